@@ -1,0 +1,77 @@
+//! The trail: records, the segment files they are written to, and the readers. FORMAT.md draws the bytes.
+
+/// Who and where, on every record.
+#[derive(Clone, Copy, Debug)]
+pub struct Who<'a> {
+    pub session: &'a str,
+    pub user: &'a str,
+    pub groups: &'a [String],
+    pub actor: &'a [String],
+    pub target: &'a str,
+    /// `address:port` of the client.
+    pub client: &'a str,
+    pub application: &'a str,
+    /// What the client claimed as `user`; only recorded.
+    pub claimed_user: &'a str,
+}
+
+/// One thing that happened, borrowed from whoever saw it: nothing is allocated to record it.
+#[derive(Clone, Copy, Debug)]
+pub enum Entry<'a> {
+    /// A login that succeeded; the session is open.
+    SessionOpened { grant: &'a str },
+    /// A login that failed: SQLSTATE the client saw and the true reason.
+    LoginRefused { sqlstate: [u8; 5], reason: &'a str },
+    /// A statement was decided. Written before it is forwarded.
+    Request(Request<'a>),
+    /// A statement ended. Written before the client learns of it.
+    Outcome(Outcome<'a>),
+    /// A ticket was ruled on, expired or was abandoned.
+    Ruling { request: u64, ticket: &'a str, ruling: &'a str, by: &'a str, reason: &'a str },
+    SessionClosed { reason: &'a str, duration_us: u64, statements: u64 },
+    /// Start, stop, reload: `detail` says which.
+    Gateway { detail: &'a str },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Unique in its session, counting from 1; its outcomes carry the same number.
+    pub request: u64,
+    /// Cut at `AUDIT_STATEMENT_BYTES_MAX`.
+    pub statement: &'a [u8],
+    /// Length of the whole text.
+    pub statement_bytes: u64,
+    /// Bind values as text where they are text, `\x..` hex where binary; `None`: NULL.
+    pub binds: &'a [Option<&'a str>],
+    pub classes: u64,
+    pub tables: &'a [String],
+    /// `allow deny approve alert`.
+    pub decision: &'a str,
+    pub rule: &'a str,
+    pub ticket: &'a str,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome<'a> {
+    pub request: u64,
+    pub rows: u64,
+    pub bytes: u64,
+    pub duration_us: u64,
+    /// SQLSTATE, or `skipped` or `disconnected`; empty: it succeeded.
+    pub error: &'a str,
+    /// Cells masked in the result.
+    pub masked: u64,
+    /// Another outcome of the same request may follow.
+    pub more: bool,
+    /// The response as the client saw it (after masking), as far as `payload_kib` allows. Empty: not recorded.
+    pub payload: &'a [u8],
+}
+
+/// Where a gate records. `Full`: nothing was recorded; the gate leaves the bytes undecided and tries again later.
+pub trait Journal {
+    fn append(&mut self, time_us: i64, who: &Who<'_>, entry: &Entry<'_>) -> Result<(), Full>;
+}
+
+/// The ring has no room until the archiver has sealed a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Full;

@@ -1,0 +1,1 @@
+//! File -> [`Config`]; an invalid configuration cannot be represented afterwards.

@@ -1,0 +1,1 @@
+//! The control thread: key refresh, tickets, sessions, reload, shard mailboxes.

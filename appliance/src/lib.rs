@@ -1,0 +1,15 @@
+//! Lockgate, the appliance: see ARCHITECTURE.md for the map.
+
+pub mod approval;
+pub mod audit;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod gate;
+pub mod identity;
+pub mod limits;
+pub mod metrics;
+pub mod policy;
+pub mod shard;
+pub mod snapshot;
+pub mod web;

@@ -1,0 +1,74 @@
+//! What shards and the control thread say to each other. The only types both sides know.
+
+use crate::approval::{Ruling, Ticket, TicketId};
+use crate::snapshot::{Snapshot, Target};
+use codecs::postgres::ScramKeys;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Names one relay of one shard for as long as it lives: slab index in the low 32 bits, a generation above.
+pub type RelayId = u64;
+
+/// A live session, for `sessions ls` and for cancel.
+#[derive(Clone, Debug)]
+pub struct SessionInfo {
+    pub id: String,
+    pub shard: usize,
+    pub relay: RelayId,
+    pub user: String,
+    pub groups: Vec<String>,
+    pub actor: Vec<String>,
+    pub client: String,
+    pub application: String,
+    pub claimed_user: String,
+    pub target: String,
+    /// Unix microseconds.
+    pub opened_at_us: i64,
+    /// The cancel key the client holds, and the target's own.
+    pub client_key: (i32, Vec<u8>),
+    pub target_key: (i32, Vec<u8>),
+}
+
+/// The catalogue of one target as far as masks need it: every table's name and column names by OID.
+#[derive(Clone, Debug, Default)]
+pub struct Catalogue {
+    pub tables: HashMap<u32, CatalogueTable>,
+}
+
+#[derive(Clone, Debug)]
+pub struct CatalogueTable {
+    pub schema: String,
+    pub name: String,
+    /// Attribute number -> column name; dropped columns left out.
+    pub columns: HashMap<i16, String>,
+}
+
+/// Shard -> control.
+pub enum ToControl {
+    SessionOpened(Box<SessionInfo>),
+    SessionClosed { id: String },
+    /// A statement is held; the ruling comes back as [`ToShard::Ruling`].
+    Ask(Box<Ticket>),
+    /// The held statement's client is gone: the ticket ends as Abandoned.
+    Abandon(TicketId),
+    /// PBKDF2 for a target login, off the shard. The answer is cached by (target, salt, iterations).
+    Derive { shard: usize, relay: RelayId, target: Arc<Target>, salt: Vec<u8>, iterations: u32 },
+    /// The catalogue of a target, no older than `not_before_us` (Unix microseconds).
+    Catalogue { shard: usize, relay: RelayId, target: Arc<Target>, not_before_us: i64 },
+    /// A CancelRequest arrived with one of our keys.
+    Cancel { process: i32, secret: Vec<u8> },
+    /// This shard has closed its last session after [`ToShard::Drain`], or cannot go on.
+    Ended { shard: usize, fault: Option<String> },
+}
+
+/// Control -> shard.
+pub enum ToShard {
+    Snapshot(Arc<Snapshot>),
+    Ruling { relay: RelayId, ticket: TicketId, ruling: Ruling },
+    Keys { relay: RelayId, keys: Result<ScramKeys, String> },
+    Catalogue { relay: RelayId, catalogue: Result<(i64, Arc<Catalogue>), String> },
+    /// `sessions kill`.
+    Kill { relay: RelayId, session: String },
+    /// Stop accepting; close sessions as they become idle. `now`: close them all at once.
+    Drain { now: bool },
+}

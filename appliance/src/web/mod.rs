@@ -1,0 +1,1 @@
+//! The ops listener and the admin API, on the control thread.
