@@ -40,8 +40,14 @@ pub struct Ticket {
 /// The end of a ticket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ruling {
-    Approved { by: Vec<String>, reason: String },
-    Rejected { by: String, reason: String },
+    Approved {
+        by: Vec<String>,
+        reason: String,
+    },
+    Rejected {
+        by: String,
+        reason: String,
+    },
     Expired,
     /// The requester went away.
     Abandoned,

@@ -28,13 +28,22 @@ pub enum Input {
     /// No connection to the target: the reason, for the audit (the client reads a fixed text).
     ConnectFailed(String),
     /// A TLS handshake is complete. Target: tls-server-end-point binding (RFC 5929). `false` in `Result`: it failed.
-    Secured { side: Side, binding: Option<Vec<u8>> },
-    TlsFailed { side: Side, reason: String },
+    Secured {
+        side: Side,
+        binding: Option<Vec<u8>>,
+    },
+    TlsFailed {
+        side: Side,
+        reason: String,
+    },
     /// A deadline asked for with [`Output::WakeAt`] has passed (or none has: harmless).
     Wake,
     /// The journal was full and has room again.
     JournalRoom,
-    Ruling { ticket: TicketId, ruling: Ruling },
+    Ruling {
+        ticket: TicketId,
+        ruling: Ruling,
+    },
     Keys(Result<ScramKeys, String>),
     Catalogue(Result<(i64, Arc<Catalogue>), String>),
     /// `sessions kill`, or the shard drains.
@@ -47,6 +56,8 @@ pub enum Output {
     Connect(Arc<Target>),
     /// After the queued bytes for that side have been handed to the kernel, all its later bytes are TLS.
     StartTls(Side),
+    /// After the queued bytes for that side have been sent, no more will follow: its sending half is shut down.
+    Finish(Side),
     /// Only the latest counts; `None`: no deadline. Monotonic microseconds.
     WakeAt(Option<u64>),
     /// Send what is queued, then close both sockets and drop the relay.
@@ -87,6 +98,15 @@ pub struct Origin {
 pub trait Drive {
     fn handle(&mut self, input: Input, pipes: &mut Pipes<'_>, cx: &mut Context<'_>);
     fn poll(&mut self) -> Output;
+    /// `false`: this side is held, more of its bytes would only pile up. A partial message is no reason to say so.
+    fn wants(&self, side: Side) -> bool {
+        let _ = side;
+        true
+    }
+    /// Nothing is running and nothing is owed: a draining shard may end this session now (with [`Input::Kill`]).
+    fn idle(&self) -> bool {
+        false
+    }
 }
 
 /// One gateway session.

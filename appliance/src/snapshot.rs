@@ -38,6 +38,17 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// No targets, no grants, no issuers: what a bare relay works from.
+    pub fn empty() -> Self {
+        Self {
+            version: 0,
+            targets: Vec::new(),
+            policy: Default::default(),
+            verifier: Default::default(),
+            token_key: masking::style::TokenKey([0; 32]),
+        }
+    }
+
     pub fn target(&self, name: &str) -> Option<&Arc<Target>> {
         self.targets.iter().find(|target| target.name == name)
     }

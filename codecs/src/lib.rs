@@ -11,6 +11,7 @@
 
 mod window;
 
+pub mod bare;
 pub mod postgres;
 
 pub use window::{Outgoing, Piece, Pipes, Span, Window};

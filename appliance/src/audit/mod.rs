@@ -19,18 +19,35 @@ pub struct Who<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum Entry<'a> {
     /// A login that succeeded; the session is open.
-    SessionOpened { grant: &'a str },
+    SessionOpened {
+        grant: &'a str,
+    },
     /// A login that failed: SQLSTATE the client saw and the true reason.
-    LoginRefused { sqlstate: [u8; 5], reason: &'a str },
+    LoginRefused {
+        sqlstate: [u8; 5],
+        reason: &'a str,
+    },
     /// A statement was decided. Written before it is forwarded.
     Request(Request<'a>),
     /// A statement ended. Written before the client learns of it.
     Outcome(Outcome<'a>),
     /// A ticket was ruled on, expired or was abandoned.
-    Ruling { request: u64, ticket: &'a str, ruling: &'a str, by: &'a str, reason: &'a str },
-    SessionClosed { reason: &'a str, duration_us: u64, statements: u64 },
+    Ruling {
+        request: u64,
+        ticket: &'a str,
+        ruling: &'a str,
+        by: &'a str,
+        reason: &'a str,
+    },
+    SessionClosed {
+        reason: &'a str,
+        duration_us: u64,
+        statements: u64,
+    },
     /// Start, stop, reload: `detail` says which.
-    Gateway { detail: &'a str },
+    Gateway {
+        detail: &'a str,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -32,6 +32,7 @@ pub enum TokenError {
 }
 
 /// Issuers with their keys. Immutable: new keys mean a new snapshot.
+#[derive(Default)]
 pub struct Verifier {}
 
 impl Verifier {

@@ -7,6 +7,7 @@ use masking::style::Style;
 use std::sync::Arc;
 
 /// Grants, rules and masks of one configuration.
+#[derive(Default)]
 pub struct Policy {}
 
 /// What one principal meets on one target: computed once at login.

@@ -46,29 +46,63 @@ pub struct CatalogueTable {
 /// Shard -> control.
 pub enum ToControl {
     SessionOpened(Box<SessionInfo>),
-    SessionClosed { id: String },
+    SessionClosed {
+        id: String,
+    },
     /// A statement is held; the ruling comes back as [`ToShard::Ruling`].
     Ask(Box<Ticket>),
     /// The held statement's client is gone: the ticket ends as Abandoned.
     Abandon(TicketId),
     /// PBKDF2 for a target login, off the shard. The answer is cached by (target, salt, iterations).
-    Derive { shard: usize, relay: RelayId, target: Arc<Target>, salt: Vec<u8>, iterations: u32 },
+    Derive {
+        shard: usize,
+        relay: RelayId,
+        target: Arc<Target>,
+        salt: Vec<u8>,
+        iterations: u32,
+    },
     /// The catalogue of a target, no older than `not_before_us` (Unix microseconds).
-    Catalogue { shard: usize, relay: RelayId, target: Arc<Target>, not_before_us: i64 },
+    Catalogue {
+        shard: usize,
+        relay: RelayId,
+        target: Arc<Target>,
+        not_before_us: i64,
+    },
     /// A CancelRequest arrived with one of our keys.
-    Cancel { process: i32, secret: Vec<u8> },
+    Cancel {
+        process: i32,
+        secret: Vec<u8>,
+    },
     /// This shard has closed its last session after [`ToShard::Drain`], or cannot go on.
-    Ended { shard: usize, fault: Option<String> },
+    Ended {
+        shard: usize,
+        fault: Option<String>,
+    },
 }
 
 /// Control -> shard.
 pub enum ToShard {
     Snapshot(Arc<Snapshot>),
-    Ruling { relay: RelayId, ticket: TicketId, ruling: Ruling },
-    Keys { relay: RelayId, keys: Result<ScramKeys, String> },
-    Catalogue { relay: RelayId, catalogue: Result<(i64, Arc<Catalogue>), String> },
+    Ruling {
+        relay: RelayId,
+        ticket: TicketId,
+        ruling: Ruling,
+    },
+    Keys {
+        relay: RelayId,
+        keys: Result<ScramKeys, String>,
+    },
+    Catalogue {
+        relay: RelayId,
+        catalogue: Result<(i64, Arc<Catalogue>), String>,
+    },
     /// `sessions kill`.
-    Kill { relay: RelayId, session: String },
+    Kill {
+        relay: RelayId,
+        session: String,
+    },
     /// Stop accepting; close sessions as they become idle. `now`: close them all at once.
-    Drain { now: bool },
+    Drain {
+        now: bool,
+    },
 }
