@@ -1,0 +1,45 @@
+//! `lockgate completions` and `lockgate man`: what shells and manual readers want, written from the same table as the help.
+
+use anyhow::Context;
+use clap::CommandFactory;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(clap::Args)]
+#[command(after_help = "EXAMPLES
+  lockgate completions bash > /etc/bash_completion.d/lockgate
+  lockgate completions zsh > \"${fpath[1]}/_lockgate\"")]
+pub struct CompletionsArgs {
+    /// The shell to write for.
+    shell: clap_complete::Shell,
+}
+
+pub fn run(args: CompletionsArgs) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut super::Cli::command(), "lockgate", &mut script);
+    std::io::stdout().write_all(&script).context("could not write the completion script")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "EXAMPLES
+  lockgate man | man -l -
+  lockgate man --dir /usr/local/share/man/man1")]
+pub struct ManArgs {
+    /// Write one page per command into this folder instead of printing lockgate(1).
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+pub fn run_man(args: ManArgs) -> anyhow::Result<ExitCode> {
+    let command = super::Cli::command();
+    match args.dir {
+        Some(dir) => clap_mangen::generate_to(command, &dir)
+            .with_context(|| format!("could not write manual pages into {}", dir.display()))?,
+        None => {
+            clap_mangen::Man::new(command).render(&mut std::io::stdout()).context("could not write the manual page")?
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

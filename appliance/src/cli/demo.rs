@@ -1,0 +1,16 @@
+//! `lockgate demo`: not built yet.
+
+use std::process::ExitCode;
+
+/// Placeholder: this verb is not built yet.
+#[derive(clap::Args)]
+pub struct DemoArgs {
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+pub fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
+    let _ = args.rest;
+    eprintln!("lockgate: demo is not built yet");
+    Ok(ExitCode::from(3))
+}

@@ -1,0 +1,16 @@
+//! `lockgate doctor`: not built yet.
+
+use std::process::ExitCode;
+
+/// Placeholder: this verb is not built yet.
+#[derive(clap::Args)]
+pub struct DoctorArgs {
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+pub fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
+    let _ = args.rest;
+    eprintln!("lockgate: doctor is not built yet");
+    Ok(ExitCode::from(3))
+}

@@ -1,0 +1,16 @@
+//! `lockgate sessions`: not built yet.
+
+use std::process::ExitCode;
+
+/// Placeholder: this verb is not built yet.
+#[derive(clap::Args)]
+pub struct SessionsArgs {
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+pub fn run(args: SessionsArgs) -> anyhow::Result<ExitCode> {
+    let _ = args.rest;
+    eprintln!("lockgate: sessions is not built yet");
+    Ok(ExitCode::from(3))
+}

@@ -1,1 +1,0 @@
-//! File -> [`Config`]; an invalid configuration cannot be represented afterwards.
