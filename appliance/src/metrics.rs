@@ -1,1 +1,409 @@
 //! The counters a shard owns and the control thread scrapes: plain cells, one row per metric.
+//!
+//! A cell is written by its own shard alone, so an addition is a load and a store, never a locked instruction; the scrape
+//! reads it whenever it likes. Nothing is shared between shards: each has its own cache lines.
+
+use crate::policy::Action;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// One number with one writer.
+#[derive(Default)]
+pub struct Cell(AtomicU64);
+
+impl Cell {
+    /// Only the owning shard calls this: two writers would lose additions.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    pub fn subtract(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).saturating_sub(n), Relaxed);
+    }
+
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// The first bucket ends at 2^8 ns: less than that is noise of the clock.
+const BUCKET_FIRST_LOG2_NS: u32 = 8;
+/// The last bounded bucket ends at 2^36 ns, 69 s: beyond it the number no longer helps anybody.
+const BUCKET_LAST_LOG2_NS: u32 = 36;
+const BUCKETS: usize = (BUCKET_LAST_LOG2_NS - BUCKET_FIRST_LOG2_NS + 2) as usize;
+
+/// Durations in buckets that double, from 256 ns to 69 s.
+#[derive(Default)]
+pub struct Durations {
+    buckets: [Cell; BUCKETS],
+    sum_ns: Cell,
+}
+
+impl Durations {
+    pub fn observe_ns(&self, ns: u64) {
+        self.buckets[bucket_of(ns)].add(1);
+        self.sum_ns.add(ns);
+    }
+
+    /// (upper bound in seconds, count of that bucket alone).
+    fn rows(&self) -> Vec<(f64, u64)> {
+        self.buckets.iter().enumerate().map(|(i, cell)| (bound_s(i), cell.value())).collect()
+    }
+}
+
+fn bucket_of(ns: u64) -> usize {
+    // Bounds are inclusive ("le"), hence the logarithm of ns - 1, rounded up.
+    let log2_ceil = 64 - ns.saturating_sub(1).leading_zeros();
+    (log2_ceil.max(BUCKET_FIRST_LOG2_NS) - BUCKET_FIRST_LOG2_NS).min(BUCKETS as u32 - 1) as usize
+}
+
+fn bound_s(bucket: usize) -> f64 {
+    if bucket == BUCKETS - 1 {
+        return f64::INFINITY;
+    }
+    (1u64 << (bucket as u32 + BUCKET_FIRST_LOG2_NS)) as f64 / 1e9
+}
+
+/// Everything one shard counts.
+#[repr(align(64))]
+#[derive(Default)]
+pub struct ShardCounters {
+    /// Indexed by [`decision_index`]: use [`ShardCounters::statement`].
+    statements: [Cell; DECISIONS.len()],
+    pub client_connections: Cell,
+    pub client_connections_total: Cell,
+    pub sessions: Cell,
+    pub sessions_total: Cell,
+    pub masked_values: Cell,
+    pub audit_records: Cell,
+    /// Statements that had to wait because the journal was full.
+    pub journal_full: Cell,
+    /// How far stable storage is behind the newest record.
+    pub audit_lag_us: Cell,
+    pub audit_ring_used_bytes: Cell,
+    pub audit_ring_bytes: Cell,
+    pub bytes_to_target: Cell,
+    pub bytes_to_client: Cell,
+    /// Use [`ShardCounters::fault`].
+    faults: [Cell; FAULTS.len()],
+    /// From the request's decision to its last outcome.
+    pub statement_duration: Durations,
+    /// Of that, what the gateway itself took.
+    pub overhead: Durations,
+}
+
+impl fmt::Debug for ShardCounters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShardCounters").finish_non_exhaustive()
+    }
+}
+
+/// What went wrong, counted by kind. Each has a metric of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// A relay panicked: its session was closed, its neighbours went on.
+    Panic,
+    /// A client broke the protocol.
+    ClientProtocol,
+    /// A target broke the protocol.
+    TargetProtocol,
+    ClientTls,
+    TargetTls,
+    /// No connection to the target.
+    TargetUnreachable,
+    /// The target did not let us in.
+    TargetRefused,
+    /// No valid token, or no grant.
+    LoginRefused,
+    /// A deadline passed: login, handshake, idle.
+    Deadline,
+    /// No buffer or slot left.
+    Exhausted,
+    /// The kernel failed an operation that should not fail.
+    Io,
+}
+
+const FAULTS: [(Fault, &str, &str); 11] = [
+    (Fault::Panic, "lockgate_panics", "Sessions closed because their relay panicked"),
+    (Fault::ClientProtocol, "lockgate_client_protocol_errors", "Sessions closed because the client broke the protocol"),
+    (Fault::TargetProtocol, "lockgate_target_protocol_errors", "Sessions closed because the target broke the protocol"),
+    (Fault::ClientTls, "lockgate_client_tls_errors", "Failed TLS handshakes with clients"),
+    (Fault::TargetTls, "lockgate_target_tls_errors", "Failed TLS handshakes with targets"),
+    (Fault::TargetUnreachable, "lockgate_target_unreachable", "Connections to targets that could not be made"),
+    (Fault::TargetRefused, "lockgate_target_refused", "Logins the target refused"),
+    (Fault::LoginRefused, "lockgate_logins_refused", "Logins refused: no valid token or no grant"),
+    (Fault::Deadline, "lockgate_deadlines", "Sessions closed because a deadline passed"),
+    (Fault::Exhausted, "lockgate_exhausted", "Times a shard ran out of buffers or slots"),
+    (Fault::Io, "lockgate_io_errors", "Socket or file operations the kernel failed"),
+];
+
+const DECISIONS: [(Action, &str); 4] =
+    [(Action::Allow, "allow"), (Action::Deny, "deny"), (Action::Approve, "approve"), (Action::Alert, "alert")];
+
+fn decision_index(action: Action) -> usize {
+    match action {
+        Action::Allow => 0,
+        Action::Deny => 1,
+        Action::Approve => 2,
+        Action::Alert => 3,
+    }
+}
+
+impl ShardCounters {
+    pub fn statement(&self, decision: Action) {
+        self.statements[decision_index(decision)].add(1);
+    }
+
+    pub fn fault(&self, fault: Fault) {
+        self.faults[fault as usize].add(1);
+    }
+
+    pub fn faults(&self, fault: Fault) -> u64 {
+        self.faults[fault as usize].value()
+    }
+}
+
+/// Plain numbers: name, help, kind, value.
+type Row = (&'static str, &'static str, MetricType, fn(&ShardCounters) -> f64);
+
+const ROWS: [Row; 12] = [
+    ("lockgate_client_connections", "Open client connections", MetricType::Gauge, |c| {
+        c.client_connections.value() as f64
+    }),
+    ("lockgate_client_connections_accepted", "Client connections accepted", MetricType::Counter, |c| {
+        c.client_connections_total.value() as f64
+    }),
+    ("lockgate_sessions", "Open sessions", MetricType::Gauge, |c| c.sessions.value() as f64),
+    ("lockgate_sessions_opened", "Sessions opened", MetricType::Counter, |c| c.sessions_total.value() as f64),
+    ("lockgate_masked_values", "Values masked", MetricType::Counter, |c| c.masked_values.value() as f64),
+    ("lockgate_audit_records", "Audit records written", MetricType::Counter, |c| c.audit_records.value() as f64),
+    ("lockgate_audit_journal_full", "Statements that waited for room in the journal", MetricType::Counter, |c| {
+        c.journal_full.value() as f64
+    }),
+    ("lockgate_audit_lag_seconds", "How far stable storage is behind", MetricType::Gauge, |c| {
+        c.audit_lag_us.value() as f64 / 1e6
+    }),
+    ("lockgate_audit_ring_used_ratio", "Share of the segment ring in use", MetricType::Gauge, ring_used_ratio),
+    ("lockgate_audit_ring_size_bytes", "Size of the segment ring", MetricType::Gauge, |c| {
+        c.audit_ring_bytes.value() as f64
+    }),
+    ("lockgate_target_sent_bytes", "Bytes sent to targets", MetricType::Counter, |c| c.bytes_to_target.value() as f64),
+    ("lockgate_client_sent_bytes", "Bytes sent to clients", MetricType::Counter, |c| c.bytes_to_client.value() as f64),
+];
+
+fn ring_used_ratio(counters: &ShardCounters) -> f64 {
+    match counters.audit_ring_bytes.value() {
+        0 => 0.0,
+        size => counters.audit_ring_used_bytes.value() as f64 / size as f64,
+    }
+}
+
+/// Numbers of the control thread itself.
+#[derive(Debug, Default)]
+pub struct ControlCounters {
+    pub approvals_pending: AtomicU64,
+    pub approvals_total: AtomicU64,
+    pub cancels: AtomicU64,
+    pub cancels_unknown: AtomicU64,
+    pub reloads: AtomicU64,
+    pub reloads_failed: AtomicU64,
+    pub snapshot_version: AtomicU64,
+}
+
+type ControlRow = (&'static str, &'static str, MetricType, fn(&ControlCounters) -> &AtomicU64);
+
+const CONTROL_ROWS: [ControlRow; 7] = [
+    ("lockgate_approvals_pending", "Statements that wait for a ruling", MetricType::Gauge, |c| &c.approvals_pending),
+    ("lockgate_approvals_asked", "Approvals asked for", MetricType::Counter, |c| &c.approvals_total),
+    ("lockgate_cancels", "Cancel requests passed on to a target", MetricType::Counter, |c| &c.cancels),
+    ("lockgate_cancels_unknown", "Cancel requests with a key nobody holds", MetricType::Counter, |c| {
+        &c.cancels_unknown
+    }),
+    ("lockgate_reloads", "Configurations taken into use", MetricType::Counter, |c| &c.reloads),
+    ("lockgate_reloads_failed", "Configurations refused on reload", MetricType::Counter, |c| &c.reloads_failed),
+    ("lockgate_snapshot_version", "Version of the snapshot the shards work from", MetricType::Gauge, |c| {
+        &c.snapshot_version
+    }),
+];
+
+/// Turns the cells into text at each scrape.
+#[derive(Debug)]
+pub struct Scrape {
+    pub shards: Vec<Arc<ShardCounters>>,
+    pub control: Arc<ControlCounters>,
+}
+
+impl Scrape {
+    /// All metrics in the OpenMetrics text format, version 1.0.0.
+    pub fn text(self: &Arc<Self>) -> Result<String, fmt::Error> {
+        let mut registry = prometheus_client::registry::Registry::default();
+        registry.register_collector(Box::new(self.clone()));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
+
+    /// One sample per shard under one descriptor.
+    fn family(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        (name, help, kind): (&str, &str, MetricType),
+        each: impl Fn(&ShardCounters, MetricEncoder<'_>) -> fmt::Result,
+    ) -> fmt::Result {
+        let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+        for (shard, counters) in self.shards.iter().enumerate() {
+            each(counters, metric.encode_family(&[("shard", shard.to_string())])?)?;
+        }
+        Ok(())
+    }
+
+    fn statements(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut metric =
+            encoder.encode_descriptor("lockgate_statements", "Statements decided", None, MetricType::Counter)?;
+        for (shard, counters) in self.shards.iter().enumerate() {
+            for (action, decision) in DECISIONS {
+                let labels =
+                    [("shard", shard.to_string()), ("protocol", "postgres".into()), ("decision", decision.into())];
+                let value = counters.statements[decision_index(action)].value();
+                metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        encoder
+            .encode_descriptor("lockgate_build", "The version that runs", None, MetricType::Info)?
+            .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
+        self.statements(&mut encoder)?;
+        for (name, help, kind, value) in ROWS {
+            self.family(&mut encoder, (name, help, kind), |counters, metric| {
+                encode_number(metric, kind, value(counters))
+            })?;
+        }
+        for (fault, name, help) in FAULTS {
+            self.family(&mut encoder, (name, help, MetricType::Counter), |counters, mut metric| {
+                metric.encode_counter::<NoLabelSet, _, u64>(&counters.faults(fault), None)
+            })?;
+        }
+        type Pick = fn(&ShardCounters) -> &Durations;
+        let durations: [(&str, &str, Pick); 2] = [
+            ("lockgate_statement_duration_seconds", "From decision to last outcome", |c| &c.statement_duration),
+            ("lockgate_overhead_seconds", "The gateway's own share of it", |c| &c.overhead),
+        ];
+        for (name, help, pick) in durations {
+            self.family(&mut encoder, (name, help, MetricType::Histogram), |counters, metric| {
+                encode_durations(metric, pick(counters))
+            })?;
+        }
+        for (name, help, kind, cell) in CONTROL_ROWS {
+            let metric = encoder.encode_descriptor(name, help, None, kind)?;
+            encode_number(metric, kind, cell(&self.control).load(Relaxed) as f64)?;
+        }
+        Ok(())
+    }
+}
+
+fn encode_number(mut metric: MetricEncoder<'_>, kind: MetricType, value: f64) -> fmt::Result {
+    match kind {
+        MetricType::Counter => metric.encode_counter::<NoLabelSet, _, u64>(&(value as u64), None),
+        _ => metric.encode_gauge(&value),
+    }
+}
+
+fn encode_durations(mut metric: MetricEncoder<'_>, durations: &Durations) -> fmt::Result {
+    let rows = durations.rows();
+    let count = rows.iter().map(|(_, n)| n).sum();
+    metric.encode_histogram::<NoLabelSet>(durations.sum_ns.value() as f64 / 1e9, count, &rows, None)
+}
+
+const _: () = {
+    let mut i = 0;
+    while i < FAULTS.len() {
+        assert!(FAULTS[i].0 as usize == i, "the table is in the order of the enum, which indexes the cells");
+        i += 1;
+    }
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scrape() -> Arc<Scrape> {
+        Arc::new(Scrape { shards: vec![Arc::default(), Arc::default()], control: Arc::default() })
+    }
+
+    #[test]
+    fn the_text_names_every_promised_metric() {
+        let text = scrape().text().unwrap();
+        for name in [
+            "lockgate_statements_total{",
+            "lockgate_statement_duration_seconds_bucket{",
+            "lockgate_overhead_seconds_count{",
+            "lockgate_client_connections{",
+            "lockgate_approvals_pending ",
+            "lockgate_masked_values_total{",
+            "lockgate_audit_records_total{",
+            "lockgate_audit_lag_seconds{",
+            "lockgate_audit_ring_used_ratio{",
+            "lockgate_build_info{version=",
+        ] {
+            assert!(text.contains(&format!("\n{name}")), "{name} is missing in:\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn each_shard_counts_for_itself() {
+        let scrape = scrape();
+        scrape.shards[1].statement(Action::Deny);
+        scrape.shards[1].statement(Action::Deny);
+        scrape.shards[0].fault(Fault::TargetTls);
+        scrape.shards[1].client_connections.add(3);
+        scrape.shards[1].client_connections.subtract(1);
+        let text = scrape.text().unwrap();
+        for line in [
+            r#"lockgate_statements_total{shard="1",protocol="postgres",decision="deny"} 2"#,
+            r#"lockgate_statements_total{shard="0",protocol="postgres",decision="deny"} 0"#,
+            r#"lockgate_target_tls_errors_total{shard="0"} 1"#,
+            r#"lockgate_client_connections{shard="1"} 2.0"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn durations_fall_into_the_bucket_that_ends_at_or_above_them() {
+        for (ns, bound) in [(0, 256), (256, 256), (257, 512), (1_000, 1_024), (1_024, 1_024), (1_025, 2_048)] {
+            assert_eq!(bound_s(bucket_of(ns)), bound as f64 / 1e9, "{ns} ns");
+        }
+        assert_eq!(bound_s(bucket_of(1 << 36)), (1u64 << 36) as f64 / 1e9);
+        assert_eq!(bound_s(bucket_of((1 << 36) + 1)), f64::INFINITY);
+        assert_eq!(bound_s(bucket_of(u64::MAX)), f64::INFINITY);
+    }
+
+    #[test]
+    fn a_histogram_counts_what_was_observed() {
+        let scrape = scrape();
+        scrape.shards[0].overhead.observe_ns(300);
+        scrape.shards[0].overhead.observe_ns(2_000_000_000);
+        let text = scrape.text().unwrap();
+        for line in [
+            r#"lockgate_overhead_seconds_count{shard="0"} 2"#,
+            r#"lockgate_overhead_seconds_bucket{le="5.12e-7",shard="0"} 1"#,
+            r#"lockgate_overhead_seconds_bucket{le="+Inf",shard="0"} 2"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in:\n{text}");
+        }
+    }
+}
