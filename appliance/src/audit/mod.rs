@@ -1,5 +1,17 @@
 //! The trail: records, the segment files they are written to, and the readers. FORMAT.md draws the bytes.
 
+pub mod frame;
+pub mod reader;
+pub mod record;
+mod recover;
+pub mod seal;
+pub mod segment;
+pub mod trail;
+pub mod writer;
+
+pub use seal::{Sealer, SealerOptions};
+pub use writer::{RingOptions, SegmentWriter};
+
 /// Who and where, on every record.
 #[derive(Clone, Copy, Debug)]
 pub struct Who<'a> {

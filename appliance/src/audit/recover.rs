@@ -1,0 +1,148 @@
+//! Where a shard's chain ends after a stop of any kind, and how it goes on from there.
+//!
+//! | found at the end | done |
+//! |---|---|
+//! | frames, then zeros | goes on behind the last frame |
+//! | a footer, or no segment in use | begins the next segment |
+//! | an unfinished frame with nothing behind it | kept in a file of its own, zeroed in the segment, goes on there |
+//! | damage with good frames behind it | the file is left as it is; a new segment begins |
+//!
+//! Nothing that holds is ever overwritten, and what was done is recorded.
+
+use super::frame::{Footer, Hash, is_zero};
+use super::reader::{DamageKind, Expected, SegmentReader, Step};
+use super::segment::{self, SegmentFile, at};
+use super::writer::{Current, FIRST};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+/// Where to go on.
+pub(super) struct Recovered {
+    /// The segment to append to; `None`: the next one has to be begun.
+    pub current: Option<Current>,
+    pub next_number: u64,
+    pub next_frame: u64,
+    pub next_record: u64,
+    pub previous: Hash,
+    pub after_damage: bool,
+    /// What had to be done, in sentences.
+    pub notes: Vec<String>,
+}
+
+pub(super) fn recover(data_dir: &Path, shard: u32) -> io::Result<Recovered> {
+    remove_unfinished(&segment::ring_dir(data_dir, shard))?;
+    let files = segment::list(data_dir)?.remove(&shard).unwrap_or_default();
+    let mut last = None;
+    for file in files.into_values().rev() {
+        if in_use(&file)? {
+            last = Some(file);
+            break;
+        }
+    }
+    match last {
+        Some(file) => recover_segment(&file),
+        None => {
+            let (next_number, next_frame, next_record, previous) = FIRST;
+            let (current, after_damage, notes) = (None, false, Vec::new());
+            Ok(Recovered { current, next_number, next_frame, next_record, previous, after_damage, notes })
+        }
+    }
+}
+
+/// Preparations that a stop interrupted.
+fn remove_unfinished(ring: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(ring).map_err(|error| at(ring, error))? {
+        let path = entry.map_err(|error| at(ring, error))?.path();
+        if path.extension().is_some_and(|extension| extension == "tmp") {
+            fs::remove_file(&path).map_err(|error| at(&path, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Anything in it at all? A header lost in a power cut must not hide frames behind it.
+fn in_use(file: &SegmentFile) -> io::Result<bool> {
+    if file.archived.is_some() {
+        return Ok(true);
+    }
+    let opened = File::open(&file.path).map_err(|error| at(&file.path, error))?;
+    let header = segment::read_header(&opened);
+    if header.is_ok_and(|header| !is_zero(&header)) {
+        return Ok(true);
+    }
+    Ok(segment::last_nonzero(&opened).map_err(|error| at(&file.path, error))?.is_some())
+}
+
+fn recover_segment(file: &SegmentFile) -> io::Result<Recovered> {
+    let mut reader = SegmentReader::open(file, Expected::default())?;
+    let (mut damage, mut torn, mut sealed) = (None, None, false);
+    loop {
+        match reader.step()? {
+            Step::Frame(_) => {}
+            Step::Damage(found) if matches!(found.kind, DamageKind::Tail(_)) => {
+                torn = Some(found.offset);
+                break;
+            }
+            Step::Damage(found) => damage = damage.or(Some(found)),
+            Step::Sealed(_) => {
+                sealed = true;
+                break;
+            }
+            Step::End => match reader.check_rest()? {
+                Some(found) => damage = damage.or(Some(found)),
+                None => break,
+            },
+        }
+    }
+    let (next_frame, next_record) = reader.continues();
+    let mut recovered = Recovered {
+        current: None,
+        next_number: file.number + 1,
+        next_frame,
+        next_record,
+        previous: reader.expected().previous.unwrap_or_default(),
+        after_damage: false,
+        notes: Vec::new(),
+    };
+    if let Some(damage) = damage {
+        recovered.after_damage = !sealed;
+        recovered.notes.push(format!("the trail was found damaged and is left as it is: {damage}"));
+    } else if !sealed && file.archived.is_none() {
+        let current = reopen(file, &reader)?;
+        if let Some(offset) = torn {
+            recovered.notes.push(set_aside(file, &current.file, offset)?);
+        }
+        recovered.current = Some(current);
+    }
+    Ok(recovered)
+}
+
+fn reopen(file: &SegmentFile, reader: &SegmentReader) -> io::Result<Current> {
+    let opened = OpenOptions::new().read(true).write(true).open(&file.path).map_err(|error| at(&file.path, error))?;
+    let bytes = opened.metadata().map_err(|error| at(&file.path, error))?.len();
+    let held: Footer = reader.held();
+    Ok(Current { file: opened, bytes, offset: reader.offset(), held })
+}
+
+/// Moves the bytes of an unfinished frame into a file of their own. They were never confirmed to anybody, but they may
+/// be evidence.
+fn set_aside(file: &SegmentFile, segment: &File, offset: u64) -> io::Result<String> {
+    let wrap = |error| at(&file.path, error);
+    let end = segment::last_nonzero(segment).map_err(wrap)?.map_or(offset, |last| last + 1);
+    let mut torn = vec![0; (end - offset) as usize];
+    segment.read_exact_at(&mut torn, offset).map_err(wrap)?;
+    let aside = file.path.with_extension(format!("torn-{offset}"));
+    fs::write(&aside, &torn).and_then(|()| File::open(&aside)?.sync_all()).map_err(|error| at(&aside, error))?;
+    segment::sync_dir(aside.parent().expect("a file in the ring"))?;
+    torn.fill(0);
+    segment.write_all_at(&torn, offset).and_then(|()| segment.sync_data()).map_err(wrap)?;
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(format!(
+        "{} bytes of an unfinished frame were cut from segment {} at byte {offset}; they are kept in {}",
+        torn.len(),
+        name(&file.path),
+        name(&aside)
+    ))
+}

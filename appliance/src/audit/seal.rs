@@ -1,0 +1,149 @@
+//! Moves sealed segments out of the rings and prepares the next ones ahead of time, on a thread of its own.
+
+use super::frame::is_zero;
+use super::segment::{self, SegmentFile, at};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How often the rings are looked at: a segment of 64 MiB lasts seconds at the least.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+#[derive(Clone, Debug)]
+pub struct SealerOptions {
+    pub data_dir: PathBuf,
+    pub shards: u32,
+    pub segment_bytes: u64,
+    pub segments_per_shard: u32,
+    /// `false`: sealed segments stay in the ring, which fills.
+    pub archive: bool,
+}
+
+/// One look at every ring, by hand: what the thread does, and what tests call.
+pub struct Keeper {
+    options: SealerOptions,
+    /// The trouble last reported, so that it is reported once.
+    reported: Option<String>,
+}
+
+impl Keeper {
+    pub fn new(options: SealerOptions) -> Self {
+        Self { options, reported: None }
+    }
+
+    /// Archives what is sealed and prepares what is missing. `Ok(true)`: something was done.
+    pub fn look(&mut self) -> io::Result<bool> {
+        let mut done = false;
+        for shard in 0..self.options.shards {
+            done |= self.look_at(shard)?;
+        }
+        Ok(done)
+    }
+
+    fn look_at(&self, shard: u32) -> io::Result<bool> {
+        let ring = segment::ring_dir(&self.options.data_dir, shard);
+        let mut files = segment::list_ring(&ring, shard)?;
+        let Some(active) = newest_in_use(&files)? else { return Ok(false) };
+        let mut done = false;
+        if self.options.archive {
+            while files.first_key_value().is_some_and(|(&number, _)| number < active) {
+                let (_, file) = files.pop_first().expect("just seen");
+                self.archive(&file)?;
+                done = true;
+            }
+        }
+        let prepared = files.contains_key(&(active + 1));
+        if !prepared && files.len() < self.options.segments_per_shard as usize {
+            segment::prepare(&ring, active + 1, self.options.segment_bytes)?;
+            done = true;
+        }
+        Ok(done)
+    }
+
+    /// Onto stable storage, then out of the ring under its final name, both directories synced.
+    fn archive(&self, file: &SegmentFile) -> io::Result<()> {
+        let opened = File::open(&file.path).map_err(|error| at(&file.path, error))?;
+        opened.sync_all().map_err(|error| at(&file.path, error))?;
+        let name = match segment::find_footer(&opened).map_err(|error| at(&file.path, error))? {
+            Some((footer, hash)) => segment::archived_name(file.shard, file.number, &footer, &hash),
+            None => segment::damaged_name(file.shard, file.number),
+        };
+        let archive = segment::archive_dir(&self.options.data_dir);
+        let path = archive.join(name);
+        if path.exists() {
+            let error = io::Error::new(io::ErrorKind::AlreadyExists, "is there already; nothing is overwritten");
+            return Err(at(&path, error));
+        }
+        fs::rename(&file.path, &path).map_err(|error| at(&path, error))?;
+        segment::sync_dir(&archive)?;
+        segment::sync_dir(file.path.parent().expect("a file in the ring"))
+    }
+
+    fn report(&mut self, error: &io::Error) {
+        let text = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                format!("no room on disk for the next audit segment, statements will block until there is: {error}")
+            }
+            _ => format!(
+                "audit segments cannot be archived or prepared, statements will block when the ring is full: {error}"
+            ),
+        };
+        if self.reported.as_ref() != Some(&text) {
+            tracing::error!("{text}");
+            self.reported = Some(text);
+        }
+    }
+}
+
+/// The highest segment with a header; those before it are complete.
+fn newest_in_use(files: &BTreeMap<u64, SegmentFile>) -> io::Result<Option<u64>> {
+    for (&number, file) in files.iter().rev() {
+        let opened = File::open(&file.path).map_err(|error| at(&file.path, error))?;
+        if !is_zero(&segment::read_header(&opened).map_err(|error| at(&file.path, error))?) {
+            return Ok(Some(number));
+        }
+    }
+    Ok(None)
+}
+
+/// The thread. Dropping it ends it after the look it is at.
+pub struct Sealer {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sealer {
+    /// Start it after the writers are open: it prepares nothing in a ring that was never used.
+    pub fn start(options: SealerOptions) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let mut keeper = Keeper::new(options);
+        let thread = std::thread::Builder::new().name("audit-sealer".into()).spawn(move || {
+            while !told.load(Ordering::Acquire) {
+                match keeper.look() {
+                    Ok(_) => keeper.reported = None,
+                    Err(error) => keeper.report(&error),
+                }
+                std::thread::park_timeout(LOOK_EVERY);
+            }
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Sealer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                tracing::error!("the audit sealer panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Segment files on disk: where they lie, what they are called, how an empty one is made.
+//!
+//! ```text
+//! data_dir/segments/shard-0/0000000007.seg    being written, sealed, or prepared (all zeros)
+//! data_dir/archive/shard-0-0000000006-20261120T031200Z-20261120T031641Z-HASH.seg    sealed and moved
+//! ```
+
+use super::frame::{
+    FOOTER_BYTES, FRAME_HEADER_BYTES, Footer, FrameHeader, FrameKind, Hash, SEGMENT_HEADER_BYTES, hash,
+};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// Smaller segments could not hold every record.
+pub const SEGMENT_BYTES_MIN: u64 = 16 << 10;
+/// Fewer would leave nothing to write to while one is being archived.
+pub const SEGMENTS_PER_SHARD_MIN: u32 = 2;
+
+/// Where a shard's ring lies.
+pub fn ring_dir(data_dir: &Path, shard: u32) -> PathBuf {
+    data_dir.join("segments").join(format!("shard-{shard}"))
+}
+
+pub fn archive_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("archive")
+}
+
+pub fn ring_path(ring: &Path, number: u64) -> PathBuf {
+    ring.join(format!("{number:010}.seg"))
+}
+
+/// One file of a shard's chain, as its name tells.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SegmentFile {
+    pub shard: u32,
+    pub number: u64,
+    pub path: PathBuf,
+    /// `None`: in the ring.
+    pub archived: Option<Archived>,
+}
+
+/// What the name of an archived segment says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Archived {
+    /// Unix seconds, rounded outwards, and the footer's hash.
+    Sealed { since_s: i64, until_s: i64, hash: Hash },
+    /// It has no footer: it was found damaged and left as it was.
+    Damaged,
+}
+
+/// All chains below a data directory: shard -> number -> file. A missing directory is an empty trail.
+pub type Chains = BTreeMap<u32, BTreeMap<u64, SegmentFile>>;
+
+pub fn list(data_dir: &Path) -> io::Result<Chains> {
+    let mut chains = Chains::new();
+    // The ring first: a segment moved in between is then found in the archive.
+    for (name, path) in entries(&data_dir.join("segments"))? {
+        if let Some(shard) = name.strip_prefix("shard-").and_then(|shard| shard.parse().ok()) {
+            chains.entry(shard).or_default().extend(list_ring(&path, shard)?);
+        }
+    }
+    for (name, path) in entries(&archive_dir(data_dir))? {
+        if let Some((shard, number, archived)) = parse_archived(&name) {
+            let file = SegmentFile { shard, number, path, archived: Some(archived) };
+            chains.entry(shard).or_default().insert(number, file);
+        }
+    }
+    Ok(chains)
+}
+
+/// The files of one ring, by number.
+pub fn list_ring(ring: &Path, shard: u32) -> io::Result<BTreeMap<u64, SegmentFile>> {
+    let mut files = BTreeMap::new();
+    for (name, path) in entries(ring)? {
+        if let Some(number) = name.strip_suffix(".seg").and_then(|number| number.parse().ok()) {
+            files.insert(number, SegmentFile { shard, number, path, archived: None });
+        }
+    }
+    Ok(files)
+}
+
+fn entries(dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(at(dir, error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| at(dir, error))?;
+        if let Ok(name) = entry.file_name().into_string() {
+            found.push((name, entry.path()));
+        }
+    }
+    Ok(found)
+}
+
+/// The name of a sealed segment in the archive.
+pub fn archived_name(shard: u32, number: u64, footer: &Footer, hash: &Hash) -> String {
+    let since = stamp(footer.first_us.div_euclid(1_000_000));
+    let until = stamp(footer.last_us.div_euclid(1_000_000) + 1);
+    format!("shard-{shard}-{number:010}-{since}-{until}-{}.seg", hex(hash))
+}
+
+pub fn damaged_name(shard: u32, number: u64) -> String {
+    format!("shard-{shard}-{number:010}-damaged.seg")
+}
+
+fn parse_archived(name: &str) -> Option<(u32, u64, Archived)> {
+    let parts: Vec<&str> = name.strip_prefix("shard-")?.strip_suffix(".seg")?.split('-').collect();
+    let archived = match parts[..] {
+        [_, _, "damaged"] => Archived::Damaged,
+        [_, _, since, until, hash] => {
+            Archived::Sealed { since_s: stamp_seconds(since)?, until_s: stamp_seconds(until)?, hash: unhex(hash)? }
+        }
+        _ => return None,
+    };
+    Some((parts[0].parse().ok()?, parts[1].parse().ok()?, archived))
+}
+
+fn stamp(unix_s: i64) -> String {
+    jiff::Timestamp::from_second(unix_s).unwrap_or(jiff::Timestamp::UNIX_EPOCH).strftime("%Y%m%dT%H%M%SZ").to_string()
+}
+
+fn stamp_seconds(stamp: &str) -> Option<i64> {
+    stamp.parse::<jiff::Timestamp>().ok().map(|time| time.as_second())
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Hash> {
+    let mut out = [0; 32];
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (index, byte) in out.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[index * 2..index * 2 + 2], 16).ok()?;
+    }
+    Some(out)
+}
+
+/// Makes the next segment ready: zeros to its full size on stable storage, under its name only when complete.
+/// It is written, not merely allocated, so that later writes change no block map and need no journal.
+pub fn prepare(ring: &Path, number: u64, segment_bytes: u64) -> io::Result<PathBuf> {
+    let path = ring_path(ring, number);
+    let unfinished = path.with_extension("tmp");
+    let filled = fill(&unfinished, segment_bytes).and_then(|()| fs::rename(&unfinished, &path));
+    if let Err(error) = filled {
+        // A full disk must get its blocks back; what matters is the first error.
+        let _ = fs::remove_file(&unfinished);
+        return Err(at(&path, error));
+    }
+    sync_dir(ring)?;
+    Ok(path)
+}
+
+fn fill(path: &Path, bytes: u64) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    let zeros = vec![0; 1 << 20];
+    let mut left = bytes;
+    while left > 0 {
+        let chunk = left.min(zeros.len() as u64);
+        file.write_all(&zeros[..chunk as usize])?;
+        left -= chunk;
+    }
+    file.sync_all()
+}
+
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| at(dir, error))
+}
+
+/// The first bytes of a segment; zeros when it is prepared but not in use.
+pub fn read_header(file: &File) -> io::Result<[u8; SEGMENT_HEADER_BYTES]> {
+    let mut raw = [0; SEGMENT_HEADER_BYTES];
+    file.read_exact_at(&mut raw, 0)?;
+    Ok(raw)
+}
+
+/// The footer of a sealed segment, found from the end of the file, with its hash. `None`: not sealed, or damaged there.
+pub fn find_footer(file: &File) -> io::Result<Option<(Footer, Hash)>> {
+    let end = match last_nonzero(file)? {
+        Some(last) => last + 1,
+        None => return Ok(None),
+    };
+    // Its last numbers may end in zeros: their sequences never reach the top byte, so look a few words on.
+    let first = (end.saturating_sub(FOOTER_BYTES as u64)).next_multiple_of(8);
+    for start in (first..=first + 16).step_by(8) {
+        let mut element = [0; FOOTER_BYTES];
+        if file.read_exact_at(&mut element, start).is_err() {
+            continue;
+        }
+        let raw = element[..FRAME_HEADER_BYTES].try_into().expect("a header's length");
+        let header = FrameHeader::decode(raw).ok().filter(|header| {
+            header.kind == FrameKind::Footer && header.element_bytes() == FOOTER_BYTES && header.intact(&element)
+        });
+        if header.is_some() {
+            return Ok(Footer::decode(&element[FRAME_HEADER_BYTES..]).ok().map(|footer| (footer, hash(&element))));
+        }
+    }
+    Ok(None)
+}
+
+/// Offset of the last byte that is not zero.
+pub fn last_nonzero(file: &File) -> io::Result<Option<u64>> {
+    let mut chunk = vec![0; 64 << 10];
+    let mut end = file.metadata()?.len();
+    while end > 0 {
+        let start = end.saturating_sub(chunk.len() as u64);
+        let part = &mut chunk[..(end - start) as usize];
+        file.read_exact_at(part, start)?;
+        if let Some(index) = part.iter().rposition(|&byte| byte != 0) {
+            return Ok(Some(start + index as u64));
+        }
+        end = start;
+    }
+    Ok(None)
+}
+
+/// The error with the path in front: what a person needs to act on it.
+pub fn at(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archived_names_read_back() {
+        let footer = Footer { first_us: 1_795_000_000_999_999, last_us: 1_795_000_001_000_000, ..Footer::default() };
+        let name = archived_name(3, 42, &footer, &[0xab; 32]);
+        let sealed = Archived::Sealed { since_s: 1_795_000_000, until_s: 1_795_000_002, hash: [0xab; 32] };
+        assert_eq!(parse_archived(&name), Some((3, 42, sealed)), "{name}");
+        assert_eq!(parse_archived(&damaged_name(0, 1)), Some((0, 1, Archived::Damaged)));
+        for other in ["x.seg", "shard-0.seg", "shard-a-1-damaged.seg", "shard-0-1-a-b-c.seg", "notes.txt"] {
+            assert_eq!(parse_archived(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_prepared_segment_is_whole_and_zero() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = prepare(dir.path(), 3, SEGMENT_BYTES_MIN).expect("room on disk");
+        let bytes = fs::read(&path).expect("readable");
+        assert_eq!(bytes, vec![0; SEGMENT_BYTES_MIN as usize]);
+        assert_eq!(list_ring(dir.path(), 0).expect("listable").keys().copied().collect::<Vec<_>>(), [3]);
+    }
+}

@@ -1,0 +1,300 @@
+//! The chain of one shard over all its files: archived segments, then the ring.
+
+use super::frame::{Footer, FrameHeader, GENESIS};
+use super::reader::{Damage, DamageKind, Expected, SegmentReader, Step};
+use super::record::{View, split_record};
+use super::segment::{self, Archived, SegmentFile};
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+
+/// The news of one advance.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Advance {
+    /// Its records are in [`ChainReader::records`].
+    Frame(FrameHeader),
+    Damage(Damage),
+    /// Everything there is has been read. A live trail may have more later.
+    End,
+}
+
+/// Reads the segments of one shard one after another.
+pub struct ChainReader {
+    data_dir: PathBuf,
+    shard: u32,
+    /// The segment due next.
+    number: u64,
+    current: Option<SegmentReader>,
+    archived: Option<Archived>,
+    expected: Expected,
+    /// This segment has been found damaged: its footer need not agree.
+    damaged: bool,
+    /// A tail that was not whole when last looked at: (offset, looks).
+    unfinished: Option<Damage>,
+    missing_reported: bool,
+    /// Also require that nothing stands behind the end of the records.
+    thorough: bool,
+    frame: Option<FrameHeader>,
+}
+
+impl ChainReader {
+    /// From the first segment on.
+    pub fn whole(data_dir: PathBuf, shard: u32) -> Self {
+        let expected = Expected { previous: Some(GENESIS), frame: Some(1), record: Some(1) };
+        Self::at(data_dir, shard, 1, expected)
+    }
+
+    /// From a later segment on, believing what its header says about what precedes it.
+    pub fn from_segment(data_dir: PathBuf, shard: u32, number: u64) -> Self {
+        if number <= 1 { Self::whole(data_dir, shard) } else { Self::at(data_dir, shard, number, Expected::default()) }
+    }
+
+    fn at(data_dir: PathBuf, shard: u32, number: u64, expected: Expected) -> Self {
+        Self {
+            data_dir,
+            shard,
+            number,
+            current: None,
+            archived: None,
+            expected,
+            damaged: false,
+            unfinished: None,
+            missing_reported: false,
+            thorough: false,
+            frame: None,
+        }
+    }
+
+    /// Reads every byte of every file, also behind the end of the records.
+    pub fn thorough(mut self) -> Self {
+        self.thorough = true;
+        self
+    }
+
+    pub fn shard(&self) -> u32 {
+        self.shard
+    }
+
+    /// The records of the frame last returned, with their sequences.
+    pub fn records(&self) -> Records<'_> {
+        let (payload, header) = match (&self.current, &self.frame) {
+            (Some(reader), Some(header)) => (reader.payload(), Some(header)),
+            _ => (&[][..], None),
+        };
+        Records {
+            payload,
+            sequence: header.map_or(0, |header| header.first_record),
+            index: 0,
+            count: header.map_or(0, |header| header.records),
+            reader: self,
+        }
+    }
+
+    pub fn advance(&mut self) -> io::Result<Advance> {
+        self.frame = None;
+        loop {
+            let Some(reader) = &mut self.current else {
+                match self.open_next()? {
+                    Opened::Segment => continue,
+                    Opened::News(news) => return Ok(news),
+                }
+            };
+            match reader.step()? {
+                Step::Frame(header) => {
+                    self.unfinished = None;
+                    self.frame = Some(header);
+                    return Ok(Advance::Frame(header));
+                }
+                Step::Damage(damage) if matches!(damage.kind, DamageKind::Tail(_)) => {
+                    // The writer may be at it this very moment; whoever reads decides how long to wait.
+                    self.unfinished = Some(damage);
+                    if let Some(news) = self.at_end()? {
+                        return Ok(news);
+                    }
+                }
+                Step::Damage(damage) => {
+                    self.damaged = true;
+                    return Ok(Advance::Damage(damage));
+                }
+                Step::Sealed(footer) => {
+                    if let Some(damage) = self.leave_sealed(footer)? {
+                        return Ok(Advance::Damage(damage));
+                    }
+                }
+                Step::End => {
+                    if let Some(news) = self.at_end()? {
+                        return Ok(news);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The last frame is not whole. Taken once a reader has waited long enough for a writer to finish it.
+    pub fn take_unfinished(&mut self) -> Option<Damage> {
+        self.unfinished.take().inspect(|_| self.damaged = true)
+    }
+
+    /// Is the last frame not whole (yet)?
+    pub fn is_unfinished(&self) -> bool {
+        self.unfinished.is_some()
+    }
+
+    /// The file has no more frames and no footer. `None`: go on reading.
+    fn at_end(&mut self) -> io::Result<Option<Advance>> {
+        let Some(reader) = &mut self.current else { return Ok(Some(Advance::End)) };
+        let (offset, continued) = (reader.offset(), successor_in_use(&self.data_dir, self.shard, self.number)?);
+        let archived = self.archived.is_some();
+        if self.thorough || continued || archived {
+            if let Some(damage) = reader.check_rest()?.filter(|_| self.unfinished.is_none()) {
+                self.damaged = true;
+                return Ok(Some(Advance::Damage(damage)));
+            }
+        }
+        if !continued && !archived {
+            return Ok(Some(Advance::End));
+        }
+        // A writer puts the footer before it begins the successor: look once more now that the successor is there.
+        match reader.step()? {
+            Step::Frame(header) => {
+                (self.unfinished, self.frame) = (None, Some(header));
+                return Ok(Some(Advance::Frame(header)));
+            }
+            Step::Sealed(footer) => {
+                self.unfinished = None;
+                return Ok(self.leave_sealed(footer)?.map(Advance::Damage));
+            }
+            Step::Damage(damage) if !matches!(damage.kind, DamageKind::Tail(_)) => {
+                self.damaged = true;
+                return Ok(Some(Advance::Damage(damage)));
+            }
+            Step::Damage(_) | Step::End => {}
+        }
+        let damage = self.unfinished.take().or_else(|| {
+            // Where damage was already reported, the missing footer is part of it.
+            (!self.damaged).then(|| self.damage(offset, DamageKind::Unsealed))
+        });
+        self.leave(Expected::default());
+        Ok(damage.map(Advance::Damage))
+    }
+
+    fn leave_sealed(&mut self, footer: Footer) -> io::Result<Option<Damage>> {
+        let Some(reader) = &mut self.current else { return Ok(None) };
+        let (expected, held, offset) = (reader.expected(), reader.held(), reader.offset());
+        let mut damage = if self.thorough { reader.check_rest()? } else { None };
+        if damage.is_none() && !self.damaged && held != footer {
+            damage = Some(self.damage(offset, DamageKind::Footer));
+        }
+        if let (None, Some(Archived::Sealed { hash, .. })) = (&damage, &self.archived)
+            && expected.previous != Some(*hash)
+        {
+            damage = Some(self.damage(offset, DamageKind::Name));
+        }
+        self.leave(expected);
+        Ok(damage)
+    }
+
+    fn leave(&mut self, expected: Expected) {
+        self.current = None;
+        self.expected = expected;
+        self.number += 1;
+        self.damaged = false;
+        self.missing_reported = false;
+    }
+
+    fn open_next(&mut self) -> io::Result<Opened> {
+        let mut files = segment::list(&self.data_dir)?.remove(&self.shard).unwrap_or_default();
+        let Some(file) = files.remove(&self.number) else {
+            let Some(later) = files.range(self.number..).next().map(|(&number, _)| number) else {
+                // The one after a sealed segment must be there: it is prepared before the footer is written.
+                if self.number > 1 && !self.missing_reported {
+                    self.missing_reported = true;
+                    return Ok(Opened::News(Advance::Damage(self.damage_missing())));
+                }
+                return Ok(Opened::News(Advance::End));
+            };
+            let damage = self.damage_missing();
+            (self.number, self.expected) = (later, Expected::default());
+            return Ok(Opened::News(Advance::Damage(damage)));
+        };
+        match SegmentReader::open(&file, self.expected) {
+            Ok(reader) => {
+                (self.current, self.archived) = (Some(reader), file.archived);
+                Ok(Opened::Segment)
+            }
+            // Moved to the archive since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Opened::Segment),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn damage(&self, offset: u64, kind: DamageKind) -> Damage {
+        let file = self.current.as_ref().map(|reader| reader.path().to_owned()).unwrap_or_default();
+        let frame = self.current.as_ref().and_then(|reader| reader.expected().frame);
+        Damage { file, shard: self.shard, segment: self.number, offset, frame, kind }
+    }
+
+    fn damage_missing(&self) -> Damage {
+        let file = segment::ring_path(&segment::ring_dir(&self.data_dir, self.shard), self.number);
+        Damage {
+            file,
+            shard: self.shard,
+            segment: self.number,
+            offset: 0,
+            frame: self.expected.frame,
+            kind: DamageKind::MissingSegment,
+        }
+    }
+}
+
+enum Opened {
+    Segment,
+    News(Advance),
+}
+
+/// Has the segment after `number` been begun?
+fn successor_in_use(data_dir: &std::path::Path, shard: u32, number: u64) -> io::Result<bool> {
+    let ring = segment::ring_path(&segment::ring_dir(data_dir, shard), number + 1);
+    match File::open(&ring) {
+        Ok(file) => Ok(segment::read_header(&file).is_ok_and(|raw| !super::frame::is_zero(&raw))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let files = segment::list(data_dir)?.remove(&shard).unwrap_or_default();
+            Ok(files.range(number + 1..).any(|(_, file): (_, &SegmentFile)| file.archived.is_some()))
+        }
+        Err(error) => Err(segment::at(&ring, error)),
+    }
+}
+
+/// The records of one frame.
+pub struct Records<'a> {
+    payload: &'a [u8],
+    sequence: u64,
+    index: u32,
+    count: u32,
+    reader: &'a ChainReader,
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<(u64, View<'a>), Damage>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.index >= self.count && self.payload.is_empty() {
+            return None;
+        }
+        let (index, sequence) = (self.index, self.sequence);
+        // Too few, too many, or not records at all: nothing in this frame can be told apart from here on.
+        let view = match split_record(&mut self.payload) {
+            Some(Ok(view)) if index < self.count => Ok((sequence, view)),
+            Some(Err(broken)) => Err(broken),
+            Some(Ok(_)) | None => Err(super::record::RecordBroken::Prefix),
+        };
+        self.index += 1;
+        self.sequence = self.sequence.saturating_add(1);
+        Some(view.map_err(|broken| {
+            (self.payload, self.index) = (&[], self.count);
+            let offset = self.reader.current.as_ref().map_or(0, SegmentReader::frame_offset);
+            let frame = self.reader.frame.map(|header| header.frame);
+            Damage { frame, ..self.reader.damage(offset, DamageKind::Record { index, broken }) }
+        }))
+    }
+}

@@ -1,0 +1,362 @@
+//! A shard's end of the trail: records gather in a batch, one write appends them as one frame.
+//!
+//! The shard's round: gates [`append`](Journal::append), the shard calls [`SegmentWriter::write`] before it submits what
+//! those records speak of, and syncs [`SegmentWriter::sync_fd`] as its durability mode demands. Who syncs what:
+//!
+//! - the current segment: the shard, through `sync_fd`;
+//! - a segment that is full: `append` itself, once, when it moves on to the next (one `fdatasync` per segment), so
+//!   that a sync of the current descriptor always makes every record so far durable. The full segment's descriptor
+//!   stays open until the one after it is full as well: a sync of it may still be queued.
+//!
+//! The next segment is made by the [`Sealer`](super::seal::Sealer) ahead of time and found here by its name alone: no
+//! lock and no message between the two. Without one there is no room, and `append` says [`Full`].
+
+use super::frame::{
+    FOOTER_BYTES, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Footer, FrameHeader, FrameKind, GENESIS, Hash,
+    SEGMENT_HEADER_BYTES, SegmentHeader, hash, is_zero,
+};
+use super::record::{Encoder, Room};
+use super::recover::{self, Recovered};
+use super::segment::{self, SEGMENT_BYTES_MIN, SEGMENTS_PER_SHARD_MIN, at};
+use super::{Entry, Full, Journal, Who};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+/// A batch beyond this is written as a frame of its own, early: bounds a shard's memory and a reader's.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+/// Room that counts as room when nobody was refused yet.
+const ROOM_BYTES: usize = 4 << 10;
+
+const _: () = assert!(BATCH_BYTES_MAX + (4 << 20) < FRAME_PAYLOAD_BYTES_MAX);
+
+/// Where and how large the ring of one shard is.
+#[derive(Clone, Debug)]
+pub struct RingOptions {
+    pub data_dir: PathBuf,
+    pub shard: u32,
+    pub segment_bytes: u64,
+    /// Segments that may lie in the ring: written, sealed and not yet archived, prepared.
+    pub segments_per_shard: u32,
+}
+
+impl RingOptions {
+    pub fn ring(&self) -> PathBuf {
+        segment::ring_dir(&self.data_dir, self.shard)
+    }
+}
+
+/// Writes the records of one shard. One owner, one thread.
+pub struct SegmentWriter {
+    ring: PathBuf,
+    shard: u32,
+    boot: [u8; 16],
+    encoder: Encoder,
+    /// Room for a frame header, then the records of the frame to be.
+    batch: Vec<u8>,
+    records: u32,
+    /// Unix microseconds of the earliest and the latest record of the batch.
+    times: (i64, i64),
+    current: Option<Current>,
+    next_number: u64,
+    next_frame: u64,
+    next_record: u64,
+    /// Hash of the last element written: header, frame or footer.
+    previous: Hash,
+    /// The next segment follows one that was left damaged.
+    after_damage: bool,
+    retired: Option<File>,
+    /// The most anybody was refused since there last was room.
+    refused_bytes: usize,
+    /// Set by the first error: nothing is accepted any more.
+    failed: Option<String>,
+    /// Held for as long as we write: a second gateway on the same directory is refused.
+    _lock: File,
+}
+
+/// The segment being written.
+pub(super) struct Current {
+    pub file: File,
+    pub bytes: u64,
+    /// Where the next frame goes.
+    pub offset: u64,
+    pub held: Footer,
+}
+
+impl SegmentWriter {
+    /// Finds the end of this shard's chain and goes on there. `now_us`: Unix microseconds. What had to be mended is
+    /// recorded, and returned for the log.
+    pub fn open(options: &RingOptions, now_us: i64) -> io::Result<(Self, Vec<String>)> {
+        if options.segment_bytes < SEGMENT_BYTES_MIN || options.segments_per_shard < SEGMENTS_PER_SHARD_MIN {
+            let text =
+                format!("segments of at least {SEGMENT_BYTES_MIN} bytes, at least {SEGMENTS_PER_SHARD_MIN} of them");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let ring = options.ring();
+        make_private_dir(&ring)?;
+        make_private_dir(&segment::archive_dir(&options.data_dir))?;
+        let lock = lock(&ring)?;
+        let Recovered { current, next_number, next_frame, next_record, previous, after_damage, notes } =
+            recover::recover(&options.data_dir, options.shard)?;
+        let mut writer = Self {
+            ring,
+            shard: options.shard,
+            boot: boot_id(),
+            encoder: Encoder::new(Room::of_segment(options.segment_bytes as usize)),
+            batch: vec![0; FRAME_HEADER_BYTES],
+            records: 0,
+            times: (i64::MAX, i64::MIN),
+            current,
+            next_number,
+            next_frame,
+            next_record,
+            previous,
+            after_damage,
+            retired: None,
+            refused_bytes: 0,
+            failed: None,
+            _lock: lock,
+        };
+        writer.start_segment(options, now_us)?;
+        for note in &notes {
+            // A full ring at start: the note is in the log, and the damage itself stays where `verify` finds it.
+            let _ = writer.append(now_us, &NOBODY, &Entry::Gateway { detail: note });
+        }
+        Ok((writer, notes))
+    }
+
+    /// At start there may be no segment yet, and nobody who has prepared one.
+    fn start_segment(&mut self, options: &RingOptions, now_us: i64) -> io::Result<()> {
+        if let Some(current) = &self.current {
+            self.encoder = Encoder::new(Room::of_segment(current.bytes as usize));
+            return Ok(());
+        }
+        let files = segment::list_ring(&self.ring, self.shard)?;
+        if !files.contains_key(&self.next_number) && files.len() < options.segments_per_shard as usize {
+            segment::prepare(&self.ring, self.next_number, options.segment_bytes)?;
+        }
+        self.next_segment(now_us).map(|_| ())
+    }
+
+    /// Records wait for [`Self::write`].
+    pub fn dirty(&self) -> bool {
+        self.records > 0
+    }
+
+    /// Appends the batch to the segment as one frame, with one write. After an error, which may have left part of it
+    /// in the file, nothing is accepted any more.
+    pub fn write(&mut self) -> io::Result<()> {
+        if let Some(failed) = &self.failed {
+            return Err(io::Error::other(failed.clone()));
+        }
+        if self.records == 0 {
+            return Ok(());
+        }
+        self.write_batch().inspect_err(|error| self.fail(error))
+    }
+
+    /// What to `fdatasync` to make every written record durable. `None`: there is no segment.
+    pub fn sync_fd(&self) -> Option<RawFd> {
+        self.current.as_ref().map(|current| current.file.as_raw_fd())
+    }
+
+    /// Would those who were told [`Full`] find room now? Cheap unless the ring is full.
+    pub fn has_room(&self) -> bool {
+        self.failed.is_none() && (self.fits(self.refused_bytes.max(ROOM_BYTES)) || self.next_is_prepared())
+    }
+
+    /// The first error, if there was one: the shard cannot go on.
+    pub fn failed(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    /// Sequence of the next record.
+    pub fn next_record(&self) -> u64 {
+        self.next_record + u64::from(self.records)
+    }
+
+    /// How full the current segment is, from 0 to 1.
+    pub fn used_ratio(&self) -> f64 {
+        self.current.as_ref().map_or(1.0, |current| current.offset as f64 / current.bytes as f64)
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
+        self.current
+            .as_ref()
+            .is_some_and(|current| current.offset + (self.batch.len() + bytes + FOOTER_BYTES) as u64 <= current.bytes)
+    }
+
+    /// Room for a record of that size, in this segment or the next. `Ok(false)`: the ring is full.
+    fn make_room(&mut self, bytes: usize, now_us: i64) -> io::Result<bool> {
+        if self.batch.len() + bytes > BATCH_BYTES_MAX && self.records > 0 {
+            self.write_batch()?;
+        }
+        if self.fits(bytes) {
+            return Ok(true);
+        }
+        Ok(self.next_segment(now_us)? && self.fits(bytes))
+    }
+
+    fn write_batch(&mut self) -> io::Result<()> {
+        let header = self.frame_header(FrameKind::Records);
+        header.seal(&mut self.batch);
+        let current = self.current.as_mut().expect("records are accepted only with a segment to put them in");
+        current.file.write_all_at(&self.batch, current.offset)?;
+        current.offset += self.batch.len() as u64;
+        current.held.add(&header, self.times.0, self.times.1);
+        self.previous = hash(&self.batch);
+        self.next_frame += 1;
+        self.next_record += u64::from(self.records);
+        self.batch.truncate(FRAME_HEADER_BYTES);
+        self.records = 0;
+        self.times = (i64::MAX, i64::MIN);
+        Ok(())
+    }
+
+    fn frame_header(&self, kind: FrameKind) -> FrameHeader {
+        FrameHeader {
+            kind,
+            payload_bytes: 0,
+            crc: 0,
+            shard: self.shard,
+            records: if kind == FrameKind::Records { self.records } else { 0 },
+            frame: self.next_frame,
+            first_record: self.next_record,
+            time_us: self.times.1,
+            segment: self.next_number - 1,
+            previous: self.previous,
+        }
+    }
+
+    /// Seals the current segment, if there is one, and begins the next, if it is prepared.
+    fn next_segment(&mut self, now_us: i64) -> io::Result<bool> {
+        let Some(file) = self.open_prepared()? else { return Ok(false) };
+        let bytes = file.metadata()?.len();
+        if self.records > 0 {
+            self.write_batch()?;
+        }
+        self.seal_current(now_us)?;
+        let header = SegmentHeader {
+            shard: self.shard,
+            number: self.next_number,
+            segment_bytes: bytes,
+            started_us: now_us,
+            first_frame: self.next_frame,
+            first_record: self.next_record,
+            boot: self.boot,
+            after_damage: self.after_damage,
+            previous: self.previous,
+        }
+        .encode();
+        file.write_all_at(&header, 0)?;
+        self.previous = hash(&header);
+        self.next_number += 1;
+        self.after_damage = false;
+        self.encoder = Encoder::new(Room::of_segment(bytes as usize));
+        self.current = Some(Current { file, bytes, offset: SEGMENT_HEADER_BYTES as u64, held: Footer::default() });
+        Ok(true)
+    }
+
+    fn seal_current(&mut self, now_us: i64) -> io::Result<()> {
+        let Some(mut current) = self.current.take() else { return Ok(()) };
+        let mut element = [0; FOOTER_BYTES];
+        element[FRAME_HEADER_BYTES..].copy_from_slice(&current.held.encode());
+        FrameHeader { time_us: now_us, ..self.frame_header(FrameKind::Footer) }.seal(&mut element);
+        current.file.write_all_at(&element, current.offset)?;
+        current.file.sync_data()?;
+        current.offset += FOOTER_BYTES as u64;
+        self.previous = hash(&element);
+        self.next_frame += 1;
+        self.retired = Some(current.file);
+        Ok(())
+    }
+
+    fn next_path(&self) -> PathBuf {
+        segment::ring_path(&self.ring, self.next_number)
+    }
+
+    fn next_is_prepared(&self) -> bool {
+        self.next_path().exists()
+    }
+
+    fn open_prepared(&self) -> io::Result<Option<File>> {
+        let path = self.next_path();
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(at(&path, error)),
+        };
+        if file.metadata()?.len() < SEGMENT_BYTES_MIN || !is_zero(&segment::read_header(&file)?) {
+            // Never overwrite what somebody has written.
+            let error = io::Error::new(io::ErrorKind::InvalidData, "is in use or not a prepared segment");
+            return Err(at(&path, error));
+        }
+        Ok(Some(file))
+    }
+
+    fn fail(&mut self, error: &io::Error) {
+        let text = format!("audit of shard {} stops: {error}", self.shard);
+        tracing::error!("{text}");
+        self.failed = Some(text);
+    }
+}
+
+impl Journal for SegmentWriter {
+    fn append(&mut self, time_us: i64, who: &Who<'_>, entry: &Entry<'_>) -> Result<(), Full> {
+        if self.failed.is_some() {
+            return Err(Full);
+        }
+        let bytes = self.encoder.bytes_max(who, entry);
+        match self.make_room(bytes, time_us) {
+            Ok(true) => self.refused_bytes = 0,
+            Ok(false) => {
+                self.refused_bytes = self.refused_bytes.max(bytes);
+                return Err(Full);
+            }
+            Err(error) => {
+                self.fail(&error);
+                return Err(Full);
+            }
+        }
+        if self.encoder.encode(time_us, who, entry, &mut self.batch).is_err() {
+            self.fail(&io::Error::other("a record could not be encoded"));
+            return Err(Full);
+        }
+        self.records += 1;
+        self.times = (self.times.0.min(time_us), self.times.1.max(time_us));
+        Ok(())
+    }
+}
+
+/// The gateway itself.
+pub const NOBODY: Who<'static> =
+    Who { session: "", user: "", groups: &[], actor: &[], target: "", client: "", application: "", claimed_user: "" };
+
+pub(super) const FIRST: (u64, u64, u64, Hash) = (1, 1, 1, GENESIS);
+
+fn make_private_dir(dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| at(dir, error))
+}
+
+fn lock(ring: &Path) -> io::Result<File> {
+    let path = ring.join("lock");
+    let file = File::create(&path).map_err(|error| at(&path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => {
+            let text = format!("{}: another gateway is writing here", path.display());
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, text))
+        }
+        Err(fs::TryLockError::Error(error)) => Err(at(&path, error)),
+    }
+}
+
+/// Which start of the machine this is: tells a killed process from a lost machine afterwards.
+fn boot_id() -> [u8; 16] {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&digits, 16).map(u128::to_be_bytes).unwrap_or_default()
+}
