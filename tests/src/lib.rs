@@ -1,1 +1,4 @@
-//! Integration tests: real servers, real clients, the simulator
+//! Integration tests: the harness that starts real servers and clients, and the suites that judge the gateway with them.
+
+pub mod harness;
+pub mod suites;

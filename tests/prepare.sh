@@ -1,0 +1,87 @@
+# What a machine with Debian 12 and rustup's Rust still lacks. Sourced by tests/run.sh and deploy/demo.sh, which share
+# one build: a demo after the tests (or the other way round) builds nothing twice.
+
+LOCKGATE_CACHE=${LOCKGATE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/lockgate}
+mkdir -p "$LOCKGATE_CACHE" || exit 3
+export LOCKGATE_CACHE
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$LOCKGATE_CACHE/target}
+CARGO=${CARGO:-$(command -v cargo || echo "$HOME/.cargo/bin/cargo")}
+python_packages=(psycopg[binary]==3.3.* asyncpg==0.32.*)
+node_packages=(pg@8 pg-copy-streams@7 oauth2-mock-server@7.2.1) # the last line of each that runs on Debian's Node 18
+
+# Which package is needed for what.
+build_packages=(
+  gcc libc6-dev make # C parts of the crates: PostgreSQL's parser, aws-lc, liburing
+  clang libclang-dev # bindgen reads the parser's headers
+)
+server_packages=(postgresql-15 postgresql-client-15) # always used from /usr/lib/postgresql/15/bin
+client_packages=(python3 python3-venv openssl ca-certificates)
+command -v node >/dev/null && command -v npm >/dev/null || client_packages+=(nodejs npm)
+regress_packages=(postgresql-server-dev-15 dpkg-dev) # PostgreSQL's own suites are built from Debian's source package
+
+step() { # name, command...: says what is being done and how long it took
+  local name=$1 began=$SECONDS status; shift
+  echo "==> $name"
+  "$@"
+  status=$?
+  if [ $status -eq 0 ]; then echo "    $name: done in $((SECONDS - began)) s"; else echo "    $name: FAILED after $((SECONDS - began)) s" >&2; fi
+  return $status
+}
+
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+missing_packages() { # of the given ones, those that are not installed, one a line
+  local package
+  for package in "$@"; do
+    [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || echo "$package"
+  done
+}
+
+install_packages() {
+  local missing
+  mapfile -t missing < <(missing_packages "$@")
+  [ ${#missing[@]} -eq 0 ] && { echo "    all installed"; return 0; }
+  echo "    installing: ${missing[*]}"
+  if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
+    echo "    not root, and no sudo here: run as root: apt-get install ${missing[*]}" >&2
+    return 1
+  fi
+  as_root apt-get update -qq &&
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$LOCKGATE_CACHE/apt.log" 2>&1 ||
+    { tail -n 20 "$LOCKGATE_CACHE/apt.log" >&2; return 1; }
+}
+
+require_rust() {
+  local wanted found
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+  found=$("$CARGO" --version 2>/dev/null | cut -d' ' -f2)
+  [ -n "$found" ] || { echo "    no cargo: install Rust with rustup (https://rustup.rs)" >&2; return 1; }
+  if [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1)" != "$wanted" ]; then
+    echo "    Rust $found is too old, $wanted is needed: rustup update stable" >&2
+    return 1
+  fi
+  echo "    cargo $found, target directory $CARGO_TARGET_DIR"
+}
+
+prepare_python() {
+  local home=$LOCKGATE_CACHE/python stamp
+  stamp="${python_packages[*]} $(/usr/bin/python3 --version)"
+  export LOCKGATE_PYTHON=$home/bin/python
+  [ "$(cat "$home/stamp" 2>/dev/null)" = "$stamp" ] && { echo "    have $home"; return 0; }
+  rm -rf "$home"
+  /usr/bin/python3 -m venv "$home" &&
+    "$home/bin/pip" install --quiet --disable-pip-version-check "${python_packages[@]}" &&
+    echo "$stamp" >"$home/stamp"
+}
+
+prepare_node() {
+  local home=$LOCKGATE_CACHE/node stamp
+  stamp="${node_packages[*]} $(node --version)"
+  export NODE_PATH=$home/node_modules
+  [ "$(cat "$home/stamp" 2>/dev/null)" = "$stamp" ] && { echo "    have $home"; return 0; }
+  rm -rf "$home" && mkdir -p "$home" && echo '{"private":true}' >"$home/package.json" &&
+    npm install --prefix "$home" --no-audit --no-fund --loglevel=error "${node_packages[@]}" &&
+    echo "$stamp" >"$home/stamp"
+}

@@ -1,0 +1,76 @@
+//! One file per suite; each starts what it needs and can run alone.
+
+pub mod clients;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::harness::gateway::Setup;
+use crate::harness::{Endpoint, Gateway, Issuer, PrivatePostgres, Report, Settings};
+
+/// A suite by name, and when it runs unasked.
+#[derive(Debug)]
+pub struct Suite {
+    pub name: &'static str,
+    pub run: fn(&Settings, &mut Report) -> Result<()>,
+    /// Too long for the default run.
+    pub full_only: bool,
+    /// Proves something with PostgreSQL alone, so that `--direct` can try it.
+    pub direct: bool,
+    /// Why the default run leaves it out for now; it can still be asked for by name.
+    pub held_back: Option<&'static str>,
+}
+
+/// The suite is written, the gateway does not run yet.
+const WAITS_FOR_SERVE: Option<&str> = Some("waits for `lockgate serve`");
+
+pub const SUITES: &[Suite] =
+    &[Suite { name: "clients", run: clients::suite, full_only: false, direct: true, held_back: WAITS_FOR_SERVE }];
+
+impl Suite {
+    pub fn runs_by_default(&self, settings: &Settings) -> bool {
+        (!self.full_only || settings.full) && (self.direct || !settings.direct)
+    }
+}
+
+/// One PostgreSQL, one issuer, and a gateway between them and the clients (unless the run is direct).
+#[derive(Debug)]
+pub struct World {
+    pub gateway: Option<Gateway>,
+    pub target: PrivatePostgres,
+    pub issuer: Issuer,
+    pub folder: PathBuf,
+}
+
+impl World {
+    pub fn start(settings: &Settings, name: &str, setup: &Setup) -> Result<World> {
+        let folder = settings.run_dir.join(format!("suite-{name}"));
+        fs::create_dir_all(&folder)?;
+        let target = PrivatePostgres::start(&settings.run_dir, name)?;
+        let issuer = Issuer::new(&folder)?;
+        let gateway = match settings.direct {
+            true => None,
+            false => Some(Gateway::start(&settings.run_dir, &target, &issuer, setup)?),
+        };
+        Ok(World { gateway, target, issuer, folder })
+    }
+
+    /// Where a client of this person connects: through the gateway, or straight at PostgreSQL in a direct run.
+    pub fn endpoint(&self, user: &str, groups: &[&str], tls: bool) -> Endpoint {
+        match &self.gateway {
+            Some(gateway) => gateway.endpoint(&self.issuer.token(user, groups), tls),
+            None => self.target.endpoint(tls),
+        }
+    }
+
+    /// The gateway; suites that need one are not run directly.
+    pub fn gateway(&self) -> &Gateway {
+        self.gateway.as_ref().expect("only suites marked `direct` run without a gateway")
+    }
+
+    pub fn gateway_mut(&mut self) -> &mut Gateway {
+        self.gateway.as_mut().expect("only suites marked `direct` run without a gateway")
+    }
+}
