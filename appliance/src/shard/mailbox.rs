@@ -1,10 +1,14 @@
 //! What shards and the control thread say to each other. The only types both sides know.
 
+use super::ring::socket;
 use crate::approval::{Ruling, Ticket, TicketId};
 use crate::snapshot::{Snapshot, Target};
 use codecs::postgres::ScramKeys;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, mpsc};
 
 /// Names one relay of one shard for as long as it lives: slab index in the low 32 bits, a generation above.
 pub type RelayId = u64;
@@ -105,4 +109,41 @@ pub enum ToShard {
     Drain {
         now: bool,
     },
+}
+
+/// The shard's end of its mailbox; the ring reads the eventfd.
+pub struct Mailbox {
+    messages: mpsc::Receiver<ToShard>,
+    pub eventfd: Arc<OwnedFd>,
+}
+
+/// The way to a shard. Cheap to clone.
+#[derive(Clone)]
+pub struct Post {
+    messages: mpsc::Sender<ToShard>,
+    eventfd: Arc<File>,
+}
+
+impl Mailbox {
+    pub fn new() -> io::Result<(Mailbox, Post)> {
+        let eventfd = socket::eventfd()?;
+        let post = Arc::new(File::from(eventfd.try_clone()?));
+        let (sender, receiver) = mpsc::channel();
+        let mailbox = Mailbox { messages: receiver, eventfd: Arc::new(eventfd) };
+        Ok((mailbox, Post { messages: sender, eventfd: post }))
+    }
+
+    pub fn next(&self) -> Option<ToShard> {
+        self.messages.try_recv().ok()
+    }
+}
+
+impl Post {
+    /// Posts a message and wakes the shard. Lost when the shard has ended.
+    pub fn send(&self, message: ToShard) {
+        if self.messages.send(message).is_ok() {
+            // Cannot fail: the counter would have to overflow 64 bits between two reads.
+            let _ = (&*self.eventfd).write(&1u64.to_ne_bytes());
+        }
+    }
 }

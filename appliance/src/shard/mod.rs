@@ -1,3 +1,33 @@
 //! Everything one core owns: sockets, relays, gates, buffers, the segment being written.
 
+mod accept;
+mod bare;
+mod connect;
+mod counters;
+mod end;
+mod io;
+mod journal;
+mod log;
 pub mod mailbox;
+mod probe;
+mod pump;
+mod relay;
+mod ring;
+mod start;
+mod timers;
+mod tls;
+pub mod turn;
+mod windows;
+
+#[cfg(test)]
+mod tests;
+
+pub use accept::ListenerOptions;
+pub use bare::BareRelay;
+pub use counters::{Cell, Counters};
+pub use log::{Mode, NoLog, RoundLog, ShardLog};
+pub use mailbox::Post;
+pub use probe::{Finding, probe};
+pub use pump::mono_us;
+pub use start::{ShardHandle, ShardOptions, start};
+pub use tls::ALPN;

@@ -1,0 +1,79 @@
+//! Listeners: one a shard and address, the port shared between shards (SO_REUSEPORT), accepting until told to stop.
+
+use super::ring::{OpId, Ring, socket};
+use super::timers::NEVER;
+use crate::limits;
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A place clients may connect to.
+#[derive(Clone)]
+pub struct ListenerOptions {
+    pub address: SocketAddr,
+    /// Replaced whole when certificates change; a handshake finishes on the one it began with.
+    pub tls: Option<Arc<ArcSwap<ServerConfig>>>,
+    /// Tokens over an unencrypted connection are accepted from beyond loopback.
+    pub allow_plaintext: bool,
+}
+
+/// What connections of one listener share.
+pub struct Terms {
+    pub tls: Option<Arc<ArcSwap<ServerConfig>>>,
+    pub allow_plaintext: bool,
+}
+
+/// Opens the listener; the error says which address and why.
+pub fn bind(options: &ListenerOptions) -> io::Result<TcpListener> {
+    socket::listen(options.address)
+        .map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {}: {e}", options.address)))
+}
+
+/// One listener of this shard.
+pub struct Acceptor {
+    listener: TcpListener,
+    pub terms: Rc<Terms>,
+    accepting: Option<OpId>,
+    stopped: bool,
+    /// When to accept again after a pause.
+    pub resume_us: u64,
+}
+
+impl Acceptor {
+    pub fn new(listener: TcpListener, options: ListenerOptions) -> Self {
+        let terms = Rc::new(Terms { tls: options.tls, allow_plaintext: options.allow_plaintext });
+        Self { listener, terms, accepting: None, stopped: false, resume_us: NEVER }
+    }
+
+    pub fn start(&mut self, number: usize, ring: &mut Ring) {
+        if !self.stopped && self.accepting.is_none() {
+            self.resume_us = NEVER;
+            self.accepting = Some(ring.accept(number, self.listener.as_raw_fd()));
+        }
+    }
+
+    /// The accept is over: begins again, after a pause where going on at once would only fail again.
+    pub fn ended(&mut self, number: usize, error: Option<&io::Error>, now_us: u64, ring: &mut Ring) -> bool {
+        self.accepting = None;
+        let exhausted = error.and_then(|e| e.raw_os_error()).is_some_and(|code| {
+            matches!(code, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EINVAL | libc::EBADF)
+        });
+        if exhausted {
+            self.resume_us = now_us + limits::ACCEPT_PAUSE_US;
+        } else {
+            self.start(number, ring);
+        }
+        exhausted
+    }
+
+    /// Accepts no more.
+    pub fn stop(&mut self, ring: &mut Ring) {
+        self.stopped = true;
+        self.resume_us = NEVER;
+        self.accepting.take().into_iter().for_each(|op| ring.cancel(op));
+    }
+}

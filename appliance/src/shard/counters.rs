@@ -1,0 +1,53 @@
+//! What a shard counts. Written by its owner alone, read by the control thread whenever it likes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A count with one writer: no read-modify-write on the shard's path.
+#[derive(Debug, Default)]
+pub struct Cell(AtomicU64);
+
+impl Cell {
+    pub fn add(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One shard's counts, on cache lines of their own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct Counters {
+    /// Rounds of the pump.
+    pub rounds: Cell,
+    pub accepted: Cell,
+    /// Accepting paused for want of descriptors or memory.
+    pub accept_paused: Cell,
+    /// Connections turned away because the shard was full.
+    pub turned_away: Cell,
+    /// Relays alive.
+    pub relays: Cell,
+    /// Bytes received from clients and from targets.
+    pub client_bytes: Cell,
+    pub target_bytes: Cell,
+    /// Receives that found no free buffer.
+    pub starved: Cell,
+    /// Buffers out of the kernel's hands, as of the last round.
+    pub buffers_held: Cell,
+    pub connect_failures: Cell,
+    pub tls_failures: Cell,
+    /// Relays closed because their peer did not read for too long.
+    pub stalled: Cell,
+    /// Relays closed because their drive panicked.
+    pub panics: Cell,
+    pub journal_writes: Cell,
+    pub journal_syncs: Cell,
+    /// 1: the journal failed and this shard has stopped.
+    pub journal_failed: Cell,
+}

@@ -1,0 +1,121 @@
+//! First the record, then the bytes: one write a round before its sends are released, and the syncs behind it.
+
+use super::io::Io;
+use super::log::Mode;
+use super::timers::NEVER;
+use std::io;
+
+/// How far the shard's record has come.
+pub struct Ledger {
+    commit_interval_us: u64,
+    /// The last round handed to the kernel, and the last known to be on stable storage.
+    written: u64,
+    synced: u64,
+    syncing: bool,
+    /// When the next interval ends, while there is something to write or to sync.
+    due_us: u64,
+}
+
+impl Ledger {
+    pub fn new(commit_interval_us: u64) -> Self {
+        Self { commit_interval_us, written: 0, synced: 0, syncing: false, due_us: NEVER }
+    }
+
+    /// The first round that is safe before anything is recorded; `async` never makes anybody wait.
+    pub fn safe_at_start(mode: Mode) -> u64 {
+        match mode {
+            Mode::Group | Mode::Strict => 0,
+            Mode::Async => u64::MAX,
+        }
+    }
+
+    pub fn next_us(&self) -> u64 {
+        self.due_us
+    }
+
+    /// Ends a round: makes its record as safe as the mode promises (or begins to) and releases what may go.
+    pub fn commit<D>(&mut self, io: &mut Io<D>) -> Result<(), String> {
+        let dirty = io.log.dirty();
+        if !dirty && self.due_us == NEVER && self.written == self.synced {
+            return Ok(());
+        }
+        match io.log.mode() {
+            Mode::Group => {
+                if dirty {
+                    self.write(io)?;
+                    io.safe = self.written;
+                    io.ring.release(io.safe);
+                }
+                self.sync_when_due(io);
+            }
+            Mode::Strict => {
+                if dirty {
+                    self.write(io)?;
+                }
+                self.sync(io);
+            }
+            Mode::Async => {
+                if dirty && self.due_us == NEVER {
+                    self.due_us = io.now.mono_us + self.commit_interval_us;
+                }
+                if self.due_us <= io.now.mono_us {
+                    if dirty {
+                        self.write(io)?;
+                    }
+                    self.sync_when_due(io);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write<D>(&mut self, io: &mut Io<D>) -> Result<(), String> {
+        io.log.write().map_err(|e| format!("the audit record could not be written: {e}"))?;
+        io.counters.journal_writes.add(1);
+        self.written = io.round;
+        io.round += 1;
+        Ok(())
+    }
+
+    fn sync_when_due<D>(&mut self, io: &mut Io<D>) {
+        if self.written == self.synced {
+            self.due_us = NEVER;
+        } else if self.due_us == NEVER {
+            self.due_us = io.now.mono_us + self.commit_interval_us;
+        } else if self.due_us <= io.now.mono_us {
+            self.due_us = NEVER;
+            self.sync(io);
+        }
+    }
+
+    /// Begins to sync what is written, unless a sync is under way: then the next one covers it.
+    fn sync<D>(&mut self, io: &mut Io<D>) {
+        if self.syncing || self.written == self.synced {
+            return;
+        }
+        match io.log.sync_fd() {
+            Some(fd) => {
+                self.syncing = true;
+                io.ring.sync(fd, self.written);
+            }
+            None => self.reached(self.written, io),
+        }
+    }
+
+    /// A sync is over.
+    pub fn synced<D>(&mut self, round: u64, result: io::Result<()>, io: &mut Io<D>) -> Result<(), String> {
+        self.syncing = false;
+        result.map_err(|e| format!("the audit record could not be brought to stable storage: {e}"))?;
+        io.counters.journal_syncs.add(1);
+        self.reached(round, io);
+        Ok(())
+    }
+
+    fn reached<D>(&mut self, round: u64, io: &mut Io<D>) {
+        self.synced = self.synced.max(round);
+        if io.log.mode() == Mode::Strict {
+            io.safe = self.synced;
+            io.ring.release(io.safe);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The loop of a shard: submit what is queued, reap, hand each completion to its relay, write the record, repeat.
+
+use super::accept::Acceptor;
+use super::counters::Counters;
+use super::io::Io;
+use super::journal::Ledger;
+use super::mailbox::{Mailbox, RelayId, ToControl, ToShard};
+use super::relay::{self, Relay};
+use super::ring::{Completion, Raw};
+use super::turn;
+use crate::gate::{Drive, Input, Now};
+use slab::Slab;
+use std::io as stdio;
+use std::net::TcpStream;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// The clock all shards and the control thread share: microseconds since the process first asked.
+pub fn mono_us() -> u64 {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_micros() as u64
+}
+
+fn now() -> Now {
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Now { mono_us: mono_us(), unix_us: unix.as_micros() as i64 }
+}
+
+/// A shard, ready to run.
+pub struct Pump<D> {
+    pub io: Io<D>,
+    pub relays: Slab<Box<Relay<D>>>,
+    pub acceptors: Vec<Acceptor>,
+    pub mailbox: Mailbox,
+    pub to_control: UnboundedSender<ToControl>,
+    pub ledger: Ledger,
+    pub spin_us: u64,
+    pub relays_max: usize,
+    pub generation: u32,
+    pub draining: bool,
+    /// Why the shard stops.
+    pub fault: Option<String>,
+}
+
+impl<D: Drive> Pump<D> {
+    /// Runs until drained or until the record cannot be kept.
+    pub async fn run(mut self) {
+        self.io.now = now();
+        self.io.ring.mail(&self.mailbox.eventfd);
+        for (number, acceptor) in self.acceptors.iter_mut().enumerate() {
+            acceptor.start(number, &mut self.io.ring);
+        }
+        let mut last_turn_us = self.io.now.mono_us;
+        let mut completions: Vec<Raw> = Vec::with_capacity(1024);
+        while !self.is_over() {
+            if self.io.now.mono_us >= last_turn_us + turn::period_us() {
+                turn::take().await;
+                last_turn_us = mono_us();
+            }
+            if let Err(error) = self.wait(last_turn_us + turn::period_us(), &mut completions) {
+                self.fail(format!("io_uring_enter: {error}"));
+                break;
+            }
+            self.io.now = now();
+            self.round(&mut completions);
+        }
+        let ended = ToControl::Ended { shard: self.io.number, fault: self.fault.take() };
+        let _ = self.to_control.send(ended);
+    }
+
+    fn is_over(&self) -> bool {
+        (self.draining || self.fault.is_some()) && self.relays.is_empty()
+    }
+
+    /// Submits and sleeps until there is something to do.
+    fn wait(&mut self, next_turn_us: u64, completions: &mut Vec<Raw>) -> stdio::Result<()> {
+        let mut until_us = next_turn_us.min(self.io.timers.next_us()).min(self.ledger.next_us());
+        for acceptor in &self.acceptors {
+            until_us = until_us.min(acceptor.resume_us);
+        }
+        let asleep_us = self.io.now.mono_us;
+        if self.spin_us > 0 {
+            loop {
+                self.io.ring.enter(Duration::ZERO)?;
+                if self.io.ring.reap(completions) {
+                    return Ok(());
+                }
+                if mono_us() >= until_us.min(asleep_us + self.spin_us) {
+                    break;
+                }
+            }
+        }
+        self.io.ring.enter(Duration::from_micros(until_us.saturating_sub(asleep_us)))?;
+        self.io.ring.reap(completions);
+        Ok(())
+    }
+
+    /// One round: everything that has happened, then the record of it, then (with the next enter) the sends.
+    fn round(&mut self, completions: &mut Vec<Raw>) {
+        self.io.counters.rounds.add(1);
+        for raw in completions.drain(..) {
+            let completion = self.io.ring.complete(raw);
+            self.complete(completion);
+        }
+        self.keep_time();
+        self.offer_room();
+        self.carry_on();
+        self.feed_starved();
+        if let Err(reason) = self.ledger.commit(&mut self.io) {
+            self.fail(reason);
+        }
+        self.io.counters.buffers_held.set(self.io.ring.buffers().held() as u64);
+        for message in self.io.control.drain(..) {
+            // The control thread is gone only when the process ends.
+            let _ = self.to_control.send(message);
+        }
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        match completion {
+            Completion::Received { relay, side, received, last } => {
+                self.with(relay, |relay, io| relay.received(side, received, last, io));
+            }
+            Completion::Sent { relay, side, payload, result } => {
+                self.with(relay, |relay, io| relay.sent(side, payload, result, io));
+            }
+            Completion::Connected { relay, result } => self.with(relay, |relay, io| relay.connected(result, io)),
+            Completion::Accepted { listener, result, last } => self.accepted(listener, result, last),
+            Completion::Synced { round, result } => {
+                if let Err(reason) = self.ledger.synced(round, result, &mut self.io) {
+                    self.fail(reason);
+                }
+            }
+            Completion::Mail => {
+                self.io.ring.mail(&self.mailbox.eventfd);
+                while let Some(message) = self.mailbox.next() {
+                    self.read(message);
+                }
+            }
+            Completion::Nothing => {}
+        }
+    }
+
+    /// Hands the relay in a slot to `news`, and frees the slot if that was the end of it. Operations in flight keep
+    /// their relay's slot, so a completion always finds the relay it belongs to.
+    fn with(&mut self, slot: u32, news: impl FnOnce(&mut Relay<D>, &mut Io<D>)) {
+        let relay = &mut self.relays[slot as usize];
+        news(relay, &mut self.io);
+        if relay.is_over() {
+            self.forget(slot);
+        } else if self.draining && relay.is_idle() {
+            relay.tell(Input::Kill(DRAINED), &mut self.io);
+        }
+    }
+
+    /// As `with`, for news that may come after the relay's end.
+    fn with_id(&mut self, id: RelayId, news: impl FnOnce(&mut Relay<D>, &mut Io<D>)) {
+        if self.relays.get(id as u32 as usize).is_some_and(|relay| relay.id() == id) {
+            self.with(id as u32, news);
+        }
+    }
+
+    fn forget(&mut self, slot: u32) {
+        self.relays.remove(slot as usize);
+        self.io.counters.relays.set(self.relays.len() as u64);
+    }
+
+    fn accepted(&mut self, listener: usize, result: stdio::Result<TcpStream>, last: bool) {
+        let (io, acceptor) = (&mut self.io, &mut self.acceptors[listener]);
+        if last && acceptor.ended(listener, result.as_ref().err(), io.now.mono_us, &mut io.ring) {
+            io.counters.accept_paused.add(1);
+        }
+        let Ok(socket) = result else { return };
+        if self.draining || self.fault.is_some() || self.relays.len() >= self.relays_max {
+            return io.counters.turned_away.add(1);
+        }
+        // Fails when the client has gone again.
+        let Ok(client) = relay::prepare(&socket) else { return };
+        io.counters.accepted.add(1);
+        self.generation = self.generation.wrapping_add(1);
+        let slot = self.relays.vacant_entry();
+        let id = (self.generation as u64) << 32 | slot.key() as u64;
+        slot.insert(Box::new(Relay::new(id, socket, client, acceptor.terms.clone(), io)));
+        self.io.counters.relays.set(self.relays.len() as u64);
+    }
+
+    fn read(&mut self, message: ToShard) {
+        match message {
+            ToShard::Snapshot(snapshot) => self.io.snapshot = snapshot,
+            ToShard::Ruling { relay, ticket, ruling } => self.tell(relay, Input::Ruling { ticket, ruling }),
+            ToShard::Keys { relay, keys } => self.tell(relay, Input::Keys(keys)),
+            ToShard::Catalogue { relay, catalogue } => self.tell(relay, Input::Catalogue(catalogue)),
+            ToShard::Kill { relay, session: _ } => self.tell(relay, Input::Kill(KILLED)),
+            ToShard::Drain { now } => self.drain(now),
+        }
+    }
+
+    fn tell(&mut self, relay: RelayId, input: Input) {
+        self.with_id(relay, |relay, io| relay.tell(input, io));
+    }
+
+    fn slots(&self) -> Vec<u32> {
+        self.relays.iter().map(|(slot, _)| slot as u32).collect()
+    }
+
+    fn drain(&mut self, at_once: bool) {
+        self.draining = true;
+        self.stop_accepting();
+        for slot in self.slots() {
+            self.with(slot, |relay, io| {
+                if at_once {
+                    relay.evict(io);
+                }
+            });
+        }
+    }
+
+    fn stop_accepting(&mut self) {
+        for acceptor in &mut self.acceptors {
+            acceptor.stop(&mut self.io.ring);
+        }
+    }
+
+    fn keep_time(&mut self) {
+        let now_us = self.io.now.mono_us;
+        while let Some((_, id)) = self.io.timers.due(now_us) {
+            self.with_id(id, |relay, io| relay.tick(io));
+        }
+        for (number, acceptor) in self.acceptors.iter_mut().enumerate() {
+            if acceptor.resume_us <= now_us {
+                acceptor.start(number, &mut self.io.ring);
+            }
+        }
+    }
+
+    /// What carrying out wishes has brought about. News may bring more news; each is carried out this round.
+    fn carry_on(&mut self) {
+        while let Some((id, input)) = self.io.later.pop_front() {
+            self.tell(id, input);
+        }
+    }
+
+    fn offer_room(&mut self) {
+        if self.io.waiting_for_room.is_empty() || !self.io.log.has_room() {
+            return;
+        }
+        for id in std::mem::take(&mut self.io.waiting_for_room) {
+            self.tell(id, Input::JournalRoom);
+        }
+    }
+
+    fn feed_starved(&mut self) {
+        if self.io.starved.is_empty() || !self.io.ring.buffers().any_free() {
+            return;
+        }
+        for (id, side) in std::mem::take(&mut self.io.starved) {
+            self.with_id(id, |relay, io| relay.feed(side, io));
+        }
+    }
+
+    /// The record cannot be kept: nothing that waited for it is sent, nobody is served any more.
+    fn fail(&mut self, reason: String) {
+        self.io.counters.journal_failed.set(1);
+        self.fault.get_or_insert(reason);
+        self.stop_accepting();
+        for (slot, side, payload) in self.io.ring.forsake() {
+            self.with(slot, |relay, io| relay.forsaken(side, payload, io));
+        }
+        for slot in self.slots() {
+            self.with(slot, |relay, io| relay.abort(io));
+        }
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.io.counters
+    }
+}
+
+/// What a session reads that is ended from outside.
+const DRAINED: &str = "the gateway is shutting down";
+const KILLED: &str = "the session was ended by an operator";

@@ -1,0 +1,763 @@
+//! One relay: two ends and the drive between them. Turns completions into inputs, and wishes into submissions.
+//!
+//! ```text
+//!   received -> window -> drive.handle -> pieces -> send (one in flight an end, a queue behind it)
+//!                         drive.poll   -> connect, TLS, deadline, close
+//! ```
+
+use super::accept::Terms;
+use super::connect::Connecting;
+use super::end::{End, Receive};
+use super::io::Io;
+use super::log::Watched;
+use super::mailbox::RelayId;
+use super::ring::{Payload, Received, socket};
+use super::timers::NEVER;
+use super::tls::{ALPN, Tls};
+use crate::gate::{Context, Drive, Input, Origin, Output};
+use crate::limits;
+use crate::snapshot::Target;
+use codecs::{Outgoing, Piece, Pipes, Side, Window};
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A cleared stretch at least this long is sent from where it lies; shorter ones are gathered by one copy.
+const GATHER_BYTES_MAX: usize = 8 << 10;
+/// The first byte of a TLS record that carries a handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// How far a relay has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// The client has said nothing yet; there is no drive.
+    AwaitFirstByte,
+    /// The client began with a ClientHello; there is no drive.
+    DirectTls,
+    /// The drive decides.
+    Open,
+    /// Sending what is queued; nothing is read any more but to be dropped.
+    Flushing,
+    /// All is sent; waiting for the client to close, so that it can read our last words.
+    Lingering,
+    /// Waiting for the operations in flight to complete.
+    Dead,
+}
+
+pub struct Relay<D> {
+    id: RelayId,
+    phase: Phase,
+    drive: Option<D>,
+    ends: [End; 2],
+    /// Operations in flight; the relay lives until there are none.
+    operations: u32,
+    terms: Rc<Terms>,
+    client: SocketAddr,
+    target: Option<Arc<Target>>,
+    connecting: Option<Box<Connecting>>,
+    /// The drive's own deadline, and that of the phase.
+    wake_us: u64,
+    phase_us: u64,
+    /// The earliest entry in the shard's timers.
+    armed_us: u64,
+    /// The last round this relay recorded something in; 0: never. Its sends wait until that round is safe.
+    recorded: u64,
+}
+
+impl<D: Drive> Relay<D> {
+    pub fn new(id: RelayId, socket: TcpStream, client: SocketAddr, terms: Rc<Terms>, io: &mut Io<D>) -> Self {
+        let mut ends = [End::new(), End::new()];
+        ends[Side::Client as usize].socket = Some(socket);
+        let mut relay = Self {
+            id,
+            phase: Phase::AwaitFirstByte,
+            drive: None,
+            ends,
+            operations: 0,
+            terms,
+            client,
+            target: None,
+            connecting: None,
+            wake_us: NEVER,
+            phase_us: io.now.mono_us + limits::FIRST_BYTE_US,
+            armed_us: NEVER,
+            recorded: 0,
+        };
+        relay.settle(io);
+        relay
+    }
+
+    pub fn id(&self) -> RelayId {
+        self.id
+    }
+
+    /// Nothing refers to this relay any more: its slot is free.
+    pub fn is_over(&self) -> bool {
+        self.phase == Phase::Dead && self.operations == 0
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.phase == Phase::AwaitFirstByte || self.drive.as_ref().is_some_and(|drive| drive.idle())
+    }
+
+    // ---- completions ----
+
+    pub fn received(&mut self, side: Side, received: Received, last: bool, io: &mut Io<D>) {
+        let end = &mut self.ends[side as usize];
+        if last {
+            self.operations -= 1;
+            end.receive = Receive::Off;
+        }
+        match received {
+            Received::Bytes(chunk) if matches!(self.phase, Phase::Flushing | Phase::Lingering | Phase::Dead) => {
+                io.discard(Payload::Borrowed(chunk));
+            }
+            Received::Bytes(chunk) => {
+                match side {
+                    Side::Client => io.counters.client_bytes.add(chunk.len() as u64),
+                    Side::Target => io.counters.target_bytes.add(chunk.len() as u64),
+                }
+                if end.tls.is_some() {
+                    self.decrypt(side, chunk, io);
+                } else {
+                    end.window.push(chunk, io.ring.buffers_mut(), &mut io.pool);
+                    self.look(side, io);
+                }
+            }
+            Received::Starved => {
+                io.counters.starved.add(1);
+                end.receive = Receive::Starved;
+                io.starved.push((self.id, side));
+            }
+            Received::Cancelled => {}
+            Received::Ended | Received::Failed(_) => self.end(side, io),
+        }
+        self.settle(io);
+    }
+
+    /// A buffer may be free again.
+    pub fn feed(&mut self, side: Side, io: &mut Io<D>) {
+        let end = &mut self.ends[side as usize];
+        if end.receive == Receive::Starved {
+            end.receive = Receive::Off;
+        }
+        self.settle(io);
+    }
+
+    pub fn sent(&mut self, side: Side, payload: Payload, result: io::Result<usize>, io: &mut Io<D>) {
+        self.operations -= 1;
+        let end = &mut self.ends[side as usize];
+        end.sending = false;
+        let failed = match result {
+            Ok(count) => {
+                end.queued_bytes -= count;
+                end.stalled_us = NEVER;
+                count == 0
+            }
+            Err(_) => true,
+        };
+        if failed || self.phase == Phase::Dead {
+            end.queued_bytes -= payload.len();
+            io.discard(payload);
+            self.lose(side, io);
+        } else if !payload.is_empty() {
+            self.submit(side, payload, io);
+        } else {
+            io.discard(payload);
+            match end.queue.pop_front() {
+                Some(next) => self.submit(side, next, io),
+                None => self.drained(side, io),
+            }
+        }
+        self.settle(io);
+    }
+
+    pub fn connected(&mut self, result: io::Result<()>, io: &mut Io<D>) {
+        self.operations -= 1;
+        let Some(connecting) = self.connecting.take() else { return };
+        if self.phase != Phase::Open {
+            return;
+        }
+        match result {
+            Ok(()) => {
+                self.ends[Side::Target as usize].socket = Some(connecting.socket);
+                self.drive(Input::Connected, io);
+            }
+            Err(error) => {
+                io.counters.connect_failures.add(1);
+                self.connect(connecting.next(&error, io.now.mono_us), io);
+            }
+        }
+        self.settle(io);
+    }
+
+    /// A deadline of this relay may have passed.
+    pub fn tick(&mut self, io: &mut Io<D>) {
+        self.armed_us = NEVER;
+        let now_us = io.now.mono_us;
+        if self.wake_us <= now_us {
+            self.wake_us = NEVER;
+            self.drive(Input::Wake, io);
+        }
+        if let Some(connecting) = &mut self.connecting
+            && connecting.deadline_us <= now_us
+        {
+            connecting.deadline_us = NEVER;
+            connecting.op.into_iter().for_each(|op| io.ring.cancel(op));
+        }
+        if self.phase_us <= now_us && self.phase != Phase::Dead {
+            self.die(io);
+        }
+        if self.ends.iter().any(|end| end.stalled_us <= now_us) && self.phase == Phase::Open {
+            io.counters.stalled.add(1);
+            self.drive(Input::Kill("the peer did not read what was sent to it"), io);
+            self.die(io);
+        }
+        self.settle(io);
+    }
+
+    // ---- the drive ----
+
+    /// News for the drive from outside the relay.
+    pub fn tell(&mut self, input: Input, io: &mut Io<D>) {
+        self.drive(input, io);
+        self.settle(io);
+    }
+
+    /// The shard ends every session now: the drive says what it has to say and what is queued is sent.
+    pub fn evict(&mut self, io: &mut Io<D>) {
+        self.drive(Input::Kill("the gateway is shutting down"), io);
+        match self.phase {
+            Phase::Open => self.close(io),
+            Phase::AwaitFirstByte | Phase::DirectTls => self.die(io),
+            Phase::Flushing | Phase::Lingering | Phase::Dead => {}
+        }
+        self.settle(io);
+    }
+
+    /// Ends the relay without asking the drive: what it wants can no longer be recorded.
+    pub fn abort(&mut self, io: &mut Io<D>) {
+        self.die(io);
+    }
+
+    /// A send that was parked will never be submitted.
+    pub fn forsaken(&mut self, side: Side, payload: Payload, io: &mut Io<D>) {
+        self.operations -= 1;
+        let end = &mut self.ends[side as usize];
+        end.sending = false;
+        end.queued_bytes -= payload.len();
+        io.discard(payload);
+        self.die(io);
+    }
+
+    /// There are undecided bytes from `side`.
+    fn look(&mut self, side: Side, io: &mut Io<D>) {
+        if self.phase == Phase::AwaitFirstByte {
+            let first = self.ends[side as usize].window.bytes(io.ring.buffers()).first().copied();
+            if first == Some(TLS_HANDSHAKE) && self.terms.tls.is_some() {
+                return self.begin_direct_tls(io);
+            }
+            self.open(false, io);
+        }
+        self.drive(Input::Bytes(side), io);
+    }
+
+    /// Makes the drive.
+    fn open(&mut self, encrypted: bool, io: &mut Io<D>) {
+        let mut entropy = [0; 64];
+        aws_lc_rs::rand::fill(&mut entropy).expect("the system has randomness");
+        let origin = Origin {
+            shard: io.number,
+            relay: self.id,
+            client: self.client,
+            tls_offered: self.terms.tls.is_some(),
+            encrypted,
+            allow_plaintext: self.terms.allow_plaintext,
+            entropy,
+        };
+        let mut watched = Watched { log: &mut *io.log, appended: false, full: false };
+        let mut cx = Context {
+            now: io.now,
+            snapshot: &io.snapshot,
+            journal: &mut watched,
+            control: &mut io.control,
+            shared: &mut io.shared,
+        };
+        self.drive = Some((io.factory)(origin, &mut cx));
+        if watched.appended {
+            self.recorded = io.round;
+        }
+        self.phase = Phase::Open;
+        self.phase_us = NEVER;
+    }
+
+    /// Hands one input to the drive, sends what it cleared and carries out what it wishes.
+    fn drive(&mut self, input: Input, io: &mut Io<D>) {
+        let (Some(drive), Phase::Open) = (&mut self.drive, self.phase) else { return };
+        let [to_client, to_target] = &mut io.out;
+        let [client, target] = &mut self.ends;
+        let buffers = io.ring.buffers();
+        let mut pipes = Pipes {
+            client: Window::new(client.window.bytes_mut(buffers)),
+            target: Window::new(target.window.bytes_mut(buffers)),
+            to_client,
+            to_target,
+        };
+        let mut journal = Watched { log: &mut *io.log, appended: false, full: false };
+        let mut cx = Context {
+            now: io.now,
+            snapshot: &io.snapshot,
+            journal: &mut journal,
+            control: &mut io.control,
+            shared: &mut io.shared,
+        };
+        // One guard per relay: a panic closes this session and its neighbours go on.
+        let handled = catch_unwind(AssertUnwindSafe(|| drive.handle(input, &mut pipes, &mut cx)));
+        let decided = [pipes.client.decided(), pipes.target.decided()];
+        if journal.appended {
+            self.recorded = io.round;
+        }
+        if journal.full {
+            io.waiting_for_room.push(self.id);
+        }
+        if handled.is_err() {
+            return self.panicked(io);
+        }
+        self.carry(Side::Client, decided[Side::Client as usize], io);
+        self.carry(Side::Target, decided[Side::Target as usize], io);
+        self.grant(io);
+    }
+
+    fn panicked(&mut self, io: &mut Io<D>) {
+        io.out.iter_mut().for_each(Outgoing::reset);
+        io.counters.panics.add(1);
+        self.die(io);
+    }
+
+    /// Carries out the drive's wishes until it has none.
+    fn grant(&mut self, io: &mut Io<D>) {
+        while let Some(drive) = &mut self.drive {
+            let Ok(wish) = catch_unwind(AssertUnwindSafe(|| drive.poll())) else { return self.panicked(io) };
+            match wish {
+                Output::Idle => return,
+                Output::Connect(target) => {
+                    self.target = Some(target.clone());
+                    self.connect(Connecting::first(target, io.now.mono_us), io);
+                }
+                Output::StartTls(side) => self.start_tls(side, io),
+                Output::Finish(side) => self.finish(side, io),
+                Output::WakeAt(at_us) => self.wake_us = at_us.unwrap_or(NEVER),
+                Output::Close => return self.close(io),
+            }
+        }
+    }
+
+    /// Sends what the drive has cleared from `from` and composed for the other side, and forgets what is decided.
+    fn carry(&mut self, from: Side, decided: usize, io: &mut Io<D>) {
+        let to = from.other();
+        let mut out = std::mem::take(&mut io.out[to as usize]);
+        let mut left = decided;
+        match out.pieces() {
+            [] => {}
+            pieces if self.ends[to as usize].tls.is_some() => {
+                self.encrypt(from, to, pieces, out.composed(), io);
+            }
+            [Piece::Pass { start, end }] => {
+                let window = &mut self.ends[from as usize].window;
+                let payload = window.take(*start, *end, io.ring.buffers_mut(), &mut io.pool);
+                left -= end;
+                self.queue(to, payload, io);
+            }
+            pieces => left -= self.gather(from, to, pieces, out.composed(), io),
+        }
+        out.reset();
+        io.out[to as usize] = out;
+        if left > 0 {
+            let window = &mut self.ends[from as usize].window;
+            window.advance(left, io.ring.buffers_mut(), &mut io.pool);
+        }
+    }
+
+    /// Queues several pieces in order: short ones together in one vector, long ones from where they lie. Returns how
+    /// many bytes of the window it has forgotten.
+    fn gather(&mut self, from: Side, to: Side, pieces: &[Piece], composed: &[u8], io: &mut Io<D>) -> usize {
+        let mut gone = 0;
+        let mut bytes = io.pool.take();
+        for piece in pieces {
+            match *piece {
+                Piece::Composed { start, end } => bytes.extend_from_slice(&composed[start..end]),
+                Piece::Pass { start, end } if end - start < GATHER_BYTES_MAX => {
+                    let window = self.ends[from as usize].window.bytes(io.ring.buffers());
+                    bytes.extend_from_slice(&window[start - gone..end - gone]);
+                }
+                Piece::Pass { start, end } => {
+                    if !bytes.is_empty() {
+                        let before = std::mem::replace(&mut bytes, io.pool.take());
+                        self.queue(to, Payload::owned(before), io);
+                    }
+                    let window = &mut self.ends[from as usize].window;
+                    let payload = window.take(start - gone, end - gone, io.ring.buffers_mut(), &mut io.pool);
+                    gone = end;
+                    self.queue(to, payload, io);
+                }
+            }
+        }
+        if bytes.is_empty() {
+            io.pool.give(bytes);
+        } else {
+            self.queue(to, Payload::owned(bytes), io);
+        }
+        gone
+    }
+
+    // ---- sending ----
+
+    /// Sends `payload` to `to` behind everything queued before it.
+    fn queue(&mut self, to: Side, payload: Payload, io: &mut Io<D>) {
+        let end = &mut self.ends[to as usize];
+        if end.socket.is_none() || end.broken || end.finishing {
+            return io.discard(payload);
+        }
+        end.queued_bytes += payload.len();
+        if end.queued_bytes > limits::QUEUED_BYTES_MAX && end.stalled_us == NEVER {
+            end.stalled_us = io.now.mono_us + limits::STALLED_US;
+        }
+        if end.sending {
+            return end.queue_behind(payload, io);
+        }
+        let payload = if io.ring.buffers().scarce() { io.copied_out(payload) } else { payload };
+        self.submit(to, payload, io);
+    }
+
+    fn submit(&mut self, to: Side, payload: Payload, io: &mut Io<D>) {
+        let end = &mut self.ends[to as usize];
+        let Some(socket) = &end.socket else { unreachable!("bytes are queued only for an end that has a socket") };
+        end.sending = true;
+        if end.queued_bytes > limits::QUEUED_BYTES_MAX && end.stalled_us == NEVER {
+            end.stalled_us = io.now.mono_us + limits::STALLED_US;
+        }
+        self.operations += 1;
+        let after = (self.recorded > io.safe).then_some(self.recorded);
+        io.ring.send(self.id as u32, to, socket.as_raw_fd(), payload, after);
+    }
+
+    /// Everything queued for `side` has been sent.
+    fn drained(&mut self, side: Side, io: &mut Io<D>) {
+        if self.ends[side as usize].finishing {
+            self.ends[side as usize].shutdown(Shutdown::Write);
+        }
+        if self.phase == Phase::Flushing {
+            self.linger(io);
+        }
+    }
+
+    /// Nothing more can be sent to `side`.
+    fn lose(&mut self, side: Side, io: &mut Io<D>) {
+        let end = &mut self.ends[side as usize];
+        end.broken = true;
+        while let Some(payload) = end.queue.pop_front() {
+            end.queued_bytes -= payload.len();
+            io.discard(payload);
+        }
+        end.stalled_us = NEVER;
+        match self.phase {
+            Phase::Flushing => self.linger(io),
+            Phase::Open => self.end(side, io),
+            Phase::AwaitFirstByte | Phase::DirectTls => self.die(io),
+            Phase::Lingering | Phase::Dead => {}
+        }
+    }
+
+    // ---- ends ----
+
+    /// `side` will send no more.
+    fn end(&mut self, side: Side, io: &mut Io<D>) {
+        if std::mem::replace(&mut self.ends[side as usize].ended, true) {
+            return;
+        }
+        match self.phase {
+            Phase::Open => self.drive(Input::Ended(side), io),
+            Phase::AwaitFirstByte | Phase::DirectTls | Phase::Lingering => self.die(io),
+            Phase::Flushing | Phase::Dead => {}
+        }
+    }
+
+    /// After the bytes queued for `side`, no more will follow.
+    fn finish(&mut self, side: Side, io: &mut Io<D>) {
+        self.say_goodbye(side, io);
+        let end = &mut self.ends[side as usize];
+        end.finishing = true;
+        if end.drained() {
+            end.shutdown(Shutdown::Write);
+        }
+    }
+
+    fn close(&mut self, io: &mut Io<D>) {
+        self.phase = Phase::Flushing;
+        self.phase_us = io.now.mono_us + limits::FLUSH_US;
+        self.cancel_connecting(io);
+        for side in [Side::Client, Side::Target] {
+            self.say_goodbye(side, io);
+        }
+        self.linger(io);
+    }
+
+    /// Once all is sent: lets the client read our last words before the socket goes. Closing a socket with unread bytes
+    /// resets the connection, and a reset can overtake them.
+    fn linger(&mut self, io: &mut Io<D>) {
+        if !self.ends.iter().all(End::drained) {
+            return;
+        }
+        let client = &self.ends[Side::Client as usize];
+        if client.ended || client.broken {
+            return self.die(io);
+        }
+        client.shutdown(Shutdown::Write);
+        self.ends[Side::Target as usize].shutdown(Shutdown::Both);
+        self.phase = Phase::Lingering;
+        self.phase_us = io.now.mono_us + limits::LINGER_US;
+    }
+
+    fn cancel_connecting(&mut self, io: &mut Io<D>) {
+        if let Some(op) = self.connecting.as_ref().and_then(|connecting| connecting.op) {
+            io.ring.cancel(op);
+        }
+    }
+
+    /// Gives everything up; the slot is freed when the kernel has given back the operations in flight.
+    fn die(&mut self, io: &mut Io<D>) {
+        if self.phase == Phase::Dead {
+            return;
+        }
+        self.phase = Phase::Dead;
+        self.phase_us = NEVER;
+        self.wake_us = NEVER;
+        self.cancel_connecting(io);
+        for end in &mut self.ends {
+            end.abandon(io);
+            end.stalled_us = NEVER;
+            end.tls = None;
+            // Completes a receive and a send in flight.
+            end.shutdown(Shutdown::Both);
+        }
+        let drive = self.drive.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(drive))).is_err() {
+            io.counters.panics.add(1);
+        }
+    }
+
+    // ---- the target ----
+
+    /// Tries the next address, or reports that there is none left.
+    fn connect(&mut self, attempt: Result<Connecting, String>, io: &mut Io<D>) {
+        match attempt {
+            Ok(mut connecting) => {
+                connecting.op =
+                    Some(io.ring.connect(self.id as u32, connecting.socket.as_raw_fd(), connecting.address));
+                self.operations += 1;
+                self.connecting = Some(Box::new(connecting));
+            }
+            Err(reason) => io.later.push_back((self.id, Input::ConnectFailed(reason))),
+        }
+    }
+
+    // ---- TLS ----
+
+    fn begin_direct_tls(&mut self, io: &mut Io<D>) {
+        self.phase = Phase::DirectTls;
+        self.phase_us = io.now.mono_us + limits::DIRECT_TLS_US;
+        let config =
+            self.terms.tls.as_ref().expect("a ClientHello is looked for only where TLS is offered").load_full();
+        let Ok(tls) = Tls::server(config) else { return self.die(io) };
+        let end = &mut self.ends[Side::Client as usize];
+        end.tls = Some(Box::new(tls));
+        let hello = std::mem::take(&mut end.window).into_payload();
+        self.decrypt_payload(Side::Client, hello, io);
+    }
+
+    fn start_tls(&mut self, side: Side, io: &mut Io<D>) {
+        match self.tls_for(side) {
+            Ok(tls) => {
+                self.ends[side as usize].tls = Some(Box::new(tls));
+                self.flush_tls(side, io);
+            }
+            Err(reason) => io.later.push_back((self.id, Input::TlsFailed { side, reason })),
+        }
+    }
+
+    fn tls_for(&self, side: Side) -> Result<Tls, String> {
+        if !self.ends[side as usize].window.is_empty() {
+            // CVE-2021-23214, CVE-2021-23222: they would be taken for bytes that came encrypted.
+            return Err("bytes arrived in plaintext before the TLS handshake".to_string());
+        }
+        match side {
+            Side::Client => {
+                let config = self.terms.tls.as_ref().ok_or("the listener offers no TLS")?;
+                Tls::server(config.load_full())
+            }
+            Side::Target => {
+                let target = self.target.as_ref().ok_or("no target is connected")?;
+                let config = target.tls.clone().ok_or("the target is configured without TLS")?;
+                Tls::client(config, &target.server_name)
+            }
+        }
+    }
+
+    fn decrypt(&mut self, side: Side, chunk: super::ring::Chunk, io: &mut Io<D>) {
+        self.decrypt_payload(side, Payload::Borrowed(chunk), io);
+    }
+
+    fn decrypt_payload(&mut self, side: Side, cipher: Payload, io: &mut Io<D>) {
+        let end = &mut self.ends[side as usize];
+        let Some(tls) = &mut end.tls else { unreachable!("only an end with TLS decrypts") };
+        end.window.joined(io.ring.buffers_mut(), &mut io.pool);
+        let plain = end.window.vector();
+        let before = plain.len();
+        let fed = match &cipher {
+            Payload::Borrowed(chunk) => tls.receive(io.ring.buffers().bytes(chunk), plain),
+            Payload::Owned { bytes, start, end } => tls.receive(&bytes[*start..*end], plain),
+        };
+        let grown = plain.len() > before;
+        io.discard(cipher);
+        self.flush_tls(side, io);
+        match fed {
+            Ok(progress) => {
+                if progress.secured {
+                    self.secured(side, io);
+                }
+                if grown && self.phase != Phase::Dead {
+                    self.look(side, io);
+                }
+                if progress.closed {
+                    self.end(side, io);
+                }
+            }
+            Err(reason) => self.tls_failed(side, reason, io),
+        }
+    }
+
+    fn secured(&mut self, side: Side, io: &mut Io<D>) {
+        let tls = self.ends[side as usize].tls.as_ref().expect("its handshake has just been completed");
+        if self.phase == Phase::DirectTls {
+            if tls.alpn() != Some(ALPN) {
+                return self.die(io);
+            }
+            return self.open(true, io);
+        }
+        let binding = if side == Side::Target { tls.binding() } else { None };
+        self.drive(Input::Secured { side, binding }, io);
+    }
+
+    fn tls_failed(&mut self, side: Side, reason: String, io: &mut Io<D>) {
+        io.counters.tls_failures.add(1);
+        self.ends[side as usize].ended = true;
+        match self.phase {
+            Phase::Open => self.drive(Input::TlsFailed { side, reason }, io),
+            Phase::AwaitFirstByte | Phase::DirectTls => self.close(io),
+            Phase::Flushing | Phase::Lingering | Phase::Dead => {}
+        }
+    }
+
+    fn encrypt(&mut self, from: Side, to: Side, pieces: &[Piece], composed: &[u8], io: &mut Io<D>) {
+        let (from, to_end) = match (from, &mut self.ends) {
+            (Side::Client, [client, target]) => (client, target),
+            (Side::Target, [client, target]) => (target, client),
+        };
+        let Some(tls) = &mut to_end.tls else { unreachable!("only an end with TLS encrypts") };
+        let window = from.window.bytes(io.ring.buffers());
+        for piece in pieces {
+            match *piece {
+                Piece::Pass { start, end } => tls.send(&window[start..end]),
+                Piece::Composed { start, end } => tls.send(&composed[start..end]),
+            }
+        }
+        self.flush_tls(to, io);
+    }
+
+    /// Queues what TLS has to say.
+    fn flush_tls(&mut self, side: Side, io: &mut Io<D>) {
+        let Some(tls) = &mut self.ends[side as usize].tls else { return };
+        let mut cipher = io.pool.take();
+        tls.drain(&mut cipher);
+        if cipher.is_empty() {
+            return io.pool.give(cipher);
+        }
+        self.queue(side, Payload::owned(cipher), io);
+    }
+
+    fn say_goodbye(&mut self, side: Side, io: &mut Io<D>) {
+        let end = &mut self.ends[side as usize];
+        if let Some(tls) = &mut end.tls
+            && !end.finishing
+        {
+            tls.send_close();
+            self.flush_tls(side, io);
+        }
+    }
+
+    // ---- after every piece of news ----
+
+    /// Brings receives, deadlines and buffers in line with the state just reached.
+    fn settle(&mut self, io: &mut Io<D>) {
+        for side in [Side::Client, Side::Target] {
+            self.settle_receive(side, io);
+            let window = &mut self.ends[side as usize].window;
+            window.settle(io.ring.buffers_mut(), &mut io.pool);
+        }
+        let next_us = self.next_deadline_us();
+        if next_us < self.armed_us {
+            self.armed_us = next_us;
+            io.timers.add(next_us, self.id);
+        }
+    }
+
+    fn next_deadline_us(&self) -> u64 {
+        let connecting_us = self.connecting.as_ref().map_or(NEVER, |connecting| connecting.deadline_us);
+        let stalled_us = self.ends[0].stalled_us.min(self.ends[1].stalled_us);
+        self.wake_us.min(self.phase_us).min(connecting_us).min(stalled_us)
+    }
+
+    fn settle_receive(&mut self, side: Side, io: &mut Io<D>) {
+        let reads = self.reads(side);
+        let end = &mut self.ends[side as usize];
+        match (end.receive, &end.socket) {
+            (Receive::Off, Some(socket)) if reads => {
+                end.receive = Receive::Armed(io.ring.receive(self.id as u32, side, socket.as_raw_fd()));
+                self.operations += 1;
+            }
+            (Receive::Armed(op), Some(_)) if !reads && self.phase != Phase::Dead => {
+                io.ring.cancel(op);
+                end.receive = Receive::Cancelling;
+            }
+            (Receive::Off | Receive::Armed(_) | Receive::Cancelling | Receive::Starved, _) => {}
+        }
+    }
+
+    /// Bytes from `side` are welcome: whoever they go to keeps up, and the drive is not holding them.
+    fn reads(&self, side: Side) -> bool {
+        let (end, other) = (&self.ends[side as usize], &self.ends[side.other() as usize]);
+        if end.ended {
+            return false;
+        }
+        match self.phase {
+            Phase::AwaitFirstByte | Phase::DirectTls | Phase::Open => {}
+            Phase::Flushing | Phase::Lingering => return side == Side::Client,
+            Phase::Dead => return false,
+        }
+        let armed = matches!(end.receive, Receive::Armed(_));
+        let bound = if armed { limits::QUEUED_BYTES_MAX } else { limits::QUEUED_BYTES_MAX / 2 };
+        if other.queued_bytes > bound {
+            return false;
+        }
+        end.window.len() <= limits::HELD_BYTES_MAX || self.drive.as_ref().is_none_or(|drive| drive.wants(side))
+    }
+}
+
+/// Sets up a socket that has just been accepted.
+pub fn prepare(socket: &TcpStream) -> io::Result<SocketAddr> {
+    socket::configure(socket)?;
+    socket.peer_addr()
+}

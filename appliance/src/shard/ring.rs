@@ -1,0 +1,431 @@
+//! The socket ring: everything that crosses into the kernel by pointer. The one module of the product with `unsafe`.
+//!
+//! Memory lent to the kernel is owned by the operation it was lent for: an [`Op`] holds the payload of a send or the
+//! address of a connect until its completion is reaped, and received bytes live in [`Buffers`], which outlives the ring.
+//! So no caller can free or edit bytes the kernel still looks at, and a completion always finds its operation.
+#![allow(unsafe_code)]
+
+mod buffers;
+pub mod socket;
+
+pub use buffers::{Buffers, Chunk, HEADROOM_BYTES};
+
+use codecs::Side;
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use slab::Slab;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The most a single send hands to the kernel: progress of a slow reader is seen at this grain.
+const SEND_BYTES_MAX: usize = 256 << 10;
+/// The provided-buffer group of a shard's ring; there is only one.
+const GROUP: u16 = 0;
+
+/// Bytes on their way out, owned by whoever holds them.
+pub enum Payload {
+    /// Still where the kernel put them.
+    Borrowed(Chunk),
+    /// Composed, joined, copied or encrypted: `bytes[start..end]`.
+    Owned { bytes: Vec<u8>, start: usize, end: usize },
+}
+
+impl Payload {
+    pub fn owned(bytes: Vec<u8>) -> Self {
+        let end = bytes.len();
+        Payload::Owned { bytes, start: 0, end }
+    }
+
+    pub fn len(&self) -> usize {
+        match self {
+            Payload::Borrowed(chunk) => chunk.len(),
+            Payload::Owned { start, end, .. } => end - start,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The first `count` bytes have been sent.
+    fn advance(&mut self, count: usize) {
+        match self {
+            Payload::Borrowed(chunk) => chunk.advance(count),
+            Payload::Owned { start, end, .. } => {
+                *start += count;
+                debug_assert!(*start <= *end);
+            }
+        }
+    }
+}
+
+/// What an operation in flight is for, and the memory it lends to the kernel.
+enum Op {
+    Accept { listener: usize },
+    Receive { relay: u32, side: Side },
+    Send { relay: u32, side: Side, payload: Payload },
+    Connect { relay: u32, _address: Box<socket::Address> },
+    Sync { round: u64 },
+    Mail { _count: Box<[u8; 8]>, _eventfd: Arc<OwnedFd> },
+    Cancel,
+}
+
+/// Names an operation in flight, to cancel it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpId(u64);
+
+/// What a receive came to.
+pub enum Received {
+    Bytes(Chunk),
+    /// The peer closed its sending half.
+    Ended,
+    /// No buffer was free: arm again once one is. Nothing is lost, the bytes wait in the socket.
+    Starved,
+    Cancelled,
+    Failed(io::Error),
+}
+
+/// News from the kernel. `last`: the operation is over, a multishot one must be armed again.
+pub enum Completion {
+    Accepted {
+        listener: usize,
+        result: io::Result<TcpStream>,
+        last: bool,
+    },
+    Received {
+        relay: u32,
+        side: Side,
+        received: Received,
+        last: bool,
+    },
+    /// `payload` is what is left to send.
+    Sent {
+        relay: u32,
+        side: Side,
+        payload: Payload,
+        result: io::Result<usize>,
+    },
+    Connected {
+        relay: u32,
+        result: io::Result<()>,
+    },
+    Synced {
+        round: u64,
+        result: io::Result<()>,
+    },
+    Mail,
+    Nothing,
+}
+
+/// A completion as the kernel wrote it.
+#[derive(Clone, Copy)]
+pub struct Raw {
+    user_data: u64,
+    result: i32,
+    flags: u32,
+}
+
+/// Sizes of a ring.
+#[derive(Clone, Copy, Debug)]
+pub struct RingSizes {
+    /// Submission entries; completions get four times as many.
+    pub entries: u32,
+    /// Provided buffers, a power of two.
+    pub buffers: u16,
+    /// Bytes a receive may put into one.
+    pub buffer_bytes: u32,
+}
+
+/// An io_uring for sockets, its buffers, and the operations in flight.
+pub struct Ring {
+    uring: IoUring,
+    buffers: Buffers,
+    ops: Slab<Op>,
+    /// Sends that wait for the record of their round. Never in the submission queue: a full queue submits itself.
+    parked: Vec<(u64, squeue::Entry)>,
+}
+
+impl Ring {
+    /// Fails with a sentence that names the missing feature.
+    pub fn new(sizes: RingSizes) -> io::Result<Self> {
+        let uring = build(sizes.entries)?;
+        let buffers = Buffers::new(sizes.buffers, sizes.buffer_bytes)?;
+        // SAFETY: the entries are a page-aligned mapping for exactly this many buffers that lives until no operation is
+        // in flight (see Drop).
+        unsafe { uring.submitter().register_buf_ring_with_flags(buffers.entries_address(), sizes.buffers, GROUP, 0) }
+            .map_err(|e| explain(e, "a provided-buffer ring (Linux 5.19 or later)"))?;
+        Ok(Self { uring, buffers, ops: Slab::with_capacity(256), parked: Vec::new() })
+    }
+
+    pub fn buffers(&self) -> &Buffers {
+        &self.buffers
+    }
+
+    pub fn buffers_mut(&mut self) -> &mut Buffers {
+        &mut self.buffers
+    }
+
+    /// The operations a shard submits that this kernel does not know.
+    pub fn missing_operations(&self) -> Vec<&'static str> {
+        let needed = [
+            (opcode::AcceptMulti::CODE, "accept"),
+            (opcode::RecvMulti::CODE, "recv"),
+            (opcode::Send::CODE, "send"),
+            (opcode::Connect::CODE, "connect"),
+            (opcode::Fsync::CODE, "fsync"),
+            (opcode::Read::CODE, "read"),
+            (opcode::AsyncCancel::CODE, "cancel"),
+        ];
+        let mut probe = io_uring::Probe::new();
+        if self.uring.submitter().register_probe(&mut probe).is_err() {
+            return vec!["probe"];
+        }
+        needed.into_iter().filter(|(code, _)| !probe.is_supported(*code)).map(|(_, name)| name).collect()
+    }
+
+    /// Operations the kernel still owes a completion for.
+    pub fn in_flight(&self) -> usize {
+        self.ops.len()
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) {
+        // SAFETY: the memory an entry names is owned by its Op, or static for the ring, until the completion is reaped.
+        while unsafe { self.uring.submission().push(entry) }.is_err() {
+            // EBUSY and EINTR clear up by themselves once completions are reaped; the loop tries again.
+            let _ = self.uring.submit();
+        }
+    }
+
+    fn begin(&mut self, op: Op) -> u64 {
+        self.ops.insert(op) as u64
+    }
+
+    /// Accepts on a listener until cancelled or failed.
+    pub fn accept(&mut self, listener: usize, fd: RawFd) -> OpId {
+        let data = self.begin(Op::Accept { listener });
+        self.push(&opcode::AcceptMulti::new(types::Fd(fd)).flags(libc::SOCK_CLOEXEC).build().user_data(data));
+        OpId(data)
+    }
+
+    /// Receives from a socket into provided buffers until it ends, fails, starves or is cancelled.
+    pub fn receive(&mut self, relay: u32, side: Side, fd: RawFd) -> OpId {
+        let data = self.begin(Op::Receive { relay, side });
+        self.push(&opcode::RecvMulti::new(types::Fd(fd), GROUP).build().user_data(data));
+        OpId(data)
+    }
+
+    /// Sends a payload (or its first part). `after`: the round whose record must be safe first, if any.
+    pub fn send(&mut self, relay: u32, side: Side, fd: RawFd, payload: Payload, after: Option<u64>) {
+        let (start, len) = match &payload {
+            Payload::Borrowed(chunk) => (self.buffers.bytes(chunk).as_ptr(), chunk.len()),
+            Payload::Owned { bytes, start, end } => (bytes[*start..*end].as_ptr(), end - start),
+        };
+        let len = len.min(SEND_BYTES_MAX) as u32;
+        // The payload moves into the Op; its bytes stay where they are.
+        let data = self.begin(Op::Send { relay, side, payload });
+        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        let entry = opcode::Send::new(types::Fd(fd), start, len).flags(flags).build().user_data(data);
+        match after {
+            Some(round) => self.parked.push((round, entry)),
+            None => self.push(&entry),
+        }
+    }
+
+    /// The records of all rounds up to `round` are safe: their sends may go.
+    pub fn release(&mut self, round: u64) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let parked = std::mem::take(&mut self.parked);
+        let mut kept = Vec::new();
+        for (after, entry) in &parked {
+            if *after <= round {
+                self.push(entry);
+            } else {
+                kept.push((*after, entry.clone()));
+            }
+        }
+        self.parked = kept;
+        if self.parked.is_empty() {
+            self.parked = parked;
+            self.parked.clear();
+        }
+    }
+
+    /// Records could not be made safe: the parked sends are never submitted. Tells whose they were.
+    pub fn forsake(&mut self) -> Vec<(u32, Side, Payload)> {
+        let parked = std::mem::take(&mut self.parked);
+        let lost = parked.iter().map(|(_, entry)| self.ops.remove(entry.get_user_data() as usize));
+        lost.filter_map(|op| match op {
+            Op::Send { relay, side, payload } => Some((relay, side, payload)),
+            _ => None,
+        })
+        .collect()
+    }
+
+    /// Connects a socket.
+    pub fn connect(&mut self, relay: u32, fd: RawFd, address: SocketAddr) -> OpId {
+        let address = Box::new(socket::Address::from(address));
+        let (pointer, len) = address.parts();
+        let data = self.begin(Op::Connect { relay, _address: address });
+        self.push(&opcode::Connect::new(types::Fd(fd), pointer, len).build().user_data(data));
+        OpId(data)
+    }
+
+    /// Brings a file's data to stable storage (fdatasync) on a kernel worker.
+    pub fn sync(&mut self, fd: RawFd, round: u64) {
+        let data = self.begin(Op::Sync { round });
+        let entry = opcode::Fsync::new(types::Fd(fd)).flags(types::FsyncFlags::DATASYNC).build();
+        self.push(&entry.user_data(data));
+    }
+
+    /// Waits for the mailbox's eventfd to be written.
+    pub fn mail(&mut self, eventfd: &Arc<OwnedFd>) -> OpId {
+        let mut count = Box::new([0u8; 8]);
+        let (fd, pointer) = (eventfd.as_raw_fd(), count.as_mut_ptr());
+        let data = self.begin(Op::Mail { _count: count, _eventfd: eventfd.clone() });
+        self.push(&opcode::Read::new(types::Fd(fd), pointer, 8).build().user_data(data));
+        OpId(data)
+    }
+
+    /// Asks the kernel to end an operation early; it still completes, as cancelled or as whatever it had come to.
+    pub fn cancel(&mut self, op: OpId) {
+        let data = self.begin(Op::Cancel);
+        self.push(&opcode::AsyncCancel::new(op.0).build().user_data(data));
+    }
+
+    /// Submits what is queued and waits for a completion or until `timeout` has passed. Zero: only looks.
+    pub fn enter(&mut self, timeout: Duration) -> io::Result<()> {
+        let wait = types::Timespec::from(timeout);
+        let args = types::SubmitArgs::new().timespec(&wait);
+        let entered = if timeout.is_zero() {
+            let queued = self.uring.submission().len() as u32;
+            // SAFETY: no pointer is passed. GETEVENTS makes a DEFER_TASKRUN ring run the work it has put off.
+            unsafe { self.uring.submitter().enter::<libc::sigset_t>(queued, 0, libc_getevents(), None) }
+        } else {
+            self.uring.submitter().submit_with_args(1, &args)
+        };
+        match entered {
+            Ok(_) => Ok(()),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {
+                Ok(())
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Moves completions out of the kernel's queue. `true`: there were some.
+    pub fn reap(&mut self, into: &mut Vec<Raw>) -> bool {
+        into.extend(self.uring.completion().map(|c| Raw {
+            user_data: c.user_data(),
+            result: c.result(),
+            flags: c.flags(),
+        }));
+        !into.is_empty()
+    }
+
+    /// What a completion means; ends its operation when it was the last.
+    pub fn complete(&mut self, raw: Raw) -> Completion {
+        let key = raw.user_data as usize;
+        let last = !cqueue::more(raw.flags);
+        match &self.ops[key] {
+            Op::Receive { relay, side } => {
+                let (relay, side) = (*relay, *side);
+                let received = self.received(raw);
+                if last {
+                    self.ops.remove(key);
+                }
+                return Completion::Received { relay, side, received, last };
+            }
+            Op::Accept { listener } => {
+                let listener = *listener;
+                if last {
+                    self.ops.remove(key);
+                }
+                // SAFETY: the kernel has just given us this descriptor.
+                let result = outcome(raw.result).map(|_| unsafe { TcpStream::from_raw_fd(raw.result) });
+                return Completion::Accepted { listener, result, last };
+            }
+            Op::Send { .. } | Op::Connect { .. } | Op::Sync { .. } | Op::Mail { .. } | Op::Cancel => {}
+        }
+        match self.ops.remove(key) {
+            Op::Send { relay, side, mut payload } => {
+                let result = outcome(raw.result);
+                if let Ok(count) = result {
+                    payload.advance(count);
+                }
+                Completion::Sent { relay, side, payload, result }
+            }
+            Op::Connect { relay, .. } => Completion::Connected { relay, result: outcome(raw.result).map(drop) },
+            Op::Sync { round } => Completion::Synced { round, result: outcome(raw.result).map(drop) },
+            Op::Mail { .. } => Completion::Mail,
+            Op::Cancel | Op::Accept { .. } | Op::Receive { .. } => Completion::Nothing,
+        }
+    }
+
+    fn received(&mut self, raw: Raw) -> Received {
+        match (raw.result, cqueue::buffer_select(raw.flags)) {
+            (count, Some(buffer)) if count > 0 => Received::Bytes(self.buffers.taken(buffer, count as u32)),
+            (0, buffer) => {
+                // Some kernels name a buffer with the end of the stream: give it straight back.
+                if let Some(buffer) = buffer {
+                    let empty = self.buffers.taken(buffer, 0);
+                    self.buffers.release(empty);
+                }
+                Received::Ended
+            }
+            (failed, _) if failed == -libc::ENOBUFS => Received::Starved,
+            (failed, _) if failed == -libc::ECANCELED => Received::Cancelled,
+            (failed, _) => Received::Failed(io::Error::from_raw_os_error(-failed)),
+        }
+    }
+}
+
+impl Drop for Ring {
+    /// Closing the ring ends its operations some time later: until then their memory must stay.
+    fn drop(&mut self) {
+        if self.ops.is_empty() {
+            return;
+        }
+        std::mem::forget(std::mem::take(&mut self.ops));
+        self.buffers.keep_for_ever();
+    }
+}
+
+fn libc_getevents() -> u32 {
+    // IORING_ENTER_GETEVENTS of the kernel's interface; the crate keeps its own constant private.
+    1
+}
+
+fn outcome(result: i32) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
+}
+
+fn build(entries: u32) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder.setup_cqsize(entries * 4).setup_single_issuer().setup_defer_taskrun();
+    // Without the indirection array (Linux 6.6) a submission touches one cache line less.
+    if let Ok(ring) = builder.clone().setup_no_sqarray().build(entries) {
+        return Ok(ring);
+    }
+    builder.build(entries).map_err(|e| explain(e, "SINGLE_ISSUER and DEFER_TASKRUN (Linux 6.1 or later)"))
+}
+
+fn explain(error: io::Error, feature: &str) -> io::Error {
+    let why = match error.raw_os_error() {
+        Some(libc::EPERM) => {
+            "io_uring is not permitted: the container's seccomp profile blocks it (install deploy/seccomp.json) or \
+             kernel.io_uring_disabled is set"
+                .to_string()
+        }
+        Some(libc::ENOSYS) => {
+            "this kernel has no io_uring, or a seccomp profile hides it (install deploy/seccomp.json)".to_string()
+        }
+        Some(libc::ENOMEM) => "not enough locked memory for io_uring (raise RLIMIT_MEMLOCK)".to_string(),
+        Some(libc::EINVAL) => format!("this kernel's io_uring lacks {feature}"),
+        _ => format!("io_uring: {error}"),
+    };
+    io::Error::new(error.kind(), why)
+}

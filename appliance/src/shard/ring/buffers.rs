@@ -1,0 +1,195 @@
+//! The provided-buffer ring: the kernel picks a buffer for each receive, we give it back once its bytes are neither
+//! undecided nor unsent.
+//!
+//! ```text
+//!   | headroom (ours: a cut message's head goes here) | bytes the kernel received                |
+//!                                                      ^ Chunk, Chunk, ... disjoint ranges, counted
+//! ```
+
+use io_uring::types::BufRingEntry;
+use std::io;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// Room in front of what the kernel writes: the head of a message cut by the end of the previous buffer is copied
+/// there, so that joining costs a copy of the head and not of the whole buffer.
+pub const HEADROOM_BYTES: usize = 4096;
+
+/// A range of one buffer, owned: ranges handed out never overlap. Must be released, or its buffer is lost to the ring.
+#[derive(Debug)]
+pub struct Chunk {
+    buffer: u16,
+    start: u32,
+    end: u32,
+}
+
+impl Chunk {
+    pub fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Forgets the first `count` bytes.
+    pub fn advance(&mut self, count: usize) {
+        assert!(count <= self.len(), "advanced past the end of a chunk");
+        self.start += count as u32;
+    }
+}
+
+/// Storage, the kernel's list of free buffers, and how many chunks each buffer is split into.
+pub struct Buffers {
+    entries: Mapping,
+    storage: Mapping,
+    count: u16,
+    buffer_bytes: u32,
+    tail: u16,
+    /// Chunks alive per buffer; 0: the kernel has it.
+    chunks: Vec<u32>,
+    held: u16,
+}
+
+impl Buffers {
+    /// `count` buffers (a power of two) of `buffer_bytes` each.
+    pub(super) fn new(count: u16, buffer_bytes: u32) -> io::Result<Self> {
+        assert!(count.is_power_of_two() && count <= 1 << 15, "the kernel takes a power of two, at most 32768");
+        let stride = HEADROOM_BYTES + buffer_bytes as usize;
+        let mut buffers = Self {
+            entries: Mapping::new(count as usize * size_of::<BufRingEntry>())?,
+            storage: Mapping::new(count as usize * stride)?,
+            count,
+            buffer_bytes,
+            tail: 0,
+            chunks: vec![0; count as usize],
+            held: 0,
+        };
+        (0..count).for_each(|buffer| buffers.give(buffer));
+        Ok(buffers)
+    }
+
+    pub(super) fn entries_address(&self) -> u64 {
+        self.entries.start as u64
+    }
+
+    /// Leaks the memory: the kernel may still write to it.
+    pub(super) fn keep_for_ever(&mut self) {
+        self.entries.leaked = true;
+        self.storage.leaked = true;
+    }
+
+    /// Buffers out of the kernel's hands.
+    pub fn held(&self) -> usize {
+        self.held as usize
+    }
+
+    /// The kernel has at least one buffer to receive into.
+    pub fn any_free(&self) -> bool {
+        self.held < self.count
+    }
+
+    /// So few are left that bytes which stay should be copied out.
+    pub fn scarce(&self) -> bool {
+        self.held > self.count / 2
+    }
+
+    fn at(&self, buffer: u16, offset: u32) -> *mut u8 {
+        let stride = HEADROOM_BYTES + self.buffer_bytes as usize;
+        let offset = buffer as usize * stride + offset as usize;
+        assert!(offset <= self.storage.len, "a chunk of these buffers");
+        // SAFETY: within the mapping, by the line above.
+        unsafe { self.storage.start.add(offset) }
+    }
+
+    /// Gives a buffer to the kernel.
+    fn give(&mut self, buffer: u16) {
+        let address = self.at(buffer, HEADROOM_BYTES as u32) as u64;
+        let entries = self.entries.start as *mut BufRingEntry;
+        // SAFETY: the entry at `tail` is ours until the release store below publishes it; the mapping holds `count`.
+        unsafe {
+            let entry = &mut *entries.add((self.tail & (self.count - 1)) as usize);
+            entry.set_addr(address);
+            entry.set_len(self.buffer_bytes);
+            entry.set_bid(buffer);
+            self.tail = self.tail.wrapping_add(1);
+            (*(BufRingEntry::tail(entries) as *const AtomicU16)).store(self.tail, Ordering::Release);
+        }
+    }
+
+    /// The kernel has put `len` bytes into `buffer`.
+    pub(super) fn taken(&mut self, buffer: u16, len: u32) -> Chunk {
+        assert!(self.chunks[buffer as usize] == 0 && len <= self.buffer_bytes, "the kernel had this buffer");
+        self.chunks[buffer as usize] = 1;
+        self.held += 1;
+        Chunk { buffer, start: HEADROOM_BYTES as u32, end: HEADROOM_BYTES as u32 + len }
+    }
+
+    pub fn bytes(&self, chunk: &Chunk) -> &[u8] {
+        // SAFETY: chunks are disjoint ranges of initialised storage, this one is borrowed, and the kernel writes to a
+        // buffer only when it has no chunks.
+        unsafe { std::slice::from_raw_parts(self.at(chunk.buffer, chunk.start), chunk.len()) }
+    }
+
+    pub fn bytes_mut<'a>(&'a self, chunk: &'a mut Chunk) -> &'a mut [u8] {
+        // SAFETY: as in `bytes`; the range is borrowed exclusively through its only chunk.
+        unsafe { std::slice::from_raw_parts_mut(self.at(chunk.buffer, chunk.start), chunk.len()) }
+    }
+
+    /// Cuts the first `len` bytes off into a chunk of their own.
+    pub fn split(&mut self, chunk: &mut Chunk, len: usize) -> Chunk {
+        assert!(len <= chunk.len(), "split past the end of a chunk");
+        let front = Chunk { buffer: chunk.buffer, start: chunk.start, end: chunk.start + len as u32 };
+        chunk.start = front.end;
+        self.chunks[chunk.buffer as usize] += 1;
+        front
+    }
+
+    /// Puts `head` in front of a chunk's bytes, if its buffer has the room and nobody else has a part of it.
+    pub fn prepend(&self, chunk: &mut Chunk, head: &[u8]) -> bool {
+        if head.len() > chunk.start as usize || self.chunks[chunk.buffer as usize] != 1 {
+            return false;
+        }
+        chunk.start -= head.len() as u32;
+        self.bytes_mut(chunk)[..head.len()].copy_from_slice(head);
+        true
+    }
+
+    /// The chunk's bytes are no longer needed; the last chunk of a buffer takes the buffer back to the kernel.
+    pub fn release(&mut self, chunk: Chunk) {
+        let chunks = &mut self.chunks[chunk.buffer as usize];
+        *chunks -= 1;
+        if *chunks == 0 {
+            self.held -= 1;
+            self.give(chunk.buffer);
+        }
+    }
+}
+
+/// Anonymous private pages, zeroed, touched only when used.
+struct Mapping {
+    start: *mut u8,
+    len: usize,
+    leaked: bool,
+}
+
+impl Mapping {
+    fn new(len: usize) -> io::Result<Self> {
+        let len = len.next_multiple_of(4096);
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_ANONYMOUS | libc::MAP_PRIVATE);
+        // SAFETY: a fresh private mapping; nothing is assumed of its address.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { start: start as *mut u8, len, leaked: false })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if !self.leaked {
+            // SAFETY: mapped by `new` with this length; chunks cannot be read without the `Buffers` that owns this.
+            unsafe { libc::munmap(self.start as *mut libc::c_void, self.len) };
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The shard against real sockets.
