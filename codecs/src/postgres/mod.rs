@@ -1,7 +1,22 @@
 //! PostgreSQL, protocol 3.0 and 3.2 (manual, chapter 55 "Frontend/Backend Protocol").
 
+mod auth;
+mod binds;
+mod book;
+mod client;
+mod compose;
+mod error;
 mod event;
+mod expect;
+mod frame;
+mod login;
+mod results;
+mod scram;
 mod session;
+mod startup;
+mod target;
 
+pub use binds::BindValues;
+pub use error::ProtocolError;
 pub use event::*;
-pub use session::{BindValues, ProtocolError, Session, SessionLimits};
+pub use session::{Session, SessionLimits};

@@ -1,13 +1,45 @@
 //! One PostgreSQL connection, both directions, from the first byte to the last.
+//!
+//! ```text
+//!   client   startup.rs -> auth.rs (credential) ........ client.rs: decide, forward, refuse in order
+//!   target                 login.rs (TLS, SCRAM) ....... target.rs: describe, watch, count, report
+//!                                                        book.rs, expect.rs: what names and replies mean
+//! ```
+//!
+//! # Refusals
+//!
+//! Outside a transaction, with nothing outstanding that could open one, a refused message is dropped and our ErrorResponse
+//! takes its place in the order of replies; in the extended protocol everything up to the next Sync is dropped as the
+//! server would, and the Sync goes on to the target. Inside a transaction, or where one may be open, that would let the other
+//! half of a half-refused transaction commit. There the refused message is replaced with one that is certain to fail
+//! without running anything (Describe of a statement that cannot exist, with a Sync for a simple Query), so that the
+//! target itself aborts; its ErrorResponse is replaced with ours, its ReadyForQuery is true. Should the impossible
+//! statement exist, the connection closes, which aborts just as well.
+//!
+//! # Outcomes
+//!
+//! Every id given in [`Answer::Forward`] to a Query, Execute or FunctionCall gets exactly one [`super::Outcome`] with
+//! `last`. A Query may hold several statements: for each CommandComplete the session looks at what follows it (waiting for
+//! that, past ParameterStatus, NotificationResponse and NoticeResponse up to a bound) and marks the outcome as the last if
+//! it is ReadyForQuery. Where it could not look that far, an empty `Complete` outcome marked as the last comes with
+//! ReadyForQuery. An ErrorResponse always ends its Query. Outcomes still missing when the connection ends come from
+//! [`Session::abandon`].
 
-use super::{Answer, Column, Refusal, ScramKeys, Startup, Step, TargetLogin};
-use crate::{Pipes, Side, Span};
-
-/// What the wire did that no honest peer does. The connection closes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ProtocolError {
-    Placeholder,
-}
+use super::auth::Credential;
+use super::binds::BindValues;
+use super::book::{Book, Portal, Shape, Statement};
+use super::compose::{self, Edit, Severity};
+use super::expect::{Counts, Expected, Queue, Skipping};
+use super::login::{Login, LoginStage};
+use super::results::Row;
+use super::target::{Asked as TargetAsked, Told};
+use super::{
+    Answer, Column, Event, Outcome, ProtocolError, Refusal, RequestKind, ScramKeys, Startup, Step, TargetLogin,
+};
+use super::{TransactionStatus, client};
+use crate::{Pipes, Side};
+use std::collections::VecDeque;
+use std::rc::Rc;
 
 /// Bounds the session enforces, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -18,106 +50,429 @@ pub struct SessionLimits {
     pub row_bytes_max: usize,
 }
 
+/// What the client's next bytes are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ClientStage {
+    /// SSLRequest, GSSENCRequest, CancelRequest or the start-up message.
+    AwaitStartup,
+    AskedSecure,
+    /// `S` was sent: nothing may come but the handshake, which is not ours to see.
+    AwaitHandshake,
+    AskedLogin,
+    AwaitCredential(Credential),
+    AskedCredential {
+        total: usize,
+    },
+    /// Admitted; the target is not open yet.
+    AwaitTarget,
+    Open,
+    /// A request of this kind and length is at the front of the window, undecided.
+    AskedRequest {
+        kind: RequestKind,
+        total: usize,
+    },
+    /// Terminate was forwarded: nothing more comes from the client.
+    Terminated,
+}
+
+/// Whether anything more will be said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Life {
+    Alive,
+    /// The rest of one message is still to reach the client, then the end.
+    Ending,
+    Closed,
+}
+
+/// The rest of a message that passes, or is dropped, without being whole.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Stream {
+    pub left: usize,
+    pub drop: bool,
+}
+
+/// What `executing()` is about.
+#[derive(Debug)]
+pub(super) enum Subject<T> {
+    None,
+    /// The Execute request that was asked last.
+    Portal(Rc<Portal<T>>),
+    /// The entry at the front of the queue.
+    Front,
+}
+
 /// The automaton. `T` is the gate's own mark on a statement (kept with prepared names and portals).
 pub struct Session<T> {
-    _t: std::marker::PhantomData<T>,
+    pub(super) limits: SessionLimits,
+    pub(super) life: Life,
+    /// What `answer`, `connect` and their like found wrong: they cannot say so, the next step does.
+    pub(super) fault: Option<ProtocolError>,
+    pub(super) encrypted: bool,
+    pub(super) negotiations: u32,
+    pub(super) client: ClientStage,
+    pub(super) login: LoginStage,
+    pub(super) target_login: Option<Box<Login>>,
+    pub(super) startup: Option<Box<Startup>>,
+    pub(super) unknown_options: Vec<Vec<u8>>,
+    pub(super) target_key: Option<(i32, Vec<u8>)>,
+    pub(super) status: TransactionStatus,
+    pub(super) watch_texts: bool,
+    pub(super) book: Book<T>,
+    pub(super) queue: Queue<T>,
+    pub(super) subject: Subject<T>,
+    pub(super) client_stream: Stream,
+    pub(super) target_stream: Stream,
+    /// Outcomes to report before the message behind them moves.
+    pub(super) news: VecDeque<Outcome>,
+    /// The target's message at the front was reported; what becomes of it at the next step.
+    pub(super) told: Option<Told>,
+    pub(super) asked: TargetAsked,
+    /// The message whose values are being asked about.
+    pub(super) row: Option<Row>,
+    pub(super) edits: Vec<Edit>,
+    /// Rows and copy data of the statement at the front.
+    pub(super) counts: Counts,
+    /// Copy data from the client since the last outcome.
+    pub(super) copied: Counts,
+    /// Shape of the simple query whose rows are passing.
+    pub(super) query_shape: Shape,
+    pub(super) columns: Vec<Column>,
+    pub(super) columns_len: usize,
+    pub(super) column_formats: super::binds::Formats,
+    /// Notices of ours that wait for a message boundary.
+    pub(super) deferred: Vec<u8>,
+    /// The FATAL error that ends the session at the next message boundary.
+    pub(super) last_words: Vec<u8>,
 }
 
 impl<T: Clone> Session<T> {
     /// A session awaiting a client's first bytes. `encrypted`: TLS is already up (direct TLS).
     pub fn new(limits: SessionLimits, encrypted: bool) -> Self {
-        let _ = (limits, encrypted);
-        Self { _t: std::marker::PhantomData }
+        Self {
+            limits,
+            life: Life::Alive,
+            fault: None,
+            encrypted,
+            negotiations: 0,
+            client: ClientStage::AwaitStartup,
+            login: LoginStage::Absent,
+            target_login: None,
+            startup: None,
+            unknown_options: Vec::new(),
+            target_key: None,
+            status: TransactionStatus::Idle,
+            watch_texts: false,
+            book: Book::default(),
+            queue: Queue::default(),
+            subject: Subject::None,
+            client_stream: Stream::default(),
+            target_stream: Stream::default(),
+            news: VecDeque::new(),
+            told: None,
+            asked: TargetAsked::Nothing,
+            row: None,
+            edits: Vec::new(),
+            counts: Counts::default(),
+            copied: Counts::default(),
+            query_shape: Shape::default(),
+            columns: Vec::new(),
+            columns_len: 0,
+            column_formats: super::binds::Formats::default(),
+            deferred: Vec::new(),
+            last_words: Vec::new(),
+        }
     }
+
     /// Looks at the undecided bytes of `from`: clears, skips, edits, until something must be said.
     pub fn step(&mut self, from: Side, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
-        let _ = (from, pipes);
-        Ok(Step::NeedBytes)
+        let step = self.try_step(from, pipes);
+        if step.is_err() {
+            // Nothing of either side is believed any more; `fail` may still say why, at a message boundary.
+            self.life = Life::Closed;
+        }
+        step
     }
-    /// The answer to the last question of `side`.
+
+    fn try_step(&mut self, from: Side, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
+        if let Some(fault) = self.fault.take() {
+            return Err(fault);
+        }
+        match (self.life, from) {
+            (Life::Closed, _) => return Ok(Step::Closed),
+            (Life::Ending, Side::Client) => return Ok(Step::Held),
+            (Life::Ending, Side::Target) => return Ok(self.step_ending(pipes)),
+            (Life::Alive, _) => {}
+        }
+        if let Some(outcome) = self.news.pop_front() {
+            return Ok(Step::Event(Event::Outcome(outcome)));
+        }
+        match from {
+            Side::Client => self.step_client(pipes),
+            Side::Target => self.step_target(pipes),
+        }
+    }
+
+    fn step_client(&mut self, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
+        match self.client {
+            ClientStage::AwaitStartup => self.step_startup(pipes),
+            ClientStage::AwaitHandshake => self.step_handshake(pipes),
+            ClientStage::AwaitCredential(credential) => self.step_credential(credential, pipes),
+            ClientStage::Open => self.step_open(pipes),
+            ClientStage::AskedSecure
+            | ClientStage::AskedLogin
+            | ClientStage::AskedCredential { .. }
+            | ClientStage::AwaitTarget
+            | ClientStage::AskedRequest { .. } => Ok(Step::Held),
+            ClientStage::Terminated => Ok(self.step_terminated()),
+        }
+    }
+
+    fn step_target(&mut self, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
+        match self.login {
+            LoginStage::Absent => Ok(Step::Held),
+            LoginStage::Open => self.step_results(pipes),
+            stage => self.step_login(stage, pipes),
+        }
+    }
+
+    /// The answer to the last question of `side`. An answer to a question that was not asked is a bug of the caller.
     pub fn answer(&mut self, side: Side, answer: Answer<T>, pipes: &mut Pipes<'_>) {
-        let _ = (side, answer, pipes);
+        if self.life != Life::Alive {
+            return;
+        }
+        match side {
+            Side::Client => self.answer_client(answer, pipes),
+            Side::Target => self.answer_target(answer, pipes),
+        }
     }
+
+    fn answer_client(&mut self, answer: Answer<T>, pipes: &mut Pipes<'_>) {
+        match (self.client, answer) {
+            (ClientStage::AskedSecure, Answer::Secure(yes)) => self.answer_secure(yes, pipes),
+            (ClientStage::AskedLogin, Answer::AskCredential) => self.ask_credential(pipes),
+            (ClientStage::AskedCredential { total }, Answer::Admit) => {
+                client::erase(total, pipes);
+                self.client = ClientStage::AwaitTarget;
+            }
+            (ClientStage::AskedCredential { total }, Answer::Refuse(refusal)) => {
+                client::erase(total, pipes);
+                self.fail(&refusal, pipes);
+            }
+            (ClientStage::AskedRequest { kind, total }, Answer::Forward { id, tag, describe }) => {
+                self.forward_request(kind, total, id, tag, describe, pipes)
+            }
+            (ClientStage::AskedRequest { kind, total }, Answer::Refuse(refusal)) => {
+                self.refuse_request(kind, total, &refusal, pipes)
+            }
+            (ClientStage::AskedRequest { .. }, Answer::Hold) => {}
+            (_, Answer::Refuse(refusal)) => self.fail(&refusal, pipes),
+            (stage, _) => panic!("an answer that fits no question of the client's side: {stage:?}"),
+        }
+    }
+
+    fn answer_target(&mut self, answer: Answer<T>, pipes: &mut Pipes<'_>) {
+        match answer {
+            Answer::Keys(keys) => self.answer_keys(&keys, pipes),
+            Answer::Watch(plan) => self.answer_shape(plan),
+            Answer::Value(value) => self.answer_value(value),
+            Answer::Hold => {}
+            Answer::Refuse(refusal) => self.fail(&refusal, pipes),
+            Answer::Secure(_) | Answer::AskCredential | Answer::Admit | Answer::Forward { .. } => {
+                panic!("an answer that fits no question of the target's side")
+            }
+        }
+    }
+
     /// The client's TLS handshake is complete.
-    pub fn client_secured(&mut self) {}
+    pub fn client_secured(&mut self) {
+        self.encrypted = true;
+        if self.client == ClientStage::AwaitHandshake {
+            self.client = ClientStage::AwaitStartup;
+        }
+    }
+
     /// The target is connected: queues SSLRequest or the start-up message.
     pub fn connect(&mut self, login: TargetLogin, pipes: &mut Pipes<'_>) {
-        let _ = (login, pipes);
+        if self.life == Life::Alive {
+            self.start_login(login, pipes);
+        }
     }
+
     /// The target's TLS handshake is complete. `binding`: tls-server-end-point data (RFC 5929) for SCRAM-SHA-256-PLUS.
     pub fn target_secured(&mut self, binding: Option<Vec<u8>>, pipes: &mut Pipes<'_>) {
-        let _ = (binding, pipes);
+        self.go_on_with_login(true, binding, pipes);
     }
+
     /// The target refused TLS and that is acceptable: go on in plaintext.
     pub fn target_plain(&mut self, pipes: &mut Pipes<'_>) {
-        let _ = pipes;
+        self.go_on_with_login(false, None, pipes);
     }
+
     /// Report (`true`) fields of errors, notices and notifications as [`super::Value`]s.
     pub fn watch_texts(&mut self, on: bool) {
-        let _ = on;
+        self.watch_texts = on;
     }
+
     /// The start-up message's contents, once `Event::Login` was reported.
     pub fn startup(&self) -> Option<&Startup> {
-        None
+        self.startup.as_deref()
     }
+
     /// The target's BackendKeyData, once the session is open: process id and secret.
     pub fn target_key(&self) -> Option<(i32, &[u8])> {
-        None
+        self.target_key.as_ref().map(|(process, secret)| (*process, secret.as_slice()))
     }
+
     /// The columns behind the last [`super::Event::Shape`].
     pub fn columns(&self) -> &[Column] {
-        &[]
+        &self.columns[..self.columns_len]
     }
+
     /// The mark of the statement the last Execute request, Shape or Value is about.
     pub fn executing(&self) -> Option<&T> {
-        None
+        match &self.subject {
+            Subject::None => None,
+            Subject::Portal(portal) => portal.statement.tag.as_ref(),
+            Subject::Front => match self.queue.front()? {
+                Expected::Query { tag, .. } => Some(tag),
+                Expected::Execute { portal, .. } | Expected::DescribePortal { portal } => portal.statement.tag.as_ref(),
+                Expected::DescribeStatement { statement, .. } => statement.tag.as_ref(),
+                _ => None,
+            },
+        }
     }
+
     /// Bind values of the last Execute request: the raw parameter part of its Bind (see [`BindValues`]).
     pub fn binds(&self) -> BindValues<'_> {
-        BindValues { raw: &[] }
+        match &self.subject {
+            Subject::Portal(portal) => portal.binds(),
+            Subject::None | Subject::Front => BindValues { raw: &[], cut: false },
+        }
     }
+
     /// The mark kept under a prepared statement's name, for SQL-level EXECUTE.
     pub fn prepared(&self, name: &[u8]) -> Option<&T> {
-        let _ = name;
-        None
+        self.book.statement(name)?.tag.as_ref()
     }
+
     /// SQL-level PREPARE was forwarded: `name` now stands for `tag`. A name that already exists becomes unknown.
     pub fn define(&mut self, name: &[u8], tag: T) {
-        let _ = (name, tag);
+        let tag = self.book.statement(name).is_none().then_some(tag);
+        if let Err(error) = self.book.define(name, Statement::new(tag, false)) {
+            self.fault = Some(error);
+        }
     }
+
     /// SQL-level DEALLOCATE or DISCARD was forwarded. `None`: all names.
     pub fn forget(&mut self, name: Option<&[u8]>) {
-        let _ = name;
+        match name {
+            Some(name) => drop(self.book.close_statement(name)),
+            None => self.book.forget_statements(),
+        }
     }
+
+    /// SQL that can make or replace a portal (DECLARE, CLOSE, COMMIT, ROLLBACK) was forwarded. `None`: any name.
+    pub fn forget_portal(&mut self, name: Option<&[u8]>) {
+        match name {
+            Some(name) => drop(self.book.close_portal(name)),
+            None => self.book.drop_named_portals(),
+        }
+    }
+
     /// Queues a NoticeResponse for the client at the next message boundary.
     pub fn notice(&mut self, notice: &Refusal, pipes: &mut Pipes<'_>) {
-        let _ = (notice, pipes);
+        if self.life == Life::Alive {
+            compose::report(&mut self.deferred, Severity::Notice, notice);
+            self.say_deferred(pipes);
+        }
     }
+
+    /// Sends waiting notices if the client's stream is between two messages and the client is past its login.
+    pub(super) fn say_deferred(&mut self, pipes: &mut Pipes<'_>) {
+        if !self.deferred.is_empty() && self.target_stream.left == 0 && self.login.client_is_admitted() {
+            pipes.to_client.compose(|out| out.append(&mut self.deferred));
+        }
+    }
+
     /// Ends the session with a FATAL error for the client, at the next message boundary where one can still be read.
     pub fn fail(&mut self, refusal: &Refusal, pipes: &mut Pipes<'_>) {
-        let _ = (refusal, pipes);
+        if !self.last_words.is_empty() || self.client == ClientStage::AwaitHandshake {
+            self.life = self.life.max_end();
+            return;
+        }
+        compose::report(&mut self.last_words, Severity::Fatal, refusal);
+        let between = self.target_stream.left == 0 || self.target_stream.drop;
+        if between {
+            pipes.to_client.compose(|out| out.extend_from_slice(&self.last_words));
+            self.life = Life::Closed;
+        } else if self.life == Life::Alive {
+            self.life = Life::Ending;
+        }
     }
+
+    /// Passes the rest of the message the client is in the middle of, then the last words.
+    fn step_ending(&mut self, pipes: &mut Pipes<'_>) -> Step {
+        let len = self.target_stream.left.min(pipes.target.undecided().len());
+        pipes.target.clear(len, pipes.to_client);
+        self.target_stream.left -= len;
+        if self.target_stream.left > 0 {
+            return Step::NeedBytes;
+        }
+        pipes.to_client.compose(|out| out.extend_from_slice(&self.last_words));
+        self.life = Life::Closed;
+        Step::Closed
+    }
+
     /// No statement is running and no reply is outstanding.
     pub fn is_idle(&self) -> bool {
-        true
+        self.client == ClientStage::Open
+            && self.login == LoginStage::Open
+            && self.status == TransactionStatus::Idle
+            && !self.queue.ran
+            && self.queue.is_idle()
+            && self.news.is_empty()
+            && self.told.is_none()
+            && self.target_stream.left == 0
     }
-    /// Keys arrive through `answer(Side::Target, Answer::Keys(..))`; derives them (slow: never on a shard).
+
+    /// The connection has ended: ids of requests whose last outcome was not reported. Nothing is expected any more.
+    pub fn abandon(&mut self) -> impl Iterator<Item = u64> + use<'_, T> {
+        self.life = Life::Closed;
+        let news = self.news.drain(..).filter(|outcome| outcome.last).map(|outcome| outcome.id);
+        news.chain(self.queue.abandon())
+    }
+
+    /// Bytes of the undecided part that must be there before `side` can go on; 0 where any number helps.
+    pub fn wanted(&self, side: Side, undecided: &[u8]) -> usize {
+        let stream = match side {
+            Side::Client => self.client_stream,
+            Side::Target => self.target_stream,
+        };
+        if stream.left > 0 {
+            return 0;
+        }
+        match super::frame::Header::peek(undecided, side) {
+            Ok(Some(header)) => header.total,
+            Ok(None) | Err(_) => 0,
+        }
+    }
+
+    /// Derives SCRAM keys (slow: never on a shard). They arrive through `answer(Side::Target, Answer::Keys(..))`.
     pub fn derive(password: &[u8], salt: &[u8], iterations: u32) -> ScramKeys {
-        let _ = (password, salt, iterations);
-        ScramKeys { client_key: [0; 32], server_key: [0; 32] }
+        super::scram::derive(password, salt, iterations)
+    }
+
+    /// What the client sends is dropped until its next Sync.
+    pub(super) fn is_skipping(&self) -> bool {
+        self.queue.skipping != Skipping::No
     }
 }
 
-/// Bind parameter formats and values, read lazily from the wire form.
-#[derive(Clone, Copy, Debug)]
-pub struct BindValues<'a> {
-    pub raw: &'a [u8],
-}
-
-impl<'a> BindValues<'a> {
-    /// Each value: `None` for NULL; `true` when in binary format.
-    pub fn iter(&self) -> impl Iterator<Item = (Option<&'a [u8]>, bool)> + 'a {
-        let _ = Span::default();
-        std::iter::empty()
+impl Life {
+    fn max_end(self) -> Self {
+        match self {
+            Life::Alive | Life::Closed => Life::Closed,
+            Life::Ending => Life::Ending,
+        }
     }
 }

@@ -1,0 +1,268 @@
+//! What the names mean: prepared statements and portals, as the target will see them when the next message arrives.
+//!
+//! The book runs ahead of the target: it is written when a message is forwarded. What the target then refuses or skips is
+//! taken back in reverse order (see [`super::expect`]), so that a refused re-Parse leaves the old meaning in force.
+
+use super::binds::{BINDS_BYTES_MAX, Bind, BindValues, Formats};
+use super::{Column, ColumnPlan, ProtocolError};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// Prepared statements, and portals, that one session may name. Beyond: the connection closes.
+const NAMES_MAX: usize = 65_536;
+/// Portals kept for reuse after their last Execute, so that a pipeline allocates nothing in its steady state.
+const SPARE_PORTALS_MAX: usize = 64;
+
+/// A name of a statement or portal. The empty one (unnamed) does not allocate.
+pub(super) type Name = Box<[u8]>;
+
+/// What is known of a result's columns.
+#[derive(Debug, Default)]
+pub(super) struct Shape {
+    /// Described as returning no rows: rows would be ones no mask was made for.
+    pub no_data: bool,
+    /// Only where a column is watched.
+    pub plan: Option<ColumnPlan>,
+    pub types: Vec<u32>,
+    pub formats: Formats,
+}
+
+impl Shape {
+    /// Nothing is known (again). Keeps the capacity.
+    pub fn clear(&mut self) {
+        self.no_data = false;
+        self.plan = None;
+        self.types.clear();
+        self.formats.clear();
+    }
+
+    /// A description with no rows.
+    pub fn set_no_data(&mut self) {
+        self.clear();
+        self.no_data = true;
+    }
+
+    pub fn set(&mut self, columns: &[Column], formats: &Formats, plan: Option<ColumnPlan>) {
+        self.no_data = false;
+        self.plan = plan.filter(|plan| plan.iter().any(|&code| code != 0));
+        self.types.clear();
+        self.types.extend(columns.iter().map(|column| column.type_oid));
+        self.formats.clone_from(formats);
+    }
+}
+
+/// A prepared statement. Portals and outstanding replies keep it alive when its name is gone.
+#[derive(Debug)]
+pub(super) struct Statement<T> {
+    /// The gate's mark; `None`: prepared in a way nobody saw.
+    pub tag: Option<T>,
+    /// Its rows must not pass without a description (the gate asked for one).
+    pub guarded: bool,
+    pub shape: RefCell<Shape>,
+}
+
+impl<T> Statement<T> {
+    pub fn new(tag: Option<T>, guarded: bool) -> Rc<Self> {
+        Rc::new(Self { tag, guarded, shape: RefCell::default() })
+    }
+}
+
+/// A statement with its values bound.
+#[derive(Debug)]
+pub(super) struct Portal<T> {
+    pub statement: Rc<Statement<T>>,
+    /// Of the result, from Bind; from RowDescription once the portal was described.
+    pub formats: RefCell<Formats>,
+    parameters: Vec<u8>,
+    cut: bool,
+    /// An Execute was forwarded: another one continues it.
+    pub executed: Cell<bool>,
+}
+
+impl<T> Portal<T> {
+    fn new(statement: Rc<Statement<T>>) -> Self {
+        Self { statement, formats: RefCell::default(), parameters: Vec::new(), cut: false, executed: Cell::new(false) }
+    }
+
+    fn set(&mut self, statement: Rc<Statement<T>>, bind: &Bind<'_>) {
+        let kept = &bind.parameters[..bind.parameters.len().min(BINDS_BYTES_MAX)];
+        self.statement = statement;
+        self.formats.get_mut().set(bind.results);
+        self.parameters.clear();
+        self.parameters.extend_from_slice(kept);
+        self.cut = kept.len() < bind.parameters.len();
+        self.executed.set(false);
+    }
+
+    pub fn binds(&self) -> BindValues<'_> {
+        BindValues { raw: &self.parameters, cut: self.cut }
+    }
+}
+
+/// Named things, the unnamed one among them but kept apart: it needs no hashing.
+#[derive(Debug)]
+struct Names<V> {
+    unnamed: Option<V>,
+    named: HashMap<Name, V>,
+}
+
+impl<V> Default for Names<V> {
+    fn default() -> Self {
+        Self { unnamed: None, named: HashMap::new() }
+    }
+}
+
+impl<V> Names<V> {
+    fn look(&self, name: &[u8]) -> Option<&V> {
+        if name.is_empty() { self.unnamed.as_ref() } else { self.named.get(name) }
+    }
+
+    fn put(&mut self, name: &[u8], value: Option<V>) -> Option<V> {
+        match value {
+            value if name.is_empty() => std::mem::replace(&mut self.unnamed, value),
+            Some(value) => self.named.insert(name.into(), value),
+            None => self.named.remove(name),
+        }
+    }
+
+    fn check_room(&self) -> Result<(), ProtocolError> {
+        if self.named.len() < NAMES_MAX { Ok(()) } else { Err(ProtocolError::TooManyNames) }
+    }
+}
+
+/// Statements and portals by name.
+#[derive(Debug)]
+pub(super) struct Book<T> {
+    statements: Names<Rc<Statement<T>>>,
+    portals: Names<Rc<Portal<T>>>,
+    spare: Vec<Rc<Portal<T>>>,
+    /// What a spare portal holds in place of a statement.
+    nothing: Rc<Statement<T>>,
+}
+
+impl<T> Default for Book<T> {
+    fn default() -> Self {
+        Self {
+            statements: Names::default(),
+            portals: Names::default(),
+            spare: Vec::new(),
+            nothing: Statement::new(None, false),
+        }
+    }
+}
+
+impl<T> Book<T> {
+    pub fn statement(&self, name: &[u8]) -> Option<&Rc<Statement<T>>> {
+        self.statements.look(name)
+    }
+
+    pub fn portal(&self, name: &[u8]) -> Option<&Rc<Portal<T>>> {
+        self.portals.look(name)
+    }
+
+    /// `name` now stands for `statement`. The meaning it had is returned, to be put back if the target refuses.
+    pub fn define(
+        &mut self,
+        name: &[u8],
+        statement: Rc<Statement<T>>,
+    ) -> Result<Option<Rc<Statement<T>>>, ProtocolError> {
+        self.statements.check_room()?;
+        Ok(self.statements.put(name, Some(statement)))
+    }
+
+    /// Restores what `define` or `close_statement` replaced, unless somebody else changed the name meanwhile.
+    pub fn restore_statement(&mut self, name: &[u8], now: Option<&Rc<Statement<T>>>, before: Option<Rc<Statement<T>>>) {
+        if same(self.statements.look(name), now) {
+            self.statements.put(name, before);
+        }
+    }
+
+    pub fn close_statement(&mut self, name: &[u8]) -> Option<Rc<Statement<T>>> {
+        self.statements.put(name, None)
+    }
+
+    pub fn forget_statements(&mut self) {
+        self.statements.named.clear();
+        self.statements.unnamed = None;
+    }
+
+    /// A statement to hang a description on, for one nobody saw prepared.
+    pub fn unseen() -> Rc<Statement<T>> {
+        Statement::new(None, false)
+    }
+
+    /// Binds a portal. Returns the named portal it replaces, if any: the target refuses that, and it must be put back.
+    pub fn bind(&mut self, bind: &Bind<'_>) -> Result<Option<Rc<Portal<T>>>, ProtocolError> {
+        let statement = self.statements.look(bind.statement).cloned().unwrap_or_else(Self::unseen);
+        if bind.portal.is_empty() {
+            // The portal of the last round is free again once its replies have passed: its buffers are used again.
+            if let Some(portal) = self.portals.unnamed.as_mut().and_then(Rc::get_mut) {
+                portal.set(statement, bind);
+                return Ok(None);
+            }
+        } else {
+            self.portals.check_room()?;
+        }
+        let mut portal = self.spare.pop().unwrap_or_else(|| Rc::new(Portal::new(statement.clone())));
+        Rc::get_mut(&mut portal).expect("a spare portal has no other owner").set(statement, bind);
+        let before = self.portals.put(bind.portal, Some(portal));
+        if bind.portal.is_empty() {
+            before.into_iter().for_each(|portal| self.reuse(portal));
+            return Ok(None);
+        }
+        Ok(before)
+    }
+
+    /// A portal that was made where nobody saw it (DECLARE): something to hang a description on.
+    pub fn adopt_portal(&mut self, name: &[u8]) -> Result<Rc<Portal<T>>, ProtocolError> {
+        if let Some(portal) = self.portals.look(name) {
+            return Ok(portal.clone());
+        }
+        self.portals.check_room()?;
+        let portal = Rc::new(Portal::new(Self::unseen()));
+        self.portals.put(name, Some(portal.clone()));
+        Ok(portal)
+    }
+
+    pub fn restore_portal(&mut self, name: &[u8], before: Option<Rc<Portal<T>>>) {
+        self.portals.put(name, before);
+    }
+
+    pub fn close_portal(&mut self, name: &[u8]) -> Option<Rc<Portal<T>>> {
+        self.portals.put(name, None)
+    }
+
+    /// The transaction has ended, and portals live no longer than that.
+    pub fn drop_named_portals(&mut self) {
+        if !self.portals.named.is_empty() {
+            self.portals.named.clear();
+        }
+    }
+
+    /// A simple Query destroys the unnamed statement and the unnamed portal. Returns the statement, to be put back.
+    pub fn drop_unnamed(&mut self) -> Option<Rc<Statement<T>>> {
+        if let Some(portal) = self.portals.unnamed.take() {
+            self.reuse(portal);
+        }
+        self.statements.unnamed.take()
+    }
+
+    /// Keeps a portal's buffers for the next Bind if nobody else holds it.
+    pub fn reuse(&mut self, mut portal: Rc<Portal<T>>) {
+        if self.spare.len() < SPARE_PORTALS_MAX
+            && let Some(free) = Rc::get_mut(&mut portal)
+        {
+            free.statement = self.nothing.clone();
+            self.spare.push(portal);
+        }
+    }
+}
+
+fn same<V>(a: Option<&Rc<V>>, b: Option<&Rc<V>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Rc::ptr_eq(a, b),
+        (None, None) => true,
+        _ => false,
+    }
+}

@@ -1,0 +1,339 @@
+//! From the client to the target, once the session is open: what is asked about, what passes, what takes its place.
+
+use super::binds::Bind;
+use super::book::{Name, Statement};
+use super::compose::{self, Severity};
+use super::expect::{Counts, Expected, Skipping};
+use super::frame::{HEADER_BYTES, Header, REPLY_BYTES_MAX, Reader};
+use super::session::{ClientStage, Life, Session, Stream, Subject};
+use super::{End, Event, ProtocolError, Refusal, Request, RequestKind, Step, TransactionStatus};
+use crate::{Pipes, Side, Span};
+use zeroize::Zeroize;
+
+/// Wipes and skips the credential at the front of the client's window: it goes nowhere.
+pub(super) fn erase(total: usize, pipes: &mut Pipes<'_>) {
+    pipes.client.undecided_mut()[..total].zeroize();
+    pipes.client.skip(total);
+}
+
+fn malformed(kind: u8) -> ProtocolError {
+    ProtocolError::Malformed { side: Side::Client, kind }
+}
+
+impl<T: Clone> Session<T> {
+    pub(super) fn step_open(&mut self, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
+        loop {
+            if self.client_stream.left > 0 && !self.stream_from_client(pipes) {
+                return Ok(Step::NeedBytes);
+            }
+            let Some(header) = Header::peek(pipes.client.undecided(), Side::Client)? else {
+                return Ok(Step::NeedBytes);
+            };
+            if self.queue.is_full() {
+                return Ok(Step::Held);
+            }
+            if let Some(step) = self.take_message(header, pipes)? {
+                return Ok(step);
+            }
+        }
+    }
+
+    /// Moves on what is here of a message that need not be whole. `false`: more of it is to come.
+    fn stream_from_client(&mut self, pipes: &mut Pipes<'_>) -> bool {
+        let len = self.client_stream.left.min(pipes.client.undecided().len());
+        if self.client_stream.drop {
+            pipes.client.skip(len);
+        } else {
+            pipes.client.clear(len, pipes.to_target);
+        }
+        self.client_stream.left -= len;
+        self.client_stream.left == 0
+    }
+
+    /// One message, from its header on. `None`: it is dealt with.
+    fn take_message(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
+        match header.kind {
+            b'S' => return self.take_sync(header, pipes),
+            b'X' => return self.take_terminate(header, pipes),
+            b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'F' | b'H' | b'd' | b'c' | b'f' => {}
+            // A password message outside login, or nothing we know.
+            b'p' => return Err(ProtocolError::UnexpectedMessage { side: Side::Client, kind: b'p' }),
+            kind => return Err(ProtocolError::UnknownMessage { side: Side::Client, kind }),
+        }
+        if self.is_skipping() {
+            self.drop_skipped(header)?;
+            return Ok(None);
+        }
+        if self.queue.mode.reads_copy() && !matches!(header.kind, b'd' | b'c' | b'f' | b'H') {
+            return Err(ProtocolError::UnexpectedMessage { side: Side::Client, kind: header.kind });
+        }
+        match header.kind {
+            b'd' => {
+                self.copied.add(header.total - HEADER_BYTES);
+                self.pass_stream(header)
+            }
+            b'c' | b'f' => {
+                self.queue.push_copy_end();
+                self.pass_stream(header);
+            }
+            b'H' => self.pass_stream(header),
+            kind => return self.take_whole(kind, header, pipes),
+        }
+        Ok(None)
+    }
+
+    fn pass_stream(&mut self, header: Header) {
+        self.client_stream = Stream { left: header.total, drop: false };
+    }
+
+    /// After an error the server drops everything up to the next Sync; so do we, and the target never sees it.
+    fn drop_skipped(&mut self, header: Header) -> Result<(), ProtocolError> {
+        if self.queue.skipping == Skipping::Doubtful && !matches!(header.kind, b'd' | b'c' | b'f' | b'H') {
+            return Err(ProtocolError::PipelinedBehindCopy);
+        }
+        self.client_stream = Stream { left: header.total, drop: true };
+        Ok(())
+    }
+
+    fn take_sync(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
+        exactly_empty(header)?;
+        self.queue.push_sync();
+        pipes.client.clear(header.total, pipes.to_target);
+        Ok(None)
+    }
+
+    fn take_terminate(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
+        exactly_empty(header)?;
+        pipes.client.clear(header.total, pipes.to_target);
+        self.client = ClientStage::Terminated;
+        Ok(Some(self.step_terminated()))
+    }
+
+    /// After Terminate the target still answers what was sent before it; then both ends close.
+    pub(super) fn step_terminated(&mut self) -> Step {
+        if !self.queue.is_idle() || self.told.is_some() || self.target_stream.left > 0 {
+            return Step::Held;
+        }
+        self.life = Life::Closed;
+        Step::Closed
+    }
+
+    /// A message that is looked into, which it must be whole for.
+    fn take_whole(&mut self, kind: u8, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
+        let max = match kind {
+            b'Q' | b'P' | b'B' | b'F' => self.limits.request_bytes_max,
+            _ => REPLY_BYTES_MAX.min(self.limits.request_bytes_max),
+        };
+        let Some(message) = header.whole(pipes.client.undecided(), Side::Client, max)? else {
+            return Ok(Some(Step::NeedBytes));
+        };
+        let asked = match kind {
+            b'Q' => Some((RequestKind::Query, query_text(message).ok_or(malformed(kind))?)),
+            b'P' => Some((RequestKind::Parse, parse_text(message).ok_or(malformed(kind))?.1)),
+            b'F' => {
+                let function = Reader::new(message, HEADER_BYTES).u32().ok_or(malformed(kind))?;
+                Some((RequestKind::FunctionCall { function }, Span::default()))
+            }
+            b'E' => {
+                let name = execute_name(message).ok_or(malformed(kind))?;
+                let portal = self.book.portal(name);
+                let resumed = portal.is_some_and(|portal| portal.executed.get());
+                self.subject = portal.map_or(Subject::None, |portal| Subject::Portal(portal.clone()));
+                Some((RequestKind::Execute { resumed }, Span::default()))
+            }
+            _ => None,
+        };
+        if let Some((kind, text)) = asked {
+            self.client = ClientStage::AskedRequest { kind, total: header.total };
+            return Ok(Some(Step::Event(Event::Request(Request { kind, text }))));
+        }
+        match kind {
+            b'B' => self.note_bind(message)?,
+            b'D' => self.note_describe(message)?,
+            _ => self.note_close(message)?,
+        }
+        pipes.client.clear(header.total, pipes.to_target);
+        Ok(None)
+    }
+
+    fn note_bind(&mut self, message: &[u8]) -> Result<(), ProtocolError> {
+        let bind = Bind::read(message).ok_or(malformed(b'B'))?;
+        let before = self.book.bind(&bind)?;
+        self.queue.push(Expected::Bind { name: Name::from(bind.portal), before });
+        Ok(())
+    }
+
+    fn note_describe(&mut self, message: &[u8]) -> Result<(), ProtocolError> {
+        let (what, name) = kind_and_name(message).ok_or(malformed(b'D'))?;
+        let entry = match what {
+            b'S' => {
+                let statement = self.book.statement(name).cloned().unwrap_or_else(|| Statement::new(None, false));
+                Expected::DescribeStatement { statement, ours: false }
+            }
+            b'P' => Expected::DescribePortal { portal: self.book.adopt_portal(name)? },
+            _ => return Err(malformed(b'D')),
+        };
+        self.queue.push(entry);
+        Ok(())
+    }
+
+    fn note_close(&mut self, message: &[u8]) -> Result<(), ProtocolError> {
+        let (what, name) = kind_and_name(message).ok_or(malformed(b'C'))?;
+        let entry = match what {
+            b'S' => Expected::CloseStatement { before: self.book.close_statement(name), name: name.into() },
+            b'P' => Expected::ClosePortal { before: self.book.close_portal(name), name: name.into() },
+            _ => return Err(malformed(b'C')),
+        };
+        self.queue.push(entry);
+        Ok(())
+    }
+
+    /// The gate lets the request at the front of the window pass.
+    pub(super) fn forward_request(
+        &mut self,
+        kind: RequestKind,
+        total: usize,
+        id: u64,
+        tag: T,
+        describe: bool,
+        pipes: &mut Pipes<'_>,
+    ) {
+        self.client = ClientStage::Open;
+        if self.is_skipping() {
+            // An error before it has come while it was held: the server would skip it, so it is not sent.
+            pipes.client.skip(total);
+            if kind != RequestKind::Parse {
+                self.news.push_back(Counts::default().outcome(id, End::Skipped, true));
+            }
+            return;
+        }
+        match kind {
+            RequestKind::Query => {
+                let unnamed = self.book.drop_unnamed();
+                self.queue.push(Expected::Query { id, tag, done: false, unnamed });
+                pipes.client.clear(total, pipes.to_target);
+            }
+            RequestKind::Parse => self.forward_parse(total, tag, describe, pipes),
+            RequestKind::Execute { .. } => self.forward_execute(total, id, pipes),
+            RequestKind::FunctionCall { .. } => {
+                self.queue.push(Expected::FunctionCall { id, done: false });
+                pipes.client.clear(total, pipes.to_target);
+            }
+        }
+    }
+
+    fn forward_parse(&mut self, total: usize, tag: T, describe: bool, pipes: &mut Pipes<'_>) {
+        let statement = Statement::new(Some(tag), describe);
+        let message = &pipes.client.undecided()[..total];
+        let (name, _) = parse_text(message).expect("it was read before it was asked about");
+        let before = match self.book.define(name, statement.clone()) {
+            Ok(before) => before,
+            Err(error) => {
+                self.fault = Some(error);
+                return;
+            }
+        };
+        self.queue.push(Expected::Parse { name: name.into(), statement: statement.clone(), before });
+        if describe {
+            self.queue.push(Expected::DescribeStatement { statement, ours: true });
+            let name = Name::from(name);
+            pipes.client.clear(total, pipes.to_target);
+            pipes.to_target.compose(|out| compose::describe_statement(out, &name));
+        } else {
+            pipes.client.clear(total, pipes.to_target);
+        }
+    }
+
+    fn forward_execute(&mut self, total: usize, id: u64, pipes: &mut Pipes<'_>) {
+        let message = &pipes.client.undecided()[..total];
+        let name = execute_name(message).expect("it was read before it was asked about");
+        match self.book.adopt_portal(name) {
+            Ok(portal) => {
+                portal.executed.set(true);
+                self.queue.push(Expected::Execute { id, portal });
+                self.queue.ran = true;
+                pipes.client.clear(total, pipes.to_target);
+                // The portal's buffers are free for reuse once its replies have passed.
+                self.subject = Subject::None;
+            }
+            Err(error) => self.fault = Some(error),
+        }
+    }
+
+    /// The gate refuses the request at the front of the window (see the module's text in `session.rs`).
+    pub(super) fn refuse_request(&mut self, kind: RequestKind, total: usize, refusal: &Refusal, pipes: &mut Pipes<'_>) {
+        self.client = ClientStage::Open;
+        self.subject = Subject::None;
+        pipes.client.skip(total);
+        if self.is_skipping() {
+            return;
+        }
+        let simple = matches!(kind, RequestKind::Query | RequestKind::FunctionCall { .. });
+        if simple && self.queue.is_inside_pipeline() {
+            self.fault = Some(ProtocolError::RefusedInsidePipeline);
+            return;
+        }
+        let local = self.status == TransactionStatus::Idle && !self.queue.is_unsettled();
+        let mut bytes = Vec::new();
+        compose::report(&mut bytes, Severity::Error, refusal);
+        if local && simple {
+            compose::ready(&mut bytes, self.status);
+        }
+        let bytes = bytes.into_boxed_slice();
+        if local {
+            if !self.queue.is_empty() {
+                // The server answers what is before it only when told to: an error of its own would have flushed.
+                pipes.to_target.compose(compose::flush);
+            }
+            self.queue.push(Expected::Refused { bytes });
+        } else {
+            self.queue.push(Expected::Aborting { bytes });
+            pipes.to_target.compose(compose::certain_failure);
+        }
+        if !simple {
+            self.queue.skipping = Skipping::Yes;
+        } else if !local {
+            pipes.to_target.compose(compose::sync);
+            self.queue.push(Expected::Sync { ran: true, doubtful: false });
+        }
+        self.say_refusals(pipes);
+    }
+}
+
+fn exactly_empty(header: Header) -> Result<(), ProtocolError> {
+    if header.total == HEADER_BYTES { Ok(()) } else { Err(malformed(header.kind)) }
+}
+
+/// The text of a Query message. What the gate decides must be what the server reads: up to the one NUL, at the very end.
+fn query_text(message: &[u8]) -> Option<Span> {
+    let mut reader = Reader::new(message, HEADER_BYTES);
+    let text = reader.text()?;
+    let start = HEADER_BYTES as u32;
+    reader.is_done().then_some(Span { start, end: start + text.len() as u32 })
+}
+
+/// The statement's name and the text of a Parse message.
+fn parse_text(message: &[u8]) -> Option<(&[u8], Span)> {
+    let mut reader = Reader::new(message, HEADER_BYTES);
+    let name = reader.text()?;
+    let start = reader.at() as u32;
+    let text = reader.text()?;
+    let types = reader.u16()?;
+    reader.take(4 * types as usize)?;
+    reader.is_done().then_some((name, Span { start, end: start + text.len() as u32 }))
+}
+
+fn execute_name(message: &[u8]) -> Option<&[u8]> {
+    let mut reader = Reader::new(message, HEADER_BYTES);
+    let name = reader.text()?;
+    reader.u32()?;
+    reader.is_done().then_some(name)
+}
+
+/// The two fields of Describe and Close.
+fn kind_and_name(message: &[u8]) -> Option<(u8, &[u8])> {
+    let mut reader = Reader::new(message, HEADER_BYTES);
+    let kind = reader.u8()?;
+    let name = reader.text()?;
+    reader.is_done().then_some((kind, name))
+}

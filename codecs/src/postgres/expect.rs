@@ -1,0 +1,382 @@
+//! The replies that are still to come, in order: what the target's next message answers.
+//!
+//! One entry a forwarded message. An ErrorResponse to a message of the extended protocol makes the target skip everything up
+//! to the next Sync, so the entries up to there are taken back, newest first, and what they did to the [`Book`] with them.
+//!
+//! COPY FROM STDIN bends the rule: while the target reads copy data it *ignores* Sync (manual, 55.2.6, for clients that
+//! send Sync behind every Execute: libpq does). A Sync forwarded before the client's CopyDone is therefore `doubtful`: it
+//! is certainly ignored when the copy succeeds; when the copy fails it may have been ignored or may be the end of the
+//! skipping. The next reply tells: anything but ReadyForQuery means the doubtful ones were ignored. Where doubt would touch
+//! which statement a row belongs to, the connection closes instead.
+
+use super::book::{Book, Name, Portal, Statement};
+use super::{End, Outcome, ProtocolError};
+use crate::Side;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// Outstanding replies of one session. Beyond: the client waits until the target has answered some.
+const OUTSTANDING_MAX: usize = 16_384;
+
+/// What one outstanding entry awaits.
+#[derive(Debug)]
+pub(super) enum Expected<T> {
+    /// ParseComplete.
+    Parse { name: Name, statement: Rc<Statement<T>>, before: Option<Rc<Statement<T>>> },
+    /// BindComplete.
+    Bind { name: Name, before: Option<Rc<Portal<T>>> },
+    /// ParameterDescription, then RowDescription or NoData. `ours`: the client does not know of it and sees no reply.
+    DescribeStatement { statement: Rc<Statement<T>>, ours: bool },
+    /// RowDescription or NoData.
+    DescribePortal { portal: Rc<Portal<T>> },
+    /// Rows or copy data, then CommandComplete, EmptyQueryResponse or PortalSuspended.
+    Execute { id: u64, portal: Rc<Portal<T>> },
+    /// CloseComplete, of a statement.
+    CloseStatement { name: Name, before: Option<Rc<Statement<T>>> },
+    /// CloseComplete, of a portal.
+    ClosePortal { name: Name, before: Option<Rc<Portal<T>>> },
+    /// ReadyForQuery. `ran`: an Execute came since the Sync before.
+    Sync { ran: bool, doubtful: bool },
+    /// Results of any number of statements, then ReadyForQuery. `done`: an outcome has been marked as the last.
+    Query { id: u64, tag: T, done: bool, unnamed: Option<Rc<Statement<T>>> },
+    /// FunctionCallResponse, then ReadyForQuery.
+    FunctionCall { id: u64, done: bool },
+    /// No reply: that many CopyDone or CopyFail were forwarded here.
+    CopyEnd { count: u32 },
+    /// A refusal of ours, to be sent when everything before it is answered. The bytes are complete messages.
+    Refused { bytes: Box<[u8]> },
+    /// A refusal that aborts the transaction: the target's ErrorResponse to the impossible Describe becomes these bytes.
+    Aborting { bytes: Box<[u8]> },
+}
+
+/// What the entry at the front is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Mode {
+    #[default]
+    Plain,
+    /// CopyInResponse has come.
+    CopyIn,
+    /// CopyOutResponse has come. `code`: each payload is watched under it (0: none is).
+    CopyOut { binary: bool, code: u8 },
+    /// CopyBothResponse has come (replication): copy data both ways.
+    CopyBoth,
+}
+
+impl Mode {
+    /// The target reads copy data and nothing else.
+    pub fn reads_copy(self) -> bool {
+        matches!(self, Mode::CopyIn | Mode::CopyBoth)
+    }
+}
+
+/// Whether the target throws away what the client sends, because of an error it awaits a Sync after.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Skipping {
+    #[default]
+    No,
+    Yes,
+    /// It does unless it counted a doubtful Sync: then a ReadyForQuery is on its way.
+    Doubtful,
+}
+
+/// Outstanding replies, and what follows from them for the two ends.
+#[derive(Debug)]
+pub(super) struct Queue<T> {
+    entries: VecDeque<Expected<T>>,
+    pub mode: Mode,
+    /// What the client's messages meet.
+    pub skipping: Skipping,
+    /// An Execute was forwarded since the last Sync.
+    pub ran: bool,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self { entries: VecDeque::new(), mode: Mode::Plain, skipping: Skipping::No, ran: false }
+    }
+}
+
+impl<T> Queue<T> {
+    #[inline]
+    pub fn front(&self) -> Option<&Expected<T>> {
+        self.entries.front()
+    }
+
+    pub fn front_mut(&mut self) -> Option<&mut Expected<T>> {
+        self.entries.front_mut()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.entries.len() >= OUTSTANDING_MAX
+    }
+
+    #[inline]
+    pub fn push(&mut self, entry: Expected<T>) {
+        self.entries.push_back(entry);
+    }
+
+    /// The front entry is answered.
+    #[inline]
+    pub fn pop(&mut self) -> Option<Expected<T>> {
+        self.mode = Mode::Plain;
+        self.entries.pop_front()
+    }
+
+    /// Nothing is outstanding, but perhaps for Syncs that may have been ignored.
+    pub fn is_idle(&self) -> bool {
+        self.entries
+            .iter()
+            .all(|entry| matches!(entry, Expected::Sync { doubtful: true, .. } | Expected::CopyEnd { .. }))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Something outstanding can be part of a transaction, or decide whether one is open.
+    pub fn is_unsettled(&self) -> bool {
+        self.ran
+            || self.entries.iter().any(|entry| match entry {
+                Expected::Execute { .. }
+                | Expected::Query { .. }
+                | Expected::FunctionCall { .. }
+                | Expected::Aborting { .. } => true,
+                Expected::Sync { ran, doubtful } => *ran || *doubtful,
+                Expected::Parse { .. }
+                | Expected::Bind { .. }
+                | Expected::DescribeStatement { .. }
+                | Expected::DescribePortal { .. }
+                | Expected::CloseStatement { .. }
+                | Expected::ClosePortal { .. }
+                | Expected::CopyEnd { .. }
+                | Expected::Refused { .. } => false,
+            })
+    }
+
+    /// Messages of the extended protocol have been forwarded and no Sync behind them.
+    pub fn is_inside_pipeline(&self) -> bool {
+        !matches!(
+            self.entries.iter().rev().find(|entry| !matches!(entry, Expected::CopyEnd { .. })),
+            None | Some(
+                Expected::Sync { .. }
+                    | Expected::Query { .. }
+                    | Expected::FunctionCall { .. }
+                    | Expected::Refused { .. }
+            )
+        )
+    }
+
+    /// The client's CopyDone or CopyFail was forwarded. Where nothing is outstanding the target drops it.
+    pub fn push_copy_end(&mut self) {
+        match self.entries.back_mut() {
+            Some(Expected::CopyEnd { count }) => *count = count.saturating_add(1),
+            Some(_) => self.push(Expected::CopyEnd { count: 1 }),
+            None => {}
+        }
+    }
+
+    /// The client's Sync was forwarded: the end of any skipping.
+    #[inline]
+    pub fn push_sync(&mut self) {
+        let doubtful = self.mode == Mode::CopyIn && self.copy_end().is_none();
+        self.push(Expected::Sync { ran: self.ran, doubtful });
+        if !doubtful {
+            self.skipping = Skipping::No;
+            self.ran = false;
+        }
+    }
+
+    /// Where the CopyDone or CopyFail of the copy at the front is, if the client has sent it.
+    fn copy_end(&self) -> Option<usize> {
+        self.entries.iter().position(|entry| matches!(entry, Expected::CopyEnd { .. }))
+    }
+
+    /// The front entry turned out to be COPY FROM STDIN: Syncs already sent behind it are doubtful from now on.
+    pub fn start_copy_in(&mut self) -> Result<(), ProtocolError> {
+        self.mode = Mode::CopyIn;
+        for entry in self.entries.iter_mut().skip(1) {
+            match entry {
+                Expected::Sync { doubtful, .. } => *doubtful = true,
+                Expected::CopyEnd { .. } => break,
+                // Servers from 14 on lose synchronisation over it; older ones abort the copy.
+                _ => return Err(ProtocolError::PipelinedBehindCopy),
+            }
+        }
+        Ok(())
+    }
+
+    /// The copy at the front succeeded, so the target has read its CopyDone: Syncs before that were ignored.
+    pub fn end_copy_in(&mut self) -> Result<(), ProtocolError> {
+        let unexpected = ProtocolError::UnexpectedMessage { side: Side::Target, kind: b'C' };
+        let end = self.copy_end().ok_or(unexpected)?;
+        self.entries.drain(1..end);
+        self.take_copy_end();
+        self.mode = Mode::Plain;
+        Ok(())
+    }
+
+    /// The copy stream at the front (replication) is over.
+    pub fn end_copy_both(&mut self) {
+        if matches!(self.entries.get(1), Some(Expected::CopyEnd { .. })) {
+            self.take_copy_end();
+        }
+        self.mode = Mode::Plain;
+    }
+
+    /// Takes one CopyDone off the entry behind the front.
+    fn take_copy_end(&mut self) {
+        if let Some(Expected::CopyEnd { count }) = self.entries.get_mut(1) {
+            *count -= 1;
+            if *count == 0 {
+                self.entries.remove(1);
+            }
+        }
+    }
+
+    /// Drops from the front what gets no reply: CopyDones nobody read, and, when a reply other than ReadyForQuery is
+    /// here, Syncs that were in doubt and so turned out ignored.
+    #[inline]
+    pub fn settle_front(&mut self, kind: u8) {
+        loop {
+            match self.entries.front() {
+                Some(Expected::CopyEnd { .. }) => drop(self.entries.pop_front()),
+                Some(Expected::Sync { doubtful: true, .. }) if kind != b'Z' && self.other_follows() => {
+                    drop(self.entries.pop_front())
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Behind the Syncs at the front something else is outstanding.
+    fn other_follows(&self) -> bool {
+        self.entries
+            .iter()
+            .any(|entry| !matches!(entry, Expected::CopyEnd { .. } | Expected::Sync { doubtful: true, .. }))
+    }
+
+    /// ReadyForQuery answers the Sync at the front. If that one was in doubt, so are the ones right behind it now:
+    /// the reply may have been theirs.
+    pub fn pop_sync(&mut self) {
+        let popped = self.pop();
+        if !matches!(popped, Some(Expected::Sync { doubtful: true, .. })) {
+            return;
+        }
+        if self.skipping == Skipping::Doubtful {
+            self.skipping = Skipping::No;
+        }
+        for entry in &mut self.entries {
+            match entry {
+                Expected::Sync { doubtful, .. } => *doubtful = true,
+                Expected::CopyEnd { .. } => {}
+                _ => break,
+            }
+        }
+    }
+
+    /// An ErrorResponse to a message of the extended protocol at the front: the target skips to the next Sync.
+    /// Executes among the skipped are reported; the front one itself failed.
+    pub fn fail(
+        &mut self,
+        sqlstate: [u8; 5],
+        book: &mut Book<T>,
+        news: &mut VecDeque<Outcome>,
+        counts: Counts,
+    ) -> Result<(), ProtocolError> {
+        if let Some(Expected::Execute { id, .. }) = self.entries.front() {
+            news.push_back(counts.outcome(*id, End::Error { sqlstate }, true));
+        }
+        let definite = self.entries.iter().position(|entry| matches!(entry, Expected::Sync { doubtful: false, .. }));
+        let doubtful = self.entries.iter().position(|entry| matches!(entry, Expected::Sync { doubtful: true, .. }));
+        let end = definite.unwrap_or(self.entries.len());
+        let end = match doubtful.filter(|&first| first < end) {
+            None => end,
+            Some(first) => {
+                let replies = self.entries.range(first..end);
+                if replies.into_iter().any(|entry| !matches!(entry, Expected::Sync { .. } | Expected::CopyEnd { .. })) {
+                    return Err(ProtocolError::PipelinedBehindCopy);
+                }
+                first
+            }
+        };
+        for (index, entry) in self.entries.range(..end).enumerate() {
+            if let Some(id) = entry.id().filter(|_| index > 0) {
+                news.push_back(Counts::default().outcome(id, End::Skipped, true));
+            }
+        }
+        let kept = self.entries.split_off(end);
+        while let Some(entry) = self.entries.pop_back() {
+            entry.take_back(book);
+        }
+        self.entries.extend(kept);
+        self.mode = Mode::Plain;
+        if definite.is_none() {
+            self.skipping = if doubtful.is_some() { Skipping::Doubtful } else { Skipping::Yes };
+        }
+        Ok(())
+    }
+
+    /// Ids of everything outstanding; nothing is expected any more.
+    pub fn abandon(&mut self) -> impl Iterator<Item = u64> + use<'_, T> {
+        self.mode = Mode::Plain;
+        self.entries.drain(..).filter_map(|entry| entry.id())
+    }
+}
+
+impl<T> Expected<T> {
+    /// The id whose last outcome is still to come.
+    pub fn id(&self) -> Option<u64> {
+        match self {
+            Expected::Execute { id, .. } => Some(*id),
+            Expected::Query { id, done, .. } | Expected::FunctionCall { id, done } => (!done).then_some(*id),
+            Expected::Parse { .. }
+            | Expected::Bind { .. }
+            | Expected::DescribeStatement { .. }
+            | Expected::DescribePortal { .. }
+            | Expected::CloseStatement { .. }
+            | Expected::ClosePortal { .. }
+            | Expected::Sync { .. }
+            | Expected::CopyEnd { .. }
+            | Expected::Refused { .. }
+            | Expected::Aborting { .. } => None,
+        }
+    }
+
+    /// The target refused or skipped it: the names mean what they meant before.
+    fn take_back(self, book: &mut Book<T>) {
+        match self {
+            Expected::Parse { name, statement, before } => book.restore_statement(&name, Some(&statement), before),
+            Expected::CloseStatement { name, before } => book.restore_statement(&name, None, before),
+            Expected::Query { unnamed, .. } => book.restore_statement(b"", None, unnamed),
+            Expected::Bind { name, before } => book.restore_portal(&name, before),
+            Expected::ClosePortal { name, before } => book.restore_portal(&name, before),
+            Expected::DescribeStatement { .. }
+            | Expected::DescribePortal { .. }
+            | Expected::Execute { .. }
+            | Expected::Sync { .. }
+            | Expected::FunctionCall { .. }
+            | Expected::CopyEnd { .. }
+            | Expected::Refused { .. }
+            | Expected::Aborting { .. } => {}
+        }
+    }
+}
+
+/// What has passed for the statement at the front.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub messages: u64,
+    pub bytes: u64,
+}
+
+impl Counts {
+    #[inline]
+    pub fn add(&mut self, payload: usize) {
+        self.messages += 1;
+        self.bytes += payload as u64;
+    }
+
+    pub fn outcome(self, id: u64, end: End, last: bool) -> Outcome {
+        Outcome { id, end, messages: self.messages, bytes: self.bytes, last }
+    }
+}

@@ -1,0 +1,538 @@
+//! From the target to the client, once the session is open: which message answers what, what is watched, what is told.
+
+use super::compose::{self, Framing};
+use super::expect::{Expected, Mode};
+use super::frame::{ERROR_HEAD_BYTES, HEADER_BYTES, Header, REPLY_BYTES_MAX, Reader, SHAPE_BYTES_MAX};
+use super::login::LoginStage;
+use super::results::{self, Row};
+use super::session::{ClientStage, Session, Subject};
+use super::{End, Event, ProtocolError, ShapeKind, Step, TransactionStatus};
+use crate::{Pipes, Side, Span};
+
+/// What becomes of a message that was reported, when the news have been heard.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub total: usize,
+    pub then: Then,
+}
+
+#[derive(Debug)]
+pub(super) enum Then {
+    Pass,
+    /// The client does not know of what it answers.
+    Drop,
+    /// These bytes go in its place.
+    Replace(Box<[u8]>),
+    /// It goes with `edits` made.
+    Edit(Framing),
+}
+
+/// The question the target's side waits for.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Nothing,
+    /// A RowDescription (or CopyOutResponse) of `total` bytes; `ours`: the client sees nothing of it.
+    Shape {
+        total: usize,
+        ours: bool,
+        copy: Option<bool>,
+    },
+    /// A value of the row that is being gone through, or of a text or payload.
+    Value {
+        span: Span,
+    },
+}
+
+pub(super) fn malformed(kind: u8) -> ProtocolError {
+    ProtocolError::Malformed { side: Side::Target, kind }
+}
+
+pub(super) fn unexpected(kind: u8) -> ProtocolError {
+    ProtocolError::UnexpectedMessage { side: Side::Target, kind }
+}
+
+impl<T: Clone> Session<T> {
+    /// Steps the target's side of an open session (or one past AuthenticationOk).
+    pub(super) fn step_results(&mut self, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
+        loop {
+            if !matches!(self.asked, Asked::Nothing) {
+                return Ok(Step::Held);
+            }
+            if let Some(told) = self.told.take() {
+                self.finish(told, pipes);
+            }
+            if self.target_stream.left > 0 && !self.stream_from_target(pipes) {
+                return Ok(Step::NeedBytes);
+            }
+            self.say_deferred(pipes);
+            self.say_refusals(pipes);
+            if self.client == ClientStage::Terminated && self.step_terminated_target() {
+                return Ok(Step::Closed);
+            }
+            if let Some(step) = self.step_values(pipes)? {
+                return Ok(step);
+            }
+            let Some(header) = Header::peek(pipes.target.undecided(), Side::Target)? else {
+                return Ok(Step::NeedBytes);
+            };
+            if let Some(step) = self.take_reply(header, pipes)? {
+                return Ok(step);
+            }
+        }
+    }
+
+    fn step_terminated_target(&mut self) -> bool {
+        matches!(self.step_terminated(), Step::Closed)
+    }
+
+    /// Refusals at the front of the queue: everything before them has been answered and sent.
+    pub(super) fn say_refusals(&mut self, pipes: &mut Pipes<'_>) {
+        if self.told.is_some() || self.target_stream.left > 0 {
+            return;
+        }
+        loop {
+            match self.queue.front() {
+                Some(Expected::Refused { bytes }) => {
+                    pipes.to_client.compose(|out| out.extend_from_slice(bytes));
+                    self.queue.pop();
+                }
+                Some(Expected::CopyEnd { .. }) => drop(self.queue.pop()),
+                _ => return,
+            }
+        }
+    }
+
+    fn finish(&mut self, told: Told, pipes: &mut Pipes<'_>) {
+        match told.then {
+            Then::Pass => self.pass(told.total, pipes),
+            Then::Drop => self.drop_reply(told.total, pipes),
+            Then::Replace(bytes) => {
+                pipes.to_client.compose(|out| out.extend_from_slice(&bytes));
+                self.drop_reply(told.total, pipes);
+            }
+            Then::Edit(framing) => {
+                let message = &pipes.target.undecided()[..told.total];
+                let edits = &self.edits;
+                pipes.to_client.compose(|out| compose::edited(out, message, edits, framing));
+                pipes.target.skip(told.total);
+                self.edits.clear();
+            }
+        }
+    }
+
+    /// Clears a message, as much of it as is here; the rest streams.
+    fn pass(&mut self, total: usize, pipes: &mut Pipes<'_>) {
+        self.target_stream.left = total;
+        self.target_stream.drop = false;
+        self.stream_from_target(pipes);
+    }
+
+    fn drop_reply(&mut self, total: usize, pipes: &mut Pipes<'_>) {
+        self.target_stream.left = total;
+        self.target_stream.drop = true;
+        self.stream_from_target(pipes);
+    }
+
+    #[inline]
+    fn stream_from_target(&mut self, pipes: &mut Pipes<'_>) -> bool {
+        let len = self.target_stream.left.min(pipes.target.undecided().len());
+        if self.target_stream.drop {
+            pipes.target.skip(len);
+        } else {
+            pipes.target.clear(len, pipes.to_client);
+        }
+        self.target_stream.left -= len;
+        self.target_stream.left == 0
+    }
+
+    /// One message, from its header on. `None`: it is dealt with, or streaming.
+    fn take_reply(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
+        match header.kind {
+            b'N' => return self.take_notice(header, pipes),
+            b'A' => return self.take_notification(header, pipes),
+            b'S' => return self.take_setting(header, pipes).map(Some),
+            b'K' if self.login != LoginStage::Open => return self.take_key(header, pipes),
+            _ => {}
+        }
+        if self.login != LoginStage::Open {
+            return self.take_first_ready(header, pipes).map(Some);
+        }
+        self.queue.settle_front(header.kind);
+        match header.kind {
+            b'D' => self.take_row(header, pipes),
+            b'd' => self.take_copy_data(header, pipes),
+            b'c' => self.take_copy_done(header, pipes),
+            b'C' => self.take_complete(header, pipes),
+            b'E' => self.take_error(header, pipes),
+            b'Z' => self.take_ready(header, pipes),
+            b'T' => self.take_shape(header, pipes),
+            b'n' | b't' | b'1' | b'2' | b'3' | b'V' | b'I' | b's' => self.take_small(header, pipes),
+            b'G' | b'H' | b'W' => self.take_copy_start(header, pipes),
+            kind => Err(ProtocolError::UnknownMessage { side: Side::Target, kind }),
+        }
+    }
+
+    /// Replies that say only that something is done.
+    fn take_small(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
+        let kind = header.kind;
+        if kind == b'I' || kind == b's' {
+            return self.take_end(header, if kind == b'I' { End::Empty } else { End::Suspended }, pipes);
+        }
+        let front = self.queue.front().ok_or(unexpected(kind))?;
+        let (pop, drop) = match (kind, front) {
+            (b'1', Expected::Parse { .. })
+            | (b'2', Expected::Bind { .. })
+            | (b'3', Expected::CloseStatement { .. } | Expected::ClosePortal { .. }) => (true, false),
+            (b't', Expected::DescribeStatement { ours, .. }) => (false, *ours),
+            (b'n', Expected::DescribeStatement { statement, ours }) => {
+                statement.shape.borrow_mut().set_no_data();
+                (true, *ours)
+            }
+            (b'n', Expected::DescribePortal { portal }) => {
+                portal.statement.shape.borrow_mut().set_no_data();
+                (true, false)
+            }
+            (b'V', Expected::FunctionCall { .. }) => {
+                self.counts.add(header.total - HEADER_BYTES);
+                return self.take_end(header, End::Complete { rows: None }, pipes);
+            }
+            (_, Expected::Aborting { .. }) => return Err(ProtocolError::RefusalNotEnforced),
+            _ => return Err(unexpected(kind)),
+        };
+        if pop {
+            match self.queue.pop() {
+                Some(Expected::ClosePortal { before: Some(portal), .. }) => self.book.reuse(portal),
+                Some(_) | None => {}
+            }
+        }
+        if drop {
+            self.drop_reply(header.total, pipes);
+        } else {
+            self.pass(header.total, pipes);
+        }
+        Ok(None)
+    }
+
+    /// CommandComplete: the rows are in its tag.
+    fn take_complete(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
+        let Some(message) = header.whole(pipes.target.undecided(), Side::Target, REPLY_BYTES_MAX)? else {
+            return Ok(Some(Step::NeedBytes));
+        };
+        let mut reader = Reader::new(message, HEADER_BYTES);
+        let tag = reader.text().filter(|_| reader.is_done()).ok_or(malformed(b'C'))?;
+        let rows = results::rows_of(tag);
+        self.take_end(header, End::Complete { rows }, pipes)
+    }
+
+    /// A statement has ended well: its outcome, and whether it is the last of its request.
+    fn take_end(&mut self, header: Header, end: End, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
+        let kind = header.kind;
+        let (id, last) = match self.queue.front() {
+            Some(Expected::Execute { id, .. }) if kind != b'V' => (*id, true),
+            Some(Expected::FunctionCall { id, done: false }) if kind == b'V' => (*id, true),
+            Some(Expected::Query { id, done: false, .. }) if kind != b'V' && kind != b's' => {
+                match results::ready_follows(pipes.target.undecided(), header.total)? {
+                    Some(ready) => (*id, ready),
+                    None => return Ok(Some(Step::NeedBytes)),
+                }
+            }
+            _ => return Err(unexpected(kind)),
+        };
+        match self.queue.mode {
+            Mode::CopyIn => self.queue.end_copy_in()?,
+            Mode::CopyBoth => self.queue.end_copy_both(),
+            Mode::Plain | Mode::CopyOut { .. } => self.queue.mode = Mode::Plain,
+        }
+        let counts = self.take_counts();
+        match self.queue.front_mut() {
+            Some(Expected::Query { done, .. } | Expected::FunctionCall { done, .. }) => *done = last,
+            _ => {
+                if let Some(Expected::Execute { portal, .. }) = self.queue.pop() {
+                    self.book.reuse(portal);
+                }
+            }
+        }
+        self.told = Some(Told { total: header.total, then: Then::Pass });
+        Ok(Some(Step::Event(Event::Outcome(counts.outcome(id, end, last)))))
+    }
+
+    fn take_counts(&mut self) -> super::expect::Counts {
+        let mut counts = std::mem::take(&mut self.counts);
+        let copied = std::mem::take(&mut self.copied);
+        counts.messages += copied.messages;
+        counts.bytes += copied.bytes;
+        self.query_shape.clear();
+        counts
+    }
+
+    /// ReadyForQuery ends a Query, a FunctionCall or a Sync.
+    fn take_ready(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
+        let Some(message) = header.whole(pipes.target.undecided(), Side::Target, REPLY_BYTES_MAX)? else {
+            return Ok(Some(Step::NeedBytes));
+        };
+        let status = ready_status(message)?;
+        match self.queue.front_mut() {
+            Some(Expected::Query { id, done, .. } | Expected::FunctionCall { id, done }) => {
+                if !*done {
+                    *done = true;
+                    let id = *id;
+                    let outcome = self.take_counts().outcome(id, End::Complete { rows: None }, true);
+                    return Ok(Some(Step::Event(Event::Outcome(outcome))));
+                }
+                self.queue.pop();
+            }
+            Some(Expected::Sync { .. }) => self.queue.pop_sync(),
+            Some(_) | None => return Err(unexpected(b'Z')),
+        }
+        self.counts = Default::default();
+        if self.queue.is_empty() {
+            self.copied = Default::default();
+        }
+        self.query_shape.clear();
+        self.status = status;
+        if status == TransactionStatus::Idle && self.queue.is_empty() && !self.queue.ran {
+            self.book.drop_named_portals();
+        }
+        self.pass(header.total, pipes);
+        Ok(Some(Step::Event(Event::Ready { status })))
+    }
+
+    /// ErrorResponse: fields to watch first, then what it ended, then it goes (or ours in its place).
+    fn take_error(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
+        let ours = matches!(self.queue.front(), Some(Expected::Aborting { .. }));
+        if self.watch_texts && !ours {
+            return self.watch_fields(header, pipes);
+        }
+        let bytes = pipes.target.undecided();
+        if bytes.len() < header.total.min(ERROR_HEAD_BYTES) {
+            return Ok(Some(Step::NeedBytes));
+        }
+        let sqlstate = results::sqlstate(&bytes[HEADER_BYTES..header.total.min(bytes.len())]);
+        self.account_error(sqlstate, Told { total: header.total, then: Then::Pass })
+    }
+
+    /// What an ErrorResponse ends, and what follows from it for the messages behind.
+    pub(super) fn account_error(&mut self, sqlstate: [u8; 5], mut told: Told) -> Result<Option<Step>, ProtocolError> {
+        self.query_shape.clear();
+        match self.queue.front_mut() {
+            // Nothing runs: the server ends the session. A Sync: the commit it stands for failed; ReadyForQuery follows.
+            None | Some(Expected::Sync { .. }) => {}
+            Some(Expected::Query { id, done, .. } | Expected::FunctionCall { id, done }) => {
+                let (id, first) = (*id, !*done);
+                *done = true;
+                self.queue.mode = Mode::Plain;
+                let outcome = self.take_counts().outcome(id, End::Error { sqlstate }, true);
+                if first {
+                    self.news.push_back(outcome);
+                }
+            }
+            Some(Expected::Aborting { bytes }) => {
+                told.then = Then::Replace(std::mem::take(bytes));
+                self.fail_pipeline(sqlstate)?;
+            }
+            Some(_) => self.fail_pipeline(sqlstate)?,
+        }
+        self.told = Some(told);
+        Ok(self.news.pop_front().map(|outcome| Step::Event(Event::Outcome(outcome))))
+    }
+
+    fn fail_pipeline(&mut self, sqlstate: [u8; 5]) -> Result<(), ProtocolError> {
+        let counts = self.take_counts();
+        self.queue.fail(sqlstate, &mut self.book, &mut self.news, counts)
+    }
+
+    fn take_row(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
+        let plan = match (self.queue.mode, self.queue.front()) {
+            (Mode::Plain, Some(Expected::Execute { portal, .. })) => {
+                let statement = &portal.statement;
+                let shape = statement.shape.borrow();
+                if statement.guarded && shape.no_data {
+                    return Err(ProtocolError::RowWithoutShape);
+                }
+                shape.plan.clone()
+            }
+            (Mode::Plain, Some(Expected::Query { done: false, .. })) => {
+                if self.query_shape.no_data {
+                    return Err(ProtocolError::RowWithoutShape);
+                }
+                self.query_shape.plan.clone()
+            }
+            _ => return Err(unexpected(b'D')),
+        };
+        let Some(plan) = plan else {
+            self.counts.add(header.total - HEADER_BYTES);
+            self.pass(header.total, pipes);
+            return Ok(None);
+        };
+        let max = self.limits.row_bytes_max;
+        let Some(message) = header.whole(pipes.target.undecided(), Side::Target, max)? else {
+            return Ok(Some(Step::NeedBytes));
+        };
+        let row = Row::start(message, plan)?;
+        self.counts.add(header.total - HEADER_BYTES);
+        self.row = Some(row);
+        Ok(None)
+    }
+
+    fn take_shape(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
+        let ours = match self.queue.front() {
+            Some(Expected::DescribeStatement { ours, .. }) => *ours,
+            Some(Expected::DescribePortal { .. } | Expected::Query { done: false, .. })
+                if self.queue.mode == Mode::Plain =>
+            {
+                false
+            }
+            _ => return Err(unexpected(b'T')),
+        };
+        let Some(message) = header.whole(pipes.target.undecided(), Side::Target, SHAPE_BYTES_MAX)? else {
+            return Ok(Some(Step::NeedBytes));
+        };
+        self.columns_len =
+            results::read_columns(message, &mut self.columns, &mut self.column_formats).ok_or(malformed(b'T'))?;
+        self.subject = Subject::Front;
+        self.asked = Asked::Shape { total: header.total, ours, copy: None };
+        Ok(Some(Step::Event(Event::Shape(ShapeKind::Rows))))
+    }
+
+    /// The plan for the columns of the last Shape, kept with what they belong to.
+    pub(super) fn answer_shape(&mut self, plan: Option<super::ColumnPlan>) {
+        let Asked::Shape { total, ours, copy } = std::mem::replace(&mut self.asked, Asked::Nothing) else {
+            panic!("Watch answers a Shape");
+        };
+        if let Some(binary) = copy {
+            let code = plan.and_then(|plan| plan.iter().copied().find(|&code| code != 0)).unwrap_or(0);
+            self.queue.mode = Mode::CopyOut { binary, code };
+            self.told = Some(Told { total, then: Then::Pass });
+            return;
+        }
+        let columns = &self.columns[..self.columns_len];
+        assert!(plan.as_ref().is_none_or(|plan| plan.len() == columns.len()), "a plan has one code a column");
+        let formats = &self.column_formats;
+        let done = match self.queue.front() {
+            Some(Expected::DescribeStatement { statement, .. }) => {
+                statement.shape.borrow_mut().set(columns, formats, plan);
+                true
+            }
+            Some(Expected::DescribePortal { portal }) => {
+                portal.statement.shape.borrow_mut().set(columns, formats, plan);
+                portal.formats.borrow_mut().clone_from(formats);
+                true
+            }
+            _ => {
+                self.query_shape.set(columns, formats, plan);
+                false
+            }
+        };
+        if done {
+            self.queue.pop();
+        }
+        self.told = Some(Told { total, then: if ours { Then::Drop } else { Then::Pass } });
+    }
+
+    fn take_copy_start(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
+        let kind = header.kind;
+        match self.queue.front() {
+            Some(Expected::Execute { .. } | Expected::Query { done: false, .. }) if self.queue.mode == Mode::Plain => {}
+            _ => return Err(unexpected(kind)),
+        }
+        let Some(message) = header.whole(pipes.target.undecided(), Side::Target, REPLY_BYTES_MAX)? else {
+            return Ok(Some(Step::NeedBytes));
+        };
+        let binary = results::copy_is_binary(message).ok_or(malformed(kind))?;
+        match kind {
+            b'G' => self.queue.start_copy_in()?,
+            b'W' if !self.startup.as_ref().is_some_and(|startup| startup.replication) => {
+                return Err(ProtocolError::CopyBothOutsideReplication);
+            }
+            b'W' => self.queue.mode = Mode::CopyBoth,
+            _ => {
+                self.columns_len = 0;
+                self.subject = Subject::Front;
+                self.asked = Asked::Shape { total: header.total, ours: false, copy: Some(binary) };
+                return Ok(Some(Step::Event(Event::Shape(ShapeKind::CopyOut { binary }))));
+            }
+        }
+        self.pass(header.total, pipes);
+        Ok(None)
+    }
+
+    fn take_copy_data(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
+        let watched = match self.queue.mode {
+            Mode::CopyOut { binary, code } => (code != 0).then_some((binary, code)),
+            Mode::CopyBoth => None,
+            Mode::Plain | Mode::CopyIn => return Err(unexpected(b'd')),
+        };
+        let Some((binary, code)) = watched else {
+            self.counts.add(header.total - HEADER_BYTES);
+            self.pass(header.total, pipes);
+            return Ok(None);
+        };
+        let max = self.limits.row_bytes_max;
+        if header.whole(pipes.target.undecided(), Side::Target, max)?.is_none() {
+            return Ok(Some(Step::NeedBytes));
+        }
+        self.counts.add(header.total - HEADER_BYTES);
+        Ok(Some(self.ask_payload(header.total, code, binary)))
+    }
+
+    fn take_copy_done(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
+        if !matches!(self.queue.mode, Mode::CopyOut { .. } | Mode::CopyBoth) {
+            return Err(unexpected(b'c'));
+        }
+        self.pass(header.total, pipes);
+        Ok(None)
+    }
+
+    /// ParameterStatus.
+    fn take_setting(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
+        let Some(message) = header.whole(pipes.target.undecided(), Side::Target, REPLY_BYTES_MAX)? else {
+            return Ok(Step::NeedBytes);
+        };
+        let (name, value) = results::setting(message).ok_or(malformed(b'S'))?;
+        self.told = Some(Told { total: header.total, then: Then::Pass });
+        Ok(Step::Event(Event::Setting { name, value }))
+    }
+
+    /// BackendKeyData: the client gets ours in its place.
+    fn take_key(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
+        let Some(message) = header.whole(pipes.target.undecided(), Side::Target, REPLY_BYTES_MAX)? else {
+            return Ok(Some(Step::NeedBytes));
+        };
+        let mut reader = Reader::new(message, HEADER_BYTES);
+        let process = reader.i32().ok_or(malformed(b'K'))?;
+        self.target_key = Some((process, reader.rest().to_vec()));
+        let login = self.target_login.as_ref().expect("the login lasts until the first ReadyForQuery");
+        pipes.to_client.compose(|out| compose::backend_key(out, login.client_process, &login.client_secret));
+        self.drop_reply(header.total, pipes);
+        Ok(None)
+    }
+
+    /// Between AuthenticationOk and the first ReadyForQuery.
+    fn take_first_ready(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
+        match header.kind {
+            b'Z' => {
+                let Some(message) = header.whole(pipes.target.undecided(), Side::Target, REPLY_BYTES_MAX)? else {
+                    return Ok(Step::NeedBytes);
+                };
+                ready_status(message)?;
+                // The message itself is read again as the answer to a Sync nobody sent.
+                self.login = LoginStage::Open;
+                self.target_login = None;
+                self.client = ClientStage::Open;
+                self.queue.push(Expected::Sync { ran: false, doubtful: false });
+                Ok(Step::Event(Event::Opened))
+            }
+            b'E' => self.take_login_error(header, pipes),
+            kind => Err(unexpected(kind)),
+        }
+    }
+}
+
+fn ready_status(message: &[u8]) -> Result<TransactionStatus, ProtocolError> {
+    match &message[HEADER_BYTES..] {
+        b"I" => Ok(TransactionStatus::Idle),
+        b"T" => Ok(TransactionStatus::InTransaction),
+        b"E" => Ok(TransactionStatus::Failed),
+        _ => Err(malformed(b'Z')),
+    }
+}
