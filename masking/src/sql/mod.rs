@@ -1,17 +1,23 @@
 //! What a statement does, from PostgreSQL's own grammar: classes, tables, conditions, words, where its outputs come from.
 
-/// Statement classes of the contract with users.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-#[repr(u8)]
-pub enum Class {
-    Select, Insert, Update, Delete, Merge, Truncate, Create, Alter, Drop, Grant, Revoke, CopyIn, CopyOut, CopyProgram,
-    Call, Do, Execute, Prepare, Declare, Fetch, Explain, Set, Show, Transaction, Lock, Listen, Vacuum, Comment,
-    Replication, FunctionCall, Other, Unparsed,
-}
+mod body;
+mod children;
+mod class;
+mod condition;
+mod constant;
+mod kinds;
+mod plpgsql;
+mod reader;
+mod session;
+mod words;
 
-/// A set of classes: one bit each.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Classes(pub u64);
+#[cfg(test)]
+mod cases;
+
+pub use class::{Class, Classes};
+
+use pg_query::ParserOptions;
+use pg_query::protobuf as pg;
 
 /// A table (or view) a statement names. Lower-cased unless it was quoted; schema only when written.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -26,12 +32,19 @@ pub struct Table {
 #[derive(Clone, Debug, Default)]
 pub struct Statement {
     pub classes: Classes,
+    /// Sorted by schema and name, each once.
     pub tables: Vec<Table>,
     /// UPDATE or DELETE (also inside a CTE, MERGE excepted) without a condition, or with one that is always true.
     pub missing_where: bool,
     /// It would store what it reads elsewhere: CREATE TABLE AS, SELECT INTO, INSERT ... SELECT, CREATE [MATERIALIZED] VIEW,
-    /// CREATE RULE/FUNCTION bodies that read, UPDATE ... FROM / SET from a subquery.
+    /// CREATE RULE/FUNCTION bodies that read, UPDATE ... FROM / SET from a subquery or from another column, ALTER TABLE;
+    /// or give a relation another name, where masks by name no longer find it (ALTER ... RENAME, SET SCHEMA).
     pub stores: bool,
+    /// It reads at least one relation, or may.
+    pub reads: bool,
+    /// It may read relations that the text does not show: a dynamic EXECUTE, a body in a language we do not read,
+    /// `query_to_xml` of an expression. Such a statement counts as reading every table.
+    pub opaque: bool,
     /// PREPARE name / DECLARE name: what is named.
     pub defines: Option<Named>,
     /// EXECUTE name / FETCH name / MOVE name: what is used.
@@ -40,9 +53,12 @@ pub struct Statement {
     pub forgets: Option<Option<String>>,
     /// SET/RESET/set_config of one of the settings that change how text is read or results look:
     /// standard_conforming_strings, backslash_quote, client_encoding, search_path, role, session_authorization.
+    /// `None`: back to the default, or the text does not tell the value.
     pub settings: Vec<(String, Option<String>)>,
     /// COPY only.
     pub copy: Option<Copy>,
+    /// COPY from or to a file on the server. (A program has a class of its own.)
+    pub copy_file: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,9 +92,69 @@ pub struct Analysis {
     pub words: Vec<String>,
 }
 
+/// The first words of the commands of a replication connection, which are not SQL.
+const REPLICATION: [&str; 9] = [
+    "identify_system",
+    "start_replication",
+    "create_replication_slot",
+    "alter_replication_slot",
+    "drop_replication_slot",
+    "read_replication_slot",
+    "timeline_history",
+    "base_backup",
+    "upload_manifest",
+];
+
 /// Analyses a text. A text that PostgreSQL's grammar refuses gives one statement of class `Unparsed`.
 /// `standard_conforming_strings`: the session's setting; when it is off, a text with backslashes is `Unparsed`.
 pub fn analyse(text: &[u8], standard_conforming_strings: bool) -> Analysis {
-    let _ = (text, standard_conforming_strings);
-    Analysis::default()
+    let Ok(text) = std::str::from_utf8(text) else { return unparsed(String::from_utf8_lossy(text).as_ref()) };
+    if text.contains('\0') || (!standard_conforming_strings && text.contains('\\')) {
+        return unparsed(text);
+    }
+    let Some(tree) = parse(text, ParserOptions::DEFAULT) else { return unparsed(text) };
+    let mut analysis = Analysis::default();
+    words::collect(text, &mut analysis.words);
+    for raw in &tree.stmts {
+        let mut reader = reader::Reader::new(source_of(raw, text), 0);
+        if let Some(node) = raw.stmt.as_ref().and_then(|node| node.node.as_ref()) {
+            reader.statement(node.to_ref());
+            analysis.words.append(&mut reader.words);
+            analysis.statements.push(reader.statement);
+        }
+    }
+    tidy(&mut analysis.words);
+    analysis
+}
+
+fn unparsed(text: &str) -> Analysis {
+    let mut classes = Classes::from(Class::Unparsed);
+    let first = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').find(|word| !word.is_empty());
+    if first.is_some_and(|first| REPLICATION.contains(&first.to_ascii_lowercase().as_str())) {
+        classes.insert(Class::Replication);
+    }
+    let mut analysis =
+        Analysis { statements: vec![Statement { classes, opaque: true, ..Default::default() }], words: vec![] };
+    if !text.contains('\0') {
+        words::collect(text, &mut analysis.words);
+        tidy(&mut analysis.words);
+    }
+    analysis
+}
+
+fn tidy(words: &mut Vec<String>) {
+    words.sort_unstable();
+    words.dedup();
+}
+
+/// PostgreSQL's parser. `None`: the text is refused. (A panic in the binding counts as a refusal.)
+fn parse(text: &str, mode: ParserOptions) -> Option<pg::ParseResult> {
+    std::panic::catch_unwind(|| pg_query::parse(text, mode)).ok()?.ok().map(|result| result.protobuf)
+}
+
+/// A statement's own part of the text it stands in.
+fn source_of<'t>(raw: &pg::RawStmt, text: &'t str) -> &'t str {
+    let start = raw.stmt_location as usize;
+    let end = if raw.stmt_len == 0 { text.len() } else { start + raw.stmt_len as usize };
+    text.get(start..end).unwrap_or(text)
 }

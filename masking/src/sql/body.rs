@@ -1,0 +1,117 @@
+//! SQL inside constants: function bodies, DO blocks, EXECUTE, and functions that run the text they are given.
+
+use super::plpgsql;
+use super::reader::{Reader, constant_text, def_strings, function_name};
+use pg_query::protobuf as pg;
+use pg_query::{NodeEnum, ParserOptions};
+
+/// CREATE FUNCTION and CREATE PROCEDURE with a body as text. (A body in the grammar itself is part of the tree.)
+pub(super) fn function(reader: &mut Reader<'_>, s: &pg::CreateFunctionStmt) {
+    let language = option(&s.options, "language").first().map(|name| name.to_ascii_lowercase());
+    let bodies = option(&s.options, "as");
+    let Some(text) = bodies.first() else { return };
+    match language.as_deref() {
+        Some("sql") | None => reader.embedded(text, ParserOptions::DEFAULT),
+        Some("plpgsql") if returns_trigger(s) => block_text(reader, text, &plpgsql::trigger_source(text)),
+        Some("plpgsql") => block_text(reader, text, reader.source),
+        // These name a symbol of a library or of the server; there is no text to run.
+        Some("c" | "internal") => reader.opaque(),
+        Some(_) => other_language(reader, text),
+    }
+}
+
+/// DO: PL/pgSQL unless another language is named.
+pub(super) fn block(reader: &mut Reader<'_>, s: &pg::DoStmt) {
+    let language = option(&s.args, "language").first().map(|name| name.to_ascii_lowercase());
+    let bodies = option(&s.args, "as");
+    let text = bodies.first().copied().unwrap_or_default();
+    match language.as_deref() {
+        Some("plpgsql") | None => block_text(reader, text, reader.source),
+        Some(_) => other_language(reader, text),
+    }
+}
+
+fn option<'a>(options: &'a [pg::Node], name: &str) -> Vec<&'a str> {
+    options
+        .iter()
+        .find_map(|option| match option.node.as_ref()? {
+            NodeEnum::DefElem(def) if def.defname == name => Some(def_strings(def)),
+            _ => None,
+        })
+        .unwrap_or_default()
+}
+
+fn other_language(reader: &mut Reader<'_>, text: &str) {
+    super::words::collect(text, &mut reader.words);
+    reader.dynamic();
+}
+
+fn returns_trigger(s: &pg::CreateFunctionStmt) -> bool {
+    let name = s.return_type.as_ref().and_then(|kind| kind.names.last()).and_then(super::kinds::string);
+    matches!(name, Some("trigger" | "event_trigger"))
+}
+
+/// `source`: the statement whose body `text` is.
+fn block_text(reader: &mut Reader<'_>, text: &str, source: &str) {
+    super::words::collect(text, &mut reader.words);
+    let Some(parts) = plpgsql::parts(source) else { return reader.dynamic() };
+    for part in parts {
+        if part.dynamic {
+            run(reader, super::parse(&part.text, part.mode).as_ref().and_then(plpgsql::constant).as_deref());
+        }
+        reader.embedded(&part.text, part.mode);
+    }
+}
+
+/// A text is run: followed when it is a constant, dynamic when it is not.
+fn run(reader: &mut Reader<'_>, text: Option<&str>) {
+    match text {
+        Some(text) => reader.embedded(text, ParserOptions::DEFAULT),
+        None => reader.dynamic(),
+    }
+}
+
+/// Functions of PostgreSQL that run a query given as text, and which argument it is. They run it read-only (SPI), so a
+/// text that cannot be seen makes the statement opaque and no more.
+const QUERY_ARGUMENT: [(&str, usize); 5] = [
+    ("query_to_xml", 0),
+    ("query_to_xmlschema", 0),
+    ("query_to_xml_and_xmlschema", 0),
+    ("ts_stat", 0),
+    ("ts_rewrite", 1),
+];
+
+/// Functions of PostgreSQL that read a table, cursor, schema or database given by name.
+const NAME_ARGUMENT: [&str; 3] = ["table_to_xml", "table_to_xmlschema", "table_to_xml_and_xmlschema"];
+const READS_WIDELY: [&str; 8] = [
+    "cursor_to_xml",
+    "cursor_to_xmlschema",
+    "schema_to_xml",
+    "schema_to_xmlschema",
+    "schema_to_xml_and_xmlschema",
+    "database_to_xml",
+    "database_to_xmlschema",
+    "database_to_xml_and_xmlschema",
+];
+
+/// A call of a function that runs or reads what its arguments say.
+pub(super) fn text_runner(reader: &mut Reader<'_>, s: &pg::FuncCall) {
+    let name = function_name(s);
+    if let Some((_, at)) = QUERY_ARGUMENT.iter().find(|(runner, _)| *runner == name) {
+        // ts_rewrite has a form without a query: three arguments.
+        if name == "ts_rewrite" && s.args.len() != 2 {
+            return;
+        }
+        match s.args.get(*at).and_then(constant_text) {
+            Some(text) => reader.embedded(&text, ParserOptions::DEFAULT),
+            None => reader.opaque(),
+        }
+    } else if READS_WIDELY.contains(&name) {
+        reader.opaque();
+    } else if NAME_ARGUMENT.contains(&name) {
+        match s.args.first().and_then(constant_text) {
+            Some(table) => reader.embedded(&format!("TABLE {table}"), ParserOptions::DEFAULT),
+            None => reader.opaque(),
+        }
+    }
+}

@@ -1,0 +1,612 @@
+//! The table of truth: a statement, its classes, its tables (`!`: written), and what else is true of it
+//! (`all`: missing_where; `stores`, `opaque`, `file`). Statements of one text are separated by ` ;; ` in the expectations.
+
+use super::*;
+
+type Case<'a> = (&'a str, &'a str, &'a str, &'a str);
+
+fn flags(statement: &Statement) -> String {
+    let named = [
+        (statement.missing_where, "all"),
+        (statement.stores, "stores"),
+        (statement.opaque, "opaque"),
+        (statement.copy_file, "file"),
+    ];
+    named.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect::<Vec<_>>().join(" ")
+}
+
+fn tables(statement: &Statement) -> String {
+    let one = |table: &Table| {
+        let schema = table.schema.as_ref().map(|schema| format!("{schema}.")).unwrap_or_default();
+        format!("{schema}{}{}", table.name, if table.written { "!" } else { "" })
+    };
+    statement.tables.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+fn classes(statement: &Statement) -> String {
+    statement.classes.iter().map(Class::name).collect::<Vec<_>>().join(" ")
+}
+
+/// Every wrong case is printed before the test fails.
+#[track_caller]
+fn check(cases: &[Case<'_>]) {
+    let mut wrong = 0;
+    for (text, want_classes, want_tables, want_flags) in cases {
+        let analysis = analyse(text.as_bytes(), true);
+        let each = |f: fn(&Statement) -> String| analysis.statements.iter().map(f).collect::<Vec<_>>().join(" ;; ");
+        let got = (each(classes), each(tables), each(flags));
+        let want = (want_classes.to_string(), want_tables.to_string(), want_flags.to_string());
+        if got != want {
+            wrong += 1;
+            eprintln!("{text}\n   want {want:?}\n    got {got:?}");
+        }
+    }
+    assert_eq!(wrong, 0, "cases of {}", cases.len());
+}
+
+/// All that a text could be that cannot be seen.
+const DYN: &str =
+    "select insert update delete merge truncate create alter drop grant revoke copy_in copy_out copy_program";
+
+fn dynamic(extra: &[Class]) -> String {
+    let mut all: Classes = reader::DYNAMIC.into_iter().collect();
+    all.extend(extra.iter().copied());
+    all.iter().map(Class::name).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn plain_statements_are_what_they_say() {
+    check(&[
+        ("SELECT 1", "select", "", ""),
+        ("SELECT * FROM customers", "select", "customers", ""),
+        ("TABLE customers", "select", "customers", ""),
+        ("SELECT * FROM ONLY customers", "select", "customers", ""),
+        ("SELECT * FROM customers *", "select", "customers", ""),
+        ("VALUES (1), (2)", "select", "", ""),
+        ("SELECT * FROM Public.Customers AS c", "select", "public.customers", ""),
+        ("SELECT * FROM \"Customers\"", "select", "Customers", ""),
+        ("SELECT * FROM \"public\".\"Odd Name\"", "select", "public.Odd Name", ""),
+        ("SELECT * FROM shop.public.customers", "select", "public.customers", ""),
+        ("SELECT * FROM a, b JOIN c ON true LEFT JOIN d USING (id)", "select", "a b c d", ""),
+        ("SELECT * FROM a, LATERAL (SELECT * FROM b WHERE b.x = a.x) q", "select", "a b", ""),
+        ("SELECT (SELECT max(x) FROM b) FROM a WHERE EXISTS (SELECT 1 FROM c)", "select", "a b c", ""),
+        ("SELECT * FROM a WHERE x IN (SELECT y FROM b) ORDER BY (SELECT z FROM c)", "select", "a b c", ""),
+        ("SELECT x FROM a UNION ALL SELECT y FROM b EXCEPT (SELECT z FROM c)", "select", "a b c", ""),
+        ("SELECT * FROM a FOR UPDATE", "select", "a", ""),
+        ("SELECT * FROM a GROUP BY ROLLUP ((SELECT x FROM b)) HAVING (SELECT true FROM c)", "select", "a b c", ""),
+        ("SELECT * FROM a LIMIT (SELECT 1 FROM b) OFFSET (SELECT 1 FROM c)", "select", "a b c", ""),
+        (
+            "SELECT sum(x) FILTER (WHERE (SELECT true FROM b)) OVER (PARTITION BY (SELECT 1 FROM c)) FROM a",
+            "select",
+            "a b c",
+            "",
+        ),
+        ("SELECT * FROM a TABLESAMPLE system ((SELECT 1 FROM b))", "select", "a b", ""),
+        ("SELECT * FROM ROWS FROM (f((SELECT 1 FROM a)), g()) AS x", "select", "a", ""),
+        ("SELECT CASE WHEN (SELECT true FROM a) THEN 1 ELSE (SELECT 2 FROM b) END", "select", "a b", ""),
+        ("SELECT ARRAY(SELECT x FROM a), ROW((SELECT y FROM b)), ARRAY[(SELECT z FROM c)]", "select", "a b c", ""),
+        ("SELECT (SELECT c FROM customers c)::text", "select", "customers", ""),
+        ("SELECT xmlelement(name x, (SELECT y FROM a))", "select", "a", ""),
+        ("SELECT json_object('a': (SELECT y FROM a))", "select", "a", ""),
+        ("SELECT * FROM json_table((SELECT j FROM a), '$' COLUMNS (x int))", "select", "a", ""),
+        ("SELECT * FROM xmltable('/' PASSING (SELECT j FROM a) COLUMNS x int)", "select", "a", ""),
+        ("SELECT x FROM a WINDOW w AS (ORDER BY (SELECT 1 FROM b))", "select", "a b", ""),
+        ("SELECT DISTINCT ON ((SELECT 1 FROM b)) x FROM a", "select", "a b", ""),
+        ("SELECT GREATEST(1, (SELECT x FROM a)), COALESCE((SELECT y FROM b), 1)", "select", "a b", ""),
+        ("SELECT (ARRAY[1,2])[(SELECT x FROM a)]", "select", "a", ""),
+        ("SELECT f(x => (SELECT y FROM a))", "select", "a", ""),
+        ("INSERT INTO t VALUES (1)", "insert", "t!", ""),
+        ("INSERT INTO t DEFAULT VALUES", "insert", "t!", ""),
+        ("INSERT INTO t (a) VALUES ((SELECT x FROM s))", "select insert", "s t!", "stores"),
+        ("INSERT INTO t SELECT * FROM s", "select insert", "s t!", "stores"),
+        ("INSERT INTO t SELECT 1", "select insert", "t!", ""),
+        ("INSERT INTO t TABLE s", "select insert", "s t!", "stores"),
+        ("INSERT INTO t SELECT * FROM t", "select insert", "t!", "stores"),
+        ("UPDATE t SET a = 1 WHERE id = 2", "update", "t!", ""),
+        ("UPDATE t SET a = 1", "update", "t!", "all"),
+        ("UPDATE ONLY t AS x SET a = 1 WHERE x.id = 2", "update", "t!", ""),
+        ("UPDATE t SET n = n + 1 WHERE id = 2", "update", "t!", ""),
+        ("UPDATE t SET name = ssn WHERE id = 2", "update", "t!", "stores"),
+        ("UPDATE t SET name = t.ssn WHERE id = 2", "update", "t!", "stores"),
+        ("UPDATE t SET name = t::text WHERE id = 2", "update", "t!", "stores"),
+        ("UPDATE t SET (a, b) = (SELECT x, y FROM s) WHERE id = 2", "select update", "s t!", "stores"),
+        ("UPDATE t SET a = s.x FROM s WHERE s.id = t.id", "update", "s t!", "stores"),
+        ("DELETE FROM t WHERE id = 1", "delete", "t!", ""),
+        ("DELETE FROM t", "delete", "t!", "all"),
+        ("DELETE FROM t USING s WHERE s.id = t.id", "delete", "s t!", ""),
+        ("DELETE FROM t WHERE CURRENT OF c", "delete", "t!", ""),
+        ("DELETE FROM t RETURNING (SELECT x FROM s)", "select delete", "s t!", "all"),
+        ("TRUNCATE t", "truncate", "t!", ""),
+        ("TRUNCATE TABLE ONLY a, b.c RESTART IDENTITY CASCADE", "truncate", "a! b.c!", ""),
+        ("LOCK TABLE t IN ACCESS EXCLUSIVE MODE", "lock", "t", ""),
+        ("CALL p(1)", "call", "", ""),
+        ("CALL p((SELECT x FROM a))", "select call", "a", ""),
+        ("EXECUTE p (1)", "execute", "", ""),
+        ("FETCH ALL FROM c", "fetch", "", ""),
+        ("MOVE 10 IN c", "fetch", "", ""),
+        ("CLOSE c", "fetch", "", ""),
+        ("CLOSE ALL", "fetch", "", ""),
+        ("DEALLOCATE p", "prepare", "", ""),
+        ("DISCARD ALL", "set", "", ""),
+        ("SHOW ALL", "show", "", ""),
+        ("SHOW standard_conforming_strings", "show", "", ""),
+        ("SET work_mem = '1GB'", "set", "", ""),
+        ("SET LOCAL ROLE admin", "set", "", ""),
+        ("RESET ALL", "set", "", ""),
+        ("SET CONSTRAINTS ALL DEFERRED", "set", "", ""),
+        ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "set", "", ""),
+        ("BEGIN", "transaction", "", ""),
+        ("START TRANSACTION READ ONLY", "transaction", "", ""),
+        ("COMMIT AND CHAIN", "transaction", "", ""),
+        ("END", "transaction", "", ""),
+        ("ABORT", "transaction", "", ""),
+        ("SAVEPOINT s", "transaction", "", ""),
+        ("ROLLBACK TO s", "transaction", "", ""),
+        ("PREPARE TRANSACTION 'x'", "transaction", "", ""),
+        ("LISTEN a", "listen", "", ""),
+        ("NOTIFY a, 'x'", "listen", "", ""),
+        ("UNLISTEN *", "listen", "", ""),
+        ("VACUUM", "vacuum", "", ""),
+        ("VACUUM (FULL) t", "vacuum", "t", ""),
+        ("ANALYZE t (a)", "vacuum", "t", ""),
+        ("ANALYSE t", "vacuum", "t", ""),
+        ("CLUSTER t USING i", "vacuum", "t", ""),
+        ("REINDEX TABLE t", "vacuum", "t", ""),
+        ("REINDEX DATABASE d", "vacuum", "", ""),
+        ("CHECKPOINT", "other", "", ""),
+        ("LOAD 'x'", "other", "", ""),
+        ("REFRESH MATERIALIZED VIEW CONCURRENTLY m", "other", "m!", ""),
+        ("", "", "", ""),
+        ("  ;; -- nothing\n /* at all */ ;", "", "", ""),
+    ]);
+}
+
+#[test]
+fn definitions_are_told_apart_and_name_their_tables() {
+    check(&[
+        ("CREATE TABLE t (a int DEFAULT 1 REFERENCES r (id))", "create", "r t!", ""),
+        ("CREATE TEMP TABLE t (LIKE s INCLUDING ALL)", "create", "s t!", ""),
+        ("CREATE TABLE t () INHERITS (p)", "create", "p t!", ""),
+        ("CREATE TABLE t PARTITION OF p FOR VALUES IN (1)", "create", "p t!", ""),
+        ("CREATE TABLE t AS SELECT * FROM s", "select create", "s t!", "stores"),
+        ("CREATE TABLE t AS TABLE s WITH NO DATA", "select create", "s t!", "stores"),
+        ("CREATE TABLE x AS EXECUTE y", "create execute", "x!", "stores"),
+        ("SELECT * INTO t FROM s", "select create", "s t!", "stores"),
+        ("SELECT * INTO TEMP t FROM s", "select create", "s t!", "stores"),
+        ("WITH q AS (SELECT * FROM s) SELECT * INTO t FROM q", "select create", "s t!", "stores"),
+        ("CREATE VIEW v AS SELECT * FROM s", "select create", "s v!", "stores"),
+        ("CREATE OR REPLACE TEMP VIEW a.v (x) AS TABLE s", "select create", "s a.v!", "stores"),
+        ("CREATE RECURSIVE VIEW v (n) AS SELECT 1 UNION SELECT n + 1 FROM v", "select create", "v!", "stores"),
+        ("CREATE MATERIALIZED VIEW m AS SELECT * FROM s", "select create", "m! s", "stores"),
+        ("CREATE UNIQUE INDEX CONCURRENTLY i ON t (a)", "create", "t!", ""),
+        ("CREATE SEQUENCE s", "create", "s!", ""),
+        (
+            "CREATE SCHEMA a CREATE TABLE t (x int) CREATE VIEW v AS SELECT * FROM s",
+            "select create",
+            "s t! v!",
+            "stores",
+        ),
+        ("CREATE TRIGGER g AFTER DELETE ON t FOR EACH ROW EXECUTE FUNCTION f()", "create", "t!", ""),
+        ("CREATE RULE r AS ON INSERT TO t DO INSTEAD DELETE FROM u", "delete create", "t! u!", "all"),
+        (
+            "CREATE RULE r AS ON UPDATE TO t DO ALSO INSERT INTO log SELECT * FROM s",
+            "select insert create",
+            "log! s t!",
+            "stores",
+        ),
+        ("CREATE RULE \"_RETURN\" AS ON SELECT TO t DO INSTEAD SELECT * FROM s", "select create", "s t!", "stores"),
+        ("CREATE POLICY p ON t USING (EXISTS (SELECT 1 FROM s))", "select create", "s t!", ""),
+        ("CREATE FOREIGN TABLE f (a int) SERVER x", "create", "f!", ""),
+        ("IMPORT FOREIGN SCHEMA s FROM SERVER x INTO y", "create", "", ""),
+        ("CREATE EXTENSION dblink", "create", "", ""),
+        ("CREATE ROLE r SUPERUSER", "create", "", ""),
+        ("CREATE USER u PASSWORD 'x'", "create", "", ""),
+        ("CREATE DATABASE d", "create", "", ""),
+        ("CREATE TYPE t AS (a int)", "create", "t!", ""),
+        ("CREATE TYPE t AS ENUM ('a')", "create", "", ""),
+        ("CREATE DOMAIN d AS text CHECK (VALUE <> '')", "create", "", ""),
+        ("CREATE AGGREGATE g (int) (SFUNC = f, STYPE = int)", "create", "", ""),
+        ("CREATE STATISTICS s ON a, b FROM t", "create", "t", ""),
+        ("CREATE PUBLICATION p FOR TABLE t", "create", "t", ""),
+        ("CREATE SUBSCRIPTION s CONNECTION 'x' PUBLICATION p", "create", "", ""),
+        ("CREATE EVENT TRIGGER e ON ddl_command_start EXECUTE FUNCTION f()", "create", "", ""),
+        ("CREATE CAST (a AS b) WITHOUT FUNCTION", "create", "", ""),
+        ("CREATE OPERATOR === (FUNCTION = f, LEFTARG = int, RIGHTARG = int)", "create", "", ""),
+        ("CREATE LANGUAGE plpython3u", "create", "", ""),
+        ("CREATE SERVER s FOREIGN DATA WRAPPER w", "create", "", ""),
+        ("CREATE USER MAPPING FOR u SERVER s", "create", "", ""),
+        ("CREATE TABLESPACE s LOCATION '/x'", "create", "", ""),
+        ("CREATE ACCESS METHOD m TYPE TABLE HANDLER h", "create", "", ""),
+        ("ALTER TABLE t ADD COLUMN a int", "alter", "t!", ""),
+        ("ALTER TABLE IF EXISTS ONLY t DROP COLUMN a", "alter", "t!", ""),
+        ("ALTER TABLE t RENAME TO u", "alter", "t!", "stores"),
+        ("ALTER TABLE t RENAME COLUMN a TO b", "alter", "t!", "stores"),
+        ("ALTER TABLE t SET SCHEMA s", "alter", "t!", "stores"),
+        ("ALTER TABLE t OWNER TO r", "alter", "t!", ""),
+        ("ALTER TABLE t DISABLE TRIGGER ALL", "alter", "t!", ""),
+        ("ALTER TABLE t ALTER COLUMN a TYPE text USING ssn", "alter", "t!", "stores"),
+        ("ALTER TABLE t ADD COLUMN c text GENERATED ALWAYS AS (ssn) STORED", "alter", "t!", "stores"),
+        ("ALTER TABLE t INHERIT p", "alter", "p t!", "stores"),
+        ("ALTER TABLE p ATTACH PARTITION t DEFAULT", "alter", "p! t", "stores"),
+        ("ALTER TABLE ALL IN TABLESPACE a SET TABLESPACE b", "alter", "", ""),
+        ("ALTER VIEW v RENAME TO w", "alter", "v!", "stores"),
+        ("ALTER INDEX i RENAME TO j", "alter", "i!", "stores"),
+        ("ALTER SEQUENCE s RESTART", "alter", "s!", ""),
+        ("ALTER TYPE t ADD VALUE 'x'", "alter", "", ""),
+        ("ALTER FUNCTION f() OWNER TO r", "alter", "", ""),
+        ("ALTER ROLE r SUPERUSER", "alter", "", ""),
+        ("ALTER ROLE r SET search_path = x", "alter set", "", ""),
+        ("ALTER DATABASE d SET role = x", "alter set", "", ""),
+        ("ALTER SYSTEM SET work_mem = '1GB'", "alter set", "", ""),
+        ("ALTER GROUP g ADD USER u", "alter grant", "", ""),
+        ("ALTER GROUP g DROP USER u", "alter revoke", "", ""),
+        ("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO u", "alter grant", "", ""),
+        ("ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM u", "alter revoke", "", ""),
+        ("ALTER POLICY p ON t USING (true)", "alter", "t!", ""),
+        ("ALTER EXTENSION e UPDATE", "alter", "", ""),
+        ("ALTER PUBLICATION p ADD TABLE t", "alter", "t", ""),
+        ("ALTER SUBSCRIPTION s DISABLE", "alter", "", ""),
+        ("REASSIGN OWNED BY a TO b", "alter", "", ""),
+        ("DROP TABLE t", "drop", "t!", ""),
+        ("DROP TABLE IF EXISTS a, b.c CASCADE", "drop", "a! b.c!", ""),
+        ("DROP VIEW v", "drop", "v!", ""),
+        ("DROP MATERIALIZED VIEW m", "drop", "m!", ""),
+        ("DROP INDEX CONCURRENTLY i", "drop", "i!", ""),
+        ("DROP SEQUENCE s", "drop", "s!", ""),
+        ("DROP FOREIGN TABLE f", "drop", "f!", ""),
+        ("DROP TRIGGER g ON s.t", "drop", "s.t!", ""),
+        ("DROP RULE r ON t", "drop", "t!", ""),
+        ("DROP POLICY p ON t", "drop", "t!", ""),
+        ("DROP FUNCTION f(int)", "drop", "", ""),
+        ("DROP PROCEDURE p", "drop", "", ""),
+        ("DROP SCHEMA s CASCADE", "drop", "", ""),
+        ("DROP DATABASE d WITH (FORCE)", "drop", "", ""),
+        ("DROP ROLE r", "drop", "", ""),
+        ("DROP OWNED BY r", "drop revoke", "", ""),
+        ("DROP EXTENSION e", "drop", "", ""),
+        ("DROP TYPE t", "drop", "", ""),
+        ("DROP SUBSCRIPTION s", "drop", "", ""),
+        ("DROP TABLESPACE s", "drop", "", ""),
+        ("DROP USER MAPPING FOR u SERVER s", "drop", "", ""),
+        ("GRANT SELECT ON t TO u", "grant", "t", ""),
+        ("GRANT ALL ON ALL TABLES IN SCHEMA s TO PUBLIC", "grant", "", ""),
+        ("GRANT admin TO u WITH ADMIN OPTION", "grant", "", ""),
+        ("REVOKE SELECT (a) ON t FROM u", "revoke", "t", ""),
+        ("REVOKE admin FROM u", "revoke", "", ""),
+        ("COMMENT ON TABLE t IS 'x'", "comment", "t", ""),
+        ("COMMENT ON COLUMN s.t.c IS 'x'", "comment", "s.t", ""),
+        ("SECURITY LABEL ON TABLE t IS 'x'", "comment", "t", ""),
+    ]);
+}
+
+#[test]
+fn what_hides_inside_another_statement_is_found() {
+    check(&[
+        ("WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d", "select delete", "t!", "all"),
+        ("WITH d AS (DELETE FROM t WHERE id = 1 RETURNING *) SELECT * FROM d", "select delete", "t!", ""),
+        (
+            "WITH a AS (WITH b AS (UPDATE t SET x = 1 RETURNING *) SELECT * FROM b) SELECT * FROM a",
+            "select update",
+            "t!",
+            "all",
+        ),
+        ("INSERT INTO x WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d", "select insert delete", "t! x!", "all"),
+        (
+            "INSERT INTO x SELECT * FROM (WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d) q",
+            "select insert delete",
+            "t! x!",
+            "all",
+        ),
+        (
+            "WITH i AS (INSERT INTO t VALUES (1) RETURNING *) UPDATE u SET a = 1 FROM i",
+            "insert update",
+            "t! u!",
+            "all stores",
+        ),
+        ("WITH t AS (SELECT * FROM t) SELECT * FROM t", "select", "t", ""),
+        ("WITH t AS (SELECT 1) SELECT * FROM t", "select", "", ""),
+        ("WITH t AS (SELECT 1) SELECT * FROM public.t", "select", "public.t", ""),
+        ("WITH a AS (SELECT * FROM b), b AS (SELECT * FROM a) SELECT * FROM b", "select", "b", ""),
+        ("WITH RECURSIVE a AS (SELECT * FROM b), b AS (SELECT * FROM a) SELECT * FROM b", "select", "", ""),
+        ("WITH RECURSIVE r AS (SELECT 1 UNION ALL SELECT * FROM r) SELECT * FROM r", "select", "", ""),
+        ("WITH t AS (SELECT 1) DELETE FROM t WHERE id = 1", "select delete", "t!", ""),
+        ("SELECT * FROM (WITH t AS (SELECT 1) SELECT * FROM t) q, t", "select", "t", ""),
+        ("SELECT * FROM (WITH t AS (SELECT 1) SELECT * FROM (SELECT * FROM t) z) q", "select", "", ""),
+        ("WITH t AS (SELECT 1) SELECT (WITH u AS (SELECT * FROM t) SELECT 1 FROM u)", "select", "", ""),
+        ("EXPLAIN SELECT * FROM t", "select explain", "t", ""),
+        ("EXPLAIN DELETE FROM t", "delete explain", "t!", "all"),
+        ("EXPLAIN ANALYZE DELETE FROM t", "delete explain", "t!", "all"),
+        (
+            "EXPLAIN (ANALYZE, FORMAT json) WITH d AS (DELETE FROM t RETURNING *) TABLE d",
+            "select delete explain",
+            "t!",
+            "all",
+        ),
+        ("EXPLAIN CREATE TABLE x AS SELECT * FROM t", "select create explain", "t x!", "stores"),
+        ("EXPLAIN EXECUTE p", "execute explain", "", ""),
+        ("EXPLAIN DECLARE c CURSOR FOR SELECT * FROM t", "select declare explain", "t", ""),
+        ("PREPARE p AS DELETE FROM t", "delete prepare", "t!", "all"),
+        ("PREPARE p (int) AS SELECT * FROM t WHERE id = $1", "select prepare", "t", ""),
+        ("DECLARE c CURSOR FOR SELECT * FROM t", "select declare", "t", ""),
+        ("DECLARE c SCROLL CURSOR WITH HOLD FOR TABLE t", "select declare", "t", ""),
+        ("COPY t FROM STDIN", "copy_in", "t!", ""),
+        ("COPY t (a, b) FROM STDIN WHERE (SELECT true FROM s)", "select copy_in", "s t!", ""),
+        ("COPY t TO STDOUT", "copy_out", "t", ""),
+        ("COPY t TO '/tmp/x'", "copy_out", "t", "file"),
+        ("COPY t FROM '/etc/passwd'", "copy_in", "t!", "file"),
+        ("COPY t TO PROGRAM 'sh'", "copy_out copy_program", "t", ""),
+        ("COPY t FROM PROGRAM 'sh'", "copy_in copy_program", "t!", ""),
+        ("COPY (SELECT * FROM t) TO STDOUT", "select copy_out", "t", ""),
+        ("COPY (DELETE FROM t RETURNING *) TO STDOUT", "delete copy_out", "t!", "all"),
+        ("COPY (SELECT 1) TO PROGRAM 'sh'", "select copy_out copy_program", "", ""),
+        ("MERGE INTO t USING s ON t.id = s.id WHEN MATCHED THEN DELETE", "delete merge", "s t!", "stores"),
+        (
+            "MERGE INTO t USING s ON true WHEN MATCHED THEN UPDATE SET a = 1 WHEN NOT MATCHED THEN INSERT VALUES (1)",
+            "insert update merge",
+            "s t!",
+            "stores",
+        ),
+        (
+            "MERGE INTO t USING (VALUES (1)) s (id) ON t.id = s.id WHEN MATCHED THEN DO NOTHING",
+            "select merge",
+            "t!",
+            "",
+        ),
+        ("INSERT INTO t VALUES (1) ON CONFLICT (id) DO UPDATE SET a = EXCLUDED.a", "insert update", "t!", ""),
+        ("INSERT INTO t VALUES (1) ON CONFLICT (id) DO UPDATE SET a = t.ssn", "insert update", "t!", "stores"),
+        ("INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING", "insert", "t!", ""),
+        ("SELECT 1; DROP TABLE t", "select ;; drop", " ;; t!", " ;; "),
+        ("BEGIN; DELETE FROM t; COMMIT", "transaction ;; delete ;; transaction", " ;; t! ;; ", " ;; all ;; "),
+    ]);
+}
+
+#[test]
+fn spelling_does_not_hide_anything() {
+    check(&[
+        ("dRoP/**/TaBLe/*x*/t", "drop", "t!", ""),
+        ("DROP -- comment\n TABLE t", "drop", "t!", ""),
+        ("/* /* nested */ SELECT */ DROP TABLE t", "drop", "t!", ""),
+        ("\u{c}DROP\tTABLE\r\nt", "drop", "t!", ""),
+        ("DR/**/OP TABLE t", "unparsed", "", "opaque"),
+        ("DROP\u{a0}TABLE t", "unparsed", "", "opaque"),
+        ("SELECT 'DROP TABLE t'", "select", "", ""),
+        ("SELECT $$DROP TABLE t$$", "select", "", ""),
+        ("SELECT $x$ $$ DELETE FROM t $x$", "select", "", ""),
+        ("SELECT E'\\'; DROP TABLE t; --'", "select", "", ""),
+        ("SELECT '\\'; DROP TABLE t; --'", "select ;; drop", " ;; t!", " ;; "),
+        ("SELECT 'a'\n'; DROP TABLE t'", "select", "", ""),
+        ("SELECT U&'\\0027; DROP TABLE t'", "select", "", ""),
+        ("SELECT * FROM U&\"cust\\006fmers\"", "select", "customers", ""),
+        ("SELECT * FROM U&\"cust!006fmers\" UESCAPE '!'", "select", "customers", ""),
+        ("SELECT * FROM CUSTOMERS", "select", "customers", ""),
+        ("SELECT * FROM \"customers\"", "select", "customers", ""),
+        ("SELECT * FROM \"a\"\"b\"", "select", "a\"b", ""),
+        ("(((SELECT * FROM t)))", "select", "t", ""),
+        ("((DELETE FROM t))", "unparsed", "", "opaque"),
+        ("TABLE ONLY t", "select", "t", ""),
+        ("SELECT FROM t", "select", "t", ""),
+        ("SELECT 1 AS \"DROP\", 2 AS delete", "select", "", ""),
+        ("SELECT \"delete\" FROM t", "select", "t", ""),
+        ("delete from only (t)", "delete", "t!", "all"),
+        ("; ; DELETE FROM t WHERE a;", "delete", "t!", ""),
+        ("SELEC 1", "unparsed", "", "opaque"),
+        ("SELECT 'unterminated", "unparsed", "", "opaque"),
+        ("IDENTIFY_SYSTEM", "replication unparsed", "", "opaque"),
+        ("  START_REPLICATION SLOT s LOGICAL 0/0", "replication unparsed", "", "opaque"),
+        ("BASE_BACKUP (LABEL 'x')", "replication unparsed", "", "opaque"),
+    ]);
+}
+
+#[test]
+fn conditions_that_hold_for_every_row_are_no_conditions() {
+    for condition in [
+        "true",
+        "TRUE",
+        "1=1",
+        "'a'='a'",
+        "NOT false",
+        "x = 1 OR true",
+        "a = a",
+        "t.a = a",
+        "a >= a",
+        "a IS NOT DISTINCT FROM a",
+        "1 < 2",
+        "1 <> 2",
+        "COALESCE(true, x)",
+        "COALESCE(NULL, true)",
+        "((((true))))",
+        "'t'::bool",
+        "CAST('yes' AS boolean)",
+        "bool 'on'",
+        "'true'",
+        "1::bool",
+        "1::int::bool",
+        "EXISTS (SELECT 1)",
+        "EXISTS (VALUES (1))",
+        "EXISTS (SELECT 1 WHERE 1=1)",
+        "(SELECT true)",
+        "1 IN (1, 2)",
+        "1 IN (SELECT 1)",
+        "1 NOT IN (2, 3)",
+        "NOT (1 = 2)",
+        "NOT NOT true",
+        "true AND 1=1",
+        "a LIKE '%'",
+        "a ILIKE '%%'",
+        "'a' LIKE 'a'",
+        "NULL IS NULL",
+        "1 IS NOT NULL",
+        "true IS TRUE",
+        "(1=2) IS FALSE",
+        "NULL::bool IS UNKNOWN",
+        "a IS NULL OR a IS NOT NULL",
+        "a > 1 OR NOT a > 1",
+        "1 BETWEEN 0 AND 2",
+        "a BETWEEN a AND a",
+        "CASE WHEN true THEN true END",
+        "CASE WHEN false THEN false ELSE true END",
+        "CASE 1 WHEN 1 THEN true END",
+        "1+1=2",
+        "2*3 > 5",
+        "'a'||'b' = 'ab'",
+        "ROW(1,2)=ROW(1,2)",
+        "(a,b)=(a,b)",
+        "1 = ANY (ARRAY[1,2])",
+        "lower(a) = lower(a)",
+        "now() = now()",
+        "'1' = 1",
+        "true = 't'",
+        "-1 < 0",
+        "a IN (a)",
+        "true IS NOT NULL",
+        "1 > 0 AND (a = a OR b)",
+        "'a' COLLATE \"C\" = 'a'",
+        "$1 = $1",
+        "1.0::int = 1 OR true",
+        "id::text = id::text",
+        "1 OPERATOR(pg_catalog.=) 1",
+    ] {
+        for text in [format!("DELETE FROM t WHERE {condition}"), format!("UPDATE t SET x = 1 WHERE {condition}")] {
+            let analysis = analyse(text.as_bytes(), true);
+            assert!(analysis.statements[0].missing_where, "{text}");
+        }
+    }
+}
+
+#[test]
+fn conditions_that_choose_rows_are_conditions() {
+    for condition in [
+        "false",
+        "id = 1",
+        "a = b",
+        "a <> a",
+        "NOT true",
+        "1 = 2",
+        "x = 1 AND true",
+        "NULL",
+        "a IS NULL",
+        "a IS NOT NULL",
+        "EXISTS (SELECT 1 FROM s)",
+        "EXISTS (SELECT 1 WHERE false)",
+        "EXISTS (SELECT 1 LIMIT 0)",
+        "a LIKE 'x%'",
+        "id IN (1, 2)",
+        "id = $1",
+        "random() = random()",
+        "$1 = $2",
+        "COALESCE(a, true)",
+        "COALESCE(a, false)",
+        "CASE WHEN a THEN true ELSE false END",
+        "a BETWEEN 1 AND 2",
+        "'f'::bool",
+        "0::bool",
+        "flag",
+        "t.a = s.a",
+        "id < 10 OR id > 20",
+        "now() > created",
+        "1 NOT IN (1)",
+        "(1 = 1) IS FALSE",
+        "NULL = NULL",
+        "id = ANY ('{1,2}')",
+        "CURRENT_USER = 'x'",
+    ] {
+        let text = format!("DELETE FROM t WHERE {condition}");
+        let analysis = analyse(text.as_bytes(), true);
+        assert_eq!(
+            analysis.statements[0].classes.iter().next(),
+            Some(if text.contains("SELECT") { Class::Select } else { Class::Delete })
+        );
+        assert!(!analysis.statements[0].missing_where, "{text}");
+    }
+}
+
+#[test]
+fn bodies_given_as_text_are_read() {
+    let dynamic_do = dynamic(&[Class::Do]);
+    let dynamic_create = DYN;
+    let cases = [
+        ("DO $$ BEGIN DELETE FROM t; END $$", "delete do", "t!", "all"),
+        ("DO $$ BEGIN DELETE FROM t WHERE id = 1; END $$", "delete do", "t!", ""),
+        ("DO LANGUAGE plpgsql $$ BEGIN PERFORM f() FROM t; END $$", "select do", "t", ""),
+        (
+            "DO $$ DECLARE r record; BEGIN FOR r IN SELECT * FROM t LOOP UPDATE u SET a = 1 WHERE id = r.id; END LOOP; END $$",
+            "select update do",
+            "t u!",
+            "",
+        ),
+        ("DO $$ BEGIN EXECUTE 'DROP TABLE t'; END $$", "drop do", "t!", ""),
+        ("DO $$ BEGIN EXECUTE 'DROP ' || 'TABLE t'; END $$", "drop do", "t!", ""),
+        ("DO $$ BEGIN EXECUTE format('DROP TABLE %I', 't'); END $$", &dynamic_do, "", "all stores opaque"),
+        ("DO $$ BEGIN EXECUTE (SELECT x FROM s); END $$", &dynamic_do, "s", "all stores opaque"),
+        (
+            "DO $$ BEGIN IF (SELECT count(*) FROM t) > 1 THEN TRUNCATE u; END IF; END $$",
+            "select truncate do",
+            "t u!",
+            "",
+        ),
+        ("DO $$ BEGIN NULL; EXCEPTION WHEN OTHERS THEN DELETE FROM t; END $$", "delete do", "t!", "all"),
+        ("DO $$ DECLARE x int := (SELECT max(a) FROM t); BEGIN x := (SELECT b FROM u); END $$", "select do", "t u", ""),
+        ("DO $$ DECLARE c CURSOR FOR SELECT * FROM t; BEGIN OPEN c; END $$", "select do", "t", ""),
+        ("DO $$ BEGIN EXECUTE 'DO ''BEGIN EXECUTE ''''DROP TABLE t''''; END'''; END $$", "drop do", "t!", ""),
+        ("DO LANGUAGE plpython3u 'import os'", &dynamic_do, "", "all stores opaque"),
+        ("DO $$ this is not plpgsql $$", &dynamic_do, "", "all stores opaque"),
+        ("DO E'BEGIN DELETE FROM t; END'", "delete do", "t!", "all"),
+        ("CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'DELETE FROM t'", "delete create", "t!", "all"),
+        (
+            "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ SELECT a FROM t; TRUNCATE u $$",
+            "select truncate create",
+            "t u!",
+            "stores",
+        ),
+        (
+            "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC; SELECT a FROM t; END",
+            "select create",
+            "t",
+            "stores",
+        ),
+        ("CREATE FUNCTION f() RETURNS int RETURN (SELECT a FROM t)", "select create", "t", "stores"),
+        ("CREATE FUNCTION f(x int DEFAULT 1) RETURNS int LANGUAGE sql AS 'SELECT $1'", "select create", "", ""),
+        (
+            "CREATE FUNCTION f(a int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN DELETE FROM t WHERE id = a; RETURN a; END $$",
+            "delete create",
+            "t!",
+            "",
+        ),
+        (
+            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.a := 1; INSERT INTO log VALUES (NEW.b); RETURN NEW; END $$",
+            "insert create",
+            "log!",
+            "",
+        ),
+        (
+            "CREATE FUNCTION f() RETURNS SETOF t LANGUAGE plpgsql AS $$ BEGIN RETURN QUERY SELECT * FROM t; END $$",
+            "select create",
+            "t",
+            "stores",
+        ),
+        (
+            "CREATE FUNCTION f() RETURNS SETOF t LANGUAGE plpgsql AS $$ BEGIN RETURN QUERY EXECUTE 'SELECT * FROM t'; END $$",
+            "select create",
+            "t",
+            "stores",
+        ),
+        (
+            "CREATE FUNCTION f(q text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE q; END $$",
+            dynamic_create,
+            "",
+            "all stores opaque",
+        ),
+        ("CREATE PROCEDURE p() LANGUAGE plpgsql AS $$ BEGIN CALL q(); COMMIT; END $$", "create call", "", ""),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE c AS 'lib', 'sym'", "create", "", "stores opaque"),
+        ("SELECT query_to_xml('SELECT * FROM t', true, false, '')", "select", "t", ""),
+        ("SELECT query_to_xml($1, true, false, '')", "select", "", "opaque"),
+        ("SELECT pg_catalog.query_to_xml('TABLE ' || 't', true, false, '')", "select", "t", ""),
+        ("SELECT table_to_xml('public.t', true, false, '')", "select", "public.t", ""),
+        ("SELECT database_to_xml(true, false, '')", "select", "", "opaque"),
+        ("SELECT * FROM ts_stat('SELECT v FROM t')", "select", "t", ""),
+        ("SELECT set_config('role', 'admin', false)", "select set", "", ""),
+        ("SELECT pg_catalog.set_config(x, 'y', true) FROM t", "select set", "t", ""),
+        ("UPDATE pg_settings SET setting = 'off' WHERE name = 'x'", "update set", "pg_settings!", ""),
+    ];
+    check(&cases);
+}

@@ -1,0 +1,77 @@
+//! The SQL inside a PL/pgSQL body, as PL/pgSQL's own parser finds it.
+
+use pg_query::protobuf::{self as pg};
+use pg_query::{NodeEnum, ParserOptions};
+use serde_json::Value;
+
+/// One piece of SQL in a body.
+#[derive(Debug, PartialEq)]
+pub(super) struct Part {
+    pub text: String,
+    pub mode: ParserOptions,
+    /// The piece is an expression whose value is run as a statement (EXECUTE, OPEN ... FOR EXECUTE, RETURN QUERY EXECUTE).
+    pub dynamic: bool,
+}
+
+/// The pieces of the functions and blocks in `source` (a whole CREATE FUNCTION or DO statement); `None` when it cannot be
+/// told for sure what they are.
+pub(super) fn parts(source: &str) -> Option<Vec<Part>> {
+    let tree = std::panic::catch_unwind(|| pg_query::parse_plpgsql(source)).ok()?.ok()?;
+    let mut parts = Vec::new();
+    walk(&tree, false, &mut parts)?;
+    (!parts.is_empty() || tree.as_array().is_some_and(|functions| !functions.is_empty())).then_some(parts)
+}
+
+/// The variables that PL/pgSQL gives a trigger function.
+const TRIGGER_VARIABLES: &str = "new record, old record, tg_name name, tg_when text, tg_level text, tg_op text, tg_relid oid, \
+    tg_relname name, tg_table_name name, tg_table_schema name, tg_nargs int4, tg_argv text[], tg_event text, tg_tag text";
+
+/// A trigger function's body as that of an ordinary function: the parser's tree of a trigger function cannot be read (its
+/// special variables come out as malformed JSON).
+pub(super) fn trigger_source(body: &str) -> String {
+    let quoted = body.replace('\'', "''");
+    let quoted = quoted.replace('\\', "\\\\");
+    format!("CREATE FUNCTION trigger_body({TRIGGER_VARIABLES}) RETURNS record LANGUAGE plpgsql AS E'{quoted}'")
+}
+
+/// Statements whose `query` is an expression for the text to run.
+const RUNS_A_TEXT: [&str; 2] = ["PLpgSQL_stmt_dynexecute", "PLpgSQL_stmt_dynfors"];
+
+fn walk(value: &Value, dynamic: bool, parts: &mut Vec<Part>) -> Option<()> {
+    match value {
+        Value::Array(items) => items.iter().try_for_each(|item| walk(item, false, parts)),
+        Value::Object(fields) => fields.iter().try_for_each(|(key, field)| match key.as_str() {
+            "PLpgSQL_expr" => {
+                parts.push(part(field, dynamic)?);
+                Some(())
+            }
+            "dynquery" => walk(field, true, parts),
+            runner if RUNS_A_TEXT.contains(&runner) => {
+                field.as_object()?.iter().try_for_each(|(key, inner)| walk(inner, key == "query", parts))
+            }
+            _ => walk(field, false, parts),
+        }),
+        _ => Some(()),
+    }
+}
+
+fn part(expression: &Value, dynamic: bool) -> Option<Part> {
+    let text = expression.get("query")?.as_str()?.to_owned();
+    let mode = match expression.get("parseMode").and_then(Value::as_i64) {
+        None | Some(0) => ParserOptions::DEFAULT,
+        Some(2) => ParserOptions::PLPGSQL_EXPR,
+        Some(3) => ParserOptions::PLPGSQL_ASSIGN1,
+        Some(4) => ParserOptions::PLPGSQL_ASSIGN2,
+        Some(5) => ParserOptions::PLPGSQL_ASSIGN3,
+        Some(_) => return None,
+    };
+    Some(Part { text, mode, dynamic })
+}
+
+/// The constant text that a bare expression is, if it is one.
+pub(super) fn constant(tree: &pg::ParseResult) -> Option<String> {
+    let NodeEnum::SelectStmt(select) = tree.stmts.first()?.stmt.as_ref()?.node.as_ref()? else { return None };
+    let [target] = &select.target_list[..] else { return None };
+    let NodeEnum::ResTarget(target) = target.node.as_ref()? else { return None };
+    super::condition::text(target.val.as_deref()?)
+}

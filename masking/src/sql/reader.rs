@@ -1,0 +1,291 @@
+//! Walks one statement's tree and writes down what it does. Every node is visited; kinds that mean something of their own
+//! have an arm in [`Reader::visit`], all others only lead to their children.
+
+use super::children::children;
+use super::kinds::{class_of, listed, more_classes, strings, written};
+use super::{Class, Named, Statement, Table, body, condition, session, words};
+use pg_query::NodeRef;
+use pg_query::protobuf as pg;
+use std::collections::HashMap;
+
+/// Texts within texts (a function that creates a function ...) are followed this deep; beyond, they count as dynamic.
+pub(super) const NESTED_TEXTS_MAX: u8 = 4;
+
+/// What a text that cannot be seen could be: the classes that rules are written against.
+#[rustfmt::skip]
+pub(super) const DYNAMIC: [Class; 14] = {
+    use Class::*;
+    [Select, Insert, Update, Delete, Merge, Truncate, Create, Alter, Drop, Grant, Revoke, CopyIn, CopyOut, CopyProgram]
+};
+
+pub(super) struct Reader<'t> {
+    pub(super) statement: Statement,
+    pub(super) words: Vec<String>,
+    /// The statement's own text, for PL/pgSQL's parser, which takes no tree.
+    pub(super) source: &'t str,
+    /// How many texts this one stands in.
+    depth: u8,
+    /// CTE names in scope, and how often each is.
+    ctes: HashMap<&'t str, u32>,
+    /// Relations read so far; compared before and after a part to learn whether that part reads.
+    reads: u64,
+}
+
+impl<'t> Reader<'t> {
+    pub(super) fn new(source: &'t str, depth: u8) -> Self {
+        let (statement, words) = Default::default();
+        Self { statement, words, source, depth, ctes: HashMap::new(), reads: 0 }
+    }
+
+    /// Reads a whole statement.
+    pub(super) fn statement(&mut self, node: NodeRef<'t>) {
+        self.visit(node);
+        if self.statement.classes.is_empty() {
+            self.add(Class::Other);
+        }
+        self.statement.reads = self.reads > 0;
+        merge(&mut self.statement.tables);
+    }
+
+    pub(super) fn visit(&mut self, node: NodeRef<'t>) {
+        if let Some(class) = class_of(node) {
+            self.add(class);
+        }
+        more_classes(node, &mut |class| self.statement.classes.insert(class));
+        written(node, &mut |relation| self.note(&relation.schemaname, &relation.relname, true));
+        listed(node, &mut |parts, changed| self.note_listed(parts, changed));
+        match node {
+            NodeRef::RangeVar(relation) => self.read(relation),
+            NodeRef::InsertStmt(s) => self.insert(node, s),
+            NodeRef::UpdateStmt(s) => self.update(node, s),
+            NodeRef::DeleteStmt(s) => self.delete(node, s),
+            NodeRef::MergeStmt(s) => self.merge_into(node, s),
+            NodeRef::SelectStmt(s) => self.select(node, s),
+            NodeRef::CopyStmt(s) => self.copy(node, s),
+            NodeRef::CreateFunctionStmt(s) => self.storing(|reader| {
+                body::function(reader, s);
+                reader.rest(node, None);
+            }),
+            NodeRef::DoStmt(s) => body::block(self, s),
+            NodeRef::FuncCall(s) => {
+                session::call(self, s);
+                body::text_runner(self, s);
+                self.rest(node, None);
+            }
+            NodeRef::RuleStmt(s) => self.storing(|reader| reader.rest(node, s.relation.as_ref())),
+            _ => {
+                self.particulars(node);
+                self.rest(node, None);
+            }
+        }
+    }
+
+    /// What a statement names, sets or stores beyond its class.
+    fn particulars(&mut self, node: NodeRef<'t>) {
+        let statement = &mut self.statement;
+        match node {
+            NodeRef::VariableSetStmt(s) => session::set(statement, s),
+            NodeRef::DiscardStmt(s) => session::discard(statement, s),
+            NodeRef::PrepareStmt(s) => statement.defines = Some(Named::Prepared(s.name.clone())),
+            NodeRef::DeclareCursorStmt(s) => statement.defines = Some(Named::Cursor(s.portalname.clone())),
+            NodeRef::ExecuteStmt(s) => statement.uses = Some(Named::Prepared(s.name.clone())),
+            NodeRef::FetchStmt(s) => statement.uses = Some(Named::Cursor(s.portalname.clone())),
+            NodeRef::DeallocateStmt(s) => statement.forgets = Some((!s.isall).then(|| s.name.clone())),
+            NodeRef::ClosePortalStmt(s) => {
+                statement.forgets = Some((!s.portalname.is_empty()).then(|| s.portalname.clone()));
+            }
+            NodeRef::IntoClause(_) | NodeRef::ViewStmt(_) | NodeRef::CreateTableAsStmt(_) => statement.stores = true,
+            // Under another name or parent the same rows are no longer found by a mask's column name.
+            NodeRef::RenameStmt(s) => statement.stores |= s.relation.is_some(),
+            NodeRef::AlterTableCmd(s) => statement.stores |= session::derives(s),
+            NodeRef::AlterObjectSchemaStmt(s) => statement.stores |= s.relation.is_some(),
+            NodeRef::AlterSystemStmt(_) => statement.classes.insert(Class::Set),
+            _ => {}
+        }
+    }
+
+    /// Visits the children, leaving out the WITH clause (see [`Self::with`]) and the target, which is not read. The bare
+    /// VALUES of an INSERT, which the grammar dresses as a SELECT, is not one.
+    fn rest(&mut self, node: NodeRef<'t>, target: Option<&pg::RangeVar>) {
+        children(node, &mut |child| match child {
+            NodeRef::WithClause(_) => {}
+            NodeRef::RangeVar(relation) if target.is_some_and(|target| std::ptr::eq(target, relation)) => {}
+            NodeRef::SelectStmt(s) if target.is_some() && !s.values_lists.is_empty() => self.select(child, s),
+            _ => self.visit(child),
+        });
+    }
+
+    /// Visits a WITH clause, then `inside` with its names in scope. Without RECURSIVE a query sees only the names before
+    /// its own: in `WITH t AS (SELECT * FROM t)` the inner `t` is the table.
+    fn with(&mut self, with: Option<&'t pg::WithClause>, inside: impl FnOnce(&mut Self)) {
+        let Some(with) = with else { return inside(self) };
+        let names: Vec<&'t str> = with.ctes.iter().filter_map(cte_name).collect();
+        if with.recursive {
+            names.iter().for_each(|name| *self.ctes.entry(name).or_default() += 1);
+        }
+        for (query, name) in with.ctes.iter().filter_map(|cte| cte.node.as_ref()).zip(&names) {
+            self.visit(query.to_ref());
+            if !with.recursive {
+                *self.ctes.entry(name).or_default() += 1;
+            }
+        }
+        inside(self);
+        for name in names {
+            *self.ctes.get_mut(name).expect("entered above") -= 1;
+        }
+    }
+
+    fn select(&mut self, node: NodeRef<'t>, s: &'t pg::SelectStmt) {
+        self.with(s.with_clause.as_ref(), |reader| reader.rest(node, None));
+    }
+
+    fn insert(&mut self, node: NodeRef<'t>, s: &'t pg::InsertStmt) {
+        self.storing(|reader| {
+            reader.with(s.with_clause.as_ref(), |reader| reader.rest(node, s.relation.as_ref()));
+            if let Some(conflict) = &s.on_conflict_clause {
+                reader.statement.stores |= session::moves_columns(&conflict.target_list, &["excluded"]);
+            }
+        });
+    }
+
+    fn update(&mut self, node: NodeRef<'t>, s: &'t pg::UpdateStmt) {
+        self.statement.missing_where |= condition::missing(s.where_clause.as_deref(), s.relation.as_ref());
+        self.statement.stores |= !s.from_clause.is_empty() || session::moves_columns(&s.target_list, &[]);
+        let named = s.relation.as_ref().is_some_and(|relation| relation.relname == "pg_settings");
+        if named {
+            session::anything(&mut self.statement);
+        }
+        self.storing(|reader| reader.with(s.with_clause.as_ref(), |reader| reader.rest(node, s.relation.as_ref())));
+    }
+
+    fn delete(&mut self, node: NodeRef<'t>, s: &'t pg::DeleteStmt) {
+        self.statement.missing_where |= condition::missing(s.where_clause.as_deref(), s.relation.as_ref());
+        self.with(s.with_clause.as_ref(), |reader| reader.rest(node, s.relation.as_ref()));
+    }
+
+    fn merge_into(&mut self, node: NodeRef<'t>, s: &'t pg::MergeStmt) {
+        self.storing(|reader| reader.with(s.with_clause.as_ref(), |reader| reader.rest(node, s.relation.as_ref())));
+    }
+
+    fn copy(&mut self, node: NodeRef<'t>, s: &'t pg::CopyStmt) {
+        self.statement.copy = Some(session::copy(s));
+        self.statement.copy_file |= !s.filename.is_empty() && !s.is_program;
+        self.rest(node, s.relation.as_ref().filter(|_| s.is_from));
+    }
+
+    /// What `inside` reads, the statement stores.
+    fn storing(&mut self, inside: impl FnOnce(&mut Self)) {
+        let before = self.reads;
+        inside(self);
+        self.statement.stores |= self.reads > before;
+    }
+
+    fn read(&mut self, relation: &pg::RangeVar) {
+        let in_scope = self.ctes.get(relation.relname.as_str()).is_some_and(|count| *count > 0);
+        if !in_scope || !relation.schemaname.is_empty() {
+            self.reads += 1;
+            self.note(&relation.schemaname, &relation.relname, false);
+        }
+    }
+
+    fn note_listed(&mut self, parts: &[&str], written: bool) {
+        match parts {
+            [.., schema, name] => self.note(schema, name, written),
+            [name] => self.note("", name, written),
+            [] => {}
+        }
+    }
+
+    pub(super) fn note(&mut self, schema: &str, name: &str, written: bool) {
+        let schema = (!schema.is_empty()).then(|| schema.to_owned());
+        self.statement.tables.push(Table { schema, name: name.to_owned(), written });
+    }
+
+    pub(super) fn add(&mut self, class: Class) {
+        self.statement.classes.insert(class);
+    }
+
+    /// The statement runs a text that cannot be seen: it counts as all it could be.
+    pub(super) fn dynamic(&mut self) {
+        self.statement.classes.extend(DYNAMIC);
+        self.statement.missing_where = true;
+        self.statement.stores = true;
+        self.opaque();
+    }
+
+    /// The statement may read any table.
+    pub(super) fn opaque(&mut self) {
+        self.reads += 1;
+        self.statement.opaque = true;
+    }
+
+    /// The statement runs this text as well.
+    pub(super) fn embedded(&mut self, text: &str, mode: pg_query::ParserOptions) {
+        words::collect(text, &mut self.words);
+        let deeper = self.depth + 1;
+        if deeper > NESTED_TEXTS_MAX {
+            return self.dynamic();
+        }
+        let Some(tree) = super::parse(text, mode) else { return self.dynamic() };
+        for raw in &tree.stmts {
+            let mut inner = Reader::new(super::source_of(raw, text), deeper);
+            if let Some(node) = raw.stmt.as_ref().and_then(|node| node.node.as_ref()) {
+                inner.statement(node.to_ref());
+            }
+            self.absorb(inner, mode != pg_query::ParserOptions::DEFAULT);
+        }
+    }
+
+    /// Takes over what an inner text does. `expression`: it is a bare expression, which the parser dresses as a SELECT.
+    fn absorb(&mut self, inner: Reader<'_>, expression: bool) {
+        let Reader { statement: mut found, words, reads, .. } = inner;
+        if expression && reads == 0 {
+            found.classes.0 &= !super::Classes::from(Class::Select).0;
+        }
+        self.reads += reads;
+        self.words.extend(words);
+        let own = &mut self.statement;
+        own.classes = own.classes.union(found.classes);
+        own.tables.append(&mut found.tables);
+        own.settings.append(&mut found.settings);
+        own.missing_where |= found.missing_where;
+        own.stores |= found.stores;
+        own.opaque |= found.opaque;
+        own.copy_file |= found.copy_file;
+        own.defines = own.defines.take().or(found.defines);
+        own.uses = own.uses.take().or(found.uses);
+        own.forgets = own.forgets.take().or(found.forgets);
+    }
+}
+
+fn cte_name(node: &pg::Node) -> Option<&str> {
+    match node.node.as_ref()? {
+        pg_query::NodeEnum::CommonTableExpr(cte) => Some(&cte.ctename),
+        _ => None,
+    }
+}
+
+/// Sorted, each table once, written if it is anywhere.
+fn merge(tables: &mut Vec<Table>) {
+    tables.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
+    tables.dedup_by(|next, kept| {
+        let same = next.schema == kept.schema && next.name == kept.name;
+        kept.written |= same && next.written;
+        same
+    });
+}
+
+/// The function's last name, without its schema.
+pub(super) fn function_name(call: &pg::FuncCall) -> &str {
+    call.funcname.last().and_then(super::kinds::string).unwrap_or_default()
+}
+
+/// A constant's text: `'x'`, `'x'::text`, `'a' || 'b'`.
+pub(super) fn constant_text(node: &pg::Node) -> Option<String> {
+    condition::text(node)
+}
+
+/// The strings of a DefElem's argument.
+pub(super) fn def_strings(def: &pg::DefElem) -> Vec<&str> {
+    def.arg.as_deref().map(strings).unwrap_or_default()
+}

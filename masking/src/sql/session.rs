@@ -1,0 +1,145 @@
+//! What a statement does to the session: settings, COPY's shape, and whether an assignment moves data between columns.
+
+use super::children::children;
+use super::kinds::string;
+use super::reader::{Reader, constant_text, def_strings, function_name};
+use super::{Class, Copy, CopyFormat, Statement};
+use pg_query::protobuf as pg;
+use pg_query::protobuf::{DiscardMode, VariableSetKind, a_const};
+use pg_query::{NodeEnum, NodeRef};
+
+/// The settings that change how text is read, whom it runs as, or what a name means.
+pub(super) const TRACKED: [&str; 6] = [
+    "standard_conforming_strings",
+    "backslash_quote",
+    "client_encoding",
+    "search_path",
+    "role",
+    "session_authorization",
+];
+
+/// SET, RESET, SET LOCAL, ALTER SYSTEM and CREATE FUNCTION's own SET come here.
+pub(super) fn set(statement: &mut Statement, s: &pg::VariableSetStmt) {
+    match s.kind() {
+        VariableSetKind::VarResetAll => TRACKED.iter().for_each(|name| push(statement, name, None)),
+        VariableSetKind::VarSetValue => push(statement, &s.name, Some(value(&s.args))),
+        _ => push(statement, &s.name, None),
+    }
+}
+
+fn push(statement: &mut Statement, name: &str, value: Option<String>) {
+    let name = name.to_ascii_lowercase();
+    if TRACKED.contains(&name.as_str()) {
+        statement.settings.push((name, value));
+    }
+}
+
+fn value(args: &[pg::Node]) -> String {
+    let values: Vec<String> = args.iter().map(|arg| constant_text(arg).unwrap_or_default()).collect();
+    values.join(", ")
+}
+
+pub(super) fn discard(statement: &mut Statement, s: &pg::DiscardStmt) {
+    if s.target() == DiscardMode::DiscardAll {
+        statement.forgets = Some(None);
+        TRACKED.iter().for_each(|name| push(statement, name, None));
+    }
+}
+
+/// Some setting changes and the text does not tell which.
+pub(super) fn anything(statement: &mut Statement) {
+    statement.classes.insert(Class::Set);
+    TRACKED.iter().for_each(|name| push(statement, name, None));
+}
+
+/// `set_config(name, value, local)`, by whatever schema it is called.
+pub(super) fn call(reader: &mut Reader<'_>, s: &pg::FuncCall) {
+    if function_name(s) != "set_config" {
+        return;
+    }
+    reader.add(Class::Set);
+    match s.args.first().and_then(constant_text) {
+        Some(name) => push(&mut reader.statement, &name, s.args.get(1).and_then(constant_text)),
+        None => anything(&mut reader.statement),
+    }
+}
+
+pub(super) fn copy(s: &pg::CopyStmt) -> Copy {
+    Copy {
+        query: s.query.is_some(),
+        columns: s.attlist.iter().filter_map(string).map(str::to_owned).collect(),
+        format: s.options.iter().rev().find_map(format).unwrap_or(CopyFormat::Text),
+    }
+}
+
+fn format(option: &pg::Node) -> Option<CopyFormat> {
+    let NodeEnum::DefElem(def) = option.node.as_ref()? else { return None };
+    if def.defname != "format" {
+        return None;
+    }
+    match def_strings(def).first()?.to_ascii_lowercase().as_str() {
+        "binary" => Some(CopyFormat::Binary),
+        "csv" => Some(CopyFormat::Csv),
+        _ => Some(CopyFormat::Text),
+    }
+}
+
+/// Does a SET list put another column's content into a column? `n = n + 1` does not, `name = ssn` does; so does anything
+/// that is not told apart by a plain column name. Columns qualified with one of `own` are the client's own values.
+pub(super) fn moves_columns(targets: &[pg::Node], own: &[&str]) -> bool {
+    targets.iter().filter_map(|target| target.node.as_ref()).any(|target| match target {
+        NodeEnum::ResTarget(set) => set
+            .val
+            .as_ref()
+            .and_then(|val| val.node.as_ref())
+            .is_some_and(|val| reads_other(val.to_ref(), &set.name, own)),
+        _ => false,
+    })
+}
+
+fn reads_other(node: NodeRef<'_>, column: &str, own: &[&str]) -> bool {
+    if let NodeRef::ColumnRef(reference) = node {
+        let parts: Vec<Option<&str>> = reference.fields.iter().map(string).collect();
+        let is_own = matches!(parts[..], [Some(first), _] if own.contains(&first));
+        return !is_own && parts.last() != Some(&Some(column));
+    }
+    let mut found = false;
+    children(node, &mut |child| found = found || reads_other(child, column, own));
+    found
+}
+
+/// Does ALTER TABLE make a column or a parent out of what another column or table holds? (GENERATED, TYPE ... USING,
+/// INHERIT, ATTACH PARTITION.)
+pub(super) fn derives(s: &pg::AlterTableCmd) -> bool {
+    use pg::AlterTableType as A;
+    match s.subtype() {
+        A::AtAddInherit | A::AtAttachPartition => true,
+        A::AtAddColumn | A::AtAlterColumnType | A::AtSetExpression => {
+            s.def.as_ref().and_then(|def| def.node.as_ref()).is_some_and(|def| computed(def.to_ref()))
+        }
+        _ => false,
+    }
+}
+
+fn computed(node: NodeRef<'_>) -> bool {
+    match node {
+        NodeRef::ColumnRef(_) => true,
+        NodeRef::Constraint(constraint) if constraint.contype() != pg::ConstrType::ConstrGenerated => false,
+        _ => {
+            let mut found = false;
+            children(node, &mut |child| found = found || computed(child));
+            found
+        }
+    }
+}
+
+/// The text of a constant as SET takes it: numbers and booleans by their spelling.
+pub(super) fn spelled(constant: &pg::AConst) -> Option<String> {
+    match constant.val.as_ref()? {
+        a_const::Val::Sval(text) => Some(text.sval.clone()),
+        a_const::Val::Ival(number) => Some(number.ival.to_string()),
+        a_const::Val::Fval(number) => Some(number.fval.clone()),
+        a_const::Val::Boolval(value) => Some(value.boolval.to_string()),
+        a_const::Val::Bsval(_) => None,
+    }
+}
