@@ -12,4 +12,5 @@ pub mod metrics;
 pub mod policy;
 pub mod shard;
 pub mod snapshot;
+pub mod vault;
 pub mod web;

@@ -1,16 +1,48 @@
-//! Rules compiled once; `decide(statement, principal, snapshot) -> Decision`. Pure.
+//! Grants, rules and masks compiled once; `decide(statement, principal, snapshot) -> Decision`. Pure.
+//!
+//! ```text
+//!   Config --compile--> Policy --view(target, principal)--> View --decide(analysis)--> Decision
+//!            at load             at login, conditions on             per statement, no allocation
+//!                                people are resolved                 unless it is refused or held
+//! ```
+//!
+//! **How a statement is judged.** For each of its classes on each of its tables, the first rule in file order that matches
+//! decides; no match: allow. The strictest of these verdicts (deny over approve over alert over allow) is the statement's,
+//! and the strictest of its statements is the text's. So a rule that allows `select`, or one table, never covers what else
+//! the same statement does; and `EXPLAIN ANALYZE DELETE` is judged as explain and as delete.
+//!
+//! **Unknown is not allowed.** A condition that cannot be told counts as met for deny and approve, as not met for allow and
+//! alert: a table written without its schema matches `billing.invoices` when that denies, and only `public.*` when that
+//! allows. A text that does not parse is denied as soon as any rule applies to the session, unless one names `unparsed`.
 
+mod decide;
+mod masks;
+mod names;
+mod refusal;
+mod rule;
+#[cfg(test)]
+mod tests;
+mod who;
+
+use crate::config::{self, Config};
 use crate::identity::Principal;
 use masking::detect::Detectors;
-use masking::sql::Analysis;
 use masking::style::Style;
+use rule::Rule;
 use std::sync::Arc;
+
+pub use names::{class_name, class_names, table_name};
 
 /// Grants, rules and masks of one configuration.
 #[derive(Default)]
-pub struct Policy {}
+pub struct Policy {
+    grants: Vec<config::Grant>,
+    rules: Vec<(config::Rule, Arc<Rule>)>,
+    masks: Vec<config::Mask>,
+}
 
-/// What one principal meets on one target: computed once at login.
+/// What one principal meets on one target: computed once at login. Wrap it in an `Rc` to share it.
+#[derive(Clone)]
 pub struct View {
     /// The grant that opened the door.
     pub grant: String,
@@ -25,10 +57,14 @@ pub struct View {
     pub column_masks: Vec<ColumnMask>,
     /// Content detectors with their style; `None` when none applies.
     pub detect: Option<(Detectors, Style)>,
+    /// In file order; those for other targets and other people are gone.
+    rules: Vec<Arc<Rule>>,
+    /// Beside `column_masks`, compiled.
+    columns: Vec<(config::ColumnPattern, Style)>,
 }
 
 /// A mask by name: `[schema.]table.column` with globs, already split.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ColumnMask {
     pub schema: Option<String>,
     pub table: String,
@@ -36,12 +72,25 @@ pub struct ColumnMask {
     pub style: Style,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// From lenient to strict.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Action {
     Allow,
-    Deny,
-    Approve,
     Alert,
+    Approve,
+    Deny,
+}
+
+impl Action {
+    /// The name in configuration, audit and explanations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Action::Allow => "allow",
+            Action::Alert => "alert",
+            Action::Approve => "approve",
+            Action::Deny => "deny",
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,35 +109,58 @@ pub struct Decision {
     pub rule: Option<Arc<str>>,
     /// The rule's own text for the user.
     pub message: Option<Arc<str>>,
+    /// With [`Action::Approve`] only.
     pub approval: Option<ApprovalTerms>,
-    /// For `explain` and refusals: why, in one sentence.
+    /// For `explain` and refusals: why, in one sentence. Empty for allow and alert, which say it in [`Decision::why`]
+    /// instead: the live path does not pay for a text nobody reads.
     pub reason: String,
 }
 
 impl Policy {
+    pub fn compile(config: &Config) -> Self {
+        Self::from_parts(&config.grants, &config.rules, &config.masks)
+    }
+
+    /// All three in file order.
+    pub fn from_parts(grants: &[config::Grant], rules: &[config::Rule], masks: &[config::Mask]) -> Self {
+        Self {
+            grants: grants.to_vec(),
+            rules: rules.iter().map(|rule| (rule.clone(), Arc::new(Rule::compile(rule)))).collect(),
+            masks: masks.to_vec(),
+        }
+    }
+
     /// The session's view, or `None` when no grant names this target for this principal.
     pub fn view(&self, target: &str, principal: &Principal) -> Option<View> {
-        let _ = (target, principal);
-        None
-    }
-}
-
-impl View {
-    /// The one function behind the live path and `explain`.
-    pub fn decide(&self, analysis: &Analysis) -> Decision {
-        let _ = analysis;
-        unreachable!("no view exists yet")
-    }
-
-    /// The style for a column of a known table, if any mask names it.
-    pub fn column_style(&self, schema: &str, table: &str, column: &str) -> Option<Style> {
-        let _ = (schema, table, column);
-        None
-    }
-
-    /// Could any column mask concern this table as a statement names it (schema unknown: any)?
-    pub fn masks_table(&self, schema: Option<&str>, table: &str) -> bool {
-        let _ = (schema, table);
-        false
+        let grants = || {
+            self.grants
+                .iter()
+                .filter(|grant| who::names(&grant.targets, target) && who::includes(&grant.who, principal))
+        };
+        // Somebody who may open without asking is not made to ask because another grant stands first in the file.
+        let grant = grants().find(|grant| grant.approval.is_none()).or_else(|| grants().next())?;
+        let replication = grant.replication || grants().any(|other| other.replication && other.approval.is_none());
+        let rules: Vec<Arc<Rule>> = self
+            .rules
+            .iter()
+            .filter(|(rule, _)| who::names(&rule.targets, target) && who::includes(&rule.who, principal))
+            .map(|(_, compiled)| compiled.clone())
+            .collect();
+        let masks: Vec<&config::Mask> = self
+            .masks
+            .iter()
+            .filter(|mask| who::names(&mask.targets, target) && who::includes(&mask.who, principal))
+            .collect();
+        Some(View {
+            grant: grant.name.clone(),
+            max_session_s: grant.max_session.map(|longest| longest.as_secs()),
+            replication,
+            approval: grant.approval.clone(),
+            has_rules: !rules.is_empty(),
+            column_masks: masks::by_name(&masks),
+            detect: masks::by_content(&masks),
+            columns: masks::compiled(&masks),
+            rules,
+        })
     }
 }

@@ -1,0 +1,354 @@
+//! Keeps every issuer's keys current, on the control thread. Whatever goes wrong, keys once known stay known.
+//!
+//! ```text
+//!   due when: the last answer's age is over | a token named an unknown key | the file changed | a reload was asked for
+//! ```
+
+use super::discovery;
+use super::jwks::{DOCUMENT_BYTES_MAX, Jwks};
+use super::verify::{IssuerKeys, Verifier};
+use crate::config::{Issuer, KeySource};
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long keys are kept when the issuer does not say.
+const FRESH_DEFAULT: Duration = Duration::from_secs(600);
+/// What the issuer says is held to these bounds: no hammering, no keys from last week.
+const FRESH_MIN: Duration = Duration::from_secs(30);
+const FRESH_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Between two questions to an issuer because of unknown keys: anybody can invent a kid.
+const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(10);
+/// After a failure, doubling up to the second.
+const RETRY_MIN: Duration = Duration::from_secs(2);
+const RETRY_MAX: Duration = Duration::from_secs(300);
+
+/// Every issuer of a configuration with what is known of its keys.
+pub struct KeyKeeper {
+    issuers: Vec<Kept>,
+}
+
+struct Kept {
+    entry: IssuerKeys,
+    /// When to ask next. `None`: at once.
+    due: Option<Instant>,
+    /// When the issuer was last asked, whatever came of it.
+    asked: Option<Instant>,
+    failures: u32,
+    /// Of the key file, when it was last read.
+    stamp: Option<(SystemTime, u64)>,
+}
+
+impl KeyKeeper {
+    /// Knows no keys yet: call [`KeyKeeper::refresh_due`] once before the first [`KeyKeeper::verifier`].
+    pub fn new(issuers: &[Issuer]) -> Self {
+        let kept = |issuer: &Issuer| Kept {
+            entry: IssuerKeys {
+                issuer: Arc::new(issuer.clone()),
+                keys: Default::default(),
+                wanted: Default::default(),
+            },
+            due: None,
+            asked: None,
+            failures: 0,
+            stamp: None,
+        };
+        Self { issuers: issuers.iter().map(kept).collect() }
+    }
+
+    /// A changed configuration: issuers that stay keep their keys, everything is looked up again soon.
+    pub fn replace_issuers(&mut self, issuers: &[Issuer]) {
+        let mut next = Self::new(issuers);
+        for kept in &mut next.issuers {
+            let same = |old: &&Kept| {
+                let (old, new) = (&old.entry.issuer, &kept.entry.issuer);
+                old.issuer == new.issuer && old.keys == new.keys
+            };
+            if let Some(old) = self.issuers.iter().find(same) {
+                kept.entry.keys = old.entry.keys.clone();
+            }
+        }
+        *self = next;
+    }
+
+    /// What the snapshot verifies tokens with, from the keys known now.
+    pub fn verifier(&self) -> Verifier {
+        Verifier::new(self.issuers.iter().map(|kept| kept.entry.clone()).collect())
+    }
+
+    /// Issuers by name of which no key is known: tokens of theirs are refused until one is.
+    pub fn without_keys(&self) -> impl Iterator<Item = &str> {
+        self.issuers.iter().filter(|kept| kept.entry.keys.keys.is_empty()).map(|kept| kept.entry.issuer.name.as_str())
+    }
+
+    /// HUP: files are read and issuers asked at the next [`KeyKeeper::refresh_due`].
+    pub fn reload(&mut self) {
+        for kept in &mut self.issuers {
+            kept.due = None;
+            kept.stamp = None;
+        }
+    }
+
+    /// Looks for news where it is time to; cheap when it is not, so call it about once a second. `Some`: these issuers (by
+    /// name) have other keys than before, and a new snapshot should be published. Failures are logged, and keep the old keys.
+    pub async fn refresh_due(&mut self) -> Option<Vec<(String, Arc<Jwks>)>> {
+        self.refresh_due_at(Instant::now()).await
+    }
+
+    async fn refresh_due_at(&mut self, now: Instant) -> Option<Vec<(String, Arc<Jwks>)>> {
+        // All at once: one issuer that does not answer must not hold up the others.
+        let mut running = tokio::task::JoinSet::new();
+        let mut changed = Vec::new();
+        for (place, kept) in self.issuers.iter_mut().enumerate() {
+            match kept.entry.issuer.keys.clone() {
+                KeySource::File(path) => changed.extend(kept.look_at_file(&path)),
+                KeySource::Discovery if kept.should_ask(now) => {
+                    kept.asked = Some(now);
+                    let issuer = kept.entry.issuer.clone();
+                    running.spawn(async move { (place, discovery::fetch(&issuer).await.map_err(|e| e.to_string())) });
+                }
+                KeySource::Discovery => {}
+            }
+        }
+        while let Some(done) = running.join_next().await {
+            match done {
+                Ok((place, found)) => changed.extend(self.issuers[place].take(found, now)),
+                Err(error) => tracing::error!(%error, "a key refresh ended early"),
+            }
+        }
+        (!changed.is_empty()).then_some(changed)
+    }
+}
+
+impl Kept {
+    fn should_ask(&mut self, now: Instant) -> bool {
+        let due = self.due.is_none_or(|due| now >= due);
+        let rested = self.asked.is_none_or(|asked| now >= asked + UNKNOWN_KEY_PAUSE);
+        let wanted = rested && self.entry.wanted.swap(false, Ordering::Relaxed);
+        due || wanted
+    }
+
+    fn take(&mut self, found: Result<Jwks, String>, now: Instant) -> Option<(String, Arc<Jwks>)> {
+        match found {
+            Ok(keys) => {
+                let fresh_for = keys.fresh_for.unwrap_or(FRESH_DEFAULT).clamp(FRESH_MIN, FRESH_MAX);
+                self.due = Some(now + fresh_for);
+                self.failures = 0;
+                self.adopt(keys)
+            }
+            Err(error) => {
+                let pause = (RETRY_MIN * 2u32.saturating_pow(self.failures.min(16))).min(RETRY_MAX);
+                self.due = Some(now + pause);
+                self.failures += 1;
+                let name = &self.entry.issuer.name;
+                tracing::warn!(issuer = %name, %error, known = self.entry.keys.keys.len(), "keys were not refreshed");
+                None
+            }
+        }
+    }
+
+    /// Reads the file when its time or length is not what it was.
+    fn look_at_file(&mut self, path: &Path) -> Option<(String, Arc<Jwks>)> {
+        let name = &self.entry.issuer.name;
+        let failed = |error: String| {
+            tracing::warn!(issuer = %name, path = %path.display(), %error, "keys were not read");
+            None
+        };
+        let stamp = match std::fs::metadata(path).and_then(|found| Ok((found.modified()?, found.len()))) {
+            Ok(stamp) => stamp,
+            // Said once, not every second: until the file is back, its absence is no news.
+            Err(error) if self.stamp != Some((SystemTime::UNIX_EPOCH, 0)) => {
+                self.stamp = Some((SystemTime::UNIX_EPOCH, 0));
+                return failed(error.to_string());
+            }
+            Err(_) => return None,
+        };
+        if self.stamp == Some(stamp) {
+            return None;
+        }
+        self.stamp = Some(stamp);
+        match read_keys(path) {
+            Ok(keys) => self.adopt(keys),
+            Err(error) => failed(error),
+        }
+    }
+
+    fn adopt(&mut self, keys: Jwks) -> Option<(String, Arc<Jwks>)> {
+        let name = self.entry.issuer.name.clone();
+        if self.entry.keys.same_keys(&keys) {
+            return None;
+        }
+        for warning in &keys.warnings {
+            tracing::warn!(issuer = %name, "{warning}");
+        }
+        tracing::info!(issuer = %name, keys = keys.keys.len(), "keys changed");
+        self.entry.keys = Arc::new(keys);
+        Some((name, self.entry.keys.clone()))
+    }
+}
+
+/// Reads a key file, no further than a key set may be long.
+pub fn read_keys(path: &Path) -> Result<Jwks, String> {
+    let mut document = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    file.take(DOCUMENT_BYTES_MAX as u64 + 1).read_to_end(&mut document).map_err(|error| error.to_string())?;
+    Jwks::parse(&document).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::discovery::tests::{TestIssuer, runtime};
+    use super::*;
+    use crate::identity::TokenError;
+    use crate::identity::development::{NewKey, SigningKey};
+    use crate::identity::issuer_for_tests;
+    use serde_json::json;
+
+    fn key() -> SigningKey {
+        SigningKey::generate(NewKey::Es256).expect("a key")
+    }
+
+    fn token(key: &SigningKey, issuer: &str) -> String {
+        let claims = json!({"iss": issuer, "aud": "lockgate", "sub": "ann", "exp": 2_000_000_000});
+        key.token(&claims).expect("signs")
+    }
+
+    fn verdict(keeper: &KeyKeeper, token: &str) -> Option<TokenError> {
+        keeper.verifier().verify(token.as_bytes(), 1_900_000_000).err()
+    }
+
+    #[test]
+    fn keys_are_asked_for_when_their_age_is_over_and_not_before() {
+        runtime().block_on(async {
+            let issuer = TestIssuer::start(&key().jwks()).await;
+            let asked = || issuer.answers.lock().expect("no panic").asked;
+            issuer.change(|answers| answers.cache_control = Some("max-age=60"));
+            let mut keeper = KeyKeeper::new(&[issuer.config()]);
+            assert_eq!(keeper.without_keys().count(), 1);
+            let start = Instant::now();
+            assert!(keeper.refresh_due_at(start).await.is_some());
+            assert_eq!((asked(), keeper.without_keys().count()), (1, 0));
+            assert!(keeper.refresh_due_at(start + Duration::from_secs(59)).await.is_none());
+            assert_eq!(asked(), 1);
+            assert!(
+                keeper.refresh_due_at(start + Duration::from_secs(60)).await.is_none(),
+                "the same keys are no news"
+            );
+            assert_eq!(asked(), 2);
+        });
+    }
+
+    #[test]
+    fn an_issuers_wish_for_haste_or_patience_has_bounds() {
+        runtime().block_on(async {
+            let issuer = TestIssuer::start(&key().jwks()).await;
+            for (said, at_least, at_most) in
+                [("no-store", FRESH_MIN, FRESH_MIN), ("max-age=99999999", FRESH_MAX, FRESH_MAX)]
+            {
+                issuer.change(|answers| answers.cache_control = Some(said));
+                let mut keeper = KeyKeeper::new(&[issuer.config()]);
+                let start = Instant::now();
+                keeper.refresh_due_at(start).await;
+                let due = keeper.issuers[0].due.expect("asked once");
+                assert!(due >= start + at_least && due <= start + at_most, "{said}");
+            }
+        });
+    }
+
+    #[test]
+    fn an_unknown_key_is_fetched_at_once_but_not_for_every_invention() {
+        runtime().block_on(async {
+            let (old, new) = (key(), key());
+            let issuer = TestIssuer::start(&old.jwks()).await;
+            let asked = || issuer.answers.lock().expect("no panic").asked;
+            let mut keeper = KeyKeeper::new(&[issuer.config()]);
+            let start = Instant::now();
+            keeper.refresh_due_at(start).await;
+            issuer.change(|answers| answers.keys = new.jwks().to_string());
+            let token = token(&new, &issuer.url);
+            let soon = start + UNKNOWN_KEY_PAUSE;
+            assert!(keeper.refresh_due_at(soon).await.is_none(), "nobody asked for it");
+            assert_eq!(verdict(&keeper, &token), Some(TokenError::UnknownKey));
+            assert!(keeper.refresh_due_at(start + UNKNOWN_KEY_PAUSE / 2).await.is_none(), "too soon");
+            assert_eq!(asked(), 1);
+            assert!(keeper.refresh_due_at(soon).await.is_some(), "the wish was kept");
+            assert_eq!(verdict(&keeper, &token), None);
+            assert!(keeper.refresh_due_at(soon + UNKNOWN_KEY_PAUSE).await.is_none());
+            assert_eq!(asked(), 2, "a wish is answered once");
+        });
+    }
+
+    #[test]
+    fn known_keys_go_on_while_the_issuer_is_down() {
+        runtime().block_on(async {
+            let key = key();
+            let issuer = TestIssuer::start(&key.jwks()).await;
+            let mut keeper = KeyKeeper::new(&[issuer.config()]);
+            let start = Instant::now();
+            keeper.refresh_due_at(start).await;
+            issuer.change(|answers| answers.status = 500);
+            let mut at = start + FRESH_DEFAULT;
+            for _ in 0..20 {
+                assert!(keeper.refresh_due_at(at).await.is_none());
+                assert_eq!(verdict(&keeper, &token(&key, &issuer.url)), None);
+                let due = keeper.issuers[0].due.expect("tried");
+                assert!(due > at && due <= at + RETRY_MAX);
+                at = due;
+            }
+            issuer.change(|answers| {
+                answers.status = 200;
+                answers.keys = r#"{"keys":[]}"#.into();
+            });
+            assert!(keeper.refresh_due_at(at).await.is_some(), "an empty key set takes the keys away");
+            assert_eq!(verdict(&keeper, &token(&key, &issuer.url)), Some(TokenError::UnknownKey));
+        });
+    }
+
+    #[test]
+    fn a_key_file_is_read_again_when_it_changes() {
+        runtime().block_on(async {
+            let dir = tempfile::tempdir().expect("a folder");
+            let path = dir.path().join("jwks.json");
+            let (old, new) = (key(), key());
+            let issuer = Issuer { keys: KeySource::File(path.clone()), ..issuer_for_tests("dev", "lockgate") };
+            let write = |text: &str, second: u64| {
+                std::fs::write(&path, text).expect("writes");
+                let file = std::fs::File::options().write(true).open(&path).expect("opens");
+                file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(second)).expect("a time");
+            };
+            let mut keeper = KeyKeeper::new(&[issuer]);
+            assert!(keeper.refresh_due().await.is_none(), "no file yet");
+            write(&old.jwks().to_string(), 1);
+            assert!(keeper.refresh_due().await.is_some());
+            assert!(keeper.refresh_due().await.is_none());
+            write(&new.jwks().to_string(), 2);
+            assert!(keeper.refresh_due().await.is_some());
+            assert_eq!(verdict(&keeper, &token(&new, "dev")), None);
+            write("half a fi", 3);
+            assert!(keeper.refresh_due().await.is_none());
+            assert_eq!(verdict(&keeper, &token(&new, "dev")), None, "a broken file keeps the keys");
+            std::fs::remove_file(&path).expect("removes");
+            assert!(keeper.refresh_due().await.is_none());
+            assert_eq!(verdict(&keeper, &token(&new, "dev")), None, "so does a missing one");
+            write(&old.jwks().to_string(), 2);
+            keeper.reload();
+            assert!(keeper.refresh_due().await.is_some());
+        });
+    }
+
+    #[test]
+    fn a_new_configuration_keeps_the_keys_of_issuers_that_stay() {
+        runtime().block_on(async {
+            let key = key();
+            let issuer = TestIssuer::start(&key.jwks()).await;
+            let mut keeper = KeyKeeper::new(&[issuer.config()]);
+            keeper.refresh_due().await;
+            issuer.change(|answers| answers.status = 500);
+            keeper.replace_issuers(&[issuer_for_tests("https://other.invalid", "lockgate"), issuer.config()]);
+            assert_eq!(verdict(&keeper, &token(&key, &issuer.url)), None);
+            assert_eq!(keeper.without_keys().count(), 1);
+        });
+    }
+}

@@ -1,0 +1,220 @@
+//! The verdict on a text: first match per class and table, strictest overall.
+
+use super::names::{bit, class_name, table_name};
+use super::rule::{Rule, Unit};
+use super::{Action, Decision, View};
+use masking::sql::{Analysis, Class, Statement, Table};
+use std::borrow::Cow;
+
+/// Who decided, before it is put into words.
+#[derive(Clone, Copy)]
+struct Verdict<'a> {
+    action: Action,
+    /// The deciding rule and its place in the file.
+    rule: Option<(usize, &'a Rule)>,
+    class: Class,
+    table: Option<&'a Table>,
+    word: Option<&'a str>,
+}
+
+impl<'a> Verdict<'a> {
+    const ALLOW: Verdict<'static> =
+        Verdict { action: Action::Allow, rule: None, class: Class::Other, table: None, word: None };
+
+    /// The stricter one. Of equals, the one whose rule stands first in the file; any rule before none.
+    fn or_stricter(self, other: Verdict<'a>) -> Verdict<'a> {
+        let place = |verdict: &Verdict<'_>| verdict.rule.map_or(usize::MAX, |(place, _)| place);
+        let later = other.action > self.action || other.action == self.action && place(&other) < place(&self);
+        if later { other } else { self }
+    }
+
+    fn rule_place(&self) -> Option<usize> {
+        self.rule.map(|(place, _)| place)
+    }
+}
+
+impl View {
+    /// The one function behind the live path and `explain`.
+    pub fn decide(&self, analysis: &Analysis) -> Decision {
+        if self.rules.is_empty() {
+            return Verdict::ALLOW.into_decision();
+        }
+        let alone = analysis.statements.len() <= 1;
+        let mut whole = Verdict::ALLOW;
+        for statement in &analysis.statements {
+            let verdict = self.judge(statement, &analysis.words, alone);
+            if let Some(conflict) = two_approvals(&whole, &verdict) {
+                whole = whole.or_stricter(Verdict { action: Action::Approve, ..verdict });
+                return self.finish_conflict(analysis, whole, conflict);
+            }
+            whole = whole.or_stricter(verdict);
+        }
+        whole.into_decision()
+    }
+
+    /// A FunctionCall message: the function is a number and its arguments are bytes, so it runs only if a rule says so.
+    pub fn decide_function_call(&self) -> Decision {
+        let matching =
+            |rule: &Rule| rule.classes & bit(Class::FunctionCall) != 0 && (rule.restricts() || !rule.looks_inside());
+        match self.rules.iter().find(|rule| matching(rule)) {
+            Some(rule) if !rule.restricts() => Decision::by(rule, rule.action, String::new()),
+            Some(rule) => Decision::by(rule, Action::Deny, FUNCTION_CALL.to_owned()),
+            None => Decision::deny_unruled(FUNCTION_CALL),
+        }
+    }
+
+    /// A statement of which the text is not known, such as EXECUTE of a name that was prepared out of sight. With rules it
+    /// runs only if the first rule that could say anything allows everything.
+    pub fn decide_unknown(&self) -> Decision {
+        match self.rules.iter().find(|rule| rule.restricts() || rule.is_unconditional()) {
+            Some(rule) if !rule.restricts() => Decision::by(rule, rule.action, String::new()),
+            Some(_) => Decision::deny_unruled(UNKNOWN),
+            None if self.rules.is_empty() => Verdict::ALLOW.into_decision(),
+            None => Decision::deny_unruled(UNKNOWN),
+        }
+    }
+
+    fn judge<'a>(&'a self, statement: &'a Statement, words: &'a [String], alone: bool) -> Verdict<'a> {
+        let unit = |table| Unit { statement, table, words, alone };
+        if statement.classes.0 & bit(Class::Unparsed) != 0 {
+            return self.judge_unparsed(unit(None));
+        }
+        let Some((first, rest)) = statement.tables.split_first() else { return self.judge_unit(unit(None)) };
+        rest.iter().fold(self.judge_unit(unit(Some(first))), |verdict, table| {
+            verdict.or_stricter(self.judge_unit(unit(Some(table))))
+        })
+    }
+
+    /// Each class goes to the first rule that wants it.
+    fn judge_unit<'a>(&'a self, unit: Unit<'a>) -> Verdict<'a> {
+        let mut open = match unit.statement.classes.0 {
+            0 => bit(Class::Other),
+            classes => classes,
+        };
+        let mut strictest: Option<Verdict<'a>> = None;
+        for (place, rule) in self.rules.iter().enumerate() {
+            let taken = open & rule.classes;
+            if taken == 0 || !rule.holds(unit) {
+                continue;
+            }
+            open &= !taken;
+            let verdict = Verdict {
+                action: rule.action,
+                rule: Some((place, rule)),
+                class: lowest(taken),
+                table: unit.table,
+                word: rule.finds_word(unit),
+            };
+            strictest = Some(strictest.map_or(verdict, |strictest| strictest.or_stricter(verdict)));
+            if open == 0 {
+                break;
+            }
+        }
+        strictest.unwrap_or(Verdict::ALLOW)
+    }
+
+    /// Only a rule that names the class can let it through; tables, words and conditions cannot be told.
+    fn judge_unparsed<'a>(&'a self, unit: Unit<'a>) -> Verdict<'a> {
+        let mut rules = self.rules.iter().enumerate();
+        let found = rules.find(|(_, rule)| rule.names(Class::Unparsed) && (rule.restricts() || !rule.looks_inside()));
+        Verdict {
+            action: found.map_or(Action::Deny, |(_, rule)| rule.action),
+            rule: found.map(|(place, rule)| (place, &**rule)),
+            class: Class::Unparsed,
+            table: None,
+            word: found.and_then(|(_, rule)| rule.finds_word(unit)),
+        }
+    }
+
+    /// Two statements of one text need rulings on different terms. Unless another statement is denied anyway.
+    fn finish_conflict(&self, analysis: &Analysis, so_far: Verdict<'_>, conflict: String) -> Decision {
+        let denied = analysis.statements.iter().map(|statement| self.judge(statement, &analysis.words, false));
+        match denied.into_iter().find(|verdict| verdict.action == Action::Deny) {
+            Some(verdict) => verdict.into_decision(),
+            None => {
+                let mut decision = so_far.into_decision();
+                decision.action = Action::Deny;
+                decision.approval = None;
+                decision.message = None;
+                decision.reason = conflict;
+                decision
+            }
+        }
+    }
+}
+
+const FUNCTION_CALL: &str = "a function-call message is refused, because what it would do cannot be read from it";
+const UNKNOWN: &str = "a prepared statement whose text was never seen is refused, because rules apply to this session";
+
+/// One ruling cannot meet the terms of two rules.
+fn two_approvals(a: &Verdict<'_>, b: &Verdict<'_>) -> Option<String> {
+    let both = a.action == Action::Approve && b.action == Action::Approve && a.rule_place() != b.rule_place();
+    let (Some((_, first)), Some((_, second))) = (a.rule, b.rule) else { return None };
+    (both && first.approval != second.approval).then(|| {
+        format!(
+            "the statements of this text need approval under different rules ({:?} and {:?}): send them one at a time",
+            first.name, second.name
+        )
+    })
+}
+
+fn lowest(classes: u64) -> Class {
+    super::names::from_bit(classes.trailing_zeros()).unwrap_or(Class::Other)
+}
+
+impl Verdict<'_> {
+    fn into_decision(self) -> Decision {
+        match self.rule {
+            None if self.action == Action::Allow => Decision::ALLOW,
+            None => Decision::deny_unruled(
+                "the statement does not parse as PostgreSQL, and rules apply to this session that could not be checked",
+            ),
+            Some((_, rule)) if !rule.restricts() => Decision::by(rule, self.action, String::new()),
+            Some((_, rule)) => Decision::by(rule, self.action, self.sentence(rule)),
+        }
+    }
+
+    /// `delete on customers without a condition is not allowed`
+    fn sentence(&self, rule: &Rule) -> String {
+        let mut sentence = match self.class {
+            Class::Unparsed => "a statement that does not parse".to_owned(),
+            class => class_name(class).replace('_', " "),
+        };
+        if let Some(table) = self.table {
+            sentence += " on ";
+            sentence += &table_name(table);
+        }
+        if rule.wants_missing_where() {
+            sentence += " without a condition";
+        }
+        if let Some(word) = self.word {
+            sentence += " with ";
+            sentence += word;
+        }
+        sentence + if self.action == Action::Approve { " needs approval" } else { " is not allowed" }
+    }
+}
+
+impl Decision {
+    const ALLOW: Decision =
+        Decision { action: Action::Allow, rule: None, message: None, approval: None, reason: String::new() };
+
+    fn by(rule: &Rule, action: Action, reason: String) -> Self {
+        let approval = rule.approval.clone().filter(|_| action == Action::Approve);
+        Self { action, rule: Some(rule.name.clone()), message: rule.message.clone(), approval, reason }
+    }
+
+    fn deny_unruled(reason: &str) -> Self {
+        Self { action: Action::Deny, reason: reason.to_owned(), ..Self::ALLOW }
+    }
+
+    /// Why, in one sentence, for whoever asks.
+    pub fn why(&self) -> Cow<'_, str> {
+        match (&self.rule, self.action) {
+            (_, Action::Deny | Action::Approve) => Cow::Borrowed(&self.reason),
+            (Some(rule), Action::Alert) => Cow::Owned(format!("rule {rule:?} lets it run and records it as an alert")),
+            (Some(rule), Action::Allow) => Cow::Owned(format!("rule {rule:?} allows it")),
+            (None, Action::Allow | Action::Alert) => Cow::Borrowed("no rule matches"),
+        }
+    }
+}
