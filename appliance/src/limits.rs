@@ -38,3 +38,50 @@ pub const LINGER_US: u64 = 1_000_000;
 pub const ACCEPT_PAUSE_US: u64 = 100_000;
 
 const _: () = assert!(HELD_BYTES_MAX < REQUEST_BYTES_MAX && LINGER_US < FLUSH_US);
+
+// Bounds of the configuration file and of the flags that say the same. Beyond: an error at the line.
+
+/// A configuration file, so that a wrong path (a log, a device) is refused and not read into memory.
+pub const CONFIG_BYTES_MAX: u64 = 4 << 20;
+/// More threads than any machine has cores for.
+pub const SHARDS_MAX: u32 = 1024;
+/// Microseconds: a tick of the kernel's scheduler. Longer spinning starves whoever shares the core.
+pub const SPIN_US_MAX: u32 = 10_000;
+/// Below, one burst of a few busy connections fills the ring.
+pub const RING_ENTRIES_MIN: u32 = 64;
+/// The kernel's own bound (IORING_MAX_ENTRIES).
+pub const RING_ENTRIES_MAX: u32 = 32_768;
+/// Below, one connection that straddles buffers starves the next.
+pub const BUFFERS_MIN: u32 = 64;
+/// The kernel's own bound for a provided-buffer ring.
+pub const BUFFERS_MAX: u32 = 32_768;
+/// KiB. Below, every second message straddles two buffers and is copied.
+pub const BUFFER_KIB_MIN: u32 = 4;
+/// KiB.
+pub const BUFFER_KIB_MAX: u32 = 1024;
+/// MiB. A segment is preallocated: this much disk, times the segments, times the shards.
+pub const SEGMENT_MIB_MAX: u32 = 4096;
+/// One being written, one being sealed.
+pub const SEGMENTS_MIN: u32 = 2;
+pub const SEGMENTS_MAX: u32 = 4096;
+/// KiB of a response in one record.
+pub const PAYLOAD_KIB_MAX: u32 = 64 << 10;
+/// People one statement can wait for.
+pub const APPROVERS_MAX: u32 = 16;
+/// Seconds a statement or a session request may wait for a ruling: a week. A client that waits longer has given up.
+pub const APPROVAL_EXPIRES_S_MAX: u64 = 7 * 86_400;
+/// Seconds of tolerated clock difference. More would keep a revoked token alive for too long.
+pub const LEEWAY_S_MAX: u64 = 300;
+/// Milliseconds: what a power cut may cost in `group` and `async`.
+pub const COMMIT_INTERVAL_MS_MAX: u64 = 10_000;
+/// Seconds for a login and for a connection to a target.
+pub const TIMEOUT_S_MAX: u64 = 600;
+
+/// What the largest record needs besides its payload: names, tables, frame.
+pub const RECORD_OVERHEAD_BYTES: usize = 64 << 10;
+
+const _: () = assert!(RING_ENTRIES_MIN.is_power_of_two() && RING_ENTRIES_MAX.is_power_of_two());
+const _: () = assert!(BUFFERS_MIN.is_power_of_two() && BUFFERS_MAX.is_power_of_two());
+const _: () = assert!(BUFFERS_MAX <= u16::MAX as u32);
+// The largest record without a payload fits the smallest segment.
+const _: () = assert!(AUDIT_STATEMENT_BYTES_MAX + AUDIT_BINDS_BYTES_MAX + RECORD_OVERHEAD_BYTES < 1 << 20);

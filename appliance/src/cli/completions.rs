@@ -2,7 +2,6 @@
 
 use anyhow::Context;
 use clap::CommandFactory;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -18,8 +17,7 @@ pub struct CompletionsArgs {
 pub fn run(args: CompletionsArgs) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::Cli::command(), "lockgate", &mut script);
-    std::io::stdout().write_all(&script).context("could not write the completion script")?;
-    Ok(ExitCode::SUCCESS)
+    super::print(&String::from_utf8(script)?)
 }
 
 #[derive(clap::Args)]

@@ -1,16 +1,71 @@
-//! `lockgate config`: not built yet.
+//! `lockgate config`: check a file, print the schema, print an example.
 
+use super::{ANSWER_NO, Output};
+use crate::config;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Placeholder: this verb is not built yet.
 #[derive(clap::Args)]
+#[command(after_help = "EXAMPLES
+  lockgate config example > lockgate.toml
+  lockgate config check lockgate.toml
+  lockgate config schema > lockgate.schema.json")]
 pub struct ConfigArgs {
-    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    rest: Vec<String>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(clap::Subcommand)]
+enum Verb {
+    /// Check a configuration: exit status 0 when it is valid, 1 when it is not
+    Check {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Exit with status 1 on warnings as well.
+        #[arg(long)]
+        strict: bool,
+        /// `text`, or `json`: one object for each finding.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Print the JSON Schema of the configuration, for editors
+    Schema,
+    /// Print a commented configuration with every key
+    Example,
 }
 
 pub fn run(args: ConfigArgs) -> anyhow::Result<ExitCode> {
-    let _ = args.rest;
-    eprintln!("lockgate: config is not built yet");
-    Ok(ExitCode::from(3))
+    match args.verb {
+        Verb::Check { file, strict, output } => check(&file, strict, output),
+        Verb::Schema => super::print(&format!("{:#}\n", config::schema())),
+        Verb::Example => super::print(config::EXAMPLE),
+    }
+}
+
+fn check(file: &std::path::Path, strict: bool, output: Output) -> anyhow::Result<ExitCode> {
+    let (findings, error) = match config::load(file) {
+        Ok(config) => (config.warnings, None),
+        Err(error) if error.findings.iter().all(|finding| finding.line.is_none()) && !file.exists() => {
+            anyhow::bail!("{}: no such file", file.display())
+        }
+        Err(error) => (error.findings.clone(), Some(error)),
+    };
+    match output {
+        Output::Json => {
+            let lines: Result<Vec<String>, _> = findings.iter().map(serde_json::to_string).collect();
+            super::print(&lines?.into_iter().map(|line| line + "\n").collect::<String>())?;
+        }
+        Output::Text => match &error {
+            Some(error) => eprintln!("{error}"),
+            None => findings.iter().for_each(|finding| eprintln!("{}", finding.rendered)),
+        },
+    }
+    if error.is_some() || (strict && !findings.is_empty()) {
+        return Ok(ExitCode::from(ANSWER_NO));
+    }
+    if output == Output::Text {
+        super::print(&format!("{} is valid\n", file.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }

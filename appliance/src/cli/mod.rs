@@ -16,6 +16,9 @@ mod serve;
 mod sessions;
 mod token;
 
+/// Where the configuration is when nobody says.
+pub const CONFIG_DEFAULT: &str = "/etc/lockgate/lockgate.toml";
+
 /// Done.
 pub const DONE: u8 = 0;
 /// The answer is no: a check found an error, verify found a break.
@@ -24,6 +27,26 @@ pub const ANSWER_NO: u8 = 1;
 pub const USAGE: u8 = 2;
 /// Could not run.
 pub const FAILED: u8 = 3;
+
+/// What is printed on standard output: for people, or one JSON object a line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum Output {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Writes to standard output. Whoever reads it may have enough and hang up (`| head`): that is no failure.
+pub fn print(text: &str) -> anyhow::Result<ExitCode> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("could not write to standard output"))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
 
 /// A layer-7 access gateway: identity, policy, approval, masking and audit on every statement.
 #[derive(clap::Parser)]

@@ -1,16 +1,189 @@
-//! `lockgate serve`: not built yet.
+//! `lockgate serve`: run the gateway.
 
+use crate::config::{self, Config, Durability, Payloads};
+use crate::limits::*;
+use anyhow::{Context, anyhow};
+use clap::ArgAction::Set;
+use clap::value_parser;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-/// Placeholder: this verb is not built yet.
-#[derive(clap::Args)]
+/// Flags win over environment variables, those over the file, that over the defaults.
+#[derive(clap::Args, Default, Clone, Debug)]
+#[command(
+    after_help = "Every key of the file that tunes the gateway has a flag here and an environment variable. A flag wins over its
+variable, and that over the file. HUP reads the file again, TERM drains, a second TERM stops at once.
+
+EXAMPLES
+  lockgate serve --config /etc/lockgate/lockgate.toml
+  lockgate serve --config lockgate.toml --shards 2 --durability strict
+  LOCKGATE_LOG=debug lockgate serve --config lockgate.toml"
+)]
 pub struct ServeArgs {
-    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    rest: Vec<String>,
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", env = "LOCKGATE_CONFIG", default_value = super::CONFIG_DEFAULT)]
+    pub config: PathBuf,
+    /// What to log: a level, or directives like `info,lockgate::control=debug`. Statements are never logged.
+    #[arg(long, value_name = "FILTER", env = "LOCKGATE_LOG", default_value = "info")]
+    pub log: String,
+    /// How to log.
+    #[arg(long, value_enum, env = "LOCKGATE_LOG_FORMAT", default_value_t)]
+    pub log_format: LogFormat,
+
+    /// Shards, each a thread with its own sockets [default: one per core]. Fewer leaves cores to the target.
+    #[arg(long, help_heading = SHARDS, value_name = "N", env = "LOCKGATE_SHARDS", value_parser = value_parser!(u32).range(1..=SHARDS_MAX as i64))]
+    pub shards: Option<u32>,
+    /// Pin each shard to a core [default: true]. Turn off where the cores are shared with other work.
+    #[arg(long, help_heading = SHARDS, value_name = "BOOL", env = "LOCKGATE_PIN", action = Set, num_args = 0..=1, default_missing_value = "true")]
+    pub pin: Option<bool>,
+    /// Microseconds to spin before sleeping [default: 0]. Lowers latency with few clients, costs idle CPU.
+    #[arg(long, help_heading = SHARDS, value_name = "US", env = "LOCKGATE_SPIN_US", value_parser = value_parser!(u32).range(0..=SPIN_US_MAX as i64))]
+    pub spin_us: Option<u32>,
+    /// Entries of each submission ring, a power of two [default: 1024]. Raise for thousands of busy connections.
+    #[arg(long, help_heading = SHARDS, value_name = "N", env = "LOCKGATE_RING_ENTRIES", value_parser = ring_entries)]
+    pub ring_entries: Option<u32>,
+    /// Receive buffers of each shard, a power of two [default: 1024]. Raise when metrics show that they run out.
+    #[arg(long, help_heading = SHARDS, value_name = "N", env = "LOCKGATE_BUFFERS", value_parser = buffers)]
+    pub buffers: Option<u16>,
+    /// Size of a receive buffer, KiB [default: 16]. Raise for large rows and COPY, if memory allows.
+    #[arg(long, help_heading = SHARDS, value_name = "KIB", env = "LOCKGATE_BUFFER_KIB", value_parser = value_parser!(u32).range(BUFFER_KIB_MIN as i64..=BUFFER_KIB_MAX as i64))]
+    pub buffer_kib: Option<u32>,
+
+    /// From accept to a session that is open [default: 15s]. Lower where strangers can connect.
+    #[arg(long, help_heading = CONNECTIONS, value_name = "DURATION", env = "LOCKGATE_LOGIN_TIMEOUT", value_parser = timeout)]
+    pub login_timeout: Option<Duration>,
+    /// For one connection to a target [default: 5s]. Raise for targets that are far away.
+    #[arg(long, help_heading = CONNECTIONS, value_name = "DURATION", env = "LOCKGATE_CONNECT_TIMEOUT", value_parser = timeout)]
+    pub connect_timeout: Option<Duration>,
+    /// Address of health and metrics [default: 127.0.0.1:9180].
+    #[arg(long, help_heading = CONNECTIONS, value_name = "IP:PORT", env = "LOCKGATE_OPS_ADDRESS")]
+    pub ops_address: Option<SocketAddr>,
+    /// Address of the admin API and pages [default: 127.0.0.1:8444].
+    #[arg(long, help_heading = CONNECTIONS, value_name = "IP:PORT", env = "LOCKGATE_WEB_ADDRESS")]
+    pub web_address: Option<SocketAddr>,
+
+    /// Folder for audit segments, archive, state and control socket [default: data, beside the configuration].
+    #[arg(long, help_heading = FILES, value_name = "DIR", env = "LOCKGATE_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// File with the key of the encrypted credential store.
+    #[arg(long, help_heading = FILES, value_name = "FILE", env = "LOCKGATE_VAULT_KEY_FILE")]
+    pub vault_key_file: Option<PathBuf>,
+
+    /// When a record is safe [default: group]: async, group or strict. Each costs more than the one before.
+    #[arg(long, help_heading = AUDIT, value_enum, env = "LOCKGATE_DURABILITY")]
+    pub durability: Option<Durability>,
+    /// Time between syncs to disk [default: 5ms]. Longer costs less and risks more at a power cut.
+    #[arg(long, help_heading = AUDIT, value_name = "DURATION", env = "LOCKGATE_COMMIT_INTERVAL", value_parser = commit_interval)]
+    pub commit_interval: Option<Duration>,
+    /// Size of a segment file, MiB [default: 64]. Raise when statements wait for room.
+    #[arg(long, help_heading = AUDIT, value_name = "MIB", env = "LOCKGATE_SEGMENT_MIB", value_parser = value_parser!(u32).range(1..=SEGMENT_MIB_MAX as i64))]
+    pub segment_mib: Option<u32>,
+    /// Segment files of each shard [default: 8]. Raise when statements wait for room.
+    #[arg(long, help_heading = AUDIT, value_name = "N", env = "LOCKGATE_SEGMENTS_PER_SHARD", value_parser = value_parser!(u32).range(SEGMENTS_MIN as i64..=SEGMENTS_MAX as i64))]
+    pub segments_per_shard: Option<u32>,
+    /// How much of each response is recorded [default: masked]: none, or masked as its user saw it.
+    #[arg(long, help_heading = AUDIT, value_enum, env = "LOCKGATE_PAYLOADS")]
+    pub payloads: Option<Payloads>,
+    /// Recorded bytes of each response, KiB [default: 64].
+    #[arg(long, help_heading = AUDIT, value_name = "KIB", env = "LOCKGATE_PAYLOAD_KIB", value_parser = value_parser!(u32).range(1..=PAYLOAD_KIB_MAX as i64))]
+    pub payload_kib: Option<u32>,
+    /// How long sealed records are kept [default: 400d].
+    #[arg(long, help_heading = AUDIT, value_name = "DURATION", env = "LOCKGATE_RETENTION", value_parser = retention)]
+    pub retention: Option<Duration>,
+    /// Seal full segments into the archive [default: true].
+    #[arg(long, help_heading = AUDIT, value_name = "BOOL", env = "LOCKGATE_ARCHIVE", action = Set, num_args = 0..=1, default_missing_value = "true")]
+    pub archive: Option<bool>,
+}
+
+const SHARDS: &str = "Shards";
+const CONNECTIONS: &str = "Connections";
+const FILES: &str = "Files";
+const AUDIT: &str = "Audit";
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+impl ServeArgs {
+    /// Reads the file and lays flags and variables over it. Again on HUP.
+    pub fn load(&self) -> anyhow::Result<Config> {
+        let config = config::load(&self.config).map_err(|error| {
+            anyhow!("the configuration is not valid\n\n{error}\n\ncorrect {}, then start again", self.config.display())
+        })?;
+        self.overlay(config)
+    }
+
+    /// The file's configuration with these flags on top, valid as before.
+    pub fn overlay(&self, mut config: Config) -> anyhow::Result<Config> {
+        let server = &mut config.server;
+        set(&mut server.shards, self.shards.map(|shards| shards as usize));
+        set(&mut server.pin, self.pin);
+        set(&mut server.spin_us, self.spin_us);
+        set(&mut server.ring_entries, self.ring_entries);
+        set(&mut server.buffers, self.buffers);
+        set(&mut server.buffer_kib, self.buffer_kib);
+        set(&mut server.login_timeout, self.login_timeout);
+        set(&mut server.connect_timeout, self.connect_timeout);
+        set(&mut server.data_dir, self.data_dir.clone());
+        server.vault_key_file = self.vault_key_file.clone().or(server.vault_key_file.take());
+        set(&mut config.ops.address, self.ops_address);
+        set(&mut config.web.address, self.web_address);
+        let audit = &mut config.audit;
+        set(&mut audit.durability, self.durability);
+        set(&mut audit.commit_interval, self.commit_interval);
+        set(&mut audit.segment_mib, self.segment_mib);
+        set(&mut audit.segments_per_shard, self.segments_per_shard);
+        set(&mut audit.payloads, self.payloads);
+        set(&mut audit.payload_kib, self.payload_kib);
+        set(&mut audit.retention, self.retention);
+        set(&mut audit.archive, self.archive);
+        config.audit.fits().map_err(|(what, right)| anyhow!("{what}: give {right}"))?;
+        config.addresses_differ().context("flags and file together")?;
+        Ok(config)
+    }
+}
+
+fn set<T>(place: &mut T, given: Option<T>) {
+    if let Some(given) = given {
+        *place = given;
+    }
+}
+
+fn ring_entries(text: &str) -> Result<u32, String> {
+    power_of_two(text, RING_ENTRIES_MIN, RING_ENTRIES_MAX)
+}
+
+fn buffers(text: &str) -> Result<u16, String> {
+    let buffers = power_of_two(text, BUFFERS_MIN, BUFFERS_MAX)?;
+    u16::try_from(buffers).map_err(|_| format!("at most {BUFFERS_MAX}"))
+}
+
+fn power_of_two(text: &str, min: u32, max: u32) -> Result<u32, String> {
+    let number: u32 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if !(min..=max).contains(&number) || !number.is_power_of_two() {
+        return Err(format!("a power of two from {min} to {max}"));
+    }
+    Ok(number)
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    config::bounded_duration(text, config::TIMEOUT_BOUNDS)
+}
+
+fn commit_interval(text: &str) -> Result<Duration, String> {
+    config::bounded_duration(text, config::COMMIT_INTERVAL_BOUNDS)
+}
+
+fn retention(text: &str) -> Result<Duration, String> {
+    config::bounded_duration(text, config::RETENTION_BOUNDS)
 }
 
 pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let _ = args.rest;
-    eprintln!("lockgate: serve is not built yet");
-    Ok(ExitCode::from(3))
+    let _ = args.load()?;
+    anyhow::bail!("serve is not built yet")
 }

@@ -1,7 +1,103 @@
 //! File -> [`Config`]; an invalid configuration cannot be represented afterwards.
+//!
+//! ```text
+//! text -> toml tree -> structure (against the schema) -> raw structs -> meaning -> Config
+//!                          \______ every problem with its line and caret ______/
+//! ```
 
+mod at;
+mod meaning;
 mod model;
+mod names;
 mod pattern;
+mod raw;
+mod report;
+mod schema;
+mod structure;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod units;
 
 pub use model::*;
 pub use pattern::{ColumnPattern, Glob, TablePattern};
+pub use report::{ConfigError, Finding};
+pub use schema::schema;
+pub use units::{
+    COMMIT_INTERVAL_BOUNDS, RETENTION_BOUNDS, TIMEOUT_BOUNDS, bounded_duration, parse_duration, show_duration,
+};
+
+use crate::limits::CONFIG_BYTES_MAX;
+use report::{Problem, Severity};
+use serde::Deserialize;
+use std::path::Path;
+
+/// A commented configuration with every key; it passes its own check.
+pub const EXAMPLE: &str = include_str!("example.toml");
+
+/// Reads and checks a file. What it refers to (certificates, passwords) is read later, by whoever needs it.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let text = read(path)
+        .map_err(|what| alone(path, "", Problem { severity: Severity::Error, span: None, what, right: None }))?;
+    let text = String::from_utf8(text).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+        let what = "the file is not UTF-8".to_owned();
+        let right = Some("save it as UTF-8".to_owned());
+        alone(path, &text, Problem { severity: Severity::Error, span: Some(at..at + 1), what, right })
+    })?;
+    parse(&text, path)
+}
+
+/// Checks a text. `path` names it in reports, and relative paths in it start at its folder.
+pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+    let mut problems = Vec::new();
+    let config = understand(text, path, &mut problems);
+    let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
+    let findings = report::render(&path.display().to_string(), text, problems);
+    match config {
+        Some(config) if !failed => Ok(Config { warnings: findings, ..config }),
+        _ => Err(ConfigError { findings }),
+    }
+}
+
+fn understand(text: &str, path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
+    let (tree, errors) = toml::de::DeTable::parse_recoverable(text);
+    problems.extend(errors.iter().map(syntax));
+    if !errors.is_empty() {
+        return None;
+    }
+    let (span, mut table) = (tree.span(), tree.into_inner());
+    if !structure::check(&mut table, &schema(), problems) {
+        return None;
+    }
+    match raw::File::deserialize(toml::de::Deserializer::from(toml::Spanned::new(span, table))) {
+        Ok(file) => Some(meaning::check(&file, path, problems)),
+        Err(error) => {
+            problems.push(syntax(&error));
+            None
+        }
+    }
+}
+
+fn syntax(error: &toml::de::Error) -> Problem {
+    let what = error.message().lines().next().unwrap_or("not TOML").to_owned();
+    Problem { severity: Severity::Error, span: error.span(), what, right: None }
+}
+
+fn alone(path: &Path, text: &str, problem: Problem) -> ConfigError {
+    ConfigError { findings: report::render(&path.display().to_string(), text, vec![problem]) }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| format!("could not open the configuration: {error}"))?;
+    file.take(CONFIG_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("could not read the configuration: {error}"))?;
+    if bytes.len() as u64 > CONFIG_BYTES_MAX {
+        return Err(format!("the file is larger than {} MiB: is it a configuration?", CONFIG_BYTES_MAX >> 20));
+    }
+    Ok(bytes)
+}

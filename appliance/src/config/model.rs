@@ -28,8 +28,8 @@ pub struct Config {
     pub masks: Vec<Mask>,
     pub audit: Audit,
     pub sinks: Vec<Sink>,
-    /// What is allowed but probably not meant, rendered like an error: for the log and for `config check`.
-    pub warnings: Vec<String>,
+    /// What is allowed but probably not meant: for the log and for `config check`.
+    pub warnings: Vec<super::Finding>,
 }
 
 impl Config {
@@ -270,14 +270,14 @@ pub struct Mask {
     pub style: Style,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Durability {
     Async,
     Group,
     Strict,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Payloads {
     None,
     Masked,

@@ -1,0 +1,192 @@
+//! Listeners, issuers and targets: who connects to us, whom we believe, what we open.
+
+use super::*;
+use crate::config::units::parse_host_port;
+
+impl Check<'_> {
+    pub(super) fn listener(&mut self, raw: &At<raw::Listener>) -> Listener {
+        let address = self.socket(&raw.address);
+        let tls = raw.tls.as_ref().map(|tls| ListenerTls {
+            cert: self.path(&tls.cert),
+            key: self.path(&tls.key),
+            client_ca: tls.client_ca.as_ref().map(|file| self.path(file)),
+        });
+        let allow_plaintext = raw.allow_plaintext.as_ref().is_some_and(|allow| **allow);
+        if !address.ip().is_loopback() && tls.is_none() && !allow_plaintext {
+            self.warn(
+                raw.address.span(),
+                "nobody beyond this host can log in here: tokens are not accepted unencrypted",
+                "add `tls = { cert = ..., key = ... }`",
+            );
+        }
+        if let Some(at) = raw.allow_plaintext.as_ref().filter(|allow| ***allow && !address.ip().is_loopback()) {
+            self.warn(at.span(), "tokens will cross the network readable for everyone on the way", "prefer `tls`");
+        }
+        let proxy_protocol = raw.proxy_protocol.unwrap_or(false);
+        Listener { protocol: protocol(raw.protocol), address, tls, allow_plaintext, proxy_protocol }
+    }
+
+    pub(super) fn issuer(&mut self, raw: &At<raw::Issuer>) -> Issuer {
+        let keys = match &raw.jwks_file {
+            Some(file) => KeySource::File(self.path(file)),
+            None => {
+                self.discoverable(&raw.issuer);
+                KeySource::Discovery
+            }
+        };
+        let actor_claims = self.texts("actor_claims", &raw.actor_claims);
+        let leeway_max = Duration::from_secs(LEEWAY_S_MAX);
+        Issuer {
+            name: self.text("name", &raw.name),
+            issuer: self.text("issuer", &raw.issuer),
+            audience: self.text("audience", &raw.audience),
+            algorithms: self.algorithms(&raw.algorithms),
+            keys,
+            user_claim: raw.user_claim.as_ref().map(|claim| self.text("user_claim", claim)),
+            groups_claim: raw.groups_claim.as_ref().map_or("groups".into(), |claim| self.text("groups_claim", claim)),
+            actor_claims: if actor_claims.is_empty() { vec!["act".into()] } else { actor_claims },
+            leeway: self.duration("leeway", raw.leeway.as_ref(), Duration::ZERO, (Duration::ZERO, leeway_max)),
+        }
+    }
+
+    fn algorithms(&mut self, list: &At<Vec<At<raw::AlgorithmName>>>) -> Vec<Algorithm> {
+        if list.is_empty() {
+            self.error(
+                list.span(),
+                "`algorithms` is empty: no token could be checked",
+                "for example [\"RS256\", \"ES256\"]",
+            );
+        }
+        let mut algorithms = Vec::new();
+        for algorithm in list.iter().filter_map(|name| name.meaning()) {
+            if !algorithms.contains(&algorithm) {
+                algorithms.push(algorithm);
+            }
+        }
+        algorithms
+    }
+
+    /// Keys that come over an unprotected network are anybody's keys.
+    fn discoverable(&mut self, issuer: &At<String>) {
+        let authority = |rest: &str| rest.split(['/', '?', '#']).next().unwrap_or_default().to_owned();
+        let loopback = |authority: &str| {
+            let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+            host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        };
+        let right = "or name the issuer's public keys with `jwks_file`";
+        if let Some(rest) = issuer.strip_prefix("https://") {
+            if authority(rest).is_empty() {
+                self.error(issuer.span(), "this URL has no host", right);
+            }
+        } else if let Some(rest) = issuer.strip_prefix("http://") {
+            if !loopback(&authority(rest)) {
+                self.error(issuer.span(), "keys are fetched over https only (http on loopback)", right);
+            }
+        } else {
+            self.error(
+                issuer.span(),
+                "without `jwks_file` the issuer must be an https URL, where discovery starts",
+                right,
+            );
+        }
+    }
+
+    pub(super) fn target(&mut self, raw: &At<raw::Target>) -> Target {
+        let (host, port) = parse_host_port(&raw.address).unwrap_or_else(|(what, right)| {
+            self.error(raw.address.span(), what, right);
+            ("localhost".into(), 0)
+        });
+        if raw.name.contains(['*', '?']) {
+            self.error(
+                raw.name.span(),
+                "the name of a target cannot hold `*` or `?`",
+                "they are globs where targets are named",
+            );
+        }
+        let tls = match raw.tls.as_ref().map_or(raw::TargetTls::VerifyFull, |tls| **tls) {
+            raw::TargetTls::Disable => TargetTls::Disable,
+            raw::TargetTls::Require => TargetTls::Require,
+            raw::TargetTls::VerifyFull => TargetTls::VerifyFull,
+        };
+        self.target_tls(raw, tls, &host);
+        Target {
+            name: self.text("name", &raw.name),
+            protocol: protocol(raw.protocol),
+            address: raw.address.to_string(),
+            host,
+            port,
+            database: self.text("database", &raw.database),
+            user: self.text("user", &raw.user),
+            credential: self.credential(raw),
+            tls,
+            tls_ca: raw.tls_ca.as_ref().map(|file| self.path(file)),
+        }
+    }
+
+    fn target_tls(&mut self, raw: &raw::Target, tls: TargetTls, host: &str) {
+        if let (Some(ca), TargetTls::Disable | TargetTls::Require) = (&raw.tls_ca, tls) {
+            self.error(
+                ca.span(),
+                "`tls_ca` has no effect: the certificate is not checked",
+                "set `tls = \"verify-full\"`, or leave `tls_ca` out",
+            );
+        }
+        let local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let Some(at) = raw.tls.as_ref().filter(|_| !local) else { return };
+        match tls {
+            TargetTls::Disable => self.warn(
+                at.span(),
+                "the target's credential and data cross the network readable",
+                "prefer \"verify-full\"",
+            ),
+            TargetTls::Require => self.warn(
+                at.span(),
+                "the target's certificate is not checked: anybody on the way can pose as it",
+                "prefer \"verify-full\"",
+            ),
+            TargetTls::VerifyFull => {}
+        }
+    }
+
+    /// Exactly one source.
+    fn credential(&mut self, raw: &At<raw::Target>) -> Credential {
+        let right = "exactly one of `password_env`, `password_file` and `credential`";
+        let given: Vec<&At<String>> =
+            [&raw.password_env, &raw.password_file, &raw.credential].into_iter().flatten().collect();
+        match given.as_slice() {
+            [] => self.error(
+                raw.name.span(),
+                format!("target \"{}\" has no credential", raw.name.escape_debug()),
+                format!("add {right}"),
+            ),
+            [_] => {}
+            [_, more, ..] => self.error(
+                more.span(),
+                format!("target \"{}\" has more than one credential", raw.name.escape_debug()),
+                right,
+            ),
+        }
+        match (&raw.password_env, &raw.password_file, &raw.credential) {
+            (Some(name), ..) => {
+                if name.is_empty() || name.contains(['=', '\0', '$', ' ']) {
+                    self.error(
+                        name.span(),
+                        "this is not the name of an environment variable",
+                        "for example \"ORDERS_PASSWORD\"",
+                    );
+                }
+                Credential::Env(name.to_string())
+            }
+            (None, Some(file), _) => Credential::File(self.path(file)),
+            (None, None, name) => {
+                Credential::Store(name.as_ref().map_or(String::new(), |name| self.text("credential", name)))
+            }
+        }
+    }
+}
+
+fn protocol(raw: raw::Protocol) -> Protocol {
+    match raw {
+        raw::Protocol::Postgres => Protocol::Postgres,
+    }
+}

@@ -1,0 +1,312 @@
+//! Raw structs -> [`Config`]: what the structure cannot tell. Every problem is reported; where there is an error the value
+//! built beside it is a stand-in, and the caller throws the whole away.
+
+mod connect;
+mod policy;
+
+use super::at::At;
+use super::model::*;
+use super::pattern::Glob;
+use super::report::{Problem, Severity};
+use super::units::{
+    Bounds, COMMIT_INTERVAL_BOUNDS, DURATION_FORM, RETENTION_BOUNDS, TIMEOUT_BOUNDS, parse_duration, parse_socket,
+    show_duration,
+};
+use super::{raw, suggest};
+use crate::limits::*;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+type Span = Range<usize>;
+type Names = Option<At<Vec<At<String>>>>;
+
+/// The result is a configuration only if no error was added to `problems`.
+pub fn check(file: &raw::File, path: &Path, problems: &mut Vec<Problem>) -> Config {
+    let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+    let mut check = Check { folder, problems };
+    let config = Config {
+        path: path.to_owned(),
+        server: check.server(&file.server),
+        ops: Ops { address: check.socket_or(file.ops.address.as_ref(), 9180) },
+        web: Web { address: check.socket_or(file.web.address.as_ref(), 8444) },
+        listeners: file.listener.iter().map(|listener| check.listener(listener)).collect(),
+        issuers: file.issuer.iter().map(|issuer| check.issuer(issuer)).collect(),
+        targets: file.target.iter().map(|target| check.target(target)).collect(),
+        grants: file.grant.iter().enumerate().map(|(at, grant)| check.grant(at, grant)).collect(),
+        rules: file.rule.iter().map(|rule| check.rule(rule)).collect(),
+        masks: file.mask.iter().map(|mask| check.mask(mask)).collect(),
+        audit: check.audit(&file.audit),
+        sinks: file.sink.iter().map(|sink| check.sink(sink)).collect(),
+        warnings: Vec::new(),
+    };
+    check.unique(file);
+    check.addresses(file, &config);
+    check.references(file);
+    check.reachable(file, &config.rules);
+    check.present(&config);
+    config
+}
+
+struct Check<'a> {
+    folder: PathBuf,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn error(&mut self, span: Span, what: impl Into<String>, right: impl Into<String>) {
+        self.add(Severity::Error, Some(span), what.into(), right.into());
+    }
+
+    fn warn(&mut self, span: Span, what: impl Into<String>, right: impl Into<String>) {
+        self.add(Severity::Warning, Some(span), what.into(), right.into());
+    }
+
+    fn add(&mut self, severity: Severity, span: Option<Span>, what: String, right: String) {
+        self.problems.push(Problem { severity, span, what, right: Some(right).filter(|right| !right.is_empty()) });
+    }
+
+    fn server(&mut self, raw: &raw::Server) -> Server {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX as usize);
+        let data_dir = raw.data_dir.as_ref().map(|dir| self.path(dir));
+        Server {
+            shards: raw.shards.as_ref().map_or(cores, |shards| **shards as usize),
+            data_dir: data_dir.unwrap_or_else(|| self.folder.join("data")),
+            pin: raw.pin.unwrap_or(true),
+            spin_us: number(raw.spin_us.as_ref(), 0),
+            vault_key_file: raw.vault_key_file.as_ref().map(|file| self.path(file)),
+            ring_entries: self.power_of_two("ring_entries", raw.ring_entries.as_ref(), 1024),
+            buffers: u16::try_from(self.power_of_two("buffers", raw.buffers.as_ref(), 1024)).unwrap_or(u16::MAX),
+            buffer_kib: number(raw.buffer_kib.as_ref(), 16),
+            login_timeout: self.timeout("login_timeout", raw.login_timeout.as_ref(), 15),
+            connect_timeout: self.timeout("connect_timeout", raw.connect_timeout.as_ref(), 5),
+        }
+    }
+
+    fn audit(&mut self, raw: &raw::Audit) -> Audit {
+        let audit = Audit {
+            durability: match raw.durability.unwrap_or(raw::Durability::Group) {
+                raw::Durability::Async => Durability::Async,
+                raw::Durability::Group => Durability::Group,
+                raw::Durability::Strict => Durability::Strict,
+            },
+            commit_interval: self.duration(
+                "commit_interval",
+                raw.commit_interval.as_ref(),
+                Duration::from_millis(5),
+                COMMIT_INTERVAL_BOUNDS,
+            ),
+            segment_mib: number(raw.segment_mib.as_ref(), 64),
+            segments_per_shard: number(raw.segments_per_shard.as_ref(), 8),
+            payloads: match raw.payloads.unwrap_or(raw::Payloads::Masked) {
+                raw::Payloads::None => Payloads::None,
+                raw::Payloads::Masked => Payloads::Masked,
+            },
+            payload_kib: number(raw.payload_kib.as_ref(), 64),
+            retention: self.duration(
+                "retention",
+                raw.retention.as_ref(),
+                Duration::from_secs(400 * 86_400),
+                RETENTION_BOUNDS,
+            ),
+            archive: raw.archive.unwrap_or(true),
+        };
+        let raw::OnFull::Block = raw.on_full.unwrap_or(raw::OnFull::Block);
+        if let Err((what, right)) = audit.fits() {
+            let at = raw.payload_kib.as_ref().or(raw.segment_mib.as_ref());
+            self.error(at.map_or(0..0, At::span), what, right);
+        }
+        audit
+    }
+
+    fn sink(&mut self, raw: &raw::Sink) -> Sink {
+        match raw.kind {
+            raw::SinkKind::File => Sink::File { path: self.path(&raw.path) },
+        }
+    }
+
+    /// Names that must tell things apart.
+    fn unique(&mut self, file: &raw::File) {
+        self.distinct("[[issuer]] named", file.issuer.iter().map(|issuer| &issuer.name));
+        self.distinct("[[issuer]] with issuer", file.issuer.iter().map(|issuer| &issuer.issuer));
+        self.distinct("[[target]] named", file.target.iter().map(|target| &target.name));
+        self.distinct("[[grant]] named", file.grant.iter().filter_map(|grant| grant.name.as_ref()));
+        self.distinct("[[rule]] named", file.rule.iter().map(|rule| &rule.name));
+        self.distinct("[[sink]] with path", file.sink.iter().map(|sink| &sink.path));
+    }
+
+    fn distinct<'r>(&mut self, what: &str, list: impl Iterator<Item = &'r At<String>>) {
+        let mut seen: HashMap<&str, ()> = HashMap::new();
+        for name in list {
+            if seen.insert(name.as_str(), ()).is_some() {
+                self.error(
+                    name.span(),
+                    format!("there is more than one {what} \"{}\"", name.escape_debug()),
+                    "each needs its own",
+                );
+            }
+        }
+    }
+
+    /// Says at which line, where the configuration only says what.
+    fn addresses(&mut self, file: &raw::File, config: &Config) {
+        let mut spans =
+            vec![file.ops.address.as_ref().map_or(0..0, At::span), file.web.address.as_ref().map_or(0..0, At::span)];
+        spans.extend(file.listener.iter().map(|listener| listener.address.span()));
+        if let Some(clash) = config.clash() {
+            self.error(spans[clash.at].clone(), clash.what, "choose another port");
+        }
+    }
+
+    /// What no gateway can do without. Not errors: `explain` and a first look at a file work all the same.
+    fn present(&mut self, config: &Config) {
+        let absent = [
+            (config.listeners.is_empty(), "there is no [[listener]]: nobody can connect"),
+            (config.issuers.is_empty(), "there is no [[issuer]]: no token will be believed"),
+            (config.targets.is_empty(), "there is no [[target]]: there is nothing to open"),
+            (config.grants.is_empty() && !config.targets.is_empty(), "there is no [[grant]]: nobody may open a target"),
+        ];
+        for (_, what) in absent.into_iter().filter(|(absent, _)| *absent) {
+            self.add(Severity::Warning, None, what.into(), String::new());
+        }
+    }
+
+    // Values.
+
+    /// Never empty; relative to the folder of the file.
+    fn path(&mut self, text: &At<String>) -> PathBuf {
+        if text.is_empty() || text.contains('\0') {
+            self.error(text.span(), "a path must not be empty", "");
+        }
+        self.folder.join(text.as_str())
+    }
+
+    fn text(&mut self, key: &str, text: &At<String>) -> String {
+        if text.trim().is_empty() || text.chars().any(char::is_control) {
+            self.error(text.span(), format!("`{key}` must be text without control characters, not empty"), "");
+        }
+        text.to_string()
+    }
+
+    fn socket_or(&mut self, text: Option<&At<String>>, default_port: u16) -> SocketAddr {
+        text.map_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), default_port), |text| self.socket(text))
+    }
+
+    fn socket(&mut self, text: &At<String>) -> SocketAddr {
+        parse_socket(text).unwrap_or_else(|(what, right)| {
+            self.error(text.span(), what, right);
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)
+        })
+    }
+
+    fn timeout(&mut self, key: &str, text: Option<&At<String>>, default_s: u64) -> Duration {
+        self.duration(key, text, Duration::from_secs(default_s), TIMEOUT_BOUNDS)
+    }
+
+    fn duration(&mut self, key: &str, text: Option<&At<String>>, default: Duration, (min, max): Bounds) -> Duration {
+        let Some(text) = text else { return default };
+        match parse_duration(text) {
+            Ok(duration) if duration < min => {
+                self.error(text.span(), format!("`{key}` is too short"), format!("at least {}", show_duration(min)));
+            }
+            Ok(duration) if duration > max => {
+                self.error(text.span(), format!("`{key}` is too long"), format!("at most {}", show_duration(max)));
+            }
+            Ok(duration) => return duration,
+            Err(what) => self.error(text.span(), what, DURATION_FORM),
+        }
+        default
+    }
+
+    fn power_of_two(&mut self, key: &str, value: Option<&At<i64>>, default: u32) -> u32 {
+        let Some(at) = value else { return default };
+        let value = number(Some(at), default);
+        if !value.is_power_of_two() {
+            let (below, above) = (value.next_power_of_two() / 2, value.next_power_of_two());
+            self.error(at.span(), format!("`{key}` must be a power of two"), format!("{below} or {above}"));
+        }
+        value
+    }
+
+    /// A list that is there but empty would match nothing, or everything: neither is what somebody meant.
+    fn not_empty<'r, T>(&mut self, key: &str, list: &'r Option<At<Vec<At<T>>>>) -> &'r [At<T>] {
+        let Some(list) = list else { return &[] };
+        if list.is_empty() {
+            self.error(list.span(), format!("`{key}` is empty"), format!("leave `{key}` out to mean any"));
+        }
+        list
+    }
+
+    fn texts(&mut self, key: &str, list: &Names) -> Vec<String> {
+        self.not_empty(key, list).iter().map(|text| self.text(key, text)).collect()
+    }
+
+    fn globs(&mut self, key: &str, list: &Names) -> Vec<Glob> {
+        self.not_empty(key, list).iter().map(|text| self.pattern(text, Glob::new).unwrap_or_else(Glob::any)).collect()
+    }
+
+    fn pattern<T>(&mut self, text: &At<String>, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        parse(text)
+            .map_err(|right| {
+                self.error(text.span(), format!("\"{}\" is not a valid pattern", text.escape_debug()), right)
+            })
+            .ok()
+    }
+}
+
+impl Audit {
+    /// The largest record must fit a segment. The error is what is wrong and what would be right.
+    pub fn fits(&self) -> Result<(), (String, String)> {
+        let payload = match self.payloads {
+            Payloads::None => 0,
+            Payloads::Masked => (self.payload_kib as usize) << 10,
+        };
+        let record = AUDIT_STATEMENT_BYTES_MAX + AUDIT_BINDS_BYTES_MAX + RECORD_OVERHEAD_BYTES + payload;
+        let segment = (self.segment_mib as usize) << 20;
+        if record <= segment {
+            return Ok(());
+        }
+        let what = format!(
+            "a record with a payload of {} KiB does not fit a segment of {} MiB",
+            self.payload_kib, self.segment_mib
+        );
+        let mib = record.div_ceil(1 << 20);
+        Err((what, format!("a smaller payload_kib, or segment_mib = {mib} or more")))
+    }
+}
+
+/// An address that is taken twice.
+struct Clash {
+    /// Position in: ops, web, then the listeners.
+    at: usize,
+    what: String,
+}
+
+impl Config {
+    /// Two things cannot listen on one address: flags may bring together what the file keeps apart.
+    pub fn addresses_differ(&self) -> anyhow::Result<()> {
+        self.clash().map_or(Ok(()), |clash| Err(anyhow::anyhow!("{}: choose another port", clash.what)))
+    }
+
+    /// Port 0 asks for any free one.
+    fn clash(&self) -> Option<Clash> {
+        let own = [(self.ops.address, "[ops]"), (self.web.address, "[web]")];
+        let all: Vec<_> =
+            own.into_iter().chain(self.listeners.iter().map(|listener| (listener.address, "a [[listener]]"))).collect();
+        all.iter().enumerate().find_map(|(at, (address, _))| {
+            let other = all[..at].iter().find(|(other, _)| address.port() != 0 && overlap(*other, *address))?;
+            Some(Clash { at, what: format!("{address} is already the address of {}", other.1) })
+        })
+    }
+}
+
+/// The structure has checked its range.
+fn number(value: Option<&At<i64>>, default: u32) -> u32 {
+    value.map_or(default, |value| u32::try_from(**value).expect("the schema bounds it"))
+}
+
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+}

@@ -1,0 +1,438 @@
+//! The file as written: one struct per table. The schema, the check for unknown keys and the manual come from here.
+//!
+//! Doc comments are what users read in the schema: what it is, unit, default, and when to touch it.
+
+use super::at::At;
+use crate::limits::*;
+use masking::detect::Kind;
+use masking::sql::Class;
+use masking::style::Style;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use std::borrow::Cow;
+
+/// Configuration of a Lockgate gateway. Unknown keys are errors. Durations are a number and a unit (`15s`, `10m`, `8h`,
+/// `400d`, `1h30m`); relative paths start at the folder of the configuration file.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Lockgate configuration")]
+pub struct File {
+    #[serde(default)]
+    pub server: Server,
+    #[serde(default)]
+    pub ops: Ops,
+    #[serde(default)]
+    pub web: Web,
+    #[serde(default)]
+    pub listener: Vec<At<Listener>>,
+    #[serde(default)]
+    pub issuer: Vec<At<Issuer>>,
+    #[serde(default)]
+    pub target: Vec<At<Target>>,
+    #[serde(default)]
+    pub grant: Vec<At<Grant>>,
+    #[serde(default)]
+    pub rule: Vec<At<Rule>>,
+    #[serde(default)]
+    pub mask: Vec<At<Mask>>,
+    #[serde(default)]
+    pub audit: Audit,
+    #[serde(default)]
+    pub sink: Vec<At<Sink>>,
+}
+
+/// The process and its shards.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// Shards, each a thread with its own sockets. Default: one per core.
+    #[schemars(range(min = 1, max = SHARDS_MAX))]
+    pub shards: Option<At<i64>>,
+    /// Folder for audit segments, archive, state and the control socket. Default: `data`.
+    pub data_dir: Option<At<String>>,
+    /// Pin each shard to a core. Default: true. Turn off where the cores are shared with other work.
+    pub pin: Option<bool>,
+    /// Microseconds to spin before sleeping. Default: 0. Helps latency with few clients, costs idle CPU.
+    #[schemars(range(min = 0, max = SPIN_US_MAX))]
+    pub spin_us: Option<At<i64>>,
+    /// File with the key of the encrypted credential store. Default: none.
+    pub vault_key_file: Option<At<String>>,
+    /// Entries of each shard's submission ring, a power of two. Default: 1024. Raise for very many busy connections.
+    #[schemars(range(min = RING_ENTRIES_MIN, max = RING_ENTRIES_MAX))]
+    pub ring_entries: Option<At<i64>>,
+    /// Receive buffers of each shard, a power of two. Default: 1024. Raise when `doctor` or the metrics report shortage.
+    #[schemars(range(min = BUFFERS_MIN, max = BUFFERS_MAX))]
+    pub buffers: Option<At<i64>>,
+    /// Size of one receive buffer, KiB. Default: 16.
+    #[schemars(range(min = BUFFER_KIB_MIN, max = BUFFER_KIB_MAX))]
+    pub buffer_kib: Option<At<i64>>,
+    /// From accept to a session that is open. Default: `15s`. Approvals of a grant are not counted.
+    #[schemars(extend("format" = "duration"))]
+    pub login_timeout: Option<At<String>>,
+    /// For one connection to a target. Default: `5s`.
+    #[schemars(extend("format" = "duration"))]
+    pub connect_timeout: Option<At<String>>,
+}
+
+/// Health and metrics: `/livez /readyz /healthz /metrics`.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ops {
+    /// IP address and port. Default: `127.0.0.1:9180`.
+    pub address: Option<At<String>>,
+}
+
+/// Admin API and pages.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Web {
+    /// IP address and port. Default: `127.0.0.1:8444`.
+    pub address: Option<At<String>>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    Postgres,
+}
+
+/// Where clients connect.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// What clients speak here.
+    #[schemars(extend("examples" = ["postgres"]))]
+    pub protocol: Protocol,
+    /// IP address and port.
+    #[schemars(extend("examples" = ["127.0.0.1:6432"]))]
+    pub address: At<String>,
+    /// Certificate and key. Default: TLS is not offered.
+    pub tls: Option<ListenerTls>,
+    /// Accept tokens over unencrypted connections from beyond this host. Default: false.
+    pub allow_plaintext: Option<At<bool>>,
+    /// Expect a PROXY protocol header (v1 or v2) on each connection. Default: false.
+    pub proxy_protocol: Option<bool>,
+}
+
+/// The certificate of a listener.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerTls {
+    /// PEM file with the certificate chain, the gateway's own first.
+    #[schemars(extend("examples" = ["gw.pem"]))]
+    pub cert: At<String>,
+    /// PEM file with the private key.
+    #[schemars(extend("examples" = ["gw.key"]))]
+    pub key: At<String>,
+    /// PEM file with the authorities that client certificates must come from. Default: none are asked for.
+    pub client_ca: Option<At<String>>,
+}
+
+/// Who may issue identity tokens.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Issuer {
+    /// Name for people and logs.
+    #[schemars(extend("examples" = ["corp"]))]
+    pub name: At<String>,
+    /// The `iss` claim, byte for byte; discovery starts here when `jwks_file` is absent.
+    #[schemars(extend("examples" = ["https://login.example.com"]))]
+    pub issuer: At<String>,
+    /// The `aud` claim must name this.
+    #[schemars(extend("examples" = ["lockgate"]))]
+    pub audience: At<String>,
+    /// Signature algorithms this issuer uses. Never taken from the token.
+    pub algorithms: At<Vec<At<AlgorithmName>>>,
+    /// JWKS file with the issuer's public keys. Default: OpenID Connect discovery.
+    pub jwks_file: Option<At<String>>,
+    /// Claim with the user's name. Default: `email`, else `sub`.
+    pub user_claim: Option<At<String>>,
+    /// Claim with the list of groups. Default: `groups`.
+    pub groups_claim: Option<At<String>>,
+    /// Claims that tell who acts for the user, recorded and usable in rules. Default: `["act"]`.
+    pub actor_claims: Option<At<Vec<At<String>>>>,
+    /// Clock difference tolerated in `exp` and `nbf`. Default: `0s`.
+    #[schemars(extend("format" = "duration"))]
+    pub leeway: Option<At<String>>,
+}
+
+/// TLS towards a target.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetTls {
+    Disable,
+    Require,
+    VerifyFull,
+}
+
+/// A server that sessions can be opened to, with the credential its users never see. Exactly one of `password_env`,
+/// `password_file` and `credential`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// What clients give as `dbname`.
+    #[schemars(extend("examples" = ["orders"]))]
+    pub name: At<String>,
+    /// What the target speaks.
+    #[schemars(extend("examples" = ["postgres"]))]
+    pub protocol: Protocol,
+    /// Host (or IP address) and port.
+    #[schemars(extend("examples" = ["db.internal:5432"]))]
+    pub address: At<String>,
+    /// Database to open there.
+    #[schemars(extend("examples" = ["shop"]))]
+    pub database: At<String>,
+    /// Role to log in with.
+    #[schemars(extend("examples" = ["svc_orders"]))]
+    pub user: At<String>,
+    /// Environment variable of the gateway that holds the password.
+    pub password_env: Option<At<String>>,
+    /// File that holds the password; one line break at its end is ignored.
+    pub password_file: Option<At<String>>,
+    /// Name in the encrypted store, see `lockgate credentials set`.
+    pub credential: Option<At<String>>,
+    /// `disable`, `require` (encrypted, certificate not checked) or `verify-full`. Default: `verify-full`.
+    pub tls: Option<At<TargetTls>>,
+    /// PEM file with the authorities the target's certificate must come from. Default: the system's.
+    pub tls_ca: Option<At<String>>,
+}
+
+/// Terms of an approval.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Approval {
+    /// Groups or users of whom any may rule; `local` is the owner of the control socket.
+    pub approvers: At<Vec<At<String>>>,
+    /// Distinct people who must approve. Default: 1.
+    #[schemars(range(min = 1, max = APPROVERS_MAX))]
+    pub count: Option<At<i64>>,
+    /// How long the request waits. Default: `15m`.
+    #[schemars(extend("format" = "duration"))]
+    pub expires: Option<At<String>>,
+    /// The requester may rule as well. Default: false.
+    #[serde(rename = "self")]
+    pub own: Option<bool>,
+}
+
+/// Who may open what. Nobody may open what no grant names.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// For the audit. Default: `grant-` and its position in the file.
+    pub name: Option<At<String>>,
+    /// Names of targets, or globs.
+    pub targets: At<Vec<At<String>>>,
+    /// Any of these groups; with `users`: or any of those users. Both absent: everyone with a valid token.
+    pub groups: Option<At<Vec<At<String>>>>,
+    /// Any of these users, names or globs.
+    pub users: Option<At<Vec<At<String>>>>,
+    /// Only through one of these actors: `name` or `name@version`, globs.
+    pub actors: Option<At<Vec<At<String>>>>,
+    /// How long a session may last. Default: no bound but the token's expiry.
+    #[schemars(extend("format" = "duration"))]
+    pub max_session: Option<At<String>>,
+    /// Replication connections are allowed. Default: false.
+    pub replication: Option<bool>,
+    /// Opening needs a ruling.
+    pub approval: Option<Approval>,
+}
+
+/// What a rule does.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    Allow,
+    Deny,
+    Approve,
+    Alert,
+}
+
+/// The first rule in file order whose conditions all hold decides; no match: allow.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Unique; users and the audit see it.
+    #[schemars(extend("examples" = ["no-ddl-in-production"]))]
+    pub name: At<String>,
+    /// Names of targets, or globs. Default: all.
+    pub targets: Option<At<Vec<At<String>>>>,
+    /// Any of these groups; with `users`: or any of those users. Default: everyone.
+    pub groups: Option<At<Vec<At<String>>>>,
+    /// Nobody who is in one of these groups.
+    pub except_groups: Option<At<Vec<At<String>>>>,
+    /// Any of these users, names or globs.
+    pub users: Option<At<Vec<At<String>>>>,
+    /// Only through one of these actors: `name` or `name@version`, globs.
+    pub actors: Option<At<Vec<At<String>>>>,
+    /// Any of these statement classes. Default: any statement.
+    pub classes: Option<At<Vec<At<ClassName>>>>,
+    /// A statement that names any of these tables: `[schema.]table`, globs.
+    pub tables: Option<At<Vec<At<String>>>>,
+    /// Only UPDATE and DELETE without a condition, or with one that is always true. Default: false.
+    pub missing_where: Option<bool>,
+    /// A statement with any of these identifiers or keywords; never matched inside strings or comments.
+    pub words: Option<At<Vec<At<String>>>>,
+    /// What happens then.
+    #[schemars(extend("examples" = ["deny"]))]
+    pub action: At<Action>,
+    /// What a refused user reads. Default: a general text with the rule's name.
+    pub message: Option<At<String>>,
+    /// `approve` only: groups or users of whom any may rule; `local` is the owner of the control socket.
+    pub approvers: Option<At<Vec<At<String>>>>,
+    /// `approve` only: distinct people who must approve. Default: 1.
+    #[schemars(range(min = 1, max = APPROVERS_MAX))]
+    pub count: Option<At<i64>>,
+    /// `approve` only: how long the statement waits. Default: `10m`.
+    #[schemars(extend("format" = "duration"))]
+    pub expires: Option<At<String>>,
+    /// `approve` only: the requester may rule as well. Default: false.
+    #[serde(rename = "self")]
+    pub own: Option<At<bool>>,
+}
+
+/// What is hidden from whom. At least one of `columns` and `detect`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mask {
+    /// Names of targets, or globs. Default: all.
+    pub targets: Option<At<Vec<At<String>>>>,
+    /// Any of these groups; with `users`: or any of those users. Default: everyone.
+    pub groups: Option<At<Vec<At<String>>>>,
+    /// Nobody who is in one of these groups.
+    pub except_groups: Option<At<Vec<At<String>>>>,
+    /// Any of these users, names or globs.
+    pub users: Option<At<Vec<At<String>>>>,
+    /// Only through one of these actors: `name` or `name@version`, globs.
+    pub actors: Option<At<Vec<At<String>>>>,
+    /// `[schema.]table.column`, globs.
+    pub columns: Option<At<Vec<At<String>>>>,
+    /// By content, in every text value.
+    pub detect: Option<At<Vec<At<KindName>>>>,
+    /// How. Default: `last4`.
+    pub style: Option<At<StyleName>>,
+}
+
+/// When a record is safe; each step costs more than the one before.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    Async,
+    Group,
+    Strict,
+}
+
+/// How much of each response is recorded.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Payloads {
+    None,
+    Masked,
+}
+
+/// A full ring has one answer.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFull {
+    Block,
+}
+
+/// The trail.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// `async` (batched in memory), `group` (with the kernel before it moves) or `strict` (on stable storage before it
+    /// moves). Default: `group`.
+    pub durability: Option<Durability>,
+    /// Time between syncs to stable storage. Default: `5ms`. Longer costs less and risks more at a power cut.
+    #[schemars(extend("format" = "duration"))]
+    pub commit_interval: Option<At<String>>,
+    /// Size of one segment file, MiB. Default: 64.
+    #[schemars(range(min = 1, max = SEGMENT_MIB_MAX))]
+    pub segment_mib: Option<At<i64>>,
+    /// Segment files of each shard. Default: 8.
+    #[schemars(range(min = SEGMENTS_MIN, max = SEGMENTS_MAX))]
+    pub segments_per_shard: Option<At<i64>>,
+    /// `none`, or `masked`: each response as its user saw it, up to `payload_kib`. Default: `masked`.
+    pub payloads: Option<Payloads>,
+    /// Bytes of each response that are recorded, KiB. Default: 64.
+    #[schemars(range(min = 1, max = PAYLOAD_KIB_MAX))]
+    pub payload_kib: Option<At<i64>>,
+    /// How long sealed records are kept. Default: `400d`.
+    #[schemars(extend("format" = "duration"))]
+    pub retention: Option<At<String>>,
+    /// What statements do when there is no room for their record. Default and only value: `block`.
+    pub on_full: Option<OnFull>,
+    /// Seal full segments into the archive. Default: true.
+    pub archive: Option<bool>,
+}
+
+/// Where a copy of the records goes.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SinkKind {
+    File,
+}
+
+/// A copy of the records for other systems, one JSON object each.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sink {
+    /// What kind of sink.
+    #[schemars(extend("examples" = ["file"]))]
+    pub kind: SinkKind,
+    /// The file.
+    #[schemars(extend("examples" = ["audit.ndjson"]))]
+    pub path: At<String>,
+}
+
+/// A string out of a closed set that another crate or module owns: the schema lists it, the checker maps it.
+macro_rules! names {
+    ($(#[$about:meta])* $Name:ident, $list:expr) => {
+        $(#[$about])*
+        #[derive(Deserialize)]
+        #[serde(transparent)]
+        pub struct $Name(pub String);
+
+        impl JsonSchema for $Name {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($Name).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                let names: Vec<&str> = $list;
+                json_schema!({ "type": "string", "enum": names })
+            }
+        }
+    };
+}
+
+names!(AlgorithmName, super::Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect());
+names!(ClassName, super::names::CLASSES.iter().map(|(name, _)| *name).collect());
+names!(KindName, Kind::ALL.iter().map(|kind| kind.name()).collect());
+names!(StyleName, super::names::STYLES.iter().map(|(name, _)| *name).collect());
+
+impl AlgorithmName {
+    pub fn meaning(&self) -> Option<super::Algorithm> {
+        super::Algorithm::ALL.into_iter().find(|algorithm| algorithm.name() == self.0)
+    }
+}
+
+impl ClassName {
+    pub fn meaning(&self) -> Option<Class> {
+        super::names::meaning(&super::names::CLASSES, &self.0)
+    }
+}
+
+impl KindName {
+    pub fn meaning(&self) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == self.0)
+    }
+}
+
+impl StyleName {
+    pub fn meaning(&self) -> Option<Style> {
+        super::names::meaning(&super::names::STYLES, &self.0)
+    }
+}
