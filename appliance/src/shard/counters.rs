@@ -1,27 +1,9 @@
 //! What a shard counts. Written by its owner alone, read by the control thread whenever it likes.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// A count with one writer: no read-modify-write on the shard's path.
-#[derive(Debug, Default)]
-pub struct Cell(AtomicU64);
-
-impl Cell {
-    pub fn add(&self, count: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
-    }
-
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    pub fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::metrics::Cell;
 
 /// One shard's counts, on cache lines of their own.
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[repr(align(64))]
 pub struct Counters {
     /// Rounds of the pump.

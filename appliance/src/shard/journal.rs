@@ -7,6 +7,7 @@ use std::io;
 
 /// How far the shard's record has come.
 pub struct Ledger {
+    mode: Mode,
     commit_interval_us: u64,
     /// The last round handed to the kernel, and the last known to be on stable storage.
     written: u64,
@@ -17,13 +18,13 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    pub fn new(commit_interval_us: u64) -> Self {
-        Self { commit_interval_us, written: 0, synced: 0, syncing: false, due_us: NEVER }
+    pub fn new(mode: Mode, commit_interval_us: u64) -> Self {
+        Self { mode, commit_interval_us, written: 0, synced: 0, syncing: false, due_us: NEVER }
     }
 
     /// The first round that is safe before anything is recorded; `async` never makes anybody wait.
-    pub fn safe_at_start(mode: Mode) -> u64 {
-        match mode {
+    pub fn safe_at_start(&self) -> u64 {
+        match self.mode {
             Mode::Group | Mode::Strict => 0,
             Mode::Async => u64::MAX,
         }
@@ -39,7 +40,7 @@ impl Ledger {
         if !dirty && self.due_us == NEVER && self.written == self.synced {
             return Ok(());
         }
-        match io.log.mode() {
+        match self.mode {
             Mode::Group => {
                 if dirty {
                     self.write(io)?;
@@ -113,7 +114,7 @@ impl Ledger {
 
     fn reached<D>(&mut self, round: u64, io: &mut Io<D>) {
         self.synced = self.synced.max(round);
-        if io.log.mode() == Mode::Strict {
+        if self.mode == Mode::Strict {
             io.safe = self.synced;
             io.ring.release(io.safe);
         }

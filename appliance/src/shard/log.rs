@@ -1,5 +1,6 @@
 //! What the shard needs of the record it keeps: first the record, then the bytes.
 
+use crate::audit::SegmentWriter;
 use crate::audit::{Entry, Full, Journal, Who};
 use std::io;
 use std::os::fd::RawFd;
@@ -20,13 +21,27 @@ pub enum Mode {
 pub trait RoundLog {
     /// Something was appended since the last write.
     fn dirty(&self) -> bool;
-    /// Hands everything appended to the kernel in one write.
+    /// Hands everything appended to the kernel in one write. A log that turns to another file syncs the old one first.
     fn write(&mut self) -> io::Result<()>;
     /// The file to fdatasync so that everything written is on stable storage; `None`: nothing to sync.
     fn sync_fd(&self) -> Option<RawFd>;
-    fn mode(&self) -> Mode;
     /// An append of ordinary size would not be answered `Full`.
     fn has_room(&self) -> bool;
+}
+
+impl RoundLog for SegmentWriter {
+    fn dirty(&self) -> bool {
+        self.dirty()
+    }
+    fn write(&mut self) -> io::Result<()> {
+        self.write()
+    }
+    fn sync_fd(&self) -> Option<RawFd> {
+        self.sync_fd()
+    }
+    fn has_room(&self) -> bool {
+        self.has_room()
+    }
 }
 
 /// What a shard records into.
@@ -70,9 +85,6 @@ impl RoundLog for NoLog {
     }
     fn sync_fd(&self) -> Option<RawFd> {
         None
-    }
-    fn mode(&self) -> Mode {
-        Mode::Async
     }
     fn has_room(&self) -> bool {
         true

@@ -24,7 +24,7 @@ mod tests;
 
 pub use accept::ListenerOptions;
 pub use bare::BareRelay;
-pub use counters::{Cell, Counters};
+pub use counters::Counters;
 pub use log::{Mode, NoLog, RoundLog, ShardLog};
 pub use mailbox::Post;
 pub use probe::{Finding, probe};

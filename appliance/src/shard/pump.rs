@@ -1,12 +1,11 @@
 //! The loop of a shard: submit what is queued, reap, hand each completion to its relay, write the record, repeat.
 
 use super::accept::Acceptor;
-use super::counters::Counters;
 use super::io::Io;
 use super::journal::Ledger;
 use super::mailbox::{Mailbox, RelayId, ToControl, ToShard};
 use super::relay::{self, Relay};
-use super::ring::{Completion, Raw};
+use super::ring::{Completion, OpId, Raw};
 use super::turn;
 use crate::gate::{Drive, Input, Now};
 use slab::Slab;
@@ -32,6 +31,8 @@ pub struct Pump<D> {
     pub relays: Slab<Box<Relay<D>>>,
     pub acceptors: Vec<Acceptor>,
     pub mailbox: Mailbox,
+    /// The read of its eventfd.
+    pub mail: Option<OpId>,
     pub to_control: UnboundedSender<ToControl>,
     pub ledger: Ledger,
     pub spin_us: u64,
@@ -46,7 +47,7 @@ impl<D: Drive> Pump<D> {
     /// Runs until drained or until the record cannot be kept.
     pub async fn run(mut self) {
         self.io.now = now();
-        self.io.ring.mail(&self.mailbox.eventfd);
+        self.mail = Some(self.io.ring.mail(&self.mailbox.eventfd));
         for (number, acceptor) in self.acceptors.iter_mut().enumerate() {
             acceptor.start(number, &mut self.io.ring);
         }
@@ -64,8 +65,22 @@ impl<D: Drive> Pump<D> {
             self.io.now = now();
             self.round(&mut completions);
         }
+        self.quiesce(&mut completions);
         let ended = ToControl::Ended { shard: self.io.number, fault: self.fault.take() };
         let _ = self.to_control.send(ended);
+    }
+
+    /// Waits, briefly, for the operations that belong to no relay, so that the ring's memory can be freed.
+    fn quiesce(&mut self, completions: &mut Vec<Raw>) {
+        self.mail.take().into_iter().for_each(|op| self.io.ring.cancel(op));
+        let give_up_us = mono_us() + QUIESCE_US;
+        while self.io.ring.in_flight() > 0 && mono_us() < give_up_us {
+            if self.io.ring.enter(Duration::from_millis(10)).is_err() {
+                return;
+            }
+            self.io.ring.reap(completions);
+            completions.drain(..).for_each(|raw| drop(self.io.ring.complete(raw)));
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -106,8 +121,14 @@ impl<D: Drive> Pump<D> {
         self.offer_room();
         self.carry_on();
         self.feed_starved();
-        if let Err(reason) = self.ledger.commit(&mut self.io) {
+        if self.fault.is_none()
+            && let Err(reason) = self.ledger.commit(&mut self.io)
+        {
             self.fail(reason);
+        }
+        if self.fault.is_some() {
+            // What was to be said rests on records that were never kept.
+            self.io.control.clear();
         }
         self.io.counters.buffers_held.set(self.io.ring.buffers().held() as u64);
         for message in self.io.control.drain(..) {
@@ -127,12 +148,14 @@ impl<D: Drive> Pump<D> {
             Completion::Connected { relay, result } => self.with(relay, |relay, io| relay.connected(result, io)),
             Completion::Accepted { listener, result, last } => self.accepted(listener, result, last),
             Completion::Synced { round, result } => {
-                if let Err(reason) = self.ledger.synced(round, result, &mut self.io) {
+                if self.fault.is_none()
+                    && let Err(reason) = self.ledger.synced(round, result, &mut self.io)
+                {
                     self.fail(reason);
                 }
             }
             Completion::Mail => {
-                self.io.ring.mail(&self.mailbox.eventfd);
+                self.mail = Some(self.io.ring.mail(&self.mailbox.eventfd));
                 while let Some(message) = self.mailbox.next() {
                     self.read(message);
                 }
@@ -149,7 +172,10 @@ impl<D: Drive> Pump<D> {
         if relay.is_over() {
             self.forget(slot);
         } else if self.draining && relay.is_idle() {
-            relay.tell(Input::Kill(DRAINED), &mut self.io);
+            relay.evict(&mut self.io);
+            if relay.is_over() {
+                self.forget(slot);
+            }
         }
     }
 
@@ -223,8 +249,8 @@ impl<D: Drive> Pump<D> {
 
     fn keep_time(&mut self) {
         let now_us = self.io.now.mono_us;
-        while let Some((_, id)) = self.io.timers.due(now_us) {
-            self.with_id(id, |relay, io| relay.tick(io));
+        while let Some((at_us, id)) = self.io.timers.due(now_us) {
+            self.with_id(id, |relay, io| relay.tick(at_us, io));
         }
         for (number, acceptor) in self.acceptors.iter_mut().enumerate() {
             if acceptor.resume_us <= now_us {
@@ -270,12 +296,9 @@ impl<D: Drive> Pump<D> {
             self.with(slot, |relay, io| relay.abort(io));
         }
     }
-
-    pub fn counters(&self) -> &Counters {
-        &self.io.counters
-    }
 }
 
+/// Beyond: the ring's memory is left to the end of the process.
+const QUIESCE_US: u64 = 1_000_000;
 /// What a session reads that is ended from outside.
-const DRAINED: &str = "the gateway is shutting down";
 const KILLED: &str = "the session was ended by an operator";

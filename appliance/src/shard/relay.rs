@@ -133,7 +133,7 @@ impl<D: Drive> Relay<D> {
                 io.starved.push((self.id, side));
             }
             Received::Cancelled => {}
-            Received::Ended | Received::Failed(_) => self.end(side, io),
+            Received::Ended | Received::Failed => self.end(side, io),
         }
         self.settle(io);
     }
@@ -194,8 +194,12 @@ impl<D: Drive> Relay<D> {
         self.settle(io);
     }
 
-    /// A deadline of this relay may have passed.
-    pub fn tick(&mut self, io: &mut Io<D>) {
+    /// The shard's timer set for `at_us` has come due.
+    pub fn tick(&mut self, at_us: u64, io: &mut Io<D>) {
+        if at_us != self.armed_us {
+            // An entry that an earlier one has replaced; the one that counts is still to come.
+            return;
+        }
         self.armed_us = NEVER;
         let now_us = io.now.mono_us;
         if self.wake_us <= now_us {
@@ -286,10 +290,12 @@ impl<D: Drive> Relay<D> {
             control: &mut io.control,
             shared: &mut io.shared,
         };
-        self.drive = Some((io.factory)(origin, &mut cx));
+        let made = catch_unwind(AssertUnwindSafe(|| (io.factory)(origin, &mut cx)));
         if watched.appended {
             self.recorded = io.round;
         }
+        let Ok(drive) = made else { return self.panicked(io) };
+        self.drive = Some(drive);
         self.phase = Phase::Open;
         self.phase_us = NEVER;
     }
@@ -422,7 +428,7 @@ impl<D: Drive> Relay<D> {
             return io.discard(payload);
         }
         end.queued_bytes += payload.len();
-        if end.queued_bytes > limits::QUEUED_BYTES_MAX && end.stalled_us == NEVER {
+        if self.phase == Phase::Open && end.queued_bytes > limits::QUEUED_BYTES_MAX && end.stalled_us == NEVER {
             end.stalled_us = io.now.mono_us + limits::STALLED_US;
         }
         if end.sending {
@@ -436,7 +442,7 @@ impl<D: Drive> Relay<D> {
         let end = &mut self.ends[to as usize];
         let Some(socket) = &end.socket else { unreachable!("bytes are queued only for an end that has a socket") };
         end.sending = true;
-        if end.queued_bytes > limits::QUEUED_BYTES_MAX && end.stalled_us == NEVER {
+        if self.phase == Phase::Open && end.queued_bytes > limits::QUEUED_BYTES_MAX && end.stalled_us == NEVER {
             end.stalled_us = io.now.mono_us + limits::STALLED_US;
         }
         self.operations += 1;
@@ -480,8 +486,9 @@ impl<D: Drive> Relay<D> {
         }
         match self.phase {
             Phase::Open => self.drive(Input::Ended(side), io),
-            Phase::AwaitFirstByte | Phase::DirectTls | Phase::Lingering => self.die(io),
-            Phase::Flushing | Phase::Dead => {}
+            Phase::AwaitFirstByte | Phase::DirectTls => self.die(io),
+            Phase::Lingering if side == Side::Client => self.die(io),
+            Phase::Lingering | Phase::Flushing | Phase::Dead => {}
         }
     }
 
@@ -498,9 +505,12 @@ impl<D: Drive> Relay<D> {
     fn close(&mut self, io: &mut Io<D>) {
         self.phase = Phase::Flushing;
         self.phase_us = io.now.mono_us + limits::FLUSH_US;
+        self.wake_us = NEVER;
         self.cancel_connecting(io);
         for side in [Side::Client, Side::Target] {
             self.say_goodbye(side, io);
+            // From here on the phase's own deadline counts.
+            self.ends[side as usize].stalled_us = NEVER;
         }
         self.linger(io);
     }

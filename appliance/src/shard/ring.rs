@@ -84,7 +84,8 @@ pub enum Received {
     /// No buffer was free: arm again once one is. Nothing is lost, the bytes wait in the socket.
     Starved,
     Cancelled,
-    Failed(io::Error),
+    /// The connection is gone.
+    Failed,
 }
 
 /// News from the kernel. `last`: the operation is over, a multishot one must be armed again.
@@ -378,7 +379,7 @@ impl Ring {
             }
             (failed, _) if failed == -libc::ENOBUFS => Received::Starved,
             (failed, _) if failed == -libc::ECANCELED => Received::Cancelled,
-            (failed, _) => Received::Failed(io::Error::from_raw_os_error(-failed)),
+            _ => Received::Failed,
         }
     }
 }

@@ -4,7 +4,7 @@ use super::accept::{self, Acceptor, ListenerOptions};
 use super::counters::Counters;
 use super::io::Io;
 use super::journal::Ledger;
-use super::log::ShardLog;
+use super::log::{Mode, ShardLog};
 use super::mailbox::{Mailbox, Post, ToControl};
 use super::pump::Pump;
 use super::ring::{Ring, RingSizes};
@@ -35,6 +35,8 @@ pub struct ShardOptions {
     pub buffers: u16,
     pub buffer_bytes: u32,
     pub ring_entries: u32,
+    /// When a record counts as safe, and how often records are brought to stable storage.
+    pub durability: Mode,
     pub commit_interval: Duration,
     /// Connections at one time. Beyond: turned away.
     pub relays_max: usize,
@@ -50,6 +52,7 @@ impl Default for ShardOptions {
             buffers: 1024,
             buffer_bytes: 16 << 10,
             ring_entries: 1024,
+            durability: Mode::Group,
             commit_interval: Duration::from_millis(5),
             relays_max: 100_000,
         }
@@ -117,7 +120,10 @@ where
             match seed.grow() {
                 Ok(pump) => {
                     let _ = ready.send(Ok(()));
+                    // Broken shard-wide state must not serve on: a panic past the relays' guards ends the process.
+                    let bomb = AbortOnPanic;
                     pump.run().await;
+                    std::mem::forget(bomb);
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));
@@ -139,7 +145,7 @@ impl<F> Seed<F> {
         let sizes =
             RingSizes { entries: options.ring_entries, buffers: options.buffers, buffer_bytes: options.buffer_bytes };
         let acceptors = self.listeners.into_iter().zip(options.listeners);
-        let safe = Ledger::safe_at_start(self.log.mode());
+        let ledger = Ledger::new(options.durability, options.commit_interval.as_micros() as u64);
         let io = Io {
             number: options.number,
             ring: Ring::new(sizes)?,
@@ -157,21 +163,30 @@ impl<F> Seed<F> {
             starved: Vec::new(),
             waiting_for_room: Vec::new(),
             round: 1,
-            safe,
+            safe: ledger.safe_at_start(),
         };
         Ok(Pump {
             io,
             relays: Slab::new(),
             acceptors: acceptors.map(|(listener, options)| Acceptor::new(listener, options)).collect(),
             mailbox: self.mailbox,
+            mail: None,
             to_control: self.to_control,
-            ledger: Ledger::new(options.commit_interval.as_micros() as u64),
+            ledger,
             spin_us: options.spin_us,
             relays_max: options.relays_max,
             generation: 0,
             draining: false,
             fault: None,
         })
+    }
+}
+
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        std::process::abort();
     }
 }
 

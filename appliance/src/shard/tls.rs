@@ -126,7 +126,7 @@ fn der(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (_tag, bytes) = bytes.split_first()?;
     let (&first, bytes) = bytes.split_first()?;
     let (len, bytes) = match first {
-        0..0x80 => (first as usize, bytes),
+        0..=0x7f => (first as usize, bytes),
         0x81..=0x84 => {
             let (len, bytes) = bytes.split_at_checked((first & 0x7f) as usize)?;
             (len.iter().fold(0, |len, byte| len << 8 | *byte as usize), bytes)

@@ -207,3 +207,107 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Bench {
+        buffers: Buffers,
+        pool: Pool,
+        store: Store,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let buffers = Buffers::new(8, 16 << 10).expect("memory");
+            Self { buffers, pool: Pool::default(), store: Store::Empty }
+        }
+        fn push(&mut self, buffer: u16, bytes: &[u8]) {
+            let chunk = self.buffers.receive(buffer, bytes);
+            self.store.push(chunk, &mut self.buffers, &mut self.pool);
+        }
+        fn advance(&mut self, count: usize) {
+            self.store.advance(count, &mut self.buffers, &mut self.pool);
+            self.store.settle(&mut self.buffers, &mut self.pool);
+        }
+        fn take(&mut self, start: usize, end: usize) -> Vec<u8> {
+            let payload = self.store.take(start, end, &mut self.buffers, &mut self.pool);
+            match payload {
+                Payload::Borrowed(chunk) => {
+                    let bytes = self.buffers.bytes(&chunk).to_vec();
+                    self.buffers.release(chunk);
+                    bytes
+                }
+                Payload::Owned { bytes, start, end } => bytes[start..end].to_vec(),
+            }
+        }
+        fn check(&self, bytes: &[u8], held: usize) {
+            assert!(self.store.bytes(&self.buffers) == bytes, "{} bytes", self.store.len());
+            assert_eq!(self.buffers.held(), held, "buffers held");
+        }
+    }
+
+    #[test]
+    fn a_decided_window_keeps_no_buffer() {
+        let mut bench = Bench::new();
+        bench.push(0, b"SELECT 1");
+        bench.check(b"SELECT 1", 1);
+        assert_eq!(bench.take(0, 8), b"SELECT 1");
+        bench.check(b"", 0);
+        assert!(matches!(bench.store, Store::Empty));
+    }
+
+    #[test]
+    fn a_small_rest_leaves_its_buffer_and_is_put_in_front_of_what_follows() {
+        let mut bench = Bench::new();
+        bench.push(0, b"decided|cut mess");
+        bench.advance(8);
+        bench.check(b"cut mess", 0);
+        bench.push(1, b"age");
+        assert!(matches!(bench.store, Store::Borrowed(_)), "joined in the headroom");
+        bench.check(b"cut message", 1);
+        assert_eq!(bench.take(0, 11), b"cut message");
+        bench.check(b"", 0);
+    }
+
+    #[test]
+    fn a_large_rest_stays_and_is_joined_by_one_copy() {
+        let mut bench = Bench::new();
+        let (large, more) = (vec![1; 10_000], vec![2; 9_000]);
+        bench.push(0, &large);
+        bench.advance(1_000);
+        bench.check(&large[1_000..], 1);
+        bench.push(1, &more);
+        bench.check(&[&large[1_000..], &more].concat(), 0);
+        assert_eq!(bench.take(2_000, 17_000), [&large[3_000..], &more[..8_000]].concat());
+        bench.check(&more[8_000..], 0);
+    }
+
+    #[test]
+    fn taking_a_small_front_of_a_joined_window_copies_the_front() {
+        let mut bench = Bench::new();
+        bench.push(0, &[1; 5_000]);
+        bench.push(1, &[2; 5_000]);
+        assert_eq!(bench.take(0, 100), [1; 100]);
+        assert_eq!(bench.store.len(), 9_900);
+        assert_eq!(bench.take(4_800, 5_000), [[1; 100], [2; 100]].concat());
+        assert_eq!(bench.take(0, 4_900), [2; 4_900]);
+        bench.check(b"", 0);
+    }
+
+    #[test]
+    fn an_edit_before_clearing_is_what_is_sent_and_its_neighbour_is_untouched() {
+        let mut bench = Bench::new();
+        bench.push(0, b"open secret next");
+        let front = bench.store.take(0, 5, &mut bench.buffers, &mut bench.pool);
+        bench.store.bytes_mut(&bench.buffers)[..6].fill(b'*');
+        bench.check(b"****** next", 1);
+        let Payload::Borrowed(chunk) = front else { panic!("sent from where it lies") };
+        assert_eq!(bench.buffers.bytes(&chunk), b"open ");
+        bench.buffers.release(chunk);
+        bench.check(b"****** next", 1);
+        bench.advance(11);
+        bench.check(b"", 0);
+    }
+}

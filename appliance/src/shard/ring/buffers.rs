@@ -27,10 +27,6 @@ impl Chunk {
         (self.end - self.start) as usize
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.start == self.end
-    }
-
     /// Forgets the first `count` bytes.
     pub fn advance(&mut self, count: usize) {
         assert!(count <= self.len(), "advanced past the end of a chunk");
@@ -52,7 +48,7 @@ pub struct Buffers {
 
 impl Buffers {
     /// `count` buffers (a power of two) of `buffer_bytes` each.
-    pub(super) fn new(count: u16, buffer_bytes: u32) -> io::Result<Self> {
+    pub fn new(count: u16, buffer_bytes: u32) -> io::Result<Self> {
         assert!(count.is_power_of_two() && count <= 1 << 15, "the kernel takes a power of two, at most 32768");
         let stride = HEADROOM_BYTES + buffer_bytes as usize;
         let mut buffers = Self {
@@ -122,6 +118,14 @@ impl Buffers {
         self.chunks[buffer as usize] = 1;
         self.held += 1;
         Chunk { buffer, start: HEADROOM_BYTES as u32, end: HEADROOM_BYTES as u32 + len }
+    }
+
+    /// As if the kernel had received `bytes`.
+    #[cfg(test)]
+    pub fn receive(&mut self, buffer: u16, bytes: &[u8]) -> Chunk {
+        let mut chunk = self.taken(buffer, bytes.len() as u32);
+        self.bytes_mut(&mut chunk).copy_from_slice(bytes);
+        chunk
     }
 
     pub fn bytes(&self, chunk: &Chunk) -> &[u8] {

@@ -1,0 +1,206 @@
+//! What goes wrong stays with whom it concerns.
+
+use super::*;
+use std::sync::mpsc;
+
+/// A bare relay that tells the test what it was told, and panics when asked to.
+struct Teller {
+    bare: BareRelay,
+    news: mpsc::Sender<String>,
+}
+
+impl Drive for Teller {
+    fn handle(&mut self, input: Input, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        if pipes.client.undecided().starts_with(b"boom") {
+            panic!("asked for by the test");
+        }
+        match &input {
+            Input::ConnectFailed(reason) => self.news.send(format!("connect: {reason}")).expect("the test listens"),
+            Input::Kill(reason) => self.news.send(format!("kill: {reason}")).expect("the test listens"),
+            Input::Wake => self.news.send("wake".into()).expect("the test listens"),
+            _ => {}
+        }
+        self.bare.handle(input, pipes, cx);
+    }
+    fn poll(&mut self) -> Output {
+        self.bare.poll()
+    }
+    fn idle(&self) -> bool {
+        true
+    }
+}
+
+fn teller(target: Arc<Target>) -> (Shard, mpsc::Receiver<String>) {
+    let (news, told) = mpsc::channel();
+    let shard = Shard::start(options(), Box::new(NoLog::default()), move |_, _| Teller {
+        bare: BareRelay::new(target.clone()),
+        news: news.clone(),
+    });
+    (shard, told)
+}
+
+/// A port nobody listens on: bound, never listening, held until dropped.
+fn refusing() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind(loopback()).expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    (listener, address)
+}
+
+fn closed_port() -> SocketAddr {
+    let (listener, address) = refusing();
+    drop(listener);
+    address
+}
+
+fn assert_ends(mut client: TcpStream) {
+    assert_eq!(client.read(&mut [0; 16]).unwrap_or(0), 0, "the shard closes the client");
+}
+
+#[test]
+fn a_refused_connect_names_each_address_and_closes_the_client() {
+    let (first, second) = (closed_port(), closed_port());
+    let (shard, told) = teller(target(vec![first, second]));
+    let mut client = shard.connect();
+    client.write_all(b"x").expect("the shard reads");
+    let reason = told.recv_timeout(PATIENCE).expect("the drive is told");
+    assert!(reason.contains(&first.to_string()) && reason.contains(&second.to_string()), "{reason}");
+    assert!(reason.contains("refused"), "{reason}");
+    assert_ends(client);
+}
+
+#[test]
+fn a_target_without_addresses_fails_at_once() {
+    let (shard, told) = teller(target(Vec::new()));
+    let mut client = shard.connect();
+    client.write_all(b"x").expect("the shard reads");
+    assert_eq!(told.recv_timeout(PATIENCE).expect("the drive is told"), "connect: peer has no known address");
+    assert_ends(client);
+}
+
+#[test]
+fn the_second_address_serves_when_the_first_refuses() {
+    let shard = Shard::bare(options(), target(vec![closed_port(), listening(echo)]));
+    let sent = Dice(1).bytes(1000);
+    assert!(exchange(shard.connect(), &sent, 100, 1) == sent);
+}
+
+#[test]
+fn a_panicking_drive_takes_nobody_with_it() {
+    let (shard, _told) = teller(peer(echo));
+    let mut neighbour = shard.connect();
+    neighbour.write_all(b"before").expect("the shard reads");
+    neighbour.read_exact(&mut [0; 6]).expect("the echo");
+    let mut victim = shard.connect();
+    victim.write_all(b"boom").expect("the shard reads");
+    assert_ends(victim);
+    neighbour.write_all(b"after").expect("the shard still reads");
+    let mut back = [0; 5];
+    neighbour.read_exact(&mut back).expect("the echo");
+    assert_eq!((&back, shard.counters().panics.value()), (b"after", 1));
+}
+
+#[test]
+fn a_drained_shard_ends_idle_sessions_refuses_new_ones_and_says_so() {
+    let (mut shard, told) = teller(peer(echo));
+    let mut client = shard.connect();
+    client.write_all(b"hello").expect("the shard reads");
+    client.read_exact(&mut [0; 5]).expect("the echo");
+    let silent = shard.connect();
+    shard.handle().post.send(ToShard::Drain { now: false });
+    assert_eq!(told.recv_timeout(PATIENCE).expect("the drive is told"), "kill: the gateway is shutting down");
+    assert_ends(client);
+    assert_ends(silent);
+    assert_eq!(shard.fault(), None);
+}
+
+#[test]
+fn a_killed_session_ends_and_a_stale_id_reaches_nobody() {
+    let (news, told) = mpsc::channel();
+    let (ids, relays) = mpsc::channel();
+    let target = peer(echo);
+    let shard = Shard::start(options(), Box::new(NoLog::default()), move |origin, _| {
+        ids.send(origin.relay).expect("the test listens");
+        Teller { bare: BareRelay::new(target.clone()), news: news.clone() }
+    });
+    let open = || {
+        let mut client = shard.connect();
+        client.write_all(b"hello").expect("the shard reads");
+        client.read_exact(&mut [0; 5]).expect("the echo");
+        (client, relays.recv_timeout(PATIENCE).expect("a drive was made"))
+    };
+    let kill = |relay| shard.handle().post.send(ToShard::Kill { relay, session: String::new() });
+    let (first, first_id) = open();
+    kill(first_id);
+    assert!(told.recv_timeout(PATIENCE).expect("the drive is told").starts_with("kill:"));
+    assert_ends(first);
+    let (mut second, second_id) = open();
+    assert_ne!(first_id, second_id);
+    kill(first_id);
+    kill(second_id ^ 1 << 32);
+    second.write_all(b"again").expect("the shard still reads");
+    second.read_exact(&mut [0; 5]).expect("the echo");
+    assert!(told.try_recv().is_err());
+}
+
+#[test]
+fn a_taken_address_is_named_before_the_shard_starts() {
+    let (holder, address) = refusing();
+    let listener = ListenerOptions { address, tls: None, allow_plaintext: true };
+    let (to_control, _control) = tokio::sync::mpsc::unbounded_channel();
+    let options = ShardOptions { listeners: vec![listener], ..ShardOptions::default() };
+    let peer = target(Vec::new());
+    let snapshot = Arc::new(Snapshot::empty());
+    let started =
+        start(options, snapshot, Box::new(NoLog::default()), to_control, move |_, _| BareRelay::new(peer.clone()));
+    let Err(error) = started else { panic!("two listeners on one address") };
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
+    drop(holder);
+}
+
+#[test]
+fn two_shards_share_one_address() {
+    let first = Shard::bare(options(), peer(echo));
+    let listener = ListenerOptions { address: first.handle().addresses[0], tls: None, allow_plaintext: true };
+    let second = Shard::bare(ShardOptions { listeners: vec![listener], number: 1, ..options() }, peer(echo));
+    for seed in 1..40 {
+        let sent = Dice(seed).bytes(100);
+        assert!(exchange(first.connect(), &sent, 100, seed) == sent);
+    }
+    let accepted = [first.counters().accepted.value(), second.counters().accepted.value()];
+    assert_eq!(accepted.iter().sum::<u64>(), 39);
+    assert!(accepted.iter().all(|count| *count > 0), "the kernel spreads connections: {accepted:?}");
+}
+
+/// Asks to be woken, and closes when it is.
+struct Sleeper {
+    wish: Option<Output>,
+}
+
+impl Drive for Sleeper {
+    fn handle(&mut self, input: Input, _: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        match input {
+            Input::Bytes(_) => self.wish = Some(Output::WakeAt(Some(cx.now.mono_us + 20_000))),
+            Input::Wake | Input::Ended(_) | Input::Kill(_) => self.wish = Some(Output::Close),
+            _ => {}
+        }
+    }
+    fn poll(&mut self) -> Output {
+        self.wish.take().unwrap_or(Output::Idle)
+    }
+}
+
+#[test]
+fn a_deadline_wakes_its_drive_and_not_before() {
+    let shard = Shard::start(options(), Box::new(NoLog::default()), |_, _| Sleeper { wish: None });
+    let mut client = shard.connect();
+    let begun = std::time::Instant::now();
+    client.write_all(b"x").expect("the shard reads");
+    assert_ends(client);
+    assert!(begun.elapsed() >= Duration::from_micros(20_000));
+}
+
+#[test]
+fn this_host_can_run_a_shard() {
+    let findings = probe();
+    assert!(findings.iter().all(|finding| finding.ok), "{findings:?}");
+}

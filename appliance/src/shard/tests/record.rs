@@ -1,0 +1,197 @@
+//! First the record, then the bytes: what could not be recorded is never sent.
+
+use super::*;
+use crate::audit::{Entry, Full, Journal, Who};
+use std::fs::File;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Mutex;
+
+/// What the fake log does, changed by the test while the shard runs.
+#[derive(Default)]
+struct Script {
+    fail_writes: bool,
+    full: bool,
+    appended: usize,
+    writes: usize,
+    turned_away: usize,
+    sync: Option<File>,
+}
+
+#[derive(Clone, Default)]
+struct FakeLog {
+    script: Arc<Mutex<Script>>,
+    dirty: bool,
+}
+
+impl FakeLog {
+    fn script(&self) -> std::sync::MutexGuard<'_, Script> {
+        self.script.lock().expect("no panic while scripted")
+    }
+}
+
+impl Journal for FakeLog {
+    fn append(&mut self, _: i64, _: &Who<'_>, _: &Entry<'_>) -> Result<(), Full> {
+        let mut script = self.script.lock().expect("no panic while scripted");
+        if script.full {
+            script.turned_away += 1;
+            return Err(Full);
+        }
+        script.appended += 1;
+        self.dirty = true;
+        Ok(())
+    }
+}
+
+impl RoundLog for FakeLog {
+    fn dirty(&self) -> bool {
+        self.dirty
+    }
+    fn write(&mut self) -> std::io::Result<()> {
+        let mut script = self.script.lock().expect("no panic while scripted");
+        script.writes += 1;
+        if script.fail_writes {
+            return Err(std::io::Error::other("no space left"));
+        }
+        self.dirty = false;
+        Ok(())
+    }
+    fn sync_fd(&self) -> Option<RawFd> {
+        self.script().sync.as_ref().map(|file| file.as_raw_fd())
+    }
+    fn has_room(&self) -> bool {
+        !self.script().full
+    }
+}
+
+/// A bare relay that records everything a client says before it lets it go.
+struct Recorder {
+    bare: BareRelay,
+    waiting: bool,
+}
+
+impl Drive for Recorder {
+    fn handle(&mut self, input: Input, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        let statement = match input {
+            Input::Bytes(Side::Client) | Input::Connected => true,
+            Input::JournalRoom => std::mem::take(&mut self.waiting),
+            _ => false,
+        };
+        if statement && cx.journal.append(cx.now.unix_us, &NOBODY, &Entry::Gateway { detail: "bytes" }).is_err() {
+            self.waiting = true;
+            if !matches!(input, Input::Connected) {
+                return;
+            }
+        }
+        match input {
+            Input::JournalRoom => self.bare.handle(Input::Bytes(Side::Client), pipes, cx),
+            input => self.bare.handle(input, pipes, cx),
+        }
+    }
+    fn poll(&mut self) -> Output {
+        self.bare.poll()
+    }
+}
+
+const NOBODY: Who<'static> =
+    Who { session: "", user: "", groups: &[], actor: &[], target: "", client: "", application: "", claimed_user: "" };
+
+/// A shard that records, its script, and what has arrived at the target.
+fn recording(durability: Mode) -> (Shard, FakeLog, Arc<Mutex<Vec<u8>>>) {
+    let arrived = Arc::new(Mutex::new(Vec::new()));
+    let seen = arrived.clone();
+    let target = peer(move |mut socket| {
+        let mut bytes = [0; 1000];
+        while let Ok(count @ 1..) = socket.read(&mut bytes) {
+            seen.lock().expect("no panic while listening").extend_from_slice(&bytes[..count]);
+            if socket.write_all(&bytes[..count]).is_err() {
+                return;
+            }
+        }
+    });
+    let log = FakeLog::default();
+    let options = ShardOptions { durability, ..options() };
+    let shard = Shard::start(options, Box::new(log.clone()), move |_, _| Recorder {
+        bare: BareRelay::new(target.clone()),
+        waiting: false,
+    });
+    (shard, log, arrived)
+}
+
+fn say(client: &mut TcpStream, words: &[u8]) {
+    client.write_all(words).expect("the shard reads");
+    let mut back = vec![0; words.len()];
+    client.read_exact(&mut back).expect("the echo");
+    assert_eq!(back, words);
+}
+
+/// After `break_it`, nothing a client says reaches the target any more and the shard stops.
+fn check_fail_closed(durability: Mode, break_it: impl FnOnce(&mut Script)) {
+    let (mut shard, log, arrived) = recording(durability);
+    let (mut client, mut neighbour) = (shard.connect(), shard.connect());
+    say(&mut client, b"recorded");
+    say(&mut neighbour, b"too");
+    break_it(&mut log.script());
+    client.write_all(b"SECRET").expect("the shard still reads");
+    assert_eq!(client.read(&mut [0; 16]).unwrap_or(0), 0, "the client is closed, without an answer");
+    let fault = shard.fault().expect("the shard says why it stopped");
+    assert!(fault.contains("audit record"), "{fault}");
+    assert_eq!(neighbour.read(&mut [0; 16]).unwrap_or(0), 0, "nobody is served without a record");
+    let arrived = arrived.lock().expect("no panic while listening");
+    assert!(!arrived.windows(6).any(|six| six == b"SECRET"), "unrecorded bytes reached the target");
+    assert_eq!(shard.counters().journal_failed.value(), 1);
+}
+
+#[test]
+fn what_could_not_be_written_is_not_sent() {
+    check_fail_closed(Mode::Group, |script| script.fail_writes = true);
+    check_fail_closed(Mode::Strict, |script| script.fail_writes = true);
+}
+
+#[test]
+fn what_could_not_be_synced_is_not_sent_in_strict_mode() {
+    // Nothing can fdatasync a character device such as /dev/null.
+    check_fail_closed(Mode::Strict, |script| script.sync = Some(File::open("/dev/null").expect("/dev/null")));
+}
+
+#[test]
+fn statements_pass_once_their_record_is_safe() {
+    for durability in [Mode::Group, Mode::Strict, Mode::Async] {
+        let (shard, log, _) = recording(durability);
+        log.script().sync = Some(tempfile::tempfile().expect("a temporary file"));
+        let mut client = shard.connect();
+        (0..50).for_each(|_| say(&mut client, b"statement"));
+        let script = log.script();
+        assert!(script.appended >= 50, "{durability:?}: {} records", script.appended);
+        if durability != Mode::Async {
+            assert!(script.writes >= 50, "{durability:?}: {} writes", script.writes);
+        }
+        if durability == Mode::Strict {
+            assert!(shard.counters().journal_syncs.value() >= 50);
+        }
+    }
+}
+
+#[test]
+fn a_strict_relay_that_waits_for_its_record_keeps_the_order_of_its_bytes() {
+    let (shard, log, _) = recording(Mode::Strict);
+    log.script().sync = Some(tempfile::tempfile().expect("a temporary file"));
+    let sent = Dice(11).bytes(200_000);
+    assert!(exchange(shard.connect(), &sent, 3_000, 11) == sent);
+}
+
+#[test]
+fn a_full_journal_holds_statements_until_it_has_room() {
+    let (shard, log, arrived) = recording(Mode::Group);
+    let mut client = shard.connect();
+    say(&mut client, b"first");
+    log.script().full = true;
+    client.write_all(b"second").expect("the shard still reads");
+    while log.script().turned_away == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(&*arrived.lock().expect("no panic while listening"), b"first");
+    log.script().full = false;
+    let mut back = [0; 6];
+    client.read_exact(&mut back).expect("the echo, once there is room");
+    assert_eq!(&back, b"second");
+}
