@@ -1,12 +1,16 @@
 //! The trail: records, the segment files they are written to, and the readers. FORMAT.md draws the bytes.
 
 pub mod frame;
+pub mod printable;
 pub mod reader;
 pub mod record;
 mod recover;
 pub mod seal;
+pub mod search;
 pub mod segment;
 pub mod trail;
+pub mod verify;
+pub mod when;
 pub mod writer;
 
 pub use seal::{Sealer, SealerOptions};
@@ -104,3 +108,6 @@ pub trait Journal {
 /// The ring has no room until the archiver has sealed a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
+
+#[cfg(test)]
+mod tests;

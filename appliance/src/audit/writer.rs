@@ -57,6 +57,8 @@ pub struct SegmentWriter {
     /// Room for a frame header, then the records of the frame to be.
     batch: Vec<u8>,
     records: u32,
+    /// Something was appended since the last [`Self::write`], be it written already.
+    dirty: bool,
     /// Unix microseconds of the earliest and the latest record of the batch.
     times: (i64, i64),
     current: Option<Current>,
@@ -107,6 +109,7 @@ impl SegmentWriter {
             encoder: Encoder::new(Room::of_segment(options.segment_bytes as usize)),
             batch: vec![0; FRAME_HEADER_BYTES],
             records: 0,
+            dirty: false,
             times: (i64::MAX, i64::MIN),
             current,
             next_number,
@@ -140,9 +143,9 @@ impl SegmentWriter {
         self.next_segment(now_us).map(|_| ())
     }
 
-    /// Records wait for [`Self::write`].
+    /// Something was appended since the last [`Self::write`].
     pub fn dirty(&self) -> bool {
-        self.records > 0
+        self.dirty
     }
 
     /// Appends the batch to the segment as one frame, with one write. After an error, which may have left part of it
@@ -151,6 +154,7 @@ impl SegmentWriter {
         if let Some(failed) = &self.failed {
             return Err(io::Error::other(failed.clone()));
         }
+        self.dirty = false;
         if self.records == 0 {
             return Ok(());
         }
@@ -325,6 +329,7 @@ impl Journal for SegmentWriter {
             return Err(Full);
         }
         self.records += 1;
+        self.dirty = true;
         self.times = (self.times.0.min(time_us), self.times.1.max(time_us));
         Ok(())
     }

@@ -1,16 +1,644 @@
-//! `lockgate audit`: not built yet.
+//! `lockgate audit`: search, follow, inspect and verify the trail.
 
+use crate::audit::printable::{csv_field, escape, escape_lines, json_safe, one_line};
+use crate::audit::reader::Damage;
+use crate::audit::search::{Filter, Follower, News, Record, search, show};
+use crate::audit::verify::{ShardReport, verify};
+use crate::audit::{segment, when};
+use crate::cli::{ANSWER_NO, DONE, FAILED, USAGE};
+use crate::config::Glob;
+use anyhow::{Context as _, Result, bail};
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-/// Placeholder: this verb is not built yet.
+/// How often `tail` looks for news.
+const TAIL_EVERY: Duration = Duration::from_millis(100);
+/// `tail` shows a statement that is still running after this long.
+const TAIL_PATIENCE: Duration = Duration::from_secs(1);
+/// Width of a table that does not go to a terminal.
+const TABLE_WIDTH: u16 = 160;
+
 #[derive(clap::Args)]
 pub struct AuditArgs {
-    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    rest: Vec<String>,
+    #[command(subcommand)]
+    verb: AuditVerb,
 }
 
-pub fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
-    let _ = args.rest;
-    eprintln!("lockgate: audit is not built yet");
-    Ok(ExitCode::from(3))
+#[derive(clap::Subcommand)]
+enum AuditVerb {
+    /// Find what happened: who did what, when, and what came of it
+    Search(SearchArgs),
+    /// Follow what happens
+    Tail(TailArgs),
+    /// Print one record in full
+    Show(ShowArgs),
+    /// Prove that the trail is whole and unchanged
+    Verify(VerifyArgs),
+}
+
+/// Where the trail lies.
+#[derive(clap::Args)]
+struct Trail {
+    /// Configuration of the gateway
+    #[arg(long, value_name = "FILE", default_value = "/etc/lockgate/lockgate.toml", env = "LOCKGATE_CONFIG")]
+    config: PathBuf,
+    /// The gateway's data directory, instead of a configuration
+    #[arg(long, value_name = "DATA_DIR")]
+    dir: Option<PathBuf>,
+}
+
+impl Trail {
+    fn data_dir(&self) -> Result<PathBuf> {
+        let dir = match &self.dir {
+            Some(dir) => dir.clone(),
+            None => configured_data_dir(&self.config)?,
+        };
+        if !dir.is_dir() {
+            bail!("{}: no such directory", dir.display());
+        }
+        Ok(dir)
+    }
+}
+
+/// `server.data_dir` alone, relative to the file: a trail can be read whatever else is wrong with the configuration.
+fn configured_data_dir(file: &Path) -> Result<PathBuf> {
+    let text = std::fs::read_to_string(file).with_context(|| {
+        format!("{} (name another with --config, or the data directory with --dir)", file.display())
+    })?;
+    let config: toml::Table = text.parse().with_context(|| file.display().to_string())?;
+    let data_dir = config.get("server").and_then(|server| server.get("data_dir")).and_then(|dir| dir.as_str());
+    Ok(file.parent().unwrap_or(Path::new(".")).join(data_dir.unwrap_or("data")))
+}
+
+/// Names are exact or globs (`*`, `?`); an option given twice means either.
+#[derive(clap::Args)]
+struct FilterArgs {
+    /// Who did it
+    #[arg(long, value_parser = Glob::new)]
+    user: Vec<Glob>,
+    /// On which target
+    #[arg(long, value_parser = Glob::new)]
+    target: Vec<Glob>,
+    /// Statements that name this table: `customers` in any schema, `public.customers` only there
+    #[arg(long, value_parser = Glob::new)]
+    table: Vec<Glob>,
+    /// Statements of this class: select, delete, drop, ...
+    #[arg(long, value_parser = Glob::new)]
+    class: Vec<Glob>,
+    /// allow, deny, approve or alert
+    #[arg(long, value_parser = Glob::new)]
+    decision: Vec<Glob>,
+    /// In this session
+    #[arg(long, value_parser = Glob::new)]
+    session: Vec<Glob>,
+    /// statement, session, login, ruling or gateway
+    #[arg(long, value_parser = Glob::new)]
+    kind: Vec<Glob>,
+    /// Statements whose text or bind values contain this, in any case
+    #[arg(long, value_name = "TEXT")]
+    contains: Option<String>,
+    /// From this time on: 2026-11-20T03:12:00Z, "2026-11-20 03:12", 03:12 (today, UTC), 15m, 2h, 1d (ago)
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<i64>,
+    /// Up to this time
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<i64>,
+}
+
+fn parse_time(text: &str) -> Result<i64, String> {
+    when::parse_when(text, jiff::Timestamp::now())
+}
+
+impl FilterArgs {
+    fn filter(self) -> Filter {
+        Filter {
+            users: self.user,
+            targets: self.target,
+            tables: self.table,
+            classes: self.class,
+            decisions: self.decision,
+            sessions: self.session,
+            kinds: self.kind,
+            since_us: self.since,
+            until_us: self.until,
+            contains: self.contains,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Table,
+    /// One object a line
+    Json,
+    Csv,
+    /// OCSF 1.4 Datastore Activity, one object a line
+    Ocsf,
+}
+
+#[derive(clap::Args)]
+struct SearchArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Only the newest so many
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    #[command(flatten)]
+    trail: Trail,
+}
+
+#[derive(clap::Args)]
+struct TailArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Begin with the last so many
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
+    lines: usize,
+    /// Print what there is and end
+    #[arg(long)]
+    no_follow: bool,
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    #[command(flatten)]
+    trail: Trail,
+}
+
+#[derive(clap::Args)]
+struct ShowArgs {
+    /// As printed by `search` and `tail`
+    id: String,
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    #[command(flatten)]
+    trail: Trail,
+}
+
+#[derive(clap::Args)]
+struct VerifyArgs {
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    #[command(flatten)]
+    trail: Trail,
+}
+
+pub fn run(args: AuditArgs) -> Result<ExitCode> {
+    let done = match args.verb {
+        AuditVerb::Search(args) => run_search(args),
+        AuditVerb::Tail(args) => run_tail(args),
+        AuditVerb::Show(args) => run_show(args),
+        AuditVerb::Verify(args) => run_verify(args),
+    };
+    match done {
+        // `| head` has seen enough.
+        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::from(DONE)),
+        other => other,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn report(damage: &Damage) {
+    eprintln!("lockgate: damaged audit trail: {}", escape(&damage.to_string()));
+}
+
+fn run_search(args: SearchArgs) -> Result<ExitCode> {
+    let data_dir = args.trail.data_dir()?;
+    let mut damages = 0u64;
+    let records = search(&data_dir, &args.filter.filter(), args.limit, false, &mut |damage| {
+        damages += 1;
+        report(&damage);
+    })
+    .context("the trail cannot be read")?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match args.output {
+        Format::Table => print_table(&mut out, &records)?,
+        other => print_lines(&mut out, &records, other, true)?,
+    }
+    out.flush()?;
+    if args.output == Format::Table {
+        let what = if records.len() == 1 { "record" } else { "records" };
+        eprintln!("{} {what}", records.len());
+    }
+    if damages > 0 {
+        eprintln!("lockgate: the trail is damaged in {damages} places; `lockgate audit verify` tells more");
+    }
+    Ok(ExitCode::from(DONE))
+}
+
+fn run_tail(args: TailArgs) -> Result<ExitCode> {
+    let data_dir = args.trail.data_dir()?;
+    let patience = if args.no_follow { Duration::ZERO } else { TAIL_PATIENCE };
+    let mut follower = Follower::new(data_dir, args.filter.filter(), patience);
+    let mut header = true;
+    let mut skip = Some(args.lines);
+    loop {
+        let mut records = Vec::new();
+        for news in follower.poll().context("the trail cannot be read")? {
+            match news {
+                News::Record(record) => records.push(*record),
+                News::Damage(damage) => report(&damage),
+            }
+        }
+        if let Some(lines) = skip.take() {
+            records.drain(..records.len().saturating_sub(lines));
+        }
+        let mut out = io::stdout().lock();
+        match args.output {
+            Format::Table => print_tail(&mut out, &records)?,
+            other => print_lines(&mut out, &records, other, header)?,
+        }
+        out.flush()?;
+        header = false;
+        if args.no_follow {
+            return Ok(ExitCode::from(DONE));
+        }
+        std::thread::sleep(TAIL_EVERY);
+    }
+}
+
+fn run_show(args: ShowArgs) -> Result<ExitCode> {
+    let data_dir = args.trail.data_dir()?;
+    let found = show(&data_dir, &args.id, &mut |damage| report(&damage)).context("the trail cannot be read")?;
+    let Some(record) = found else {
+        eprintln!(
+            "lockgate: there is no record {}; ids look like 0-123 and stand in what `search` prints",
+            escape(&args.id)
+        );
+        return Ok(ExitCode::from(ANSWER_NO));
+    };
+    let mut out = io::stdout().lock();
+    match args.output {
+        Format::Table => print_record(&mut out, &record)?,
+        other => print_lines(&mut out, std::slice::from_ref(&record), other, true)?,
+    }
+    Ok(ExitCode::from(DONE))
+}
+
+fn run_verify(args: VerifyArgs) -> Result<ExitCode> {
+    if !matches!(args.output, Format::Table | Format::Json) {
+        eprintln!("lockgate: verify prints a table or json");
+        return Ok(ExitCode::from(USAGE));
+    }
+    let data_dir = args.trail.data_dir()?;
+    if segment::list(&data_dir)?.values().all(std::collections::BTreeMap::is_empty) {
+        eprintln!("lockgate: {}: there is no audit trail", data_dir.display());
+        return Ok(ExitCode::from(FAILED));
+    }
+    let started = std::time::Instant::now();
+    let json = args.output == Format::Json;
+    let reports = verify(&data_dir, &mut |damage| if json { print_break(damage) } else { report(damage) })
+        .context("the trail cannot be read")?;
+    let mut out = io::stdout().lock();
+    if json {
+        for report in &reports {
+            writeln!(out, "{}", report_json(report))?;
+        }
+    } else {
+        print_reports(&mut out, &reports)?;
+    }
+    let breaks: u64 = reports.iter().map(|report| report.breaks).sum();
+    let (bytes, seconds) = (reports.iter().map(|report| report.bytes).sum::<u64>(), started.elapsed().as_secs_f64());
+    eprintln!("{} MB read in {seconds:.2} s", bytes / 1_000_000);
+    match breaks {
+        0 => eprintln!("the trail is whole: every frame is as it was written, and nothing is missing"),
+        1 => eprintln!("the trail is BROKEN in 1 place"),
+        more => eprintln!("the trail is BROKEN in {more} places"),
+    }
+    Ok(ExitCode::from(if breaks == 0 { DONE } else { ANSWER_NO }))
+}
+
+fn print_break(damage: &Damage) {
+    let value = serde_json::json!({
+        "break": damage.kind.to_string(),
+        "file": damage.file,
+        "shard": damage.shard,
+        "segment": damage.segment,
+        "offset": damage.offset,
+        "frame": damage.frame,
+    });
+    println!("{}", json_safe(&value.to_string()));
+}
+
+fn report_json(report: &ShardReport) -> serde_json::Value {
+    serde_json::json!({
+        "shard": report.shard,
+        "segments": report.segments,
+        "frames": report.frames,
+        "records": report.records,
+        "bytes": report.bytes,
+        "since": report.times.map(|(first, _)| when::rfc3339(first)),
+        "until": report.times.map(|(_, last)| when::rfc3339(last)),
+        "breaks": report.breaks,
+    })
+}
+
+fn print_reports(out: &mut impl io::Write, reports: &[ShardReport]) -> Result<()> {
+    let mut table = plain_table(["shard", "segments", "frames", "records", "from", "to", "breaks"]);
+    for report in reports {
+        let time = |time: Option<i64>| time.map(when::short).unwrap_or_default();
+        table.add_row([
+            number(Some(u64::from(report.shard))),
+            number(Some(report.segments)),
+            number(Some(report.frames)),
+            number(Some(report.records)),
+            Cell::new(time(report.times.map(|(first, _)| first))),
+            Cell::new(time(report.times.map(|(_, last)| last))),
+            number(Some(report.breaks)),
+        ]);
+    }
+    Ok(writeln!(out, "{table}")?)
+}
+
+fn print_lines(out: &mut impl io::Write, records: &[Record], format: Format, header: bool) -> Result<()> {
+    if format == Format::Csv && header {
+        writeln!(out, "{}", CSV_COLUMNS.join(","))?;
+    }
+    for record in records {
+        match format {
+            Format::Csv => writeln!(out, "{}", csv_line(record))?,
+            Format::Ocsf => writeln!(out, "{}", json_safe(&ocsf(record).to_string()))?,
+            Format::Json | Format::Table => writeln!(out, "{}", json_safe(&serde_json::to_string(record)?))?,
+        }
+    }
+    Ok(())
+}
+
+const CSV_COLUMNS: [&str; 24] = [
+    "id",
+    "time",
+    "kind",
+    "session",
+    "user",
+    "groups",
+    "actor",
+    "target",
+    "client",
+    "application",
+    "statement",
+    "binds",
+    "classes",
+    "tables",
+    "decision",
+    "rule",
+    "ticket",
+    "rows",
+    "bytes",
+    "duration_us",
+    "error",
+    "masked",
+    "claimed_user",
+    "detail",
+];
+
+/// Lists are joined by a space; control characters are visible escapes, so that a record is always one line.
+fn csv_line(record: &Record) -> String {
+    let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let binds: Vec<&str> = record.binds.iter().map(|bind| bind.as_deref().unwrap_or("NULL")).collect();
+    let fields = [
+        record.id.clone(),
+        when::rfc3339(record.time_us),
+        record.kind.to_owned(),
+        record.session.clone(),
+        record.user.clone(),
+        record.groups.join(" "),
+        record.actor.join(" "),
+        record.target.clone(),
+        record.client.clone(),
+        record.application.clone(),
+        text(&record.statement),
+        binds.join(" "),
+        record.classes.join(" "),
+        record.tables.join(" "),
+        text(&record.decision),
+        text(&record.rule),
+        text(&record.ticket),
+        number(record.rows),
+        number(record.bytes),
+        number(record.duration_us),
+        text(&record.error),
+        number(record.masked),
+        record.claimed_user.clone(),
+        text(&record.detail),
+    ];
+    fields.iter().map(|field| csv_field(field)).collect::<Vec<_>>().join(",")
+}
+
+/// OCSF 1.4, category Application Activity, class Datastore Activity (6005).
+fn ocsf(record: &Record) -> serde_json::Value {
+    let has = |names: &[&str]| record.classes.iter().any(|class| names.contains(class));
+    let (activity_id, activity) = match record.kind {
+        "session" | "login" => (3, "Connect"),
+        _ if has(&["delete", "truncate", "drop"]) => (7, "Delete"),
+        _ if has(&["create"]) => (6, "Create"),
+        _ if has(&["update", "merge", "alter"]) => (2, "Update"),
+        _ if has(&["insert", "copy_in"]) => (5, "Write"),
+        _ if has(&["select", "copy_out", "fetch", "show"]) => (1, "Read"),
+        "statement" => (4, "Query"),
+        _ => (99, "Other"),
+    };
+    let denied = record.decision.as_deref() == Some("deny");
+    let (status_id, status) = match (&record.error, record.complete) {
+        (Some(_), _) => (2, "Failure"),
+        (None, _) if denied => (2, "Failure"),
+        (None, true) => (1, "Success"),
+        (None, false) => (0, "Unknown"),
+    };
+    let (ip, port) = record.client.rsplit_once(':').unwrap_or((&record.client, ""));
+    let groups: Vec<_> = record.groups.iter().map(|name| serde_json::json!({ "name": name })).collect();
+    let tables: Vec<_> = record.tables.iter().map(|name| serde_json::json!({ "name": name })).collect();
+    serde_json::json!({
+        "class_uid": 6005, "class_name": "Datastore Activity", "category_uid": 6, "category_name": "Application Activity",
+        "activity_id": activity_id, "activity_name": activity, "type_uid": 600_500 + activity_id,
+        "type_id": 1, "severity_id": if denied { 3 } else { 1 },
+        "time": record.time_us.div_euclid(1000),
+        "duration": record.duration_us.map(|duration| duration / 1000),
+        "status_id": status_id, "status": status, "status_code": record.error, "status_detail": record.detail,
+        "action_id": if denied { 2 } else { 1 }, "disposition_id": if denied { 2 } else { 1 },
+        "actor": { "user": { "name": record.user, "groups": groups }, "session": { "uid": record.session },
+                   "app_name": record.application, "invoked_by": record.actor.first() },
+        "src_endpoint": { "ip": ip.trim_matches(['[', ']']), "port": port.parse::<u16>().ok() },
+        "dst_endpoint": { "svc_name": record.target },
+        "database": { "name": record.target, "type_id": 1 },
+        "table": tables.first(), "tables": tables,
+        "query_info": { "query_string": record.statement, "bytes": record.bytes, "query_result_count": record.rows },
+        "policy": record.rule.as_ref().map(|rule| serde_json::json!({ "name": rule })),
+        "metadata": { "version": "1.4.0", "uid": record.id, "sequence": record.sequence,
+                      "product": { "name": "Lockgate", "vendor_name": "Lockgate", "version": env!("CARGO_PKG_VERSION") } },
+        "unmapped": { "kind": record.kind, "decision": record.decision, "ticket": record.ticket, "classes": record.classes,
+                      "binds": record.binds, "masked": record.masked, "actor": record.actor,
+                      "claimed_user": record.claimed_user },
+    })
+}
+
+fn plain_table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header.map(|name| Cell::new(name.to_uppercase())));
+    if !io::stdout().is_terminal() {
+        table.set_width(TABLE_WIDTH);
+    }
+    table
+}
+
+fn number(number: Option<u64>) -> Cell {
+    Cell::new(number.map(|number| number.to_string()).unwrap_or_default()).set_alignment(CellAlignment::Right)
+}
+
+fn coloured() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn verdict_color(record: &Record) -> Option<Color> {
+    match record.decision.as_deref() {
+        Some("deny" | "rejected") => Some(Color::Red),
+        Some("approve" | "alert" | "expired" | "abandoned") => Some(Color::Yellow),
+        _ if record.kind == "login" => Some(Color::Red),
+        _ => None,
+    }
+}
+
+/// `alice` or `alice (via copilot@2.1)`.
+fn person(record: &Record) -> String {
+    let user = escape(&record.user);
+    if record.actor.is_empty() { user } else { format!("{user} (via {})", escape(&record.actor.join(" < "))) }
+}
+
+/// A statement, or what else happened.
+fn what(record: &Record, chars_max: usize) -> String {
+    let text = match (&record.statement, &record.detail) {
+        (Some(statement), _) => statement.clone(),
+        (None, detail) => format!("[{}] {}", record.kind, detail.as_deref().unwrap_or("")),
+    };
+    one_line(&text, chars_max)
+}
+
+fn verdict(record: &Record) -> String {
+    match (&record.decision, &record.rule) {
+        (Some(decision), Some(rule)) => escape(&format!("{decision} ({rule})")),
+        (Some(decision), None) => escape(decision),
+        (None, _) => String::new(),
+    }
+}
+
+fn result(record: &Record) -> String {
+    match &record.error {
+        Some(error) => escape(error),
+        None if record.complete => String::new(),
+        None if record.decision.as_deref() == Some("deny") => String::new(),
+        None => "running".to_owned(),
+    }
+}
+
+fn milliseconds(duration_us: Option<u64>) -> String {
+    duration_us.map(|us| format!("{}.{}", us / 1000, us % 1000 / 100)).unwrap_or_default()
+}
+
+fn print_table(out: &mut impl io::Write, records: &[Record]) -> Result<()> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let coloured = coloured();
+    let mut table = plain_table(["id", "time", "user", "target", "verdict", "rows", "masked", "ms", "error", "what"]);
+    for record in records {
+        let mut verdict = Cell::new(verdict(record));
+        if let Some(color) = verdict_color(record).filter(|_| coloured) {
+            verdict = verdict.fg(color);
+        }
+        table.add_row([
+            Cell::new(&record.id),
+            Cell::new(when::short(record.time_us)),
+            Cell::new(person(record)),
+            Cell::new(escape(&record.target)),
+            verdict,
+            number(record.rows),
+            number(record.masked.filter(|&masked| masked > 0)),
+            Cell::new(milliseconds(record.duration_us)).set_alignment(CellAlignment::Right),
+            Cell::new(result(record)),
+            Cell::new(what(record, 200)),
+        ]);
+    }
+    for line in table.lines() {
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// One line each, as they come: columns cannot be known ahead.
+fn print_tail(out: &mut impl io::Write, records: &[Record]) -> Result<()> {
+    let coloured = coloured();
+    for record in records {
+        let mut parts = vec![when::short(record.time_us), record.id.clone(), person(record), escape(&record.target)];
+        parts.push(match verdict_color(record).filter(|_| coloured) {
+            Some(Color::Red) => format!("\u{1b}[31m{}\u{1b}[0m", verdict(record)),
+            Some(_) => format!("\u{1b}[33m{}\u{1b}[0m", verdict(record)),
+            None => verdict(record),
+        });
+        parts.push(what(record, 300));
+        let mut tail = Vec::new();
+        tail.extend(record.rows.map(|rows| format!("{rows} rows")));
+        tail.extend(record.masked.filter(|&masked| masked > 0).map(|masked| format!("{masked} masked")));
+        tail.extend(record.duration_us.map(|us| format!("{} ms", milliseconds(Some(us)))));
+        tail.extend(Some(result(record)).filter(|result| !result.is_empty()));
+        if !tail.is_empty() {
+            parts.push(format!("-> {}", tail.join(", ")));
+        }
+        parts.retain(|part| !part.is_empty());
+        writeln!(out, "{}", parts.join("  "))?;
+    }
+    Ok(())
+}
+
+fn print_record(out: &mut impl io::Write, record: &Record) -> Result<()> {
+    let mut line = |name: &str, value: String| -> io::Result<()> {
+        if value.is_empty() { Ok(()) } else { writeln!(out, "{name:<12} {value}") }
+    };
+    let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
+    let text = |text: &Option<String>| escape(text.as_deref().unwrap_or(""));
+    line("id", record.id.clone())?;
+    line("time", when::rfc3339(record.time_us))?;
+    line("kind", record.kind.to_owned())?;
+    line("session", escape(&record.session))?;
+    line("user", escape(&record.user))?;
+    line("groups", escape(&record.groups.join(", ")))?;
+    line("actor", escape(&record.actor.join(" < ")))?;
+    line("target", escape(&record.target))?;
+    line("client", escape(&record.client))?;
+    line("application", escape(&record.application))?;
+    line("claimed user", escape(&record.claimed_user))?;
+    line("classes", record.classes.join(" "))?;
+    line("tables", escape(&record.tables.join(" ")))?;
+    line("decision", text(&record.decision))?;
+    line("rule", text(&record.rule))?;
+    line("ticket", text(&record.ticket))?;
+    line("detail", text(&record.detail))?;
+    line("rows", number(record.rows))?;
+    line("bytes", number(record.bytes))?;
+    line("duration", record.duration_us.map(|us| format!("{} ms", milliseconds(Some(us)))).unwrap_or_default())?;
+    line("masked", number(record.masked))?;
+    let done = record.kind == "statement" && record.complete && record.error.is_none();
+    line("result", if done { "ok".into() } else { result(record) })?;
+    for (index, bind) in record.binds.iter().enumerate() {
+        line(
+            &format!("${}", index + 1),
+            bind.as_deref().map_or_else(|| "NULL".to_owned(), |bind| format!("'{}'", escape(bind))),
+        )?;
+    }
+    if let Some(statement) = &record.statement {
+        writeln!(out, "\n{}", escape_lines(statement))?;
+        if let Some(bytes) = record.statement_bytes {
+            writeln!(out, "... cut, the whole statement has {bytes} bytes")?;
+        }
+    }
+    if let Some(payload) = &record.payload {
+        writeln!(out, "\nresponse\n{}", escape_lines(payload))?;
+    }
+    Ok(())
 }

@@ -1,0 +1,597 @@
+//! The trail as a whole: written, stopped, torn, flipped, filled, and read back.
+
+use super::frame::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use super::reader::{Damage, DamageKind};
+use super::record::{Kind, View};
+use super::seal::{Keeper, SealerOptions};
+use super::segment::{self, SEGMENT_BYTES_MIN};
+use super::trail::{Advance, ChainReader};
+use super::*;
+use proptest::prelude::*;
+use std::fs;
+use std::path::Path;
+
+const NOW_US: i64 = 1_795_142_000_000_000;
+
+pub(super) fn groups() -> Vec<String> {
+    vec!["engineering".to_owned(), "on-call".to_owned()]
+}
+
+pub(super) fn who<'a>(session: &'a str, user: &'a str, groups: &'a [String]) -> Who<'a> {
+    Who {
+        session,
+        user,
+        groups,
+        actor: &[],
+        target: "orders",
+        client: "127.0.0.1:50000",
+        application: "psql",
+        claimed_user: "postgres",
+    }
+}
+
+pub(super) fn request<'a>(number: u64, statement: &'a str) -> Request<'a> {
+    Request {
+        request: number,
+        statement: statement.as_bytes(),
+        statement_bytes: statement.len() as u64,
+        binds: &[],
+        classes: 1,
+        tables: &[],
+        decision: "allow",
+        rule: "",
+        ticket: "",
+    }
+}
+
+pub(super) fn outcome(number: u64) -> Outcome<'static> {
+    Outcome { request: number, rows: 3, bytes: 99, duration_us: 1500, error: "", masked: 2, more: false, payload: &[] }
+}
+
+/// In memory where there is such a place: these tests sync thousands of times.
+pub(super) fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory")
+}
+
+fn ring(dir: &Path, segments_per_shard: u32) -> RingOptions {
+    RingOptions { data_dir: dir.to_owned(), shard: 0, segment_bytes: SEGMENT_BYTES_MIN, segments_per_shard }
+}
+
+fn keeper(dir: &Path, segments_per_shard: u32, archive: bool) -> Keeper {
+    Keeper::new(SealerOptions {
+        data_dir: dir.to_owned(),
+        shards: 1,
+        segment_bytes: SEGMENT_BYTES_MIN,
+        segments_per_shard,
+        archive,
+    })
+}
+
+fn open(dir: &Path, segments_per_shard: u32) -> SegmentWriter {
+    SegmentWriter::open(&ring(dir, segments_per_shard), NOW_US).expect("the trail opens").0
+}
+
+fn append(writer: &mut SegmentWriter, number: u64, statement: &str) -> Result<(), Full> {
+    let groups = groups();
+    writer.append(NOW_US + number as i64, &who("s1", "alice", &groups), &Entry::Request(request(number, statement)))
+}
+
+/// Statements of the whole chain in order, sequences checked, and the damage met.
+fn read(dir: &Path) -> (Vec<String>, Vec<Damage>) {
+    let (mut statements, mut damages) = (Vec::new(), Vec::new());
+    let mut chain = ChainReader::whole(dir.to_owned(), 0).thorough();
+    loop {
+        match chain.advance().expect("readable files") {
+            Advance::Frame(_) => {
+                for record in chain.records() {
+                    match record {
+                        Ok((_, View::Request(row))) => {
+                            statements.push(String::from_utf8_lossy(row.statement()).into_owned());
+                        }
+                        Ok((_, View::Event(Kind::Gateway, row))) => {
+                            statements.push(format!("gateway: {}", row.detail()))
+                        }
+                        Ok(_) => {}
+                        Err(damage) => damages.push(damage),
+                    }
+                }
+            }
+            Advance::Damage(damage) => damages.push(damage),
+            Advance::End => {
+                damages.extend(chain.take_unfinished());
+                return (statements, damages);
+            }
+        }
+    }
+}
+
+fn kinds(damages: &[Damage]) -> Vec<&DamageKind> {
+    damages.iter().map(|damage| &damage.kind).collect()
+}
+
+/// A trail of `frames` frames with one statement each, in one segment. Returns each frame's offset, and the end.
+fn short_trail(dir: &Path, frames: u64) -> Vec<u64> {
+    let mut writer = open(dir, 2);
+    let mut offsets = vec![SEGMENT_HEADER_BYTES as u64];
+    for number in 1..=frames {
+        append(&mut writer, number, &format!("SELECT {number}")).expect("room");
+        writer.write().expect("written");
+        offsets.push(end_of_frames(dir, offsets.last().copied().expect("one")));
+    }
+    offsets
+}
+
+fn end_of_frames(dir: &Path, at: u64) -> u64 {
+    let bytes = fs::read(first_segment(dir)).expect("readable");
+    let at = at as usize;
+    let payload = u32::from_le_bytes(bytes[at + 8..at + 12].try_into().expect("4 bytes"));
+    (at + FRAME_HEADER_BYTES) as u64 + u64::from(payload)
+}
+
+fn first_segment(dir: &Path) -> std::path::PathBuf {
+    segment::ring_path(&segment::ring_dir(dir, 0), 1)
+}
+
+#[test]
+fn every_kind_of_record_reads_back_as_it_was_written() {
+    let dir = scratch();
+    let mut writer = open(dir.path(), 2);
+    let (groups, actor, tables) = (groups(), ["copilot@2.1".to_owned()], ["public.customers".to_owned()]);
+    let who = Who { actor: &actor, ..who("s1", "älice", &groups) };
+    let binds = [Some("42"), None, Some("")];
+    let long = "x".repeat(300);
+    let request = Request {
+        binds: &binds,
+        classes: 0b101,
+        tables: &tables,
+        decision: "approve",
+        rule: "careful",
+        ticket: "0-1-ab",
+        ..request(7, &long)
+    };
+    let outcome = Outcome { error: "57014", more: true, payload: b"\x00\xff", ..outcome(7) };
+    let entries = [
+        Entry::SessionOpened { grant: "g" },
+        Entry::LoginRefused { sqlstate: *b"28P01", reason: "expired" },
+        Entry::Request(request),
+        Entry::Ruling { request: 7, ticket: "0-1-ab", ruling: "approved", by: "bob", reason: "ok" },
+        Entry::Outcome(outcome),
+        Entry::SessionClosed { reason: "terminated", duration_us: 5, statements: 1 },
+        Entry::Gateway { detail: "started" },
+    ];
+    for (index, entry) in entries.iter().enumerate() {
+        writer.append(NOW_US + index as i64, &who, entry).expect("room");
+    }
+    writer.write().expect("written");
+
+    let mut chain = ChainReader::whole(dir.path().to_owned(), 0);
+    assert!(matches!(chain.advance().expect("readable"), Advance::Frame(_)));
+    let mut kinds = Vec::new();
+    for (index, record) in chain.records().enumerate() {
+        let (sequence, view) = record.expect("whole records");
+        assert_eq!((sequence, view.time_us()), (index as u64 + 1, NOW_US + index as i64));
+        let read = view.who();
+        assert_eq!((read.session(), read.user(), read.target()), ("s1", "älice", "orders"));
+        assert_eq!((read.client(), read.application(), read.claimed_user()), ("127.0.0.1:50000", "psql", "postgres"));
+        assert_eq!(read.groups().collect::<Vec<_>>(), ["engineering", "on-call"]);
+        assert_eq!(read.actor().collect::<Vec<_>>(), ["copilot@2.1"]);
+        kinds.push(view.kind());
+        match view {
+            View::Request(row) => {
+                assert_eq!((row.statement(), row.statement_bytes()), (long.as_bytes(), 300));
+                assert_eq!(row.binds().collect::<Vec<_>>(), binds);
+                assert_eq!(row.tables().collect::<Vec<_>>(), ["public.customers"]);
+                assert_eq!((row.classes(), row.decision(), row.rule()), (0b101, "approve", "careful"));
+                assert_eq!((row.ticket(), row.cut(), view.request()), ("0-1-ab", 0, 7));
+            }
+            View::Outcome(row) => {
+                assert_eq!((row.rows(), row.bytes(), row.duration_us(), row.masked()), (3, 99, 1500, 2));
+                assert_eq!((row.error(), row.more(), row.payload()), ("57014", true, &b"\x00\xff"[..]));
+                assert_eq!(view.request(), 7);
+            }
+            View::Event(Kind::LoginRefused, row) => assert_eq!((row.what(), row.detail()), ("28P01", "expired")),
+            View::Event(Kind::Ruling, row) => {
+                assert_eq!((row.what(), row.ticket(), row.by()), ("approved", "0-1-ab", "bob"));
+                assert_eq!((row.detail(), view.request()), ("ok", 7));
+            }
+            View::Event(Kind::SessionClosed, row) => {
+                assert_eq!((row.detail(), row.duration_us(), row.statements()), ("terminated", 5, 1));
+            }
+            View::Event(Kind::SessionOpened, row) => assert_eq!(row.what(), "g"),
+            View::Event(_, row) => assert_eq!(row.detail(), "started"),
+        }
+    }
+    let expected = [
+        Kind::SessionOpened,
+        Kind::LoginRefused,
+        Kind::Request,
+        Kind::Ruling,
+        Kind::Outcome,
+        Kind::SessionClosed,
+        Kind::Gateway,
+    ];
+    assert_eq!(kinds, expected);
+    assert_eq!(chain.advance().expect("readable"), Advance::End);
+}
+
+#[test]
+fn oversized_parts_are_cut_marked_and_still_fit_a_segment() {
+    let dir = scratch();
+    let mut writer = open(dir.path(), 2);
+    let huge = "é".repeat(40_000);
+    let many = vec![huge.clone(); 3];
+    let binds = vec![Some("value"); 100_000];
+    let who = Who { groups: &many, application: &huge, ..writer::NOBODY };
+    let request = Request { binds: &binds, tables: &many, ..request(1, &huge) };
+    writer.append(NOW_US, &who, &Entry::Request(request)).expect("any record fits");
+    writer.write().expect("written");
+    let mut chain = ChainReader::whole(dir.path().to_owned(), 0);
+    chain.advance().expect("readable");
+    let (_, view) = chain.records().next().expect("a record").expect("whole");
+    let View::Request(row) = view else { panic!("a request was written") };
+    assert_eq!(row.statement_bytes(), 80_000);
+    assert_eq!(row.statement().len() as u64, SEGMENT_BYTES_MIN / 4);
+    assert!(row.binds().len() > 10 && row.binds().len() < 100);
+    assert_eq!(row.cut(), record::CUT_STATEMENT | record::CUT_BINDS | record::CUT_TABLES | record::CUT_TEXT);
+}
+
+#[test]
+fn chain_and_sequences_go_on_across_segments_restarts_and_the_archive() {
+    let dir = scratch();
+    let mut keeper = keeper(dir.path(), 3, true);
+    let mut expected = Vec::new();
+    for _ in 0..7 {
+        let mut writer = open(dir.path(), 3);
+        keeper.look().expect("the keeper works");
+        for _ in 0..60 {
+            let number = expected.len() as u64 + 1;
+            let statement = format!("SELECT {number} /* {} */", "x".repeat(number as usize % 300));
+            while append(&mut writer, number, &statement).is_err() {
+                assert!(keeper.look().expect("the keeper works"), "a full ring and nothing to archive");
+            }
+            expected.push(statement);
+            if number.is_multiple_of(3) {
+                writer.write().expect("written");
+            }
+        }
+        writer.write().expect("written");
+        assert_eq!(writer.next_record(), expected.len() as u64 + 1);
+    }
+    let (statements, damages) = read(dir.path());
+    assert_eq!(damages, []);
+    assert_eq!(statements, expected);
+    let files = segment::list(dir.path()).expect("listable").remove(&0).expect("shard 0");
+    let archived = files.values().filter(|file| file.archived.is_some()).count();
+    assert!(archived >= 5, "{archived} of {} archived", files.len());
+}
+
+#[test]
+fn a_full_ring_blocks_and_resumes_after_the_sealer() {
+    let dir = scratch();
+    let mut idle = keeper(dir.path(), 2, false);
+    let mut writer = open(dir.path(), 2);
+    idle.look().expect("the keeper works");
+    let mut number = 0;
+    while append(&mut writer, number + 1, &"x".repeat(1000)).is_ok() {
+        number += 1;
+        writer.write().expect("written");
+    }
+    assert!(!writer.has_room());
+    assert!(!idle.look().expect("the keeper works"), "with archive = false the ring stays full");
+    assert!(!writer.has_room());
+    assert_eq!(append(&mut writer, number + 1, &"x".repeat(1000)), Err(Full));
+    let (statements, damages) = read(dir.path());
+    assert_eq!((statements.len() as u64, damages), (number, vec![]), "nothing dropped, nothing overwritten");
+
+    drop(writer);
+    let mut writer = open(dir.path(), 2);
+    assert!(!writer.has_room() || append(&mut writer, 0, &"x".repeat(1000)) == Err(Full), "still full after a restart");
+    assert!(keeper(dir.path(), 2, true).look().expect("the keeper works"));
+    assert!(writer.has_room());
+    assert_eq!(append(&mut writer, number + 1, "SELECT 'goes on'"), Ok(()));
+    writer.write().expect("written");
+    let (statements, damages) = read(dir.path());
+    assert_eq!((statements.len() as u64, damages), (number + 1, vec![]));
+}
+
+#[test]
+fn a_second_writer_on_the_same_ring_is_refused() {
+    let dir = scratch();
+    let _writer = open(dir.path(), 2);
+    let error = SegmentWriter::open(&ring(dir.path(), 2), NOW_US).err().expect("refused");
+    assert!(error.to_string().contains("another gateway"), "{error}");
+}
+
+#[test]
+fn a_tail_torn_at_any_byte_is_cut_kept_aside_and_the_chain_goes_on() {
+    let whole = scratch();
+    let offsets = short_trail(whole.path(), 3);
+    let bytes = fs::read(first_segment(whole.path())).expect("readable");
+    for cut in offsets[2]..offsets[3] {
+        let dir = scratch();
+        fs::create_dir_all(segment::ring_dir(dir.path(), 0)).expect("created");
+        let mut torn = bytes.clone();
+        torn[cut as usize..].fill(0);
+        if torn == bytes {
+            continue;
+        }
+        let left_over = torn[offsets[2] as usize..].iter().any(|&byte| byte != 0);
+        fs::write(first_segment(dir.path()), &torn).expect("written");
+        let (statements, damages) = read(dir.path());
+        assert_eq!(statements, ["SELECT 1", "SELECT 2"], "cut at {cut}");
+        assert_eq!(damages.len(), usize::from(left_over), "cut at {cut}: {damages:?}");
+        assert!(kinds(&damages).iter().all(|kind| matches!(kind, DamageKind::Tail(_))), "cut at {cut}: {damages:?}");
+
+        let mut writer = open(dir.path(), 2);
+        append(&mut writer, 3, "SELECT 'again'").expect("room");
+        writer.write().expect("written");
+        let (statements, damages) = read(dir.path());
+        assert_eq!(damages, [], "cut at {cut}");
+        let note = statements.iter().filter(|statement| statement.starts_with("gateway: ")).count();
+        assert_eq!((note, statements.len()), (usize::from(left_over), 3 + usize::from(left_over)), "cut at {cut}");
+        assert_eq!(statements.last().map(String::as_str), Some("SELECT 'again'"));
+        let aside = first_segment(dir.path()).with_extension(format!("torn-{}", offsets[2]));
+        assert_eq!(aside.exists(), left_over, "cut at {cut}");
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_a_live_segment_is_found_and_what_precedes_it_is_kept() {
+    let dir = scratch();
+    let offsets = short_trail(dir.path(), 3);
+    let path = first_segment(dir.path());
+    let bytes = fs::read(&path).expect("readable");
+    assert_eq!(read(dir.path()), (vec!["SELECT 1".into(), "SELECT 2".into(), "SELECT 3".into()], vec![]));
+    let end = offsets[3] as usize;
+    // Every bit that was written, and a sample of the zeros behind.
+    let behind = (end * 8..bytes.len() * 8).step_by(997);
+    for bit in (0..end * 8).chain(behind) {
+        let mut bad = bytes.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&path, &bad).expect("written");
+        let (statements, damages) = read(dir.path());
+        assert_eq!(damages.len(), 1, "bit {bit}: {damages:?}");
+        let kept = offsets.iter().skip(1).filter(|&&offset| offset as usize * 8 <= bit).count();
+        assert!(statements.len() >= kept.min(3), "bit {bit}: {statements:?}");
+    }
+}
+
+#[test]
+fn damage_in_the_middle_is_named_left_as_it_is_and_the_trail_goes_on_in_a_new_segment() {
+    let dir = scratch();
+    let offsets = short_trail(dir.path(), 4);
+    let path = first_segment(dir.path());
+    let mut bytes = fs::read(&path).expect("readable");
+    bytes[offsets[1] as usize + FRAME_HEADER_BYTES + 20] ^= 1;
+    fs::write(&path, &bytes).expect("written");
+    let mut writer = open(dir.path(), 2);
+    append(&mut writer, 5, "SELECT 5").expect("room");
+    writer.write().expect("written");
+    assert_eq!(fs::read(&path).expect("readable"), bytes, "left as it was");
+    let (statements, damages) = read(dir.path());
+    let damage = &damages[0];
+    assert_eq!(damages.len(), 1, "{damages:?}");
+    assert_eq!((damage.frame, damage.offset), (Some(2), offsets[1]));
+    assert!(matches!(damage.kind, DamageKind::Frame { resumed: Some((_, 3)), .. }), "{damage}");
+    assert_eq!(statements[..3], ["SELECT 1", "SELECT 3", "SELECT 4"]);
+    assert!(statements[3].starts_with("gateway: the trail was found damaged"), "{statements:?}");
+    assert_eq!(statements[4], "SELECT 5");
+}
+
+/// Five segments, four of them archived.
+fn archived_trail(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut keeper = keeper(dir, 3, true);
+    let mut writer = open(dir, 3);
+    let mut number = 0;
+    while segment::list(dir).expect("listable")[&0].values().filter(|file| file.archived.is_some()).count() < 4 {
+        keeper.look().expect("the keeper works");
+        number += 1;
+        append(&mut writer, number, &"y".repeat(1500)).expect("room");
+        writer.write().expect("written");
+    }
+    assert_eq!(read(dir).1, []);
+    let files = segment::list(dir).expect("listable").remove(&0).expect("shard 0");
+    files.into_values().filter(|file| file.archived.is_some()).map(|file| file.path).collect()
+}
+
+fn damaged_by(harm: impl Fn(&Path, &[std::path::PathBuf])) -> Vec<Damage> {
+    let dir = scratch();
+    let archived = archived_trail(dir.path());
+    harm(dir.path(), &archived);
+    read(dir.path()).1
+}
+
+#[test]
+fn removed_swapped_cut_and_replaced_files_are_named() {
+    let removed = damaged_by(|_, files| fs::remove_file(&files[1]).expect("removed"));
+    assert_eq!((kinds(&removed), removed[0].segment), (vec![&DamageKind::MissingSegment], 2));
+
+    let first = damaged_by(|_, files| fs::remove_file(&files[0]).expect("removed"));
+    assert_eq!((kinds(&first), first[0].segment), (vec![&DamageKind::MissingSegment], 1));
+
+    let tail = damaged_by(|dir, _| fs::remove_dir_all(segment::ring_dir(dir, 0)).expect("removed"));
+    assert_eq!((kinds(&tail), tail[0].segment), (vec![&DamageKind::MissingSegment], 5));
+
+    let cut = damaged_by(|_, files| {
+        let bytes = fs::read(&files[2]).expect("readable");
+        fs::write(&files[2], &bytes[..bytes.len() / 2 / 8 * 8]).expect("written");
+    });
+    assert!(matches!(cut[0].kind, DamageKind::Size { .. }) && cut[0].segment == 3, "{cut:?}");
+
+    let swapped = damaged_by(|_, files| {
+        let (one, two) = (fs::read(&files[0]).expect("readable"), fs::read(&files[1]).expect("readable"));
+        fs::write(&files[0], two).expect("written");
+        fs::write(&files[1], one).expect("written");
+    });
+    assert!(matches!(swapped[0].kind, DamageKind::Foreign { segment: 2, .. }), "{swapped:?}");
+}
+
+#[test]
+fn a_rewritten_segment_does_not_fit_the_chain() {
+    let dir = scratch();
+    let archived = archived_trail(dir.path());
+    // A forger who knows the format rewrites segment 1 with other statements and correct checksums.
+    let forged = scratch();
+    let mut keeper = keeper(forged.path(), 3, true);
+    let mut writer = open(forged.path(), 3);
+    let mut number = 0;
+    while writer.next_record() < 40 {
+        keeper.look().expect("the keeper works");
+        number += 1;
+        append(&mut writer, number, &"z".repeat(1500)).expect("room");
+        writer.write().expect("written");
+    }
+    let files = segment::list(forged.path()).expect("listable").remove(&0).expect("shard 0");
+    fs::copy(&files[&1].path, &archived[0]).expect("copied");
+    let (_, damages) = read(dir.path());
+    assert_eq!(kinds(&damages), [&DamageKind::Name, &DamageKind::Chain], "{damages:?}");
+    // With the name adjusted as well, the next segment still knows better.
+    fs::remove_file(&archived[0]).expect("removed");
+    let name = files[&1].path.file_name().expect("a name");
+    fs::copy(&files[&1].path, segment::archive_dir(dir.path()).join(name)).expect("copied");
+    let (_, damages) = read(dir.path());
+    assert_eq!(kinds(&damages), [&DamageKind::Chain], "{damages:?}");
+    assert_eq!(damages[0].segment, 2);
+}
+
+#[test]
+fn removed_and_swapped_frames_are_named() {
+    let dir = scratch();
+    let offsets = short_trail(dir.path(), 4);
+    let path = first_segment(dir.path());
+    let bytes = fs::read(&path).expect("readable");
+    let (one, two, three) = (offsets[1] as usize, offsets[2] as usize, offsets[3] as usize);
+    let removed = [&bytes[..one], &bytes[two..], &vec![0; two - one][..]].concat();
+    fs::write(&path, removed).expect("written");
+    let (statements, damages) = read(dir.path());
+    assert_eq!(kinds(&damages), [&DamageKind::MissingFrames { from: 2 }]);
+    assert_eq!((damages[0].frame, statements.len()), (Some(3), 3));
+
+    let swapped = [&bytes[..one], &bytes[two..three], &bytes[one..two], &bytes[three..]].concat();
+    fs::write(&path, swapped).expect("written");
+    let (_, damages) = read(dir.path());
+    assert_eq!(kinds(&damages)[0], &DamageKind::MissingFrames { from: 2 });
+    assert!(kinds(&damages).contains(&&DamageKind::RepeatedFrame { expected: 4 }), "{damages:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_damaged_file_never_panics_a_reader_or_the_recovery(
+        harms in prop::collection::vec((0..4096usize, any::<[u8; 8]>(), 1..9usize), 1..12),
+        cut in prop::option::of(0..SEGMENT_BYTES_MIN as usize),
+    ) {
+        let dir = scratch();
+        short_trail(dir.path(), 6);
+        let path = first_segment(dir.path());
+        let mut bytes = fs::read(&path).expect("readable");
+        for (at, with, len) in harms {
+            bytes[at..at + len.min(8)].copy_from_slice(&with[..len.min(8)]);
+        }
+        bytes.truncate(cut.unwrap_or(bytes.len()));
+        fs::write(&path, &bytes).expect("written");
+        read(dir.path());
+        // Recovery mends it or leaves it; either way what it writes next is found.
+        let mut writer = open(dir.path(), 3);
+        append(&mut writer, 1, "SELECT 'after'").expect("room");
+        writer.write().expect("written");
+        let (statements, _) = read(dir.path());
+        prop_assert_eq!(statements.last().map(String::as_str), Some("SELECT 'after'"));
+    }
+
+    #[test]
+    fn any_bytes_with_a_good_checksum_are_safe_to_parse(payload in prop::collection::vec(any::<u8>(), 0..512), kind in 1..8u8) {
+        let mut aligned = rkyv::util::AlignedVec::<16>::new();
+        let mut framed = vec![0; record::PREFIX_BYTES];
+        framed[..4].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+        (framed[4], framed[5]) = (kind, record::ROW_VERSION);
+        framed.extend_from_slice(&payload);
+        framed.resize(framed.len().next_multiple_of(8), 0);
+        aligned.extend_from_slice(&framed);
+        let mut rest = &aligned[..];
+        while let Some(record) = record::split_record(&mut rest) {
+            match record {
+                Ok(view) => drop((view.who().user().len(), view.time_us())),
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+/// Reads a record by the two rules of FORMAT.md alone.
+#[test]
+fn rows_lie_where_format_md_draws_them() {
+    let dir = scratch();
+    let mut writer = open(dir.path(), 2);
+    let (groups, tables) = (groups(), ["a".to_owned(), "public.customers".to_owned()]);
+    let binds = [None, Some("forty-two")];
+    let request = Request { binds: &binds, tables: &tables, rule: "r1", ..request(7, "SELECT 'four words in here'") };
+    writer.append(NOW_US, &who("s1", "alice", &groups), &Entry::Request(request)).expect("room");
+    writer.append(NOW_US, &who("s1", "alice", &groups), &Entry::Outcome(outcome(7))).expect("room");
+    let detail = Entry::SessionClosed { reason: "bye", duration_us: 5, statements: 1 };
+    writer.append(NOW_US, &who("s1", "alice", &groups), &detail).expect("room");
+    writer.write().expect("written");
+    let file = fs::read(first_segment(dir.path())).expect("readable");
+    let u32_at = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().expect("4 bytes"));
+    let u64_at = |at: usize| u64::from_le_bytes(file[at..at + 8].try_into().expect("8 bytes"));
+    let target = |at: usize| at.wrapping_add_signed(u32_at(at) as i32 as isize);
+    let text = |at: usize| String::from_utf8_lossy(&file[target(at)..][..u32_at(at + 4) as usize]).into_owned();
+    let list = |at: usize| (0..u32_at(at + 4) as usize).map(|i| text(target(at) + 8 * i)).collect::<Vec<_>>();
+
+    let frame = SEGMENT_HEADER_BYTES;
+    assert_eq!((&file[frame..frame + 4], u32_at(frame + 20)), (&b"LGFR"[..], 3));
+    let record = frame + FRAME_HEADER_BYTES;
+    let next = |record: usize| record + 8 + (u32_at(record) as usize).next_multiple_of(8);
+    let root = next(record) - 152;
+    assert_eq!((file[record + 4], file[record + 5]), (1, 1));
+    assert_eq!((u64_at(root) as i64, u64_at(root + 8), u64_at(root + 16), u64_at(root + 24)), (NOW_US, 7, 27, 1));
+    assert_eq!((text(root + 32), text(root + 40), list(root + 48)), ("s1".into(), "alice".into(), groups.to_vec()));
+    assert_eq!((text(root + 96), list(root + 112)), ("SELECT 'four words in here'".into(), tables.to_vec()));
+    let second = target(root + 104) + 12;
+    assert_eq!((u32_at(root + 108), file[second - 12], file[second], text(second + 4)), (2, 1, 0, "forty-two".into()));
+    assert_eq!((text(root + 120), text(root + 128), text(root + 136)), ("allow".into(), "r1".into(), String::new()));
+
+    let record = next(record);
+    let root = next(record) - 136;
+    assert_eq!((file[record + 4], u64_at(root + 8), u64_at(root + 16), u64_at(root + 24)), (2, 7, 3, 99));
+    assert_eq!(
+        (u64_at(root + 32), u64_at(root + 40), text(root + 56), text(root + 112)),
+        (1500, 2, "alice".into(), "".into())
+    );
+
+    let record = next(record);
+    let root = next(record) - 136;
+    assert_eq!((file[record + 4], u64_at(root + 16), u64_at(root + 24)), (6, 5, 1));
+    assert_eq!((text(root + 80), text(root + 88), text(root + 120)), ("psql".into(), "postgres".into(), "bye".into()));
+}
+
+/// Run by hand: `cargo test --release -p lockgate -- --ignored --nocapture nanoseconds`.
+#[test]
+#[ignore = "a measurement"]
+fn nanoseconds_of_a_record() {
+    let dir = scratch();
+    let options = RingOptions { segment_bytes: 256 << 20, ..ring(dir.path(), 2) };
+    let (mut writer, _) = SegmentWriter::open(&options, NOW_US).expect("the trail opens");
+    let groups = groups();
+    let who = who("0-1-0123456789abcdef", "alice@example.com", &groups);
+    let tables = ["pgbench_accounts".to_owned()];
+    let binds = [Some("12345")];
+    let statement = "SELECT abalance FROM pgbench_accounts WHERE aid = $1;";
+    let request = Request { binds: &binds, tables: &tables, ..request(1, statement) };
+    let (rounds, pairs) = (2000, 32);
+    let (mut encode, mut write) = (std::time::Duration::ZERO, std::time::Duration::ZERO);
+    for _ in 0..rounds {
+        let start = std::time::Instant::now();
+        for number in 0..pairs {
+            writer.append(NOW_US + number, &who, &Entry::Request(request)).expect("room");
+            writer.append(NOW_US + number, &who, &Entry::Outcome(outcome(1))).expect("room");
+        }
+        encode += start.elapsed();
+        let start = std::time::Instant::now();
+        writer.write().expect("written");
+        write += start.elapsed();
+    }
+    let records = (rounds * pairs * 2) as u128;
+    println!("append {} ns, hash and write {} ns a record", encode.as_nanos() / records, write.as_nanos() / records);
+}
