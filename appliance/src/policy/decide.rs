@@ -1,10 +1,20 @@
 //! The verdict on a text: first match per class and table, strictest overall.
 
-use super::names::{bit, class_name, table_name};
 use super::rule::{Rule, Unit};
-use super::{Action, Decision, View};
-use masking::sql::{Analysis, Class, Statement, Table};
+use super::{Action, Decision, View, path, table_name};
+use masking::sql::{Analysis, Class, Classes, Statement, Table};
 use std::borrow::Cow;
+
+/// What made a rule match.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Why {
+    /// What the text shows.
+    Shown,
+    /// What it may hide.
+    Hidden,
+    /// Where it would lead the names in later statements.
+    Path,
+}
 
 /// Who decided, before it is put into words.
 #[derive(Clone, Copy)]
@@ -13,13 +23,14 @@ struct Verdict<'a> {
     /// The deciding rule and its place in the file.
     rule: Option<(usize, &'a Rule)>,
     class: Class,
+    why: Why,
     table: Option<&'a Table>,
     word: Option<&'a str>,
 }
 
 impl<'a> Verdict<'a> {
     const ALLOW: Verdict<'static> =
-        Verdict { action: Action::Allow, rule: None, class: Class::Other, table: None, word: None };
+        Verdict { action: Action::Allow, rule: None, class: Class::Other, why: Why::Shown, table: None, word: None };
 
     /// The stricter one. Of equals, the one whose rule stands first in the file; any rule before none.
     fn or_stricter(self, other: Verdict<'a>) -> Verdict<'a> {
@@ -55,7 +66,7 @@ impl View {
     /// A FunctionCall message: the function is a number and its arguments are bytes, so it runs only if a rule says so.
     pub fn decide_function_call(&self) -> Decision {
         let matching =
-            |rule: &Rule| rule.classes & bit(Class::FunctionCall) != 0 && (rule.restricts() || !rule.looks_inside());
+            |rule: &Rule| rule.classes.contains(Class::FunctionCall) && (rule.restricts() || !rule.looks_inside());
         match self.rules.iter().find(|rule| matching(rule)) {
             Some(rule) if !rule.restricts() => Decision::by(rule, rule.action, String::new()),
             Some(rule) => Decision::by(rule, Action::Deny, FUNCTION_CALL.to_owned()),
@@ -76,37 +87,48 @@ impl View {
 
     fn judge<'a>(&'a self, statement: &'a Statement, words: &'a [String], alone: bool) -> Verdict<'a> {
         let unit = |table| Unit { statement, table, words, alone };
-        if statement.classes.0 & bit(Class::Unparsed) != 0 {
+        if statement.classes.contains(Class::Unparsed) {
             return self.judge_unparsed(unit(None));
         }
-        let Some((first, rest)) = statement.tables.split_first() else { return self.judge_unit(unit(None)) };
-        rest.iter().fold(self.judge_unit(unit(Some(first))), |verdict, table| {
-            verdict.or_stricter(self.judge_unit(unit(Some(table))))
-        })
+        if let Some(rule) = self.path_guard(statement) {
+            return Verdict {
+                action: Action::Deny,
+                rule: Some(rule),
+                class: Class::Set,
+                why: Why::Path,
+                ..Verdict::ALLOW
+            };
+        }
+        // What an opaque statement may reach besides the tables it shows is judged as well.
+        let hidden = (statement.tables.is_empty() || statement.opaque).then_some(None);
+        let tables = statement.tables.iter().map(Some).chain(hidden);
+        let verdicts = tables.map(|table| self.judge_unit(unit(table)));
+        verdicts.reduce(Verdict::or_stricter).unwrap_or(Verdict::ALLOW)
     }
 
     /// Each class goes to the first rule that wants it.
     fn judge_unit<'a>(&'a self, unit: Unit<'a>) -> Verdict<'a> {
-        let mut open = match unit.statement.classes.0 {
-            0 => bit(Class::Other),
-            classes => classes,
-        };
+        let mut open = unit.statement.classes;
+        if open.is_empty() {
+            open = Class::Other.into();
+        }
         let mut strictest: Option<Verdict<'a>> = None;
         for (place, rule) in self.rules.iter().enumerate() {
-            let taken = open & rule.classes;
-            if taken == 0 || !rule.holds(unit) {
+            let taken = Classes(open.0 & rule.classes.0);
+            if taken.is_empty() || !rule.holds(unit) {
                 continue;
             }
-            open &= !taken;
+            open = Classes(open.0 & !taken.0);
             let verdict = Verdict {
                 action: rule.action,
                 rule: Some((place, rule)),
-                class: lowest(taken),
+                class: taken.iter().next().unwrap_or(Class::Other),
+                why: if rule.seen(unit) { Why::Shown } else { Why::Hidden },
                 table: unit.table,
                 word: rule.finds_word(unit),
             };
             strictest = Some(strictest.map_or(verdict, |strictest| strictest.or_stricter(verdict)));
-            if open == 0 {
+            if open.is_empty() {
                 break;
             }
         }
@@ -116,11 +138,15 @@ impl View {
     /// Only a rule that names the class can let it through; tables, words and conditions cannot be told.
     fn judge_unparsed<'a>(&'a self, unit: Unit<'a>) -> Verdict<'a> {
         let mut rules = self.rules.iter().enumerate();
-        let found = rules.find(|(_, rule)| rule.names(Class::Unparsed) && (rule.restricts() || !rule.looks_inside()));
+        // A replication command is no SQL; a rule may name it all the same.
+        let replication = unit.statement.classes.contains(Class::Replication);
+        let named = |rule: &Rule| rule.names(Class::Unparsed) || replication && rule.names(Class::Replication);
+        let found = rules.find(|(_, rule)| named(rule) && (rule.restricts() || !rule.looks_inside()));
         Verdict {
             action: found.map_or(Action::Deny, |(_, rule)| rule.action),
             rule: found.map(|(place, rule)| (place, &**rule)),
             class: Class::Unparsed,
+            why: Why::Shown,
             table: None,
             word: found.and_then(|(_, rule)| rule.finds_word(unit)),
         }
@@ -158,10 +184,6 @@ fn two_approvals(a: &Verdict<'_>, b: &Verdict<'_>) -> Option<String> {
     })
 }
 
-fn lowest(classes: u64) -> Class {
-    super::names::from_bit(classes.trailing_zeros()).unwrap_or(Class::Other)
-}
-
 impl Verdict<'_> {
     fn into_decision(self) -> Decision {
         match self.rule {
@@ -178,8 +200,15 @@ impl Verdict<'_> {
     fn sentence(&self, rule: &Rule) -> String {
         let mut sentence = match self.class {
             Class::Unparsed => "a statement that does not parse".to_owned(),
-            class => class_name(class).replace('_', " "),
+            class => class.name().replace('_', " "),
         };
+        if self.why == Why::Path {
+            return path::REASON.to_owned();
+        }
+        if self.why == Why::Hidden {
+            sentence += ", which may do more than its text shows,";
+            return sentence + if self.action == Action::Approve { " needs approval" } else { " is not allowed" };
+        }
         if let Some(table) = self.table {
             sentence += " on ";
             sentence += &table_name(table);

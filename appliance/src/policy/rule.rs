@@ -1,9 +1,8 @@
 //! One rule, compiled: what a statement must do for the rule to match.
 
-use super::names::bit;
 use super::{Action, ApprovalTerms};
-use crate::config::{self, RuleAction, TablePattern};
-use masking::sql::{Class, Statement, Table};
+use crate::config::{self, Glob, RuleAction, TablePattern};
+use masking::sql::{Class, Classes, Statement, Table};
 use std::sync::Arc;
 
 pub(super) struct Rule {
@@ -11,8 +10,8 @@ pub(super) struct Rule {
     pub action: Action,
     pub message: Option<Arc<str>>,
     pub approval: Option<ApprovalTerms>,
-    /// Every bit when the rule names no class.
-    pub classes: u64,
+    /// Every class when the rule names none.
+    pub classes: Classes,
     names_classes: bool,
     tables: Vec<TablePattern>,
     missing_where: bool,
@@ -47,8 +46,8 @@ impl Rule {
             message: rule.message.as_deref().map(Arc::from),
             approval,
             classes: match rule.classes.as_slice() {
-                [] => u64::MAX,
-                several => several.iter().fold(0, |bits, &class| bits | bit(class)),
+                [] => Class::ALL.into_iter().collect(),
+                several => several.iter().copied().collect(),
             },
             names_classes: !rule.classes.is_empty(),
             tables: rule.tables.clone(),
@@ -76,11 +75,17 @@ impl Rule {
     }
 
     pub fn names(&self, class: Class) -> bool {
-        self.names_classes && self.classes & bit(class) != 0
+        self.names_classes && self.classes.contains(class)
     }
 
     /// Do all conditions but the one on classes hold?
     pub fn holds(&self, unit: Unit<'_>) -> bool {
+        let unknown = self.restricts() && unit.statement.opaque;
+        unknown || self.seen(unit)
+    }
+
+    /// Do they hold for what the text shows?
+    pub fn seen(&self, unit: Unit<'_>) -> bool {
         (!self.missing_where || unit.statement.missing_where)
             && (self.tables.is_empty() || unit.table.is_some_and(|table| self.names_table(table)))
             && (self.words.is_empty() || self.finds_word(unit).is_some())
@@ -106,9 +111,23 @@ impl Rule {
                 (None, _) => true,
                 (Some(wanted), Some(written)) => wanted.matches(written),
                 // search_path decides at the target, and the session can change it.
-                (Some(wanted), None) => self.restricts() || wanted.matches("public"),
+                (Some(wanted), None) => wanted.matches("public") || self.restricts() && pattern.table.is_literal(),
             };
             schema && pattern.table.matches(&table.name)
         })
+    }
+
+    /// The rule refuses tables of that schema without naming them outright.
+    pub fn guards_schema(&self, schema: &str) -> bool {
+        self.guarded().any(|wanted| wanted.matches(schema))
+    }
+
+    pub fn guards_any_schema(&self) -> bool {
+        self.guarded().next().is_some()
+    }
+
+    fn guarded(&self) -> impl Iterator<Item = &Glob> {
+        let patterns = self.tables.iter().filter(|pattern| self.restricts() && !pattern.table.is_literal());
+        patterns.filter_map(|pattern| pattern.schema.as_ref()).filter(|schema| !schema.matches("public"))
     }
 }

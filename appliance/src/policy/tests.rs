@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::{ColumnPattern, Glob, Grant, Mask, Rule, RuleAction, TablePattern, Who};
 use masking::detect::Kind;
-use masking::sql::{Analysis, Class, Classes, Statement, Table};
+use masking::sql::{Analysis, Class, Statement, Table, analyse};
 use std::time::Duration;
 
 fn glob(text: &str) -> Glob {
@@ -99,7 +99,7 @@ fn statement(classes: &[Class], tables: &[&str]) -> Statement {
         None => Table { schema: None, name: text.to_string(), written: false },
     };
     Statement {
-        classes: Classes(classes.iter().fold(0, |bits, &class| bits | 1 << class as u8)),
+        classes: classes.iter().copied().collect(),
         tables: tables.iter().map(table).collect(),
         ..Statement::default()
     }
@@ -127,7 +127,7 @@ fn check_one(rules: &[Rule], one: Statement, expected: &str) {
     check(rules, &text(&[one], &[]), expected);
 }
 
-use Class::*;
+use Class::{Alter, Delete, Drop, Explain, FunctionCall, Replication, Select, Truncate, Unparsed, Update};
 use RuleAction::{Alert as ALERT, Allow as ALLOW, Deny as DENY};
 
 #[test]
@@ -218,7 +218,7 @@ fn one_ruling_never_stands_for_two_rules() {
 #[test]
 fn an_unqualified_table_is_refused_in_any_schema_and_allowed_only_in_public() {
     for action in [DENY, approve("dba")] {
-        let rules = [Rule { tables: vec![TablePattern::new("billing.*").expect("a table")], ..rule("r", action) }];
+        let rules = [rule("r", action).on_tables(&["billing.cards"])];
         let decided = |name: &str| view_of(&rules, &ann()).decide(&text(&[statement(&[Select], &[name])], &[]));
         assert_ne!(decided("billing.cards").action, Action::Allow);
         assert_ne!(decided("cards").action, Action::Allow, "search_path could lead there");
@@ -421,4 +421,109 @@ fn a_refusal_names_what_which_rule_and_what_next() {
     let broken = refusal(statement(&[Unparsed], &[]), &[]);
     assert!(broken.message.contains("does not parse"));
     assert_eq!(broken.detail, None);
+}
+
+#[test]
+fn what_may_be_hidden_meets_every_condition_that_refuses() {
+    let hidden = || Statement { opaque: true, ..statement(&[Class::Do, Delete], &["logs"]) };
+    check_one(&[rule("r", DENY).on_tables(&["secrets"])], hidden(), "deny r");
+    check_one(&[rule("r", DENY).on_classes(&[Delete]).on_missing_where()], hidden(), "deny r");
+    check_one(&[rule("r", approve("dba")).on_words(&["dblink"])], hidden(), "approve r");
+    check_one(&[rule("r", DENY).on_classes(&[Drop]).on_tables(&["secrets"])], hidden(), "allow -");
+    check_one(&[rule("ok", ALLOW).on_tables(&["logs"]), rule("rest", DENY)], hidden(), "deny rest");
+    let reason = view_of(&[rule("r", DENY).on_tables(&["secrets"])], &ann()).decide(&text(&[hidden()], &[])).reason;
+    assert_eq!(reason, "delete, which may do more than its text shows, is not allowed");
+}
+
+#[test]
+fn replication_commands_may_be_named_although_they_are_no_sql() {
+    let command = || statement(&[Unparsed, Replication], &[]);
+    check_one(&[rule("r", DENY).on_classes(&[Drop])], command(), "deny -");
+    check_one(&[rule("backup", ALLOW).on_classes(&[Replication])], command(), "allow backup");
+    check_one(&[rule("backup", ALLOW).on_classes(&[Replication])], statement(&[Unparsed], &[]), "deny -");
+}
+
+/// The rules of the contract's example and the statements they are about, from their text on.
+#[test]
+fn statements_as_people_write_them_meet_their_rules() {
+    let rules = [
+        rule("no-ddl", DENY).on_classes(&[Drop, Truncate, Alter, Class::Grant]),
+        rule("bare", DENY).on_classes(&[Delete, Update]).on_missing_where(),
+        rule("sleep", DENY).on_words(&["pg_sleep", "dblink"]),
+        rule("program", DENY).on_classes(&[Class::CopyProgram]),
+        rule("deletes", approve("dba")).on_classes(&[Delete]).on_tables(&["customers", "billing.*"]),
+        rule("secrets", DENY).on_tables(&["secrets"]),
+        rule("watch", ALERT).on_tables(&["customers"]),
+    ];
+    let view = view_of(&rules, &ann());
+    for (sql, expected) in [
+        ("SELECT 1", "allow -"),
+        ("", "allow -"),
+        ("SELECT * FROM orders", "allow -"),
+        ("SELECT * FROM customers", "alert watch"),
+        ("SELECT 'drop table customers; pg_sleep'", "allow -"),
+        ("/* DROP TABLE x */ SELECT 1 -- pg_sleep", "allow -"),
+        ("DROP TABLE customers", "deny no-ddl"),
+        ("dRoP/**/taBLe customers", "deny no-ddl"),
+        ("SELECT 1; DROP TABLE orders", "deny no-ddl"),
+        ("BEGIN; TRUNCATE orders; COMMIT", "deny no-ddl"),
+        ("DO $$ BEGIN DROP TABLE orders; END $$", "deny no-ddl"),
+        ("DELETE FROM orders", "deny bare"),
+        ("DELETE FROM orders WHERE true", "deny bare"),
+        ("UPDATE orders SET total = 0 WHERE 1 = 1", "deny bare"),
+        ("DELETE FROM orders WHERE id = 7", "allow -"),
+        ("DELETE FROM customers WHERE id = 7", "approve deletes"),
+        ("DELETE FROM public.customers WHERE id = 7", "approve deletes"),
+        ("DELETE FROM billing.invoices WHERE id = 7", "approve deletes"),
+        ("EXPLAIN ANALYZE DELETE FROM customers WHERE id = 7", "approve deletes"),
+        ("WITH d AS (DELETE FROM customers WHERE id = 7 RETURNING *) SELECT * FROM d", "approve deletes"),
+        ("SELECT pg_sleep(10)", "deny sleep"),
+        ("SELECT PG_SLEEP(10)", "deny sleep"),
+        ("SELECT \"pg_sleep\"(10)", "deny sleep"),
+        ("COPY orders TO PROGRAM 'curl evil'", "deny program"),
+        ("SELECT * FROM orders o, secrets s", "deny secrets"),
+        ("SELECT (SELECT max(x) FROM secrets)", "deny secrets"),
+        ("SELECT * FROM other.secrets", "deny secrets"),
+        ("SELECT * FROM \"Secrets\"", "allow -"),
+        ("SELEC 1", "deny -"),
+        ("SELECT 1; SELEC 2", "deny -"),
+    ] {
+        let decision = view.decide(&analyse(sql.as_bytes(), true));
+        let found = format!("{} {}", decision.action.name(), decision.rule.as_deref().unwrap_or("-"));
+        assert_eq!(found, expected, "{sql}: {decision:?}");
+    }
+}
+
+#[test]
+fn a_rule_about_a_schema_is_not_gone_around_by_search_path() {
+    let rules = [rule("billing", DENY).on_classes(&[Delete]).on_tables(&["billing.*"])];
+    let decide = |rules: &[Rule], sql: &str| {
+        let decision = view_of(rules, &ann()).decide(&analyse(sql.as_bytes(), true));
+        format!("{} {}", decision.action.name(), decision.rule.as_deref().unwrap_or("-"))
+    };
+    for (sql, expected) in [
+        ("DELETE FROM billing.cards WHERE id = 1", "deny billing"),
+        ("DELETE FROM cards WHERE id = 1", "allow -"),
+        ("DELETE FROM public.cards WHERE id = 1", "allow -"),
+        ("SET search_path = billing", "deny billing"),
+        ("SET LOCAL search_path TO public, billing", "deny billing"),
+        ("SET search_path = 'Billing'", "deny billing"),
+        ("SET search_path = '\"billing\"'", "deny billing"),
+        ("SELECT set_config('search_path', 'billing', false)", "deny billing"),
+        ("SELECT set_config('search_path', $1, false)", "deny billing"),
+        ("SELECT set_config($1, $2, false)", "deny billing"),
+        ("SELECT set_config('search_path', '', false)", "allow -"),
+        ("SET search_path = public", "allow -"),
+        ("RESET search_path", "allow -"),
+        ("RESET ALL", "allow -"),
+        ("DISCARD ALL", "allow -"),
+    ] {
+        assert_eq!(decide(&rules, sql), expected, "{sql}");
+    }
+    assert_eq!(decide(&[rule("all", ALLOW), rules[0].clone()], "SET search_path = billing"), "allow all");
+    assert_eq!(decide(&[rule("named", DENY).on_tables(&["billing.cards"])], "SET search_path = billing"), "allow -");
+    let view = view_of(&rules, &ann());
+    assert!(view.refuses_search_path("public").is_none());
+    let refused = view.refuses_search_path("public, billing").expect("refused").refusal();
+    assert!(refused.message.contains("search_path") && refused.detail.is_some_and(|detail| detail.contains("billing")));
 }
