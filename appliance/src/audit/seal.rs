@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// How often the rings are looked at: a segment of 64 MiB lasts seconds at the least.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// After an error: a full disk is not filled to the brim twenty times a second.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub struct SealerOptions {
@@ -125,11 +127,17 @@ impl Sealer {
         let mut keeper = Keeper::new(options);
         let thread = std::thread::Builder::new().name("audit-sealer".into()).spawn(move || {
             while !told.load(Ordering::Acquire) {
-                match keeper.look() {
-                    Ok(_) => keeper.reported = None,
-                    Err(error) => keeper.report(&error),
-                }
-                std::thread::park_timeout(LOOK_EVERY);
+                let pause = match keeper.look() {
+                    Ok(_) => {
+                        keeper.reported = None;
+                        LOOK_EVERY
+                    }
+                    Err(error) => {
+                        keeper.report(&error);
+                        LOOK_AGAIN
+                    }
+                };
+                std::thread::park_timeout(pause);
             }
         })?;
         Ok(Self { stop, thread: Some(thread) })

@@ -4,6 +4,7 @@ use super::frame::{Footer, FrameHeader, GENESIS};
 use super::reader::{Damage, DamageKind, Expected, SegmentReader, Step};
 use super::record::{View, split_record};
 use super::segment::{self, Archived, SegmentFile};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ pub struct ChainReader {
     shard: u32,
     /// The segment due next.
     number: u64,
+    /// The files when last listed: a long archive is not listed again for every segment of it.
+    files: BTreeMap<u64, SegmentFile>,
     current: Option<SegmentReader>,
     archived: Option<Archived>,
     expected: Expected,
@@ -54,6 +57,7 @@ impl ChainReader {
             data_dir,
             shard,
             number,
+            files: BTreeMap::new(),
             current: None,
             archived: None,
             expected,
@@ -203,9 +207,11 @@ impl ChainReader {
     }
 
     fn open_next(&mut self) -> io::Result<Opened> {
-        let mut files = segment::list(&self.data_dir)?.remove(&self.shard).unwrap_or_default();
-        let Some(file) = files.remove(&self.number) else {
-            let Some(later) = files.range(self.number..).next().map(|(&number, _)| number) else {
+        if !self.files.contains_key(&self.number) {
+            self.files = segment::list(&self.data_dir)?.remove(&self.shard).unwrap_or_default();
+        }
+        let Some(file) = self.files.remove(&self.number) else {
+            let Some(later) = self.files.range(self.number..).next().map(|(&number, _)| number) else {
                 // The one after a sealed segment must be there: it is prepared before the footer is written.
                 if self.number > 1 && !self.missing_reported {
                     self.missing_reported = true;

@@ -642,3 +642,142 @@ fn print_record(out: &mut impl io::Write, record: &Record) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{Entry, Journal as _, Outcome, Request, RingOptions, SegmentWriter, Who};
+
+    const HOSTILE: &str = "SELECT '\u{1b}]0;owned\u{7}', '\u{202e}' \r\n -- \u{9b}2J";
+
+    fn records() -> Vec<Record> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options =
+            RingOptions { data_dir: dir.path().to_owned(), shard: 0, segment_bytes: 64 << 10, segments_per_shard: 2 };
+        let (mut writer, _) = SegmentWriter::open(&options, 0).expect("the trail opens");
+        let (groups, actor) = (["engineering".to_owned()], ["copilot@2.1".to_owned()]);
+        let who = Who {
+            session: "s1",
+            user: "alice@example.com",
+            groups: &groups,
+            actor: &actor,
+            target: "orders",
+            client: "[::1]:50000",
+            application: "psql\u{1b}[31m",
+            claimed_user: "=cmd()",
+        };
+        let (tables, binds) = (["public.customers".to_owned()], [Some("4\u{8}2"), None]);
+        let request = Request {
+            request: 1,
+            statement: HOSTILE.as_bytes(),
+            statement_bytes: HOSTILE.len() as u64,
+            binds: &binds,
+            classes: 1,
+            tables: &tables,
+            decision: "allow",
+            rule: "",
+            ticket: "",
+        };
+        let outcome = Outcome {
+            request: 1,
+            rows: 3,
+            bytes: 99,
+            duration_us: 1530,
+            error: "",
+            masked: 2,
+            more: false,
+            payload: b"4111\x1b[0m",
+        };
+        let drop = Request {
+            request: 2,
+            statement: b"DROP TABLE customers",
+            decision: "deny",
+            rule: "no-ddl",
+            classes: 256,
+            statement_bytes: 20,
+            binds: &[],
+            ..request
+        };
+        let at = 1_795_142_000_123_456;
+        for entry in [Entry::Request(request), Entry::Outcome(outcome), Entry::Request(drop)] {
+            writer.append(at, &who, &entry).expect("room");
+        }
+        writer.write().expect("written");
+        search(dir.path(), &Filter::default(), None, true, &mut |damage| panic!("{damage}")).expect("readable")
+    }
+
+    fn printed(print: impl Fn(&mut Vec<u8>) -> Result<()>) -> String {
+        let mut out = Vec::new();
+        print(&mut out).expect("printable");
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    #[test]
+    fn no_form_of_output_lets_a_control_character_through() {
+        let records = records();
+        let forms = [
+            printed(|out| print_table(out, &records)),
+            printed(|out| print_tail(out, &records)),
+            printed(|out| print_record(out, &records[0])),
+            printed(|out| print_lines(out, &records, Format::Json, true)),
+            printed(|out| print_lines(out, &records, Format::Csv, true)),
+            printed(|out| print_lines(out, &records, Format::Ocsf, true)),
+        ];
+        for form in forms {
+            let unsafe_char = form.chars().find(|&c| (c.is_control() && c != '\n') || c == '\u{202e}');
+            assert_eq!(unsafe_char, None, "{form}");
+            assert!(form.contains("owned"), "{form}");
+        }
+    }
+
+    #[test]
+    fn the_table_says_who_did_what_and_what_came_of_it() {
+        let table = printed(|out| print_table(out, &records()));
+        let lines: Vec<&str> = table.lines().collect();
+        assert!(lines[0].contains("USER") && lines[0].contains("VERDICT"), "{table}");
+        let text = table.split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in
+            ["2026-11-20", "alice@example.com", "copilot@2.1", "orders", "deny", "no-ddl", "DROP TABLE customers"]
+        {
+            assert!(text.contains(part), "{part} in {table}");
+        }
+    }
+
+    #[test]
+    fn json_lines_carry_the_exact_statement_and_csv_one_line_a_record() {
+        let records = records();
+        let json = printed(|out| print_lines(out, &records, Format::Json, true));
+        let first: serde_json::Value = serde_json::from_str(json.lines().next().expect("a line")).expect("JSON");
+        assert_eq!((first["statement"].as_str(), first["rows"].as_u64()), (Some(HOSTILE), Some(3)));
+        assert_eq!(first["binds"], serde_json::json!(["4\u{8}2", null]));
+        assert_eq!(json.lines().count(), 2);
+        let csv = printed(|out| print_lines(out, &records, Format::Csv, true));
+        assert_eq!(csv.lines().count(), 3, "{csv}");
+        assert!(csv.contains(",'=cmd(),"), "{csv}");
+    }
+
+    #[test]
+    fn ocsf_tells_reads_deletes_and_denials_apart() {
+        let records = records();
+        let (read, denied) = (ocsf(&records[0]), ocsf(&records[1]));
+        assert_eq!((read["class_uid"].as_u64(), read["type_uid"].as_u64()), (Some(6005), Some(600_501)));
+        assert_eq!((read["status"].as_str(), read["src_endpoint"]["ip"].as_str()), (Some("Success"), Some("::1")));
+        assert_eq!((denied["activity_id"].as_u64(), denied["status"].as_str()), (Some(7), Some("Failure")));
+        assert_eq!(denied["policy"]["name"].as_str(), Some("no-ddl"));
+    }
+
+    #[test]
+    fn show_prints_everything_there_is() {
+        let shown = printed(|out| print_record(out, &records()[0]));
+        for part in [
+            "alice@example.com",
+            "claimed user =cmd()",
+            "$1           '4\\u{8}2'",
+            "$2           NULL",
+            "1.5 ms",
+            "response",
+        ] {
+            assert!(shown.contains(part), "{part} in {shown}");
+        }
+    }
+}
