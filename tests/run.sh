@@ -74,7 +74,7 @@ integration() { # the suites of tests/src/suites, counted by the runner itself
   local status=$?
   runner_pid=
   local more_passed=0 more_failed=0
-  read -r more_passed more_failed < <(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log" | tail -n 1)
+  read -r more_passed more_failed < <(sed -n 's/^suites: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log" | tail -n 1)
   [ "$status" -ne 0 ] && [ "${more_failed:-0}" -eq 0 ] && more_failed=1 # it died before it could say
   passed=$((passed + ${more_passed:-0})) failed=$((failed + ${more_failed:-0}))
   return "$status"

@@ -1,4 +1,4 @@
-//! Runs the integration suites and says what passed: one line a case, and `N passed, N failed` at the end.
+//! Runs the integration suites and says what passed: one line a case, and `suites: N passed, N failed` at the end, for run.sh.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

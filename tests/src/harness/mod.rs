@@ -1,11 +1,13 @@
 //! Real servers, real clients, and the books of what passed.
 
+pub mod audit;
 pub mod csvlog;
 pub mod gateway;
 pub mod issuer;
 pub mod postgres;
 pub mod process;
 pub mod report;
+pub mod scripted;
 pub mod wire;
 
 use std::path::PathBuf;

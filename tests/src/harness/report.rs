@@ -51,7 +51,7 @@ impl Report {
             println!("\nfailed:");
             self.failures.iter().for_each(|name| println!("  {name}"));
         }
-        println!("{} passed, {} failed", self.passed, self.failures.len());
+        println!("suites: {} passed, {} failed", self.passed, self.failures.len());
         ExitCode::from(u8::from(!self.failures.is_empty()))
     }
 }

@@ -1,6 +1,10 @@
 //! One file per suite; each starts what it needs and can run alone.
 
 pub mod clients;
+pub mod faults;
+pub mod identity;
+pub mod masks;
+pub mod policy;
 
 use std::fs;
 use std::path::PathBuf;
@@ -26,8 +30,13 @@ pub struct Suite {
 /// The suite is written, the gateway does not run yet.
 const WAITS_FOR_SERVE: Option<&str> = Some("waits for `lockgate serve`");
 
-pub const SUITES: &[Suite] =
-    &[Suite { name: "clients", run: clients::suite, full_only: false, direct: true, held_back: WAITS_FOR_SERVE }];
+pub const SUITES: &[Suite] = &[
+    Suite { name: "clients", run: clients::suite, full_only: false, direct: true, held_back: WAITS_FOR_SERVE },
+    Suite { name: "identity", run: identity::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
+    Suite { name: "policy", run: policy::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
+    Suite { name: "faults", run: faults::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
+    Suite { name: "masks", run: masks::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
+];
 
 impl Suite {
     pub fn runs_by_default(&self, settings: &Settings) -> bool {
