@@ -1,5 +1,6 @@
 //! What the gateway recorded, as its own commands tell it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -31,4 +32,26 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
 /// Whether bytes hold a text.
 pub fn holds(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+/// Statements by their text: how often each was recorded, and how often with an outcome.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Recorded {
+    pub requests: u32,
+    /// Ended well, or with an error the target gave.
+    pub outcomes: u32,
+}
+
+/// The statements that were let through, by their text.
+pub fn forwarded(records: &[Value]) -> BTreeMap<String, Recorded> {
+    let mut statements: BTreeMap<String, Recorded> = BTreeMap::new();
+    for record in records {
+        let let_through = ["allow", "alert", "approve"].iter().any(|decision| record["decision"] == *decision);
+        if let (true, Some(text)) = (record["kind"] == "statement" && let_through, record["statement"].as_str()) {
+            let recorded = statements.entry(text.to_string()).or_default();
+            recorded.requests += 1;
+            recorded.outcomes += u32::from(!record["duration_us"].is_null());
+        }
+    }
+    statements
 }

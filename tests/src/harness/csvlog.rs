@@ -18,6 +18,7 @@ pub struct Line {
     pub severity: String,
     pub sqlstate: String,
     pub message: String,
+    pub application: String,
 }
 
 impl Line {
@@ -60,6 +61,7 @@ pub fn parse(text: &str) -> Vec<Line> {
             severity: field(11),
             sqlstate: field(12),
             message: field(13),
+            application: record.get(22).cloned().unwrap_or_default(),
         });
     }
     lines
@@ -99,6 +101,7 @@ mod tests {
         assert_eq!(lines.len(), 1);
         assert_eq!(lines[0].statement(), Some("SELECT \"a\",\n 'b'"));
         assert_eq!((lines[0].user.as_str(), lines[0].session.as_str()), ("svc", "s.1"));
+        assert_eq!(lines[0].application, "app");
     }
 
     #[test]
@@ -110,6 +113,7 @@ mod tests {
             severity: "LOG".into(),
             sqlstate: "00000".into(),
             message: message.into(),
+            application: String::new(),
         };
         assert_eq!(line("execute <unnamed>: SELECT $1").statement(), Some("SELECT $1"));
         assert_eq!(line("execute s/p: SELECT 1").statement(), Some("SELECT 1"));

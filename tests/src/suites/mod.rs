@@ -1,6 +1,8 @@
 //! One file per suite; each starts what it needs and can run alone.
 
+pub mod audit;
 pub mod clients;
+pub mod crash;
 pub mod faults;
 pub mod identity;
 pub mod masks;
@@ -34,6 +36,8 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "clients", run: clients::suite, full_only: false, direct: true, held_back: WAITS_FOR_SERVE },
     Suite { name: "identity", run: identity::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
     Suite { name: "policy", run: policy::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
+    Suite { name: "audit", run: audit::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
+    Suite { name: "crash", run: crash::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
     Suite { name: "faults", run: faults::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
     Suite { name: "masks", run: masks::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
 ];

@@ -1,0 +1,273 @@
+//! The trail answers who did what; it and the target's own log tell of the same statements; a full one blocks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::World;
+use super::clients::{node, python};
+use crate::harness::gateway::Setup;
+use crate::harness::postgres::BIN;
+use crate::harness::process::run;
+use crate::harness::wire::{SYNC, Wire, bind, complaint, execute, parse, query};
+use crate::harness::{Gateway, Report, Settings, audit};
+
+const RULES: &str = "[[rule]]\nname = \"no-ddl\"\nclasses = [\"truncate\"]\naction = \"deny\"\n";
+
+pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
+    let world = World::start(settings, "audit", &Setup { more: RULES.into(), ..Setup::default() })?;
+    world.target.execute("shop", "CREATE TABLE orders (id int, note text); CREATE TABLE other (id int)")?;
+    report.case("a record tells who, where, what, and what came of it", || whole_record(&world));
+    report.case("search answers by user, table, class, decision and text", || filters(&world));
+    report.case("bind values are recorded, NULL and binary too", || binds(&world));
+    report.case("control characters of a statement never reach the terminal raw", || control_characters(&world));
+    report.case("each run of a statement is recorded once, as the target logged it", || exact_counts(&world));
+    report.case("joined with the target's log after real clients: the same statements", || joined(&world));
+    report.case("the trail survives a restart", || restart(&world));
+    report.case("a full trail blocks: nothing runs unrecorded", || full_ring(settings, &world));
+    Ok(())
+}
+
+fn session(world: &World) -> Result<Wire> {
+    Wire::connect(&world.endpoint("ada@example.com", &["engineering"], false))
+}
+
+/// The one record of the statement with this text.
+fn record_of(gateway: &Gateway, text: &str) -> Result<Value> {
+    let mut found = audit::search(gateway, &["--contains", text])?;
+    found.retain(|record| record["kind"] == "statement");
+    ensure!(found.len() == 1, "{} records of {text:?}", found.len());
+    Ok(found.remove(0))
+}
+
+fn whole_record(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    wire.query("SET application_name = 'teller'")?;
+    let messages = wire.query("INSERT INTO orders SELECT n, 'w1' FROM generate_series(1, 12) n RETURNING id")?;
+    ensure!(complaint(&messages).is_none());
+    let record = record_of(world.gateway(), "'w1'")?;
+    ensure!(record["user"] == "ada@example.com" && record["target"] == "orders", "{record}");
+    ensure!(record["groups"] == serde_json::json!(["engineering"]), "{record}");
+    ensure!(record["decision"] == "allow" && record["rows"] == 12, "{record}");
+    ensure!(record["error"].is_null() && record["duration_us"].as_u64().is_some(), "{record}");
+    let listed =
+        |name: &str, wanted: &str| record[name].as_array().is_some_and(|all| all.iter().any(|one| one == wanted));
+    ensure!(listed("classes", "insert") && listed("tables", "public.orders"), "{record}");
+    ensure!(record["client"].as_str().is_some_and(|client| client.starts_with("127.0.0.1:")), "{record}");
+    wire.query("SELECT 1/0 AS w2")?;
+    ensure!(record_of(world.gateway(), "AS w2")?["error"] == "22012");
+    wire.query("TRUNCATE orders /* w3 */")?;
+    let denied = record_of(world.gateway(), "/* w3 */")?;
+    ensure!(denied["decision"] == "deny" && denied["rule"] == "no-ddl", "{denied}");
+    for name in ["id", "time", "session", "actor", "application", "statement", "binds", "ticket", "bytes", "masked"] {
+        ensure!(record.get(name).is_some(), "no {name}: {record}");
+    }
+    Ok(())
+}
+
+fn filters(world: &World) -> Result<()> {
+    let mut eve = Wire::connect(&world.endpoint("eve@example.com", &["sales"], false))?;
+    eve.query("DELETE FROM orders WHERE id = 3 /* f1 */")?;
+    eve.query("SELECT * FROM other /* f2 */")?;
+    session(world)?.query("DELETE FROM other WHERE id = 3 /* f3 */")?;
+    let found = |arguments: &[&str]| -> Result<BTreeSet<String>> {
+        let records = audit::search(world.gateway(), &[&["--contains", "/* f"], arguments].concat())?;
+        let text = |record: &Value| record["statement"].as_str().unwrap_or_default().to_string();
+        Ok(records.iter().map(|record| text(record)[text(record).len() - 8..].to_string()).collect())
+    };
+    let all = |wanted: &[&str]| wanted.iter().map(|name| format!("/* {name} */")).collect::<BTreeSet<_>>();
+    for (arguments, wanted) in [
+        (&["--user", "eve@example.com"][..], &["f1", "f2"][..]),
+        (&["--table", "public.orders"], &["f1"]),
+        (&["--table", "other"], &["f2", "f3"]),
+        (&["--class", "delete"], &["f1", "f3"]),
+        (&["--class", "delete", "--user", "ada@example.com"], &["f3"]),
+        (&["--target", "orders"], &["f1", "f2", "f3"]),
+        (&["--target", "elsewhere"], &[]),
+        (&["--decision", "deny"], &[]),
+        (&["--until", "2020-01-01T00:00:00Z"], &[]),
+        (&["--since", "2020-01-01T00:00:00Z"], &["f1", "f2", "f3"]),
+    ] {
+        let seen = found(arguments)?;
+        ensure!(seen == all(wanted), "{arguments:?}: {seen:?}");
+    }
+    Ok(())
+}
+
+fn binds(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    wire.extended("SELECT $1::text /* b1 */, $2::text", &["späße ' \" \\", "second"], 0)?;
+    let record = record_of(world.gateway(), "/* b1 */")?;
+    ensure!(record["binds"] == serde_json::json!(["späße ' \" \\", "second"]), "{record}");
+    run(
+        python("psycopg_binds.py").envs(world.endpoint("ada@example.com", &["engineering"], false).environment()),
+        Duration::from_secs(60),
+    )?
+    .succeeded()?;
+    let record = record_of(world.gateway(), "/* b2 */")?;
+    let binds = record["binds"].as_array().context("no binds")?;
+    ensure!(binds.len() == 3 && binds[0].is_null() && binds[1] == "text", "{record}");
+    ensure!(binds[2].as_str().is_some_and(|hex| hex.to_lowercase().contains("00ff41")), "{record}");
+    Ok(())
+}
+
+fn control_characters(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    wire.query("SELECT 'c1 \u{1b}[2J\r\n\u{7}' /* \u{9b}31m */")?;
+    for output in ["table", "json", "csv"] {
+        let shown = world.gateway().command(&["audit", "search", "--contains", "c1 ", "-o", output])?.succeeded()?;
+        ensure!(shown.contains("c1"), "{output}: {shown:?}");
+        let raw = |character: char| {
+            (character.is_control() && character != '\n') || ('\u{80}'..'\u{a0}').contains(&character)
+        };
+        ensure!(!shown.contains(raw), "{output}: {shown:?}");
+    }
+    Ok(())
+}
+
+fn exact_counts(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    wire.send(&[parse("n", "SELECT $1::int /* n-prepared */"), SYNC.to_vec()].concat())?;
+    wire.read_until_ready()?;
+    for number in 0..7 {
+        wire.send(&[bind("", "n", &[&number.to_string()], 0), execute("", 0), SYNC.to_vec()].concat())?;
+        wire.read_until_ready()?;
+    }
+    for _ in 0..5 {
+        wire.query("SELECT 1 /* n-simple */")?;
+        wire.extended("SELECT 1 /* n-extended */", &[], 0)?;
+    }
+    wire.query("SELECT 1 /* n-several */; SELECT 2")?;
+    wire.send(&(0..9).flat_map(|_| query("SELECT 3 /* n-pipelined */")).collect::<Vec<_>>())?;
+    for _ in 0..9 {
+        wire.read_until_ready()?;
+    }
+    let mut logged: BTreeMap<String, u32> = BTreeMap::new();
+    for line in world.target.log()? {
+        if let Some(text) = line.statement().filter(|text| text.contains("/* n-")) {
+            *logged.entry(text.to_string()).or_default() += 1;
+        }
+    }
+    ensure!(logged.len() == 5, "{logged:?}");
+    let recorded = audit::forwarded(&audit::search(world.gateway(), &["--contains", "/* n-"])?);
+    for (statement, count) in logged {
+        let found = recorded.get(&statement).copied().unwrap_or_default();
+        ensure!(found.requests == count && found.outcomes == count, "{statement}: logged {count}, recorded {found:?}");
+    }
+    Ok(())
+}
+
+fn joined(world: &World) -> Result<()> {
+    let endpoint = world.endpoint("ada@example.com", &["engineering"], true);
+    let deadline = Duration::from_secs(300);
+    for mut client in [python("psycopg_client.py"), python("asyncpg_client.py"), node("node_client.cjs")] {
+        run(client.envs(endpoint.environment()), deadline)?.succeeded()?;
+    }
+    for arguments in [&["-i", "-q"][..], &["-M", "simple", "-t", "50"], &["-M", "prepared", "-t", "50"]] {
+        let mut pgbench = Command::new(format!("{BIN}/pgbench"));
+        run(pgbench.args(arguments).envs(endpoint.environment()), deadline)?.succeeded()?;
+    }
+    let recorded = audit::forwarded(&audit::search(world.gateway(), &[])?);
+    let mut logged = BTreeSet::new();
+    let mut unrecorded = Vec::new();
+    for line in
+        world.target.log()?.iter().filter(|line| line.user == "service" && !is_the_gateways_own(&line.application))
+    {
+        let Some(text) = line.statement() else { continue };
+        logged.insert(text.to_string());
+        if !is_recorded(&recorded, text) {
+            unrecorded.push(text.to_string());
+        }
+    }
+    ensure!(logged.len() > 500, "only {} statements: the clients did too little", logged.len());
+    ensure!(unrecorded.is_empty(), "{} logged and not recorded, first: {:?}", unrecorded.len(), unrecorded[0]);
+    // The other way: whatever ended well was run. What fails to parse at the target is logged as an error, not a statement.
+    let ended_well = audit::search(world.gateway(), &[])?.into_iter().filter(|record| {
+        record["kind"] == "statement" && record["error"].is_null() && !record["duration_us"].is_null()
+    });
+    let unlogged: Vec<String> = ended_well
+        .filter(|record| record["statement_bytes"].is_null())
+        .filter_map(|record| record["statement"].as_str().map(str::to_string))
+        .filter(|text| !text.trim().is_empty() && !logged.contains(text))
+        .collect();
+    ensure!(unlogged.is_empty(), "{} recorded and never run, first: {:?}", unlogged.len(), unlogged[0]);
+    Ok(())
+}
+
+/// A long statement is recorded by its beginning.
+fn is_recorded(recorded: &BTreeMap<String, audit::Recorded>, text: &str) -> bool {
+    const CUT_BYTES_MIN: usize = 16 * 1024;
+    recorded.contains_key(text)
+        || (text.len() > CUT_BYTES_MIN
+            && recorded
+                .keys()
+                .any(|beginning| beginning.len() >= CUT_BYTES_MIN && text.starts_with(beginning.as_str())))
+}
+
+/// The gateway asks the target's catalogue for table and column names, on connections of its own.
+fn is_the_gateways_own(application: &str) -> bool {
+    application.starts_with("lockgate")
+}
+
+fn restart(world: &World) -> Result<()> {
+    let before = audit::search(world.gateway(), &[])?.len();
+    let setup = Setup { more: RULES.into(), ..Setup::default() };
+    let mut other = Gateway::start(world.folder.as_path(), &world.target, &world.issuer, &setup)?;
+    let endpoint = other.endpoint(&world.issuer.token("ada@example.com", &[]), false);
+    Wire::connect(&endpoint)?.query("SELECT 'before the restart'")?;
+    ensure!(other.terminate()? == Some(0), "TERM did not end it well: {}", other.log());
+    other.start_again()?;
+    Wire::connect(&endpoint)?.query("SELECT 'after the restart'")?;
+    let found = audit::search(&other, &["--contains", "the restart"])?;
+    ensure!(found.len() == 2, "{found:?}");
+    let verified = other.command(&["audit", "verify"])?;
+    ensure!(verified.status == Some(0), "{}", verified.everything());
+    ensure!(audit::search(world.gateway(), &[])?.len() >= before, "one gateway's trail is not another's");
+    Ok(())
+}
+
+fn full_ring(settings: &Settings, world: &World) -> Result<()> {
+    let setup = Setup {
+        shards: 1,
+        audit: "segment_mib = 1\nsegments_per_shard = 2\narchive = false\n".into(),
+        ..Setup::default()
+    };
+    let gateway = Gateway::start(&settings.run_dir, &world.target, &world.issuer, &setup)?;
+    let mut wire = Wire::connect(&gateway.endpoint(&world.issuer.token("ada@example.com", &[]), false))?;
+    wire.stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+    let filler = "x".repeat(8_000);
+    let mut answered = 0;
+    let mut refused = false;
+    for number in 0..2_000 {
+        match wire.query(&format!("SELECT 'full-{number}' /* {filler} */")) {
+            Ok(messages) => match complaint(&messages) {
+                None => answered += 1,
+                Some(said) => {
+                    ensure!(said.sqlstate == "58030", "{said:?}");
+                    refused = true;
+                    break;
+                }
+            },
+            Err(_) => break, // it waits: nobody answers
+        }
+    }
+    ensure!(answered > 50, "blocked after {answered} statements already");
+    ensure!(answered < 2_000, "2 MiB held {answered} records of 8 KB: something was dropped");
+    let ran: BTreeSet<String> = world
+        .target
+        .log()?
+        .iter()
+        .filter_map(|line| line.statement())
+        .filter_map(|text| text.strip_prefix("SELECT 'full-"))
+        .filter_map(|text| text.split('\'').next().map(str::to_string))
+        .collect();
+    let records = audit::forwarded(&audit::search(&gateway, &["--contains", "full-"])?);
+    let unrecorded = ran.iter().find(|number| !records.keys().any(|text| text.contains(&format!("'full-{number}'"))));
+    ensure!(unrecorded.is_none(), "ran unrecorded: {unrecorded:?}");
+    ensure!(ran.len() >= answered, "{answered} answers from {} statements", ran.len());
+    println!("        blocked after {answered} statements{}", if refused { ", with an error" } else { "" });
+    Ok(())
+}
