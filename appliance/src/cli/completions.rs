@@ -1,7 +1,6 @@
 //! `lockgate completions` and `lockgate man`: what shells and manual readers want, written from the same table as the help.
 
 use anyhow::Context;
-use clap::CommandFactory;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -16,7 +15,7 @@ pub struct CompletionsArgs {
 
 pub fn run(args: CompletionsArgs) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut super::Cli::command(), "lockgate", &mut script);
+    clap_complete::generate(args.shell, &mut super::command(), "lockgate", &mut script);
     super::print(&String::from_utf8(script)?)
 }
 
@@ -31,7 +30,7 @@ pub struct ManArgs {
 }
 
 pub fn run_man(args: ManArgs) -> anyhow::Result<ExitCode> {
-    let command = super::Cli::command();
+    let command = super::command();
     match args.dir {
         Some(dir) => clap_mangen::generate_to(command, &dir)
             .with_context(|| format!("could not write manual pages into {}", dir.display()))?,

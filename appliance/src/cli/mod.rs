@@ -1,6 +1,8 @@
 //! The command line: one file per verb, one row per verb in the table below.
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 mod approvals;
@@ -16,11 +18,11 @@ mod serve;
 mod sessions;
 mod token;
 
+pub use serve::{LogFormat, ServeArgs};
+
 /// Where the configuration is when nobody says.
 pub const CONFIG_DEFAULT: &str = "/etc/lockgate/lockgate.toml";
 
-/// Done.
-pub const DONE: u8 = 0;
 /// The answer is no: a check found an error, verify found a break.
 pub const ANSWER_NO: u8 = 1;
 /// Wrong usage.
@@ -36,6 +38,121 @@ pub enum Output {
     Json,
 }
 
+/// Lockgate, a layer-7 access gateway for PostgreSQL: identity, policy, approval, masking and audit on every statement
+#[derive(clap::Parser)]
+#[command(name = "lockgate", version, max_term_width = 110, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "`lockgate VERB --help` explains a verb, with examples. Start with `lockgate demo`, or with
+`lockgate config example > lockgate.toml` and `lockgate doctor --config lockgate.toml`.
+
+Exit status: 0 done, 1 the answer is no, 2 wrong usage, 3 could not run. NO_COLOR is respected.")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+macro_rules! verbs {
+    ($($heading:literal { $($(#[$about:meta])* $Verb:ident($Args:ty) => $run:path,)* })*) => {
+        #[derive(clap::Subcommand)]
+        enum Verb { $($($(#[$about])* $Verb($Args),)*)* }
+
+        fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
+            match verb { $($(Verb::$Verb(args) => $run(args),)*)* }
+        }
+
+        /// Headings of the help with their verbs.
+        const HEADINGS: &[(&str, &[&str])] = &[$(($heading, &[$(stringify!($Verb)),*])),*];
+    };
+}
+
+// A verb is a row here and a file beside this one.
+verbs! {
+    "Run" {
+        /// Run the gateway
+        Serve(serve::ServeArgs) => serve::run,
+        /// Try everything on this machine with nothing set up
+        Demo(demo::DemoArgs) => demo::run,
+        /// Find out whether this host can run the gateway
+        Doctor(doctor::DoctorArgs) => doctor::run,
+        /// Ask a running gateway whether it is ready
+        Healthcheck(healthcheck::HealthcheckArgs) => healthcheck::run,
+    }
+    "Decide" {
+        /// Check a configuration, print its schema or a commented example
+        Config(config::ConfigArgs) => config::run,
+        /// Tell what would happen to a statement, without running it
+        Explain(explain::ExplainArgs) => explain::run,
+        /// List and rule on statements that wait for a person
+        Approvals(approvals::ApprovalsArgs) => approvals::run,
+    }
+    "Watch" {
+        /// Search, follow and verify what happened
+        Audit(audit::AuditArgs) => audit::run,
+        /// List and end live sessions
+        Sessions(sessions::SessionsArgs) => sessions::run,
+    }
+    "Keys" {
+        /// Keep the passwords of targets in the encrypted store
+        Credentials(credentials::CredentialsArgs) => credentials::run,
+        /// Mint a development token (never for production issuers)
+        Token(token::TokenArgs) => token::run,
+    }
+    "Shell" {
+        /// Print a completion script for a shell
+        Completions(completions::CompletionsArgs) => completions::run,
+        /// Print the manual page
+        Man(completions::ManArgs) => completions::run_man,
+    }
+}
+
+/// Parses the command line and runs the verb. Exit status: 0 done, 1 the answer is no, 2 wrong usage, 3 could not run.
+pub fn run() -> ExitCode {
+    match parse(std::env::args_os()).map(dispatch) {
+        Ok(Ok(status)) => status,
+        Ok(Err(error)) => {
+            eprintln!("lockgate: {error:#}");
+            ExitCode::from(FAILED)
+        }
+        Err(error) => refuse(&error),
+    }
+}
+
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Verb, clap::Error> {
+    let matches = command().try_get_matches_from(arguments)?;
+    Cli::from_arg_matches(&matches).map(|cli| cli.verb)
+}
+
+/// Help and version were asked for; all else is wrong usage.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if asked || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // A reader who hangs up has seen enough.
+        let _ = error.print();
+    } else {
+        let text = error.to_string();
+        eprintln!("lockgate: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+    }
+    if asked { ExitCode::SUCCESS } else { ExitCode::from(USAGE) }
+}
+
+/// The command with its verbs listed under their headings.
+fn command() -> clap::Command {
+    let command = Cli::command();
+    let style = *command.get_styles().get_header();
+    let literal = *command.get_styles().get_literal();
+    let mut list = String::new();
+    for (heading, verbs) in HEADINGS {
+        list += &format!("{style}{heading}:{style:#}\n");
+        for name in verbs.iter().map(|verb| verb.to_lowercase()) {
+            let about = command.find_subcommand(&name).and_then(|verb| verb.get_about()).map(ToString::to_string);
+            list += &format!("  {literal}{name:<13}{literal:#}{}\n", about.unwrap_or_default());
+        }
+        list.push('\n');
+    }
+    command.help_template(format!(
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{list}{style}Options:{style:#}\n{{options}}{{after-help}}"
+    ))
+}
+
 /// Writes to standard output. Whoever reads it may have enough and hang up (`| head`): that is no failure.
 pub fn print(text: &str) -> anyhow::Result<ExitCode> {
     use std::io::Write;
@@ -48,62 +165,17 @@ pub fn print(text: &str) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// A layer-7 access gateway: identity, policy, approval, masking and audit on every statement.
-#[derive(clap::Parser)]
-#[command(name = "lockgate", version, max_term_width = 110, subcommand_required = true, arg_required_else_help = true)]
-struct Cli {
-    #[command(subcommand)]
-    verb: Verb,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-macro_rules! verbs {
-    ($($(#[$about:meta])* $Verb:ident($Args:ty) => $run:path,)*) => {
-        #[derive(clap::Subcommand)]
-        enum Verb { $($(#[$about])* $Verb($Args),)* }
-
-        fn dispatch(verb: Verb) -> anyhow::Result<ExitCode> {
-            match verb { $(Verb::$Verb(args) => $run(args),)* }
-        }
-    };
-}
-
-// A verb is a row here and a file beside this one.
-verbs! {
-    /// Run the gateway
-    Serve(serve::ServeArgs) => serve::run,
-    /// Try everything on this machine with nothing set up
-    Demo(demo::DemoArgs) => demo::run,
-    /// Check a configuration, print its schema or a commented example
-    Config(config::ConfigArgs) => config::run,
-    /// Tell what would happen to a statement, without running it
-    Explain(explain::ExplainArgs) => explain::run,
-    /// Search, follow and verify what happened
-    Audit(audit::AuditArgs) => audit::run,
-    /// List and rule on statements that wait for a person
-    Approvals(approvals::ApprovalsArgs) => approvals::run,
-    /// List and end live sessions
-    Sessions(sessions::SessionsArgs) => sessions::run,
-    /// Keep the passwords of targets in the encrypted store
-    Credentials(credentials::CredentialsArgs) => credentials::run,
-    /// Mint a development token (never for production issuers)
-    Token(token::TokenArgs) => token::run,
-    /// Find out whether this host can run the gateway
-    Doctor(doctor::DoctorArgs) => doctor::run,
-    /// Ask a running gateway whether it is ready
-    Healthcheck(healthcheck::HealthcheckArgs) => healthcheck::run,
-    /// Print a completion script for a shell
-    Completions(completions::CompletionsArgs) => completions::run,
-    /// Print the manual page
-    Man(completions::ManArgs) => completions::run_man,
-}
-
-/// Parses the command line and runs the verb. Exit status: 0 done, 1 the answer is no, 2 wrong usage, 3 could not run.
-pub fn run() -> ExitCode {
-    match dispatch(Cli::parse().verb) {
-        Ok(status) => status,
-        Err(error) => {
-            eprintln!("lockgate: {error:#}");
-            ExitCode::from(FAILED)
+    #[test]
+    fn the_command_table_is_consistent() {
+        command().debug_assert();
+        let help = command().render_help().to_string();
+        for verb in command().get_subcommands() {
+            assert!(help.contains(&format!("\n  {:<13}", verb.get_name())), "{} is not in the help", verb.get_name());
+            assert!(verb.get_about().is_some(), "{} says nothing of itself", verb.get_name());
         }
     }
 }

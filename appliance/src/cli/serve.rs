@@ -64,7 +64,8 @@ pub struct ServeArgs {
     #[arg(long, help_heading = CONNECTIONS, value_name = "IP:PORT", env = "LOCKGATE_WEB_ADDRESS")]
     pub web_address: Option<SocketAddr>,
 
-    /// Folder for audit segments, archive, state and control socket [default: data, beside the configuration].
+    /// Folder for audit segments, archive, state and control socket [default: data, beside the configuration]. Other commands find it
+    /// through the file only.
     #[arg(long, help_heading = FILES, value_name = "DIR", env = "LOCKGATE_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// File with the key of the encrypted credential store.
@@ -186,4 +187,90 @@ fn retention(text: &str) -> Result<Duration, String> {
 pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let _ = args.load()?;
     anyhow::bail!("serve is not built yet")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use std::path::Path;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ServeArgs,
+    }
+
+    fn over(file: &str, flags: &[&str]) -> anyhow::Result<Config> {
+        let line = Line::try_parse_from(std::iter::once(&"serve").chain(flags))?;
+        line.args.overlay(config::parse(file, Path::new("gw.toml"))?)
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let file =
+            "[server]\nshards = 3\npin = true\nspin_us = 7\n[audit]\ndurability = \"strict\"\nretention = \"30d\"\n";
+        let flags = ["--shards", "2", "--pin", "false", "--durability", "async", "--web-address", "127.0.0.1:1"];
+        let config = over(file, &flags).unwrap();
+        assert_eq!((config.server.shards, config.server.pin, config.server.spin_us), (2, false, 7));
+        assert_eq!((config.audit.durability, config.audit.segment_mib), (Durability::Async, 64));
+        assert_eq!(config.audit.retention, Duration::from_secs(30 * 86_400));
+        assert_eq!(config.web.address.port(), 1);
+    }
+
+    #[test]
+    fn every_tuning_flag_reaches_its_key() {
+        let flags = [
+            "--ring-entries=256",
+            "--buffers=512",
+            "--buffer-kib=8",
+            "--login-timeout=1m",
+            "--connect-timeout=1s",
+            "--ops-address=127.0.0.1:2",
+            "--data-dir=/d",
+            "--vault-key-file=/k",
+            "--commit-interval=20ms",
+            "--segment-mib=8",
+            "--segments-per-shard=3",
+            "--payloads=none",
+            "--payload-kib=9",
+            "--retention=2d",
+            "--archive=false",
+            "--spin-us=5",
+        ];
+        let config = over("", &flags).unwrap();
+        let server = &config.server;
+        assert_eq!((server.ring_entries, server.buffers, server.buffer_kib, server.spin_us), (256, 512, 8, 5));
+        assert_eq!((server.login_timeout.as_secs(), server.connect_timeout.as_secs()), (60, 1));
+        assert_eq!((config.ops.address.port(), server.data_dir.to_str()), (2, Some("/d")));
+        assert_eq!(server.vault_key_file.as_deref(), Some(Path::new("/k")));
+        let audit = &config.audit;
+        assert_eq!((audit.commit_interval.as_millis(), audit.segment_mib, audit.segments_per_shard), (20, 8, 3));
+        assert_eq!((audit.payloads, audit.payload_kib, audit.archive), (Payloads::None, 9, false));
+        assert_eq!(audit.retention, Duration::from_secs(2 * 86_400));
+    }
+
+    #[test]
+    fn flags_are_held_to_the_bounds_of_the_file() {
+        for flags in [
+            ["--shards", "0"],
+            ["--ring-entries", "1000"],
+            ["--buffers", "65536"],
+            ["--login-timeout", "5"],
+            ["--commit-interval", "1h"],
+            ["--segments-per-shard", "1"],
+            ["--durability", "never"],
+            ["--ops-address", "localhost:1"],
+        ] {
+            assert!(over("", &flags).is_err(), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn flags_and_file_are_checked_together() {
+        let error = over("[audit]\npayload_kib = 2048\n", &["--segment-mib", "1"]).unwrap_err();
+        assert!(error.to_string().contains("does not fit a segment of 1 MiB"), "{error:#}");
+        let error = over("[ops]\naddress = \"127.0.0.1:7\"\n", &["--web-address", "127.0.0.1:7"]).unwrap_err();
+        assert!(format!("{error:#}").contains("127.0.0.1:7 is already the address of [ops]"), "{error:#}");
+    }
 }

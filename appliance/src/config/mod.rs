@@ -8,7 +8,6 @@
 mod at;
 mod meaning;
 mod model;
-mod names;
 mod pattern;
 mod raw;
 mod report;

@@ -409,9 +409,12 @@ macro_rules! names {
 }
 
 names!(AlgorithmName, super::Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect());
-names!(ClassName, super::names::CLASSES.iter().map(|(name, _)| *name).collect());
+names!(ClassName, Class::ALL.iter().map(|class| class.name()).collect());
 names!(KindName, Kind::ALL.iter().map(|kind| kind.name()).collect());
-names!(StyleName, super::names::STYLES.iter().map(|(name, _)| *name).collect());
+names!(StyleName, STYLES.iter().map(|(name, _)| *name).collect());
+
+const STYLES: [(&str, Style); 4] =
+    [("last4", Style::Last4), ("fill", Style::Fill), ("null", Style::Null), ("token", Style::Token)];
 
 impl AlgorithmName {
     pub fn meaning(&self) -> Option<super::Algorithm> {
@@ -421,7 +424,7 @@ impl AlgorithmName {
 
 impl ClassName {
     pub fn meaning(&self) -> Option<Class> {
-        super::names::meaning(&super::names::CLASSES, &self.0)
+        Class::from_name(&self.0)
     }
 }
 
@@ -433,6 +436,6 @@ impl KindName {
 
 impl StyleName {
     pub fn meaning(&self) -> Option<Style> {
-        super::names::meaning(&super::names::STYLES, &self.0)
+        STYLES.iter().find(|(name, _)| *name == self.0).map(|(_, style)| *style)
     }
 }

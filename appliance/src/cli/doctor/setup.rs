@@ -1,0 +1,360 @@
+//! One configuration on this host: disk, addresses, certificates, targets, credentials, issuers.
+
+use super::Finding;
+use crate::config::{self, Config, Credential, Issuer, KeySource, ListenerTls, Target, TargetTls};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// For a target or an issuer to answer. Longer is of no use to somebody who waits for a list.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The configuration, if it is one, and what there is to say about it.
+pub fn configuration(path: &Path) -> (Option<Config>, Vec<Finding>) {
+    let check = "configuration";
+    match config::load(path) {
+        Ok(config) => {
+            let mut findings = vec![Finding::ok(check, format!("{} is valid", path.display()))];
+            findings.extend(config.warnings.iter().map(|warning| {
+                let mend = warning.help.clone().unwrap_or_default();
+                Finding::warn(check, warning.rendered.trim_end(), mend)
+            }));
+            (Some(config), findings)
+        }
+        Err(error) => (None, vec![Finding::fail(check, error.to_string(), format!("correct {}", path.display()))]),
+    }
+}
+
+pub fn examine(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![writable(&config.server.data_dir), disk(config)];
+    let own = [("[ops]", config.ops.address), ("[web]", config.web.address)];
+    let listeners = config.listeners.iter().map(|listener| ("[[listener]]", listener.address));
+    findings.extend(own.into_iter().chain(listeners).map(|(name, address)| free(name, address)));
+    findings.extend(config.listeners.iter().filter_map(|listener| listener.tls.as_ref()).map(certificate));
+    for target in &config.targets {
+        findings.push(reachable(target));
+        findings.push(credential(target));
+    }
+    findings.extend(config.issuers.iter().map(issuer));
+    findings
+}
+
+/// The folder or the nearest one above it that is there: the gateway makes the rest.
+fn standing(folder: &Path) -> PathBuf {
+    let mut folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    while !folder.exists() && folder.pop() {}
+    folder
+}
+
+fn writable(data_dir: &Path) -> Finding {
+    let check = "data folder";
+    let folder = standing(data_dir);
+    let trial = folder.join(format!(".lockgate-doctor-{}", std::process::id()));
+    let result = std::fs::File::options().write(true).create_new(true).open(&trial).and_then(|file| file.sync_all());
+    let _ = std::fs::remove_file(&trial);
+    match result {
+        Ok(()) => Finding::ok(check, format!("{} is writable", folder.display())),
+        Err(error) => Finding::fail(
+            check,
+            format!("{} is not writable: {error}", folder.display()),
+            "give it to the user the gateway runs as, or set server.data_dir",
+        ),
+    }
+}
+
+/// Segments are allocated in full at the start.
+fn disk(config: &Config) -> Finding {
+    let check = "disk";
+    let folder = standing(&config.server.data_dir);
+    let audit = &config.audit;
+    let wanted_mib = config.server.shards as u64 * u64::from(audit.segments_per_shard) * u64::from(audit.segment_mib);
+    let (kind, free_mib) = match file_system(&folder) {
+        Some(found) => found,
+        None => {
+            return Finding::warn(
+                check,
+                "free space cannot be told (no `df` here)",
+                format!("{wanted_mib} MiB are wanted for audit segments"),
+            );
+        }
+    };
+    let detail = format!("{free_mib} MiB free ({kind}), {wanted_mib} MiB wanted for audit segments");
+    if free_mib < wanted_mib {
+        return Finding::fail(
+            check,
+            detail,
+            "make room, or set a smaller audit.segment_mib or audit.segments_per_shard",
+        );
+    }
+    if matches!(kind.as_str(), "tmpfs" | "ramfs") {
+        return Finding::warn(check, format!("{detail}: memory, lost at a power cut"), "put server.data_dir on a disk");
+    }
+    if free_mib < wanted_mib * 2 {
+        return Finding::warn(check, format!("{detail}: little is left for the archive"), "make room");
+    }
+    Finding::ok(check, detail)
+}
+
+/// Kind and free MiB of the file system below a folder.
+fn file_system(folder: &Path) -> Option<(String, u64)> {
+    let output = Command::new("df").arg("-PTk").arg("--").arg(folder).env("LC_ALL", "C").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let columns: Vec<&str> = text.lines().nth(1)?.split_whitespace().collect();
+    Some((columns.get(1)?.to_string(), columns.get(4)?.parse::<u64>().ok()? >> 10))
+}
+
+fn free(name: &str, address: SocketAddr) -> Finding {
+    let check = format!("address of {name}");
+    let found = |what: &str| format!("{address}: {what}");
+    match TcpListener::bind(address).map_err(|error| error.kind()) {
+        Ok(_) => Finding::ok(check, found("free")),
+        Err(ErrorKind::AddrInUse) => Finding::fail(
+            check,
+            found("in use"),
+            format!(
+                "`ss -ltnp 'sport = :{}'` tells by whom; nothing to mend if this gateway is already running",
+                address.port()
+            ),
+        ),
+        Err(ErrorKind::PermissionDenied) => Finding::fail(
+            check,
+            found("not permitted"),
+            "a port of 1024 or above, or AmbientCapabilities=CAP_NET_BIND_SERVICE",
+        ),
+        Err(ErrorKind::AddrNotAvailable) => {
+            Finding::fail(check, found("not an address of this host"), "`ip address` lists them")
+        }
+        Err(kind) => Finding::fail(check, found(&kind.to_string()), "choose another address"),
+    }
+}
+
+fn certificate(tls: &ListenerTls) -> Finding {
+    let check = "certificate";
+    match try_certificate(tls) {
+        Err((detail, mend)) => Finding::fail(check, detail, mend),
+        Ok(chain) => match readable_by_all(&tls.key) {
+            true => {
+                Finding::warn(check, format!("every user of this host can read {}", tls.key.display()), "chmod 600")
+            }
+            false => Finding::ok(check, format!("{} and its key fit, {chain} in the chain", tls.cert.display())),
+        },
+    }
+}
+
+/// The number of certificates in the chain.
+fn try_certificate(tls: &ListenerTls) -> Result<usize, (String, &'static str)> {
+    let failed = |file: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let chain: Vec<_> = CertificateDer::pem_file_iter(&tls.cert)
+        .and_then(Iterator::collect)
+        .map_err(|error| (failed(&tls.cert, &error), "a PEM file with the certificate chain"))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| {
+        (failed(&tls.key, &error), "a PEM file with the private key, readable by the gateway's user")
+    })?;
+    if let Some(ca) = &tls.client_ca {
+        let list: Result<Vec<_>, _> = CertificateDer::pem_file_iter(ca).and_then(Iterator::collect);
+        list.map_err(|error| (failed(ca, &error), "a PEM file with certificates"))?;
+    }
+    let count = chain.len();
+    rustls::ServerConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(|error| (failed(&tls.cert, &error), "the certificate and the key that belong together"))?;
+    Ok(count)
+}
+
+fn readable_by_all(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+}
+
+fn reachable(target: &Target) -> Finding {
+    let check = format!("target {}", target.name);
+    let addresses: Vec<SocketAddr> = match (target.host.as_str(), target.port).to_socket_addrs() {
+        Ok(addresses) => addresses.collect(),
+        Err(error) => {
+            return Finding::fail(
+                check,
+                format!("{} does not resolve: {error}", target.host),
+                "check the name and this host's resolver",
+            );
+        }
+    };
+    let mut last = "it resolves to no address".to_owned();
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, PATIENCE).and_then(|stream| offers_tls(stream)) {
+            Ok(true) => return Finding::ok(check, format!("{address} answers and offers TLS")),
+            Ok(false) if target.tls == TargetTls::Disable => return Finding::ok(check, format!("{address} answers")),
+            Ok(false) => {
+                return Finding::fail(
+                    check,
+                    format!("{address} answers but offers no TLS"),
+                    "turn on `ssl` in postgresql.conf, or set `tls = \"disable\"` on a network you trust",
+                );
+            }
+            Err(error) => last = format!("{address}: {error}"),
+        }
+    }
+    Finding::fail(check, last, "check that the target runs, listens there, and that no firewall is between")
+}
+
+/// PostgreSQL's SSLRequest: eight bytes, one in return.
+fn offers_tls(mut stream: TcpStream) -> std::io::Result<bool> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f])?;
+    let mut answer = [0];
+    stream.read_exact(&mut answer)?;
+    match answer[0] {
+        b'S' => Ok(true),
+        b'N' => Ok(false),
+        _ => Err(std::io::Error::new(ErrorKind::InvalidData, "whatever answers there is not PostgreSQL")),
+    }
+}
+
+/// Never says anything of the secret itself.
+fn credential(target: &Target) -> Finding {
+    let check = format!("credential of {}", target.name);
+    match &target.credential {
+        Credential::Env(name) => match std::env::var_os(name) {
+            Some(value) if !value.is_empty() => Finding::ok(check, format!("{name} is set")),
+            _ => Finding::warn(
+                check,
+                format!("{name} is not set here"),
+                "set it for the gateway (Environment= or EnvironmentFile= in the unit)",
+            ),
+        },
+        Credential::File(file) => match std::fs::read(file) {
+            Err(error) => Finding::fail(
+                check,
+                format!("{}: {error}", file.display()),
+                "a file with the password, readable by the gateway's user",
+            ),
+            Ok(text) if text.trim_ascii().is_empty() => {
+                Finding::fail(check, format!("{} is empty", file.display()), "put the password in")
+            }
+            Ok(_) if readable_by_all(file) => {
+                Finding::warn(check, format!("every user of this host can read {}", file.display()), "chmod 600")
+            }
+            Ok(_) => Finding::ok(check, format!("{} is readable", file.display())),
+        },
+        Credential::Store(name) => {
+            Finding::ok(check, format!("\"{name}\" of the encrypted store, opened when the gateway starts"))
+        }
+    }
+}
+
+fn issuer(issuer: &Issuer) -> Finding {
+    let check = format!("issuer {}", issuer.name);
+    let (keys, from) = match &issuer.keys {
+        KeySource::File(file) => (std::fs::read(file).map_err(|error| error.to_string()), file.display().to_string()),
+        KeySource::Discovery => (discover(&issuer.issuer), issuer.issuer.clone()),
+    };
+    let keys =
+        keys.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).map_err(|error| error.to_string()));
+    let mend = "a JSON object with the public keys in `keys` (RFC 7517)";
+    match keys.as_ref().map(|jwks| jwks["keys"].as_array().map(Vec::len)) {
+        Ok(Some(0)) | Ok(None) => Finding::fail(check, format!("{from} holds no keys"), mend),
+        Ok(Some(count)) => Finding::ok(check, format!("{count} keys from {from}")),
+        Err(error) => Finding::fail(check, format!("{from}: {error}"), mend),
+    }
+}
+
+/// The key set behind OpenID Connect discovery.
+fn discover(issuer: &str) -> Result<Vec<u8>, String> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    runtime
+        .block_on(async {
+            let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
+            let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+            let found: serde_json::Value = client.get(url).send().await?.error_for_status()?.json().await?;
+            let keys = found["jwks_uri"].as_str().unwrap_or_default();
+            let bytes = client.get(keys).send().await?.error_for_status()?.bytes().await?;
+            Ok(bytes.to_vec())
+        })
+        .map_err(|error: reqwest::Error| match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+
+    #[test]
+    fn an_address_in_use_is_found() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let finding = free("[web]", taken.local_addr().unwrap());
+        assert_eq!(finding.state, State::Fail);
+        assert!(finding.detail.ends_with("in use"), "{}", finding.detail);
+        assert_eq!(free("[web]", "192.0.2.1:80".parse().unwrap()).state, State::Fail);
+    }
+
+    #[test]
+    fn a_peer_that_is_not_postgresql_is_told_apart() {
+        for (answer, expected) in [(b'S', Ok(true)), (b'N', Ok(false)), (b'H', Err(ErrorKind::InvalidData))] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let peer = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = [0; 8];
+                stream.read_exact(&mut request).unwrap();
+                stream.write_all(&[answer]).unwrap();
+                request
+            });
+            let stream = TcpStream::connect(address).unwrap();
+            assert_eq!(offers_tls(stream).map_err(|error| error.kind()), expected);
+            assert_eq!(peer.join().unwrap(), [0, 0, 0, 8, 4, 210, 22, 47]);
+        }
+    }
+
+    #[test]
+    fn folders_that_are_not_there_yet_are_judged_by_what_is_above() {
+        let folder = tempfile::tempdir().unwrap();
+        let finding = writable(&folder.path().join("a/b"));
+        assert_eq!((finding.state, std::fs::read_dir(folder.path()).unwrap().count()), (State::Ok, 0));
+        assert!(file_system(folder.path()).is_some_and(|(kind, _)| !kind.is_empty()));
+    }
+
+    #[test]
+    fn credentials_are_judged_without_being_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        let text = format!(
+            "[[target]]\nname = \"a\"\nprotocol = \"postgres\"\naddress = \"127.0.0.1:1\"\ndatabase = \"d\"\nuser = \"u\"\npassword_file = {file:?}\n"
+        );
+        let config = config::parse(&text, &folder.path().join("gw.toml")).unwrap();
+        let judge = || credential(&config.targets[0]);
+        assert_eq!(judge().state, State::Fail);
+        std::fs::write(&file, "\n").unwrap();
+        assert_eq!(judge().state, State::Fail);
+        std::fs::write(&file, "hunter2\n").unwrap();
+        for (mode, state) in [(0o644, State::Warn), (0o600, State::Ok)] {
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
+            assert_eq!(judge().state, state);
+            assert!(!format!("{:?}", judge()).contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn issuers_without_keys_fail() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("jwks.json");
+        let text = format!(
+            "[[issuer]]\nname = \"a\"\nissuer = \"a\"\naudience = \"b\"\nalgorithms = [\"ES256\"]\njwks_file = {file:?}\n"
+        );
+        let config = config::parse(&text, &folder.path().join("gw.toml")).unwrap();
+        for (content, state) in
+            [("{}", State::Fail), ("{\"keys\":[]}", State::Fail), ("x", State::Fail), ("{\"keys\":[{}]}", State::Ok)]
+        {
+            std::fs::write(&file, content).unwrap();
+            assert_eq!(issuer(&config.issuers[0]).state, state, "{content}");
+        }
+    }
+}
