@@ -23,6 +23,8 @@ pub use serve::{LogFormat, ServeArgs};
 /// Where the configuration is when nobody says.
 pub const CONFIG_DEFAULT: &str = "/etc/lockgate/lockgate.toml";
 
+/// Done.
+pub const DONE: u8 = 0;
 /// The answer is no: a check found an error, verify found a break.
 pub const ANSWER_NO: u8 = 1;
 /// Wrong usage.
