@@ -44,13 +44,9 @@ impl Glob {
                     retry = Some((pattern.clone(), rest.clone()));
                     continue;
                 }
-                Some(wanted) => {
-                    if rest.next().is_some_and(|found| wanted == '?' || wanted == found) {
-                        continue;
-                    }
-                }
+                Some(wanted) if rest.next().is_some_and(|found| wanted == '?' || wanted == found) => continue,
                 None if rest.as_str().is_empty() => return true,
-                None => {}
+                Some(_) | None => {}
             }
             let Some((after_star, from)) = &mut retry else { return false };
             if from.next().is_none() {

@@ -185,7 +185,7 @@ fn reachable(target: &Target) -> Finding {
     };
     let mut last = "it resolves to no address".to_owned();
     for address in addresses {
-        match TcpStream::connect_timeout(&address, PATIENCE).and_then(|stream| offers_tls(stream)) {
+        match TcpStream::connect_timeout(&address, PATIENCE).and_then(offers_tls) {
             Ok(true) => return Finding::ok(check, format!("{address} answers and offers TLS")),
             Ok(false) if target.tls == TargetTls::Disable => return Finding::ok(check, format!("{address} answers")),
             Ok(false) => {
