@@ -610,3 +610,75 @@ fn bodies_given_as_text_are_read() {
     ];
     check(&cases);
 }
+
+/// Runs `analyse` on a thread with the stack that a spawned thread has by default.
+fn on_a_small_stack(text: String) -> Analysis {
+    std::thread::Builder::new()
+        .stack_size(2 << 20)
+        .spawn(move || analyse(text.as_bytes(), true))
+        .expect("a thread")
+        .join()
+        .expect("no panic")
+}
+
+#[test]
+fn nesting_without_bound_is_refused_and_overflows_no_stack() {
+    let deep = 100_000;
+    for text in [
+        format!("SELECT {}1{}", "(".repeat(deep), ")".repeat(deep)),
+        format!("SELECT {}1{}", "((".repeat(4_000), "))".repeat(4_000)),
+        format!("SELECT {}1", "- ".repeat(deep)),
+        format!("SELECT {}true", "NOT ".repeat(deep)),
+        format!("SELECT 1{}", " + 1".repeat(deep)),
+        format!("SELECT 1{}", "::int".repeat(deep)),
+        format!("SELECT x{}", "[1]".repeat(deep)),
+        format!("SELECT 1{}", " UNION SELECT 1".repeat(deep)),
+        format!("SELECT * FROM t{}", " JOIN t USING (a)".repeat(deep)),
+        format!("SELECT {}1{}", "(SELECT ".repeat(deep), ")".repeat(deep)),
+        format!("SELECT {}1{}", "CASE WHEN true THEN ".repeat(deep), " END".repeat(deep)),
+        format!("{}SELECT 1", "EXPLAIN ".repeat(deep)),
+        format!("SELECT {}1{}", "f(".repeat(deep), ")".repeat(deep)),
+        format!("SELECT {}1{}", "ARRAY[".repeat(deep), "]".repeat(deep)),
+        format!("{}SELECT 1{}", "WITH a AS (".repeat(deep), ") SELECT 1".repeat(deep)),
+        format!("DO $$ BEGIN {} {} END $$", "IF true THEN ".repeat(deep), "END IF; ".repeat(deep)),
+        format!("DO $$ {} NULL; {} $$", "BEGIN ".repeat(deep), "END; ".repeat(deep)),
+    ] {
+        let head: String = text.chars().take(40).collect();
+        let started = std::time::Instant::now();
+        let analysis = on_a_small_stack(text);
+        eprintln!(
+            "{head}: {:?} {} ms",
+            analysis.statements.iter().map(classes).collect::<Vec<_>>(),
+            started.elapsed().as_millis()
+        );
+    }
+}
+
+#[test]
+fn long_texts_are_read() {
+    for (name, text) in [
+        ("and", format!("DELETE FROM t WHERE a = 1{}", " AND b = 2".repeat(20_000))),
+        ("or", format!("DELETE FROM t WHERE a = 1{}", " OR b = 2".repeat(20_000))),
+        ("in", format!("DELETE FROM t WHERE a IN (1{})", ", 2".repeat(500_000))),
+        ("values", format!("INSERT INTO t VALUES (1){}", ", (2, 'x')".repeat(200_000))),
+        ("literal", format!("INSERT INTO t VALUES ('{}')", "x".repeat(16 << 20))),
+        ("drop", format!("DROP TABLE t{}", ", u".repeat(100_000))),
+        ("statements", "SELECT 1; ".repeat(100_000)),
+        ("plus30", format!("SELECT 1{}", " + 1".repeat(30))),
+        ("plus48", format!("SELECT 1{}", " + 1".repeat(48))),
+        ("plus100", format!("SELECT 1{}", " + 1".repeat(100))),
+        ("union40", format!("SELECT 1{}", " UNION SELECT 1".repeat(40))),
+        ("union90", format!("SELECT 1{}", " UNION SELECT 1".repeat(90))),
+        ("union200", format!("SELECT 1{}", " UNION SELECT 1".repeat(200))),
+        ("join40", format!("SELECT * FROM t{}", " JOIN t USING (a)".repeat(40))),
+    ] {
+        let started = std::time::Instant::now();
+        let analysis = on_a_small_stack(text);
+        eprintln!(
+            "{name}: {} {:?} {} ms",
+            analysis.statements.len(),
+            analysis.statements.first().map(classes),
+            started.elapsed().as_millis()
+        );
+    }
+}
