@@ -69,7 +69,9 @@ impl<T: Clone> Session<T> {
         }
         match header.kind {
             b'd' => {
-                self.copied.add(header.total - HEADER_BYTES);
+                if !self.queue.is_empty() {
+                    self.copied.add(header.total - HEADER_BYTES);
+                }
                 self.pass_stream(header)
             }
             b'c' | b'f' => {

@@ -58,6 +58,9 @@ impl<T: Clone> Session<T> {
             if !matches!(self.asked, Asked::Nothing) {
                 return Ok(Step::Held);
             }
+            if let Some(step) = self.step_values(pipes)? {
+                return Ok(step);
+            }
             if let Some(told) = self.told.take() {
                 self.finish(told, pipes);
             }
@@ -68,9 +71,6 @@ impl<T: Clone> Session<T> {
             self.say_refusals(pipes);
             if self.client == ClientStage::Terminated && self.step_terminated_target() {
                 return Ok(Step::Closed);
-            }
-            if let Some(step) = self.step_values(pipes)? {
-                return Ok(step);
             }
             let Some(header) = Header::peek(pipes.target.undecided(), Side::Target)? else {
                 return Ok(Step::NeedBytes);
