@@ -3,6 +3,7 @@
 //! Doc comments are what users read in the schema: what it is, unit, default, and when to touch it.
 
 use super::at::At;
+use super::units::DURATION_PATTERN;
 use crate::limits::*;
 use masking::detect::Kind;
 use masking::sql::Class;
@@ -67,10 +68,10 @@ pub struct Server {
     #[schemars(range(min = BUFFER_KIB_MIN, max = BUFFER_KIB_MAX))]
     pub buffer_kib: Option<At<i64>>,
     /// From accept to a session that is open. Default: `15s`. Approvals of a grant are not counted.
-    #[schemars(extend("format" = "duration"))]
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
     pub login_timeout: Option<At<String>>,
     /// For one connection to a target. Default: `5s`.
-    #[schemars(extend("format" = "duration"))]
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
     pub connect_timeout: Option<At<String>>,
 }
 
@@ -152,7 +153,7 @@ pub struct Issuer {
     /// Claims that tell who acts for the user, recorded and usable in rules. Default: `["act"]`.
     pub actor_claims: Option<At<Vec<At<String>>>>,
     /// Clock difference tolerated in `exp` and `nbf`. Default: `0s`.
-    #[schemars(extend("format" = "duration"))]
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
     pub leeway: Option<At<String>>,
 }
 
@@ -207,7 +208,7 @@ pub struct Approval {
     #[schemars(range(min = 1, max = APPROVERS_MAX))]
     pub count: Option<At<i64>>,
     /// How long the request waits. Default: `15m`.
-    #[schemars(extend("format" = "duration"))]
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
     pub expires: Option<At<String>>,
     /// The requester may rule as well. Default: false.
     #[serde(rename = "self")]
@@ -229,7 +230,7 @@ pub struct Grant {
     /// Only through one of these actors: `name` or `name@version`, globs.
     pub actors: Option<At<Vec<At<String>>>>,
     /// How long a session may last. Default: no bound but the token's expiry.
-    #[schemars(extend("format" = "duration"))]
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
     pub max_session: Option<At<String>>,
     /// Replication connections are allowed. Default: false.
     pub replication: Option<bool>,
@@ -283,7 +284,7 @@ pub struct Rule {
     #[schemars(range(min = 1, max = APPROVERS_MAX))]
     pub count: Option<At<i64>>,
     /// `approve` only: how long the statement waits. Default: `10m`.
-    #[schemars(extend("format" = "duration"))]
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
     pub expires: Option<At<String>>,
     /// `approve` only: the requester may rule as well. Default: false.
     #[serde(rename = "self")]
@@ -344,7 +345,7 @@ pub struct Audit {
     /// moves). Default: `group`.
     pub durability: Option<Durability>,
     /// Time between syncs to stable storage. Default: `5ms`. Longer costs less and risks more at a power cut.
-    #[schemars(extend("format" = "duration"))]
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
     pub commit_interval: Option<At<String>>,
     /// Size of one segment file, MiB. Default: 64.
     #[schemars(range(min = 1, max = SEGMENT_MIB_MAX))]
@@ -358,7 +359,7 @@ pub struct Audit {
     #[schemars(range(min = 1, max = PAYLOAD_KIB_MAX))]
     pub payload_kib: Option<At<i64>>,
     /// How long sealed records are kept. Default: `400d`.
-    #[schemars(extend("format" = "duration"))]
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
     pub retention: Option<At<String>>,
     /// What statements do when there is no room for their record. Default and only value: `block`.
     pub on_full: Option<OnFull>,

@@ -3,6 +3,7 @@
 
 use super::report::{Problem, Severity};
 use super::suggest::nearest;
+use super::units::DURATION_PATTERN;
 use serde_json::Value as Json;
 use std::ops::Range;
 use toml::Spanned;
@@ -155,7 +156,7 @@ impl<'a> Structure<'a> {
                 format!("write `[{key}]`, with one bracket: there is only one")
             }
             ("array", DeValue::String(text)) => format!("write `{key} = [\"{}\"]`", text.escape_debug()),
-            ("string", DeValue::Integer(number)) if schema["format"] == "duration" => {
+            ("string", DeValue::Integer(number)) if schema["pattern"] == DURATION_PATTERN => {
                 format!("give it a unit: `{key} = \"{}s\"`", number.as_str())
             }
             ("string", DeValue::Integer(number)) => format!("put it in quotes: `{key} = \"{}\"`", number.as_str()),

@@ -20,6 +20,8 @@ const UNITS: [(&str, u64); 7] = [
     ("w", 7 * 86_400 * 1_000_000),
 ];
 
+/// For editors. (JSON Schema's own `duration` format is ISO 8601, `PT15S`: not what people write here.)
+pub const DURATION_PATTERN: &str = "^([0-9]+(us|ms|s|m|h|d|w))+$";
 pub const DURATION_FORM: &str =
     "a duration is a number and a unit (us, ms, s, m, h, d, w): `15s`, `10m`, `8h`, `1h30m`";
 

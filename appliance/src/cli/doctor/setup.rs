@@ -255,7 +255,10 @@ fn issuer(issuer: &Issuer) -> Finding {
     };
     let keys =
         keys.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).map_err(|error| error.to_string()));
-    let mend = "a JSON object with the public keys in `keys` (RFC 7517)";
+    let mend = match issuer.keys {
+        KeySource::File(_) => "a JSON object with the public keys in `keys` (RFC 7517), readable by the gateway's user",
+        KeySource::Discovery => "check `issuer` and the way from this host to it, or name its keys with `jwks_file`",
+    };
     match keys.as_ref().map(|jwks| jwks["keys"].as_array().map(Vec::len)) {
         Ok(Some(0)) | Ok(None) => Finding::fail(check, format!("{from} holds no keys"), mend),
         Ok(Some(count)) => Finding::ok(check, format!("{count} keys from {from}")),
