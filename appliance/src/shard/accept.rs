@@ -35,10 +35,10 @@ pub fn bind(options: &ListenerOptions) -> io::Result<TcpListener> {
 
 /// One listener of this shard.
 pub struct Acceptor {
-    listener: TcpListener,
+    /// Gone once stopped: connects are refused instead of waiting for nobody.
+    listener: Option<TcpListener>,
     pub terms: Rc<Terms>,
     accepting: Option<OpId>,
-    stopped: bool,
     /// When to accept again after a pause.
     pub resume_us: u64,
 }
@@ -46,13 +46,13 @@ pub struct Acceptor {
 impl Acceptor {
     pub fn new(listener: TcpListener, options: ListenerOptions) -> Self {
         let terms = Rc::new(Terms { tls: options.tls, allow_plaintext: options.allow_plaintext });
-        Self { listener, terms, accepting: None, stopped: false, resume_us: NEVER }
+        Self { listener: Some(listener), terms, accepting: None, resume_us: NEVER }
     }
 
     pub fn start(&mut self, number: usize, ring: &mut Ring) {
-        if !self.stopped && self.accepting.is_none() {
+        if let (Some(listener), None) = (&self.listener, self.accepting) {
             self.resume_us = NEVER;
-            self.accepting = Some(ring.accept(number, self.listener.as_raw_fd()));
+            self.accepting = Some(ring.accept(number, listener.as_raw_fd()));
         }
     }
 
@@ -72,8 +72,8 @@ impl Acceptor {
 
     /// Accepts no more.
     pub fn stop(&mut self, ring: &mut Ring) {
-        self.stopped = true;
         self.resume_us = NEVER;
         self.accepting.take().into_iter().for_each(|op| ring.cancel(op));
+        self.listener = None;
     }
 }

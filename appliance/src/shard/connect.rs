@@ -2,7 +2,6 @@
 
 use super::ring::{OpId, socket};
 use super::timers::NEVER;
-use crate::limits;
 use crate::snapshot::Target;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -28,8 +27,8 @@ struct Attempts {
 
 impl Connecting {
     /// The first address, or why there is none.
-    pub fn first(target: Arc<Target>, now_us: u64) -> Result<Self, String> {
-        let give_up_us = now_us + limits::CONNECT_US;
+    pub fn first(target: Arc<Target>, now_us: u64, patience_us: u64) -> Result<Self, String> {
+        let give_up_us = now_us + patience_us;
         Attempts { target, tried: 0, give_up_us, failures: String::new() }.next(now_us)
     }
 

@@ -7,6 +7,7 @@ use super::ring::{Payload, Ring};
 use super::timers::Timers;
 use super::windows::Pool;
 use crate::gate::{Context, Input, Now, Origin, Shared};
+use crate::limits;
 use crate::snapshot::Snapshot;
 use codecs::{Outgoing, Side};
 use std::collections::VecDeque;
@@ -14,6 +15,30 @@ use std::sync::Arc;
 
 /// Makes the drive of a new relay.
 pub type Factory<D> = Box<dyn Fn(Origin, &mut Context<'_>) -> D>;
+
+/// How long a relay waits for others, in microseconds. What happens then is written beside the defaults in `limits.rs`.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    pub first_byte_us: u64,
+    pub direct_tls_us: u64,
+    pub connect_us: u64,
+    pub stalled_us: u64,
+    pub flush_us: u64,
+    pub linger_us: u64,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            first_byte_us: limits::FIRST_BYTE_US,
+            direct_tls_us: limits::DIRECT_TLS_US,
+            connect_us: limits::CONNECT_US,
+            stalled_us: limits::STALLED_US,
+            flush_us: limits::FLUSH_US,
+            linger_us: limits::LINGER_US,
+        }
+    }
+}
 
 /// The shard, but for its relays.
 pub struct Io<D> {
@@ -27,6 +52,7 @@ pub struct Io<D> {
     pub log: Box<dyn ShardLog>,
     pub control: Vec<ToControl>,
     pub shared: Shared,
+    pub deadlines: Deadlines,
     pub now: Now,
     /// Scratch for what one call queues: to the client, to the target. Empty between calls.
     pub out: [Outgoing; 2],

@@ -25,6 +25,7 @@ mod tests;
 pub use accept::ListenerOptions;
 pub use bare::BareRelay;
 pub use counters::Counters;
+pub use io::Deadlines;
 pub use log::{Mode, NoLog, RoundLog, ShardLog};
 pub use mailbox::Post;
 pub use probe::{Finding, probe};

@@ -82,7 +82,7 @@ impl<D: Drive> Relay<D> {
             target: None,
             connecting: None,
             wake_us: NEVER,
-            phase_us: io.now.mono_us + limits::FIRST_BYTE_US,
+            phase_us: io.now.mono_us + io.deadlines.first_byte_us,
             armed_us: NEVER,
             recorded: 0,
         };
@@ -351,7 +351,7 @@ impl<D: Drive> Relay<D> {
                 Output::Idle => return,
                 Output::Connect(target) => {
                     self.target = Some(target.clone());
-                    self.connect(Connecting::first(target, io.now.mono_us), io);
+                    self.connect(Connecting::first(target, io.now.mono_us, io.deadlines.connect_us), io);
                 }
                 Output::StartTls(side) => self.start_tls(side, io),
                 Output::Finish(side) => self.finish(side, io),
@@ -428,9 +428,6 @@ impl<D: Drive> Relay<D> {
             return io.discard(payload);
         }
         end.queued_bytes += payload.len();
-        if self.phase == Phase::Open && end.queued_bytes > limits::QUEUED_BYTES_MAX && end.stalled_us == NEVER {
-            end.stalled_us = io.now.mono_us + limits::STALLED_US;
-        }
         if end.sending {
             return end.queue_behind(payload, io);
         }
@@ -442,9 +439,6 @@ impl<D: Drive> Relay<D> {
         let end = &mut self.ends[to as usize];
         let Some(socket) = &end.socket else { unreachable!("bytes are queued only for an end that has a socket") };
         end.sending = true;
-        if self.phase == Phase::Open && end.queued_bytes > limits::QUEUED_BYTES_MAX && end.stalled_us == NEVER {
-            end.stalled_us = io.now.mono_us + limits::STALLED_US;
-        }
         self.operations += 1;
         let after = (self.recorded > io.safe).then_some(self.recorded);
         io.ring.send(self.id as u32, to, socket.as_raw_fd(), payload, after);
@@ -504,7 +498,7 @@ impl<D: Drive> Relay<D> {
 
     fn close(&mut self, io: &mut Io<D>) {
         self.phase = Phase::Flushing;
-        self.phase_us = io.now.mono_us + limits::FLUSH_US;
+        self.phase_us = io.now.mono_us + io.deadlines.flush_us;
         self.wake_us = NEVER;
         self.cancel_connecting(io);
         for side in [Side::Client, Side::Target] {
@@ -528,7 +522,7 @@ impl<D: Drive> Relay<D> {
         client.shutdown(Shutdown::Write);
         self.ends[Side::Target as usize].shutdown(Shutdown::Both);
         self.phase = Phase::Lingering;
-        self.phase_us = io.now.mono_us + limits::LINGER_US;
+        self.phase_us = io.now.mono_us + io.deadlines.linger_us;
     }
 
     fn cancel_connecting(&mut self, io: &mut Io<D>) {
@@ -578,7 +572,7 @@ impl<D: Drive> Relay<D> {
 
     fn begin_direct_tls(&mut self, io: &mut Io<D>) {
         self.phase = Phase::DirectTls;
-        self.phase_us = io.now.mono_us + limits::DIRECT_TLS_US;
+        self.phase_us = io.now.mono_us + io.deadlines.direct_tls_us;
         let config =
             self.terms.tls.as_ref().expect("a ClientHello is looked for only where TLS is offered").load_full();
         let Ok(tls) = Tls::server(config) else { return self.die(io) };
@@ -717,10 +711,19 @@ impl<D: Drive> Relay<D> {
             let window = &mut self.ends[side as usize].window;
             window.settle(io.ring.buffers_mut(), &mut io.pool);
         }
+        self.watch_reader(io);
         let next_us = self.next_deadline_us();
         if next_us < self.armed_us {
             self.armed_us = next_us;
             io.timers.add(next_us, self.id);
+        }
+    }
+
+    /// A client that does not read has a while to begin; a target may be busy for as long as it likes.
+    fn watch_reader(&mut self, io: &mut Io<D>) {
+        let client = &mut self.ends[Side::Client as usize];
+        if client.stalled_us == NEVER && client.queued_bytes > limits::QUEUED_BYTES_MAX && self.phase == Phase::Open {
+            client.stalled_us = io.now.mono_us + io.deadlines.stalled_us;
         }
     }
 

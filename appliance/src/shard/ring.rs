@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The most a single send hands to the kernel: progress of a slow reader is seen at this grain.
-const SEND_BYTES_MAX: usize = 256 << 10;
+const SEND_BYTES_MAX: usize = 64 << 10;
 /// The provided-buffer group of a shard's ring; there is only one.
 const GROUP: u16 = 0;
 

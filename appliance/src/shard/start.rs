@@ -2,7 +2,7 @@
 
 use super::accept::{self, Acceptor, ListenerOptions};
 use super::counters::Counters;
-use super::io::Io;
+use super::io::{Deadlines, Io};
 use super::journal::Ledger;
 use super::log::{Mode, ShardLog};
 use super::mailbox::{Mailbox, Post, ToControl};
@@ -40,6 +40,7 @@ pub struct ShardOptions {
     pub commit_interval: Duration,
     /// Connections at one time. Beyond: turned away.
     pub relays_max: usize,
+    pub deadlines: Deadlines,
 }
 
 impl Default for ShardOptions {
@@ -55,6 +56,7 @@ impl Default for ShardOptions {
             durability: Mode::Group,
             commit_interval: Duration::from_millis(5),
             relays_max: 100_000,
+            deadlines: Deadlines::default(),
         }
     }
 }
@@ -157,6 +159,7 @@ impl<F> Seed<F> {
             log: self.log,
             control: Vec::new(),
             shared: Shared::default(),
+            deadlines: options.deadlines,
             now: Now::default(),
             out: Default::default(),
             later: VecDeque::new(),

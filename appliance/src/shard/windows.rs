@@ -12,7 +12,7 @@ use super::ring::{Buffers, Chunk, HEADROOM_BYTES, Payload};
 
 /// Vecs kept for reuse by one shard, and the largest capacity worth keeping. Beyond: freed.
 const POOL_VECS_MAX: usize = 256;
-const POOL_CAPACITY_MAX: usize = 256 << 10;
+const POOL_CAPACITY_MAX: usize = 64 << 10;
 
 /// Spare vectors: so that a steady state allocates nothing.
 #[derive(Default)]

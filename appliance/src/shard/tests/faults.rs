@@ -204,3 +204,99 @@ fn this_host_can_run_a_shard() {
     let findings = probe();
     assert!(findings.iter().all(|finding| finding.ok), "{findings:?}");
 }
+
+fn impatient(change: impl FnOnce(&mut Deadlines)) -> ShardOptions {
+    let mut options = options();
+    change(&mut options.deadlines);
+    options
+}
+
+#[test]
+fn a_client_that_says_nothing_is_closed() {
+    let shard = Shard::bare(impatient(|deadlines| deadlines.first_byte_us = 10_000), peer(echo));
+    assert_ends(shard.connect());
+}
+
+#[test]
+fn a_client_that_never_reads_is_closed_and_its_drive_is_told() {
+    let (news, told) = mpsc::channel();
+    let target = peer(|mut socket| while socket.write_all(&[1; 64 << 10]).is_ok() {});
+    let shard =
+        Shard::start(impatient(|deadlines| deadlines.stalled_us = 50_000), Box::new(NoLog::default()), move |_, _| {
+            Teller { bare: BareRelay::new(target.clone()), news: news.clone() }
+        });
+    let mut client = shard.connect();
+    client.write_all(b"x").expect("the shard reads");
+    assert_eq!(
+        told.recv_timeout(PATIENCE).expect("the drive is told"),
+        "kill: the peer did not read what was sent to it"
+    );
+    let mut received = Vec::new();
+    let _ = client.read_to_end(&mut received);
+    assert_eq!(shard.counters().stalled.value(), 1);
+}
+
+/// A listener whose backlog is full: the kernel drops every further SYN, as a host that is gone would.
+fn unanswering() -> (TcpListener, Vec<TcpStream>) {
+    let (listener, address) = refusing();
+    let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok();
+    let waiting = std::iter::from_fn(connect).collect();
+    (listener, waiting)
+}
+
+#[test]
+fn a_connect_that_nobody_answers_ends_in_time_and_turns_to_the_next_address() {
+    let (listener, _waiting) = unanswering();
+    let addresses = vec![listener.local_addr().expect("bound"), listening(echo)];
+    let shard = Shard::bare(impatient(|deadlines| deadlines.connect_us = 200_000), target(addresses));
+    let sent = Dice(1).bytes(1000);
+    assert!(exchange(shard.connect(), &sent, 100, 1) == sent);
+    assert_eq!(shard.counters().connect_failures.value(), 1);
+}
+
+/// Sends everything the target says, and closes at its first word.
+struct LastWords {
+    bare: BareRelay,
+    close: bool,
+}
+
+impl Drive for LastWords {
+    fn handle(&mut self, input: Input, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        self.close |= matches!(input, Input::Bytes(Side::Target));
+        self.bare.handle(input, pipes, cx);
+    }
+    fn poll(&mut self) -> Output {
+        if std::mem::take(&mut self.close) { Output::Close } else { self.bare.poll() }
+    }
+}
+
+#[test]
+fn last_words_reach_a_client_that_is_still_talking() {
+    let target = peer(|mut socket| {
+        socket.read_exact(&mut [0; 1]).expect("the client's first byte");
+        socket.write_all(b"FATAL: goodbye").expect("the shard reads");
+        // Reads on until the shard closes.
+        let _ = socket.read_to_end(&mut Vec::new());
+    });
+    let shard = Shard::start(options(), Box::new(NoLog::default()), move |_, _| LastWords {
+        bare: BareRelay::new(target.clone()),
+        close: false,
+    });
+    for _ in 0..20 {
+        let mut client = shard.connect();
+        client.write_all(&[1; 200_000]).expect("the shard reads");
+        let mut words = Vec::new();
+        client.read_to_end(&mut words).expect("the words, then the end, and no reset");
+        assert_eq!(words, b"FATAL: goodbye");
+    }
+}
+
+#[test]
+fn a_full_shard_turns_connections_away() {
+    let shard = Shard::bare(ShardOptions { relays_max: 1, ..options() }, peer(echo));
+    let mut first = shard.connect();
+    first.write_all(b"x").expect("the shard reads");
+    first.read_exact(&mut [0; 1]).expect("the echo");
+    assert_ends(shard.connect());
+    assert_eq!(shard.counters().turned_away.value(), 1);
+}
