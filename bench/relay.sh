@@ -86,6 +86,8 @@ declare -A port=([pgbouncer]=$bouncer [haproxy]=$haproxy [relay]=$relay) pid
 pid[pgbouncer]=$(pid_of "$bouncer")
 pid[relay]=$(pid_of "$relay")
 pid[haproxy]=$(pid_of "$haproxy")
+# runuser does not pass signals on: end the pooler itself.
+pids+=("${pid[pgbouncer]}")
 
 echo "machine: $(uname -sr), $(nproc) cores, $(awk -F': ' '/model name/ { print $2; exit }' /proc/cpuinfo), $(awk '/MemTotal/ { printf "%.1f GiB", $2 / 1048576 }' /proc/meminfo)"
 echo "peers: PostgreSQL $($BIN/postgres --version | awk '{ print $3 }'), $(pgbouncer --version | head -1), HAProxy $(haproxy -v | awk '{ print $3; exit }')"
