@@ -33,7 +33,7 @@ pub struct TokenArgs {
     /// What kind of key --new-issuer creates
     #[arg(long, value_enum, default_value = "es256", requires = "new_issuer")]
     algorithm: NewKey,
-    /// The private key to sign with: PEM, PKCS #8, EC P-256 or P-384, Ed25519 or RSA
+    /// The private key to sign with: PEM, EC P-256 or P-384, Ed25519 or RSA
     #[arg(long, value_name = "FILE", required_unless_present = "new_issuer")]
     issuer_key: Option<PathBuf>,
     /// Who the token is for: becomes `sub`, and `email` where it has an @
@@ -45,7 +45,8 @@ pub struct TokenArgs {
     /// How long it is valid: 90s, 30m, 1h, 7d
     #[arg(long, default_value = "1h", value_parser = duration_s, value_name = "TIME")]
     ttl: u64,
-    /// One more claim, or another value for one of the above; JSON where it parses as JSON, else text. May be repeated
+    /// One more claim, or another value for one of the above; JSON where it
+    /// parses as JSON (fractions stay text: 2.10), else text. May be repeated
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = claim)]
     claims: Vec<(String, Value)>,
     /// The `iss` claim
@@ -132,7 +133,13 @@ pub fn new_issuer(folder: &Path, kind: NewKey, issuer: &str, audience: &str) -> 
 
 fn claim(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("a claim is NAME=VALUE")?;
-    Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| json!(value))))
+    let value = match serde_json::from_str(value) {
+        // 2.10 is a version, and another one than 2.1.
+        Ok(Value::Number(number)) if number.is_f64() => json!(value),
+        Ok(value) => value,
+        Err(_) => json!(value),
+    };
+    Ok((name.to_owned(), value))
 }
 
 /// Seconds of `90s`, `30m`, `1h`, `7d`; a bare number is seconds.
@@ -170,7 +177,8 @@ mod tests {
     #[test]
     fn claims_are_json_where_they_look_like_it() {
         assert_eq!(claim("azp=deploy-bot"), Ok(("azp".into(), json!("deploy-bot"))));
-        assert_eq!(claim("agent_version=2.1"), Ok(("agent_version".into(), json!(2.1))));
+        assert_eq!(claim("agent_version=2.10"), Ok(("agent_version".into(), json!("2.10"))));
+        assert_eq!(claim("exp=7"), Ok(("exp".into(), json!(7))));
         assert_eq!(claim(r#"act={"sub":"b"}"#), Ok(("act".into(), json!({"sub": "b"}))));
         assert_eq!(claim("x=a=b"), Ok(("x".into(), json!("a=b"))));
         assert!(claim("azp").is_err() && claim("=x").is_err());

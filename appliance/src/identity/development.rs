@@ -4,7 +4,7 @@
 use super::base64url;
 use anyhow::{Context, anyhow, bail};
 use aws_lc_rs::digest;
-use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
@@ -44,19 +44,27 @@ impl SigningKey {
             }
             NewKey::Eddsa => Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())?.as_ref().to_vec(),
             NewKey::Rs256 => {
-                let pair = RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048)?;
-                AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair)?.as_ref().to_vec()
+                return Self::from_pkcs8(pkcs8(&RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048)?)?);
             }
         };
         Self::from_pkcs8(Zeroizing::new(der))
     }
 
-    /// Reads the first private key of a PEM text: EC P-256 or P-384, Ed25519 or RSA, as PKCS #8.
+    /// Reads the first private key of a PEM text: EC P-256 or P-384, Ed25519 or RSA, in any of the usual forms.
     pub fn from_pem(pem: &[u8]) -> anyhow::Result<Self> {
         match PrivateKeyDer::from_pem_slice(pem).map_err(|error| anyhow!("no private key in PEM form: {error}"))? {
             PrivateKeyDer::Pkcs8(der) => Self::from_pkcs8(Zeroizing::new(der.secret_pkcs8_der().to_vec())),
-            PrivateKeyDer::Sec1(_) | PrivateKeyDer::Pkcs1(_) => {
-                bail!("the key is not in PKCS #8 form; convert it with: openssl pkcs8 -topk8 -nocrypt -in KEY -out NEW")
+            PrivateKeyDer::Sec1(der) => {
+                let der = der.secret_sec1_der();
+                let pair = EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, der)
+                    .or_else(|_| EcdsaKeyPair::from_private_key_der(&ECDSA_P384_SHA384_FIXED_SIGNING, der))
+                    .map_err(|_| anyhow!("the key is neither on P-256 nor on P-384"))?;
+                Self::from_pkcs8(Zeroizing::new(pair.to_pkcs8v1()?.as_ref().to_vec()))
+            }
+            PrivateKeyDer::Pkcs1(der) => {
+                let pair = RsaKeyPair::from_der(der.secret_pkcs1_der())
+                    .map_err(|error| anyhow!("the RSA key cannot be used: {error}"))?;
+                Self::from_pkcs8(pkcs8(&pair)?)
             }
             _ => bail!("a key form that is not known here; PKCS #8 is"),
         }
@@ -168,6 +176,10 @@ impl SigningKey {
             }
         })
     }
+}
+
+fn pkcs8(pair: &RsaKeyPair) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    Ok(Zeroizing::new(AsDer::<Pkcs8V1Der<'_>>::as_der(pair)?.as_ref().to_vec()))
 }
 
 #[cfg(test)]

@@ -108,7 +108,7 @@ fn statement(classes: &[Class], tables: &[&str]) -> Statement {
 fn text(statements: &[Statement], words: &[&str]) -> Analysis {
     let mut words = strings(words);
     words.sort();
-    Analysis { statements: statements.to_vec(), words, ..Analysis::default() }
+    Analysis { statements: statements.to_vec(), words }
 }
 
 /// The action and the rule's name (`-`: none) that these rules give this text for Ann.
