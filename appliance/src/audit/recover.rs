@@ -109,7 +109,9 @@ fn recover_segment(file: &SegmentFile) -> io::Result<Recovered> {
     if let Some(damage) = damage {
         recovered.after_damage = !sealed;
         recovered.notes.push(format!("the trail was found damaged and is left as it is: {damage}"));
-    } else if !sealed && file.archived.is_none() {
+    } else if file.archived.is_some() {
+        recovered.after_damage = !sealed;
+    } else if !sealed {
         let current = reopen(file, &reader)?;
         if let Some(offset) = torn {
             recovered.notes.push(set_aside(file, &current.file, offset)?);

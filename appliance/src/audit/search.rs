@@ -9,7 +9,7 @@ use super::when;
 use crate::config::Glob;
 use masking::sql::{Class, Classes};
 use serde::{Serialize, Serializer};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -88,7 +88,7 @@ fn class_names(classes: u64) -> Vec<&'static str> {
 
 impl Record {
     /// `None`: an outcome, which belongs to a request.
-    fn new(shard: u32, sequence: u64, view: &View<'_>) -> Option<Self> {
+    pub(super) fn new(shard: u32, sequence: u64, view: &View<'_>) -> Option<Self> {
         let kind = match view.kind() {
             Kind::Outcome => return None,
             Kind::Request => "statement",
@@ -270,14 +270,18 @@ fn contains_ignoring_case(text: &str, wanted: &str) -> bool {
 struct Joiner<'f> {
     filter: &'f Filter,
     payloads: bool,
-    /// Statements that match and still run: (session, request) -> place in `found`.
+    /// Statements that match and still run: (session, request) -> how many were found before it.
     open: HashMap<(String, u64), usize>,
-    found: Vec<Record>,
+    found: VecDeque<Record>,
+    /// Only so many are kept, the newest; the number of those let go.
+    newest: usize,
+    dropped: usize,
 }
 
 impl<'f> Joiner<'f> {
-    fn new(filter: &'f Filter, payloads: bool) -> Self {
-        Self { filter, payloads, open: HashMap::new(), found: Vec::new() }
+    fn new(filter: &'f Filter, newest: Option<usize>, payloads: bool) -> Self {
+        let newest = newest.unwrap_or(usize::MAX);
+        Self { filter, payloads, open: HashMap::new(), found: VecDeque::new(), newest, dropped: 0 }
     }
 
     fn take(&mut self, shard: u32, sequence: u64, view: &View<'_>) {
@@ -292,22 +296,29 @@ impl<'f> Joiner<'f> {
             return;
         }
         if !record.complete {
-            self.open.insert((record.session.clone(), record.request), self.found.len());
+            self.open.insert((record.session.clone(), record.request), self.dropped + self.found.len());
         }
-        self.found.push(record);
+        self.found.push_back(record);
+        if self.found.len() > self.newest
+            && let Some(record) = self.found.pop_front()
+        {
+            self.dropped += 1;
+            self.open.remove(&(record.session, record.request));
+        }
     }
 
     fn join(&mut self, view: &View<'_>) {
         let key = (view.who().session().to_owned(), view.request());
-        let Some(&place) = self.open.get(&key) else { return };
+        let Some(place) = self.open.get(&key) else { return };
+        let Some(record) = self.found.get_mut(place - self.dropped) else { return };
         match view {
             View::Outcome(row) => {
-                self.found[place].add_outcome(row, self.payloads);
-                if self.found[place].complete {
+                record.add_outcome(row, self.payloads);
+                if record.complete {
                     self.open.remove(&key);
                 }
             }
-            View::Event(Kind::Ruling, row) => self.found[place].add_ruling(row),
+            View::Event(Kind::Ruling, row) => record.add_ruling(row),
             View::Request(_) | View::Event(..) => {}
         }
     }
@@ -324,7 +335,7 @@ pub fn search(
 ) -> io::Result<Vec<Record>> {
     let mut found = Vec::new();
     for (shard, files) in segment::list(data_dir)? {
-        found.extend(search_shard(data_dir, shard, &files, filter, payloads, damage)?);
+        found.extend(search_shard(data_dir, shard, &files, Joiner::new(filter, newest, payloads), damage)?);
     }
     found.sort_by_key(|record| (record.time_us, record.shard, record.sequence));
     if let Some(newest) = newest {
@@ -337,11 +348,10 @@ fn search_shard(
     data_dir: &Path,
     shard: u32,
     files: &BTreeMap<u64, SegmentFile>,
-    filter: &Filter,
-    payloads: bool,
+    mut joiner: Joiner<'_>,
     damage: &mut dyn FnMut(Damage),
-) -> io::Result<Vec<Record>> {
-    let mut joiner = Joiner::new(filter, payloads);
+) -> io::Result<VecDeque<Record>> {
+    let filter = joiner.filter;
     let mut chain = ChainReader::from_segment(data_dir.to_owned(), shard, first_segment(files, filter.since_us));
     let mut looks = 0;
     loop {
@@ -393,7 +403,7 @@ pub fn show(data_dir: &Path, id: &str, damage: &mut dyn FnMut(Damage)) -> io::Re
     } else {
         filter.sessions.extend(Glob::new(&session).ok());
     }
-    let found = search_shard(data_dir, shard, &files, &filter, true, damage)?;
+    let found = search_shard(data_dir, shard, &files, Joiner::new(&filter, None, true), damage)?;
     let exact = found.iter().position(|record| record.sequence == sequence);
     let part = || {
         found.iter().position(|record| {

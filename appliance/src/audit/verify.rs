@@ -20,7 +20,7 @@ pub struct ShardReport {
     pub records: u64,
     /// File bytes looked at.
     pub bytes: u64,
-    /// Unix microseconds of the first and the last frame.
+    /// Unix microseconds of the earliest and the latest frame.
     pub times: Option<(i64, i64)>,
     pub breaks: u64,
 }
@@ -52,7 +52,8 @@ fn verify_shard(data_dir: &Path, report: &mut ShardReport, broken: &mut dyn FnMu
             Advance::Frame(header) => {
                 looks = 0;
                 report.frames += 1;
-                report.times = Some((report.times.map_or(header.time_us, |(first, _)| first), header.time_us));
+                let (first, last) = report.times.unwrap_or((header.time_us, header.time_us));
+                report.times = Some((first.min(header.time_us), last.max(header.time_us)));
                 for record in chain.records() {
                     match record {
                         Ok(_) => report.records += 1,

@@ -8,7 +8,7 @@ use crate::audit::{segment, when};
 use crate::cli::{ANSWER_NO, DONE, FAILED, USAGE};
 use crate::config::Glob;
 use anyhow::{Context as _, Result, bail};
-use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,6 +21,8 @@ const TAIL_PATIENCE: Duration = Duration::from_secs(1);
 /// Width of a table that does not go to a terminal.
 const TABLE_WIDTH: u16 = 160;
 
+const NAMES: &str = "Names are exact or globs (`*`, `?`); an option given several times matches any of its values.";
+
 #[derive(clap::Args)]
 pub struct AuditArgs {
     #[command(subcommand)]
@@ -30,8 +32,10 @@ pub struct AuditArgs {
 #[derive(clap::Subcommand)]
 enum AuditVerb {
     /// Find what happened: who did what, when, and what came of it
+    #[command(after_help = NAMES)]
     Search(SearchArgs),
     /// Follow what happens
+    #[command(after_help = NAMES)]
     Tail(TailArgs),
     /// Print one record in full
     Show(ShowArgs),
@@ -73,7 +77,6 @@ fn configured_data_dir(file: &Path) -> Result<PathBuf> {
     Ok(file.parent().unwrap_or(Path::new(".")).join(data_dir.unwrap_or("data")))
 }
 
-/// Names are exact or globs (`*`, `?`); an option given twice means either.
 #[derive(clap::Args)]
 struct FilterArgs {
     /// Who did it
@@ -353,7 +356,10 @@ fn print_reports(out: &mut impl io::Write, reports: &[ShardReport]) -> Result<()
             number(Some(report.breaks)),
         ]);
     }
-    Ok(writeln!(out, "{table}")?)
+    for line in table.lines() {
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
 }
 
 fn print_lines(out: &mut impl io::Write, records: &[Record], format: Format, header: bool) -> Result<()> {
@@ -533,7 +539,7 @@ fn result(record: &Record) -> String {
         Some(error) => escape(error),
         None if record.complete => String::new(),
         None if record.decision.as_deref() == Some("deny") => String::new(),
-        None => "running".to_owned(),
+        None => "no outcome".to_owned(),
     }
 }
 
@@ -541,20 +547,24 @@ fn milliseconds(duration_us: Option<u64>) -> String {
     duration_us.map(|us| format!("{}.{}", us / 1000, us % 1000 / 100)).unwrap_or_default()
 }
 
+/// Columns in which nothing stands are left out; what is left of the width goes to the statement.
 fn print_table(out: &mut impl io::Write, records: &[Record]) -> Result<()> {
-    if records.is_empty() {
-        return Ok(());
-    }
+    let Some(first) = records.first() else { return Ok(()) };
     let coloured = coloured();
-    let mut table = plain_table(["id", "time", "user", "target", "verdict", "rows", "masked", "ms", "error", "what"]);
+    let day = |record: &Record| when::short(record.time_us)[..10].to_owned();
+    let one_day = records.iter().all(|record| day(record) == day(first));
+    let time_header = if one_day { format!("{} utc", day(first)) } else { "time utc".to_owned() };
+    let header = ["id", &time_header, "user", "target", "verdict", "rows", "masked", "ms", "error", "what"];
+    let mut table = plain_table(header);
     for record in records {
+        let time = when::short(record.time_us);
         let mut verdict = Cell::new(verdict(record));
         if let Some(color) = verdict_color(record).filter(|_| coloured) {
             verdict = verdict.fg(color);
         }
         table.add_row([
             Cell::new(&record.id),
-            Cell::new(when::short(record.time_us)),
+            Cell::new(if one_day { &time[11..] } else { &time }),
             Cell::new(person(record)),
             Cell::new(escape(&record.target)),
             verdict,
@@ -565,10 +575,29 @@ fn print_table(out: &mut impl io::Write, records: &[Record]) -> Result<()> {
             Cell::new(what(record, 200)),
         ]);
     }
+    for column in table.column_iter_mut() {
+        let empty = records_empty(column.index, records);
+        if empty {
+            column.set_constraint(ColumnConstraint::Hidden);
+        } else if matches!(column.index, 0 | 1 | 5..=8) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
     for line in table.lines() {
         writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())
+}
+
+fn records_empty(column: usize, records: &[Record]) -> bool {
+    records.iter().all(|record| match column {
+        3 => record.target.is_empty(),
+        5 => record.rows.is_none(),
+        6 => record.masked.is_none_or(|masked| masked == 0),
+        7 => record.duration_us.is_none(),
+        8 => result(record).is_empty(),
+        _ => false,
+    })
 }
 
 /// One line each, as they come: columns cannot be known ahead.
