@@ -17,7 +17,7 @@ build_packages=(
 server_packages=(postgresql-15 postgresql-client-15) # always used from /usr/lib/postgresql/15/bin
 client_packages=(python3 python3-venv openssl ca-certificates)
 command -v node >/dev/null && command -v npm >/dev/null || client_packages+=(nodejs npm)
-regress_packages=(postgresql-server-dev-15 dpkg-dev) # PostgreSQL's own suites are built from Debian's source package
+regress_packages=(dpkg-dev bzip2 xz-utils patch) # PostgreSQL's own suites come from Debian's source package
 
 step() { # name, command...: says what is being done and how long it took
   local name=$1 began=$SECONDS status; shift
@@ -84,4 +84,36 @@ prepare_node() {
   rm -rf "$home" && mkdir -p "$home" && echo '{"private":true}' >"$home/package.json" &&
     npm install --prefix "$home" --no-audit --no-fund --loglevel=error "${node_packages[@]}" &&
     echo "$stamp" >"$home/stamp"
+}
+
+# PostgreSQL's own suites want sources and server of exactly one version. Debian's main suite has both, and they stay when
+# security updates move on: they are fetched side by side and unpacked, nothing is installed.
+fetch_postgres_suites() {
+  local home=$LOCKGATE_CACHE/postgres-suites version options
+  [ -f "$home/stamp" ] && { echo "    have $home ($(cat "$home/stamp"))"; return 0; }
+  mkdir -p "$home/lists/partial" "$home/etc"
+  printf '%s http://deb.debian.org/debian bookworm main\n' deb deb-src >"$home/etc/sources.list"
+  options=(-o "Dir::Etc::SourceList=$home/etc/sources.list" -o Dir::Etc::SourceParts=/dev/null -o "Dir::State::Lists=$home/lists"
+    -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Sandbox::User=root -qq)
+  (
+    cd "$home" && apt-get "${options[@]}" update &&
+      version=$(apt-cache "${options[@]}" showsrc postgresql-15 | sed -n 's/^Version: //p' | sort -V | tail -n 1) &&
+      apt-get "${options[@]}" download "postgresql-15=$version" "postgresql-client-15=$version" \
+        "postgresql-server-dev-15=$version" &&
+      apt-get "${options[@]}" source --download-only "postgresql-15=$version" &&
+      echo "$version" >stamp
+  )
+}
+
+unpack_postgres_suites() { # folder: server/, source/ and modules/ for the suites to use
+  local home=$LOCKGATE_CACHE/postgres-suites folder=$1 package name
+  mkdir -p "$folder/server" "$folder/modules" || return 1
+  for package in "$home"/*.deb; do dpkg -x "$package" "$folder/server" || return 1; done
+  dpkg-source --no-check -x "$home"/*.dsc "$folder/source" >/dev/null || return 1
+  gcc -shared -fPIC -O1 -w -I "$folder/server/usr/include/postgresql/15/server" -I "$folder/source/src/test/regress" \
+    -o "$folder/modules/regress.so" "$folder/source/src/test/regress/regress.c" || return 1
+  for name in refint autoinc; do
+    cp "$folder/server/usr/lib/postgresql/15/lib/$name.so" "$folder/modules/" || return 1
+  done
+  export LOCKGATE_POSTGRES_SUITES=$folder
 }

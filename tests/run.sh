@@ -83,12 +83,18 @@ integration() { # the suites of tests/src/suites, counted by the runner itself
 build() { "$CARGO" build --release -p lockgate -p lockgate-tests; }
 
 echo "Lockgate tests. Build and client libraries are kept in $LOCKGATE_CACHE"
+wants_postgres_suites=$full
+for suite in ${suites[@]+"${suites[@]}"}; do case $suite in regress | isolation) wants_postgres_suites=1 ;; esac; done
 packages=("${build_packages[@]}" "${server_packages[@]}" "${client_packages[@]}")
-[ -n "$full" ] && packages+=("${regress_packages[@]}")
+[ -n "$wants_postgres_suites" ] && packages+=("${regress_packages[@]}")
 step "Debian packages" install_packages "${packages[@]}" || exit 3
 step "Rust" require_rust || exit 3
 step "Python client libraries" prepare_python || exit 3
 step "Node client libraries" prepare_node || exit 3
+if [ -n "$wants_postgres_suites" ]; then
+  step "PostgreSQL's own suites: fetch" fetch_postgres_suites || exit 3
+  step "PostgreSQL's own suites: unpack" unpack_postgres_suites "$run_dir/postgres-suites" || exit 3
+fi
 cd "$root" || exit 3
 
 if [ ${#suites[@]} -eq 0 ] && [ -z "$direct" ]; then

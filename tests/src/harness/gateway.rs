@@ -34,6 +34,10 @@ pub struct Setup {
     /// Address of the target, where it is not the private PostgreSQL.
     pub target_address: Option<String>,
     pub database: &'static str,
+    /// Name of the target: what clients give as dbname.
+    pub target: &'static str,
+    /// Role the gateway logs in with.
+    pub role: &'static str,
 }
 
 impl Default for Setup {
@@ -47,6 +51,8 @@ impl Default for Setup {
             grants: "[[grant]]\ntargets = [\"*\"]\n".into(),
             target_address: None,
             database: "shop",
+            target: "orders",
+            role: "service",
         }
     }
 }
@@ -74,7 +80,8 @@ impl Gateway {
 
     /// Writes another configuration in place of the one it has; [`Gateway::reload`] or a restart applies it.
     pub fn configure(&self, target: &PrivatePostgres, issuer: &Issuer, setup: &Setup) -> Result<()> {
-        let Setup { durability, shards, audit, server, more, grants, target_address, database } = setup;
+        let Setup { durability, shards, audit, server, more, grants, target_address, database, target: name, role } =
+            setup;
         let home = self.home.display();
         let address = target_address.clone().unwrap_or_else(|| format!("127.0.0.1:{}", target.port));
         let text = format!(
@@ -84,8 +91,8 @@ impl Gateway {
              tls = {{ cert = \"{home}/gateway.crt\", key = \"{home}/gateway.key\" }}\n\
              [[issuer]]\nname = \"test\"\nissuer = \"{ISSUER}\"\naudience = \"{AUDIENCE}\"\nalgorithms = [\"ES256\"]\n\
              jwks_file = \"{jwks}\"\n\
-             [[target]]\nname = \"orders\"\nprotocol = \"postgres\"\naddress = \"{address}\"\ndatabase = \"{database}\"\n\
-             user = \"service\"\npassword_env = \"TARGET_PASSWORD\"\ntls = \"disable\"\n\
+             [[target]]\nname = \"{name}\"\nprotocol = \"postgres\"\naddress = \"{address}\"\ndatabase = \"{database}\"\n\
+             user = \"{role}\"\npassword_env = \"TARGET_PASSWORD\"\ntls = \"disable\"\n\
              [audit]\ndurability = \"{durability}\"\n{audit}\n{grants}\n{more}\n",
             ops = self.ops_port,
             web = free_port()?,

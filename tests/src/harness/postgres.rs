@@ -22,6 +22,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct PrivatePostgres {
     home: PathBuf,
+    bin: PathBuf,
     pub port: u16,
     pub ca: PathBuf,
 }
@@ -30,11 +31,16 @@ impl PrivatePostgres {
     /// Roles: `postgres` (superuser), `service` (SCRAM, what a gateway logs in as), `direct` (cleartext password over
     /// any connection, what a client of a gateway would see). Database `shop`.
     pub fn start(run_dir: &Path, name: &str) -> Result<PrivatePostgres> {
-        let server = PrivatePostgres::create(run_dir, name)?;
+        PrivatePostgres::start_with(Path::new(BIN), run_dir, name)
+    }
+
+    /// The same with the binaries of another folder.
+    pub fn start_with(bin: &Path, run_dir: &Path, name: &str) -> Result<PrivatePostgres> {
+        let server = PrivatePostgres::create(bin, run_dir, name)?;
         server.execute(
             "postgres",
             &format!(
-                "CREATE ROLE service LOGIN SUPERUSER PASSWORD '{PASSWORD}'; \
+                "ALTER ROLE postgres PASSWORD '{PASSWORD}'; CREATE ROLE service LOGIN SUPERUSER PASSWORD '{PASSWORD}'; \
                  CREATE ROLE direct LOGIN SUPERUSER PASSWORD '{PASSWORD}';"
             ),
         )?;
@@ -42,14 +48,17 @@ impl PrivatePostgres {
         Ok(server)
     }
 
-    fn create(run_dir: &Path, name: &str) -> Result<PrivatePostgres> {
+    fn create(bin: &Path, run_dir: &Path, name: &str) -> Result<PrivatePostgres> {
         let home = run_dir.join(format!("{name}.{}", free_port()?));
         fs::create_dir_all(&home)?;
-        let server = PrivatePostgres { ca: home.join("server.crt"), home, port: free_port()? };
+        let server = PrivatePostgres { ca: home.join("server.crt"), home, bin: bin.into(), port: free_port()? };
         make_certificate(&server.home, "server")?;
         hand_to_postgres(&server.home)?;
         let data = server.data();
-        server.as_server_user("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"])?;
+        server.as_server_user(
+            "initdb",
+            &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"],
+        )?;
         fs::write(server.home.join("data/pg_hba.conf"), HBA)?;
         fs::OpenOptions::new()
             .append(true)
@@ -120,9 +129,12 @@ impl PrivatePostgres {
     }
 
     fn as_server_user(&self, program: &str, arguments: &[&str]) -> Result<String> {
-        run(as_server_user(&format!("{BIN}/{program}")).args(arguments).current_dir(&self.home), START_TIMEOUT)?
-            .succeeded()
-            .with_context(|| format!("{program} {}", arguments.join(" ")))
+        run(
+            as_server_user(&self.bin.join(program).display().to_string()).args(arguments).current_dir(&self.home),
+            START_TIMEOUT,
+        )?
+        .succeeded()
+        .with_context(|| format!("{program} {}", arguments.join(" ")))
     }
 }
 

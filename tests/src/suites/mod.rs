@@ -7,6 +7,7 @@ pub mod faults;
 pub mod identity;
 pub mod masks;
 pub mod policy;
+pub mod regress;
 
 use std::fs;
 use std::path::PathBuf;
@@ -40,6 +41,8 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "crash", run: crash::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
     Suite { name: "faults", run: faults::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
     Suite { name: "masks", run: masks::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
+    Suite { name: "regress", run: regress::regress, full_only: true, direct: true, held_back: WAITS_FOR_SERVE },
+    Suite { name: "isolation", run: regress::isolation, full_only: true, direct: true, held_back: WAITS_FOR_SERVE },
 ];
 
 impl Suite {
