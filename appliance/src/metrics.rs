@@ -4,6 +4,7 @@
 //! reads it whenever it likes. Nothing is shared between shards: each has its own cache lines.
 
 use crate::policy::Action;
+use crate::shard::Counters;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -78,8 +79,6 @@ fn bound_s(bucket: usize) -> f64 {
 pub struct ShardCounters {
     /// Indexed by [`decision_index`]: use [`ShardCounters::statement`].
     statements: [Cell; DECISIONS.len()],
-    pub client_connections: Cell,
-    pub client_connections_total: Cell,
     pub sessions: Cell,
     pub sessions_total: Cell,
     pub masked_values: Cell,
@@ -90,8 +89,6 @@ pub struct ShardCounters {
     pub audit_lag_us: Cell,
     pub audit_ring_used_bytes: Cell,
     pub audit_ring_bytes: Cell,
-    pub bytes_to_target: Cell,
-    pub bytes_to_client: Cell,
     /// Use [`ShardCounters::fault`].
     faults: [Cell; FAULTS.len()],
     /// From the request's decision to its last outcome.
@@ -106,43 +103,27 @@ impl fmt::Debug for ShardCounters {
     }
 }
 
-/// What went wrong, counted by kind. Each has a metric of its own.
+/// What a gate found wrong, counted by kind. Each has a metric of its own. (Sockets and TLS count in the shard.)
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
-    /// A relay panicked: its session was closed, its neighbours went on.
-    Panic,
     /// A client broke the protocol.
     ClientProtocol,
     /// A target broke the protocol.
     TargetProtocol,
-    ClientTls,
-    TargetTls,
-    /// No connection to the target.
-    TargetUnreachable,
     /// The target did not let us in.
     TargetRefused,
     /// No valid token, or no grant.
     LoginRefused,
-    /// A deadline passed: login, handshake, idle.
+    /// A deadline passed: login, hold, idle.
     Deadline,
-    /// No buffer or slot left.
-    Exhausted,
-    /// The kernel failed an operation that should not fail.
-    Io,
 }
 
-const FAULTS: [(Fault, &str, &str); 11] = [
-    (Fault::Panic, "lockgate_panics", "Sessions closed because their relay panicked"),
+const FAULTS: [(Fault, &str, &str); 5] = [
     (Fault::ClientProtocol, "lockgate_client_protocol_errors", "Sessions closed because the client broke the protocol"),
     (Fault::TargetProtocol, "lockgate_target_protocol_errors", "Sessions closed because the target broke the protocol"),
-    (Fault::ClientTls, "lockgate_client_tls_errors", "Failed TLS handshakes with clients"),
-    (Fault::TargetTls, "lockgate_target_tls_errors", "Failed TLS handshakes with targets"),
-    (Fault::TargetUnreachable, "lockgate_target_unreachable", "Connections to targets that could not be made"),
     (Fault::TargetRefused, "lockgate_target_refused", "Logins the target refused"),
     (Fault::LoginRefused, "lockgate_logins_refused", "Logins refused: no valid token or no grant"),
     (Fault::Deadline, "lockgate_deadlines", "Sessions closed because a deadline passed"),
-    (Fault::Exhausted, "lockgate_exhausted", "Times a shard ran out of buffers or slots"),
-    (Fault::Io, "lockgate_io_errors", "Socket or file operations the kernel failed"),
 ];
 
 const DECISIONS: [(Action, &str); 4] =
@@ -174,13 +155,7 @@ impl ShardCounters {
 /// Plain numbers: name, help, kind, value.
 type Row = (&'static str, &'static str, MetricType, fn(&ShardCounters) -> f64);
 
-const ROWS: [Row; 12] = [
-    ("lockgate_client_connections", "Open client connections", MetricType::Gauge, |c| {
-        c.client_connections.value() as f64
-    }),
-    ("lockgate_client_connections_accepted", "Client connections accepted", MetricType::Counter, |c| {
-        c.client_connections_total.value() as f64
-    }),
+const ROWS: [Row; 8] = [
     ("lockgate_sessions", "Open sessions", MetricType::Gauge, |c| c.sessions.value() as f64),
     ("lockgate_sessions_opened", "Sessions opened", MetricType::Counter, |c| c.sessions_total.value() as f64),
     ("lockgate_masked_values", "Values masked", MetricType::Counter, |c| c.masked_values.value() as f64),
@@ -195,8 +170,43 @@ const ROWS: [Row; 12] = [
     ("lockgate_audit_ring_size_bytes", "Size of the segment ring", MetricType::Gauge, |c| {
         c.audit_ring_bytes.value() as f64
     }),
-    ("lockgate_target_sent_bytes", "Bytes sent to targets", MetricType::Counter, |c| c.bytes_to_target.value() as f64),
-    ("lockgate_client_sent_bytes", "Bytes sent to clients", MetricType::Counter, |c| c.bytes_to_client.value() as f64),
+];
+
+/// The same for what the shard itself counts.
+type SocketRow = (&'static str, &'static str, MetricType, fn(&Counters) -> u64);
+
+const SOCKET_ROWS: [SocketRow; 14] = [
+    ("lockgate_client_connections", "Open client connections", MetricType::Gauge, |c| c.relays.value()),
+    ("lockgate_client_connections_accepted", "Client connections accepted", MetricType::Counter, |c| {
+        c.accepted.value()
+    }),
+    (
+        "lockgate_client_connections_turned_away",
+        "Connections closed because the shard was full",
+        MetricType::Counter,
+        |c| c.turned_away.value(),
+    ),
+    ("lockgate_client_connections_stalled", "Connections closed because nobody read", MetricType::Counter, |c| {
+        c.stalled.value()
+    }),
+    ("lockgate_accept_pauses", "Pauses in accepting for want of descriptors or memory", MetricType::Counter, |c| {
+        c.accept_paused.value()
+    }),
+    ("lockgate_client_received_bytes", "Bytes received from clients", MetricType::Counter, |c| c.client_bytes.value()),
+    ("lockgate_target_received_bytes", "Bytes received from targets", MetricType::Counter, |c| c.target_bytes.value()),
+    ("lockgate_target_connect_failures", "Connections to targets that could not be made", MetricType::Counter, |c| {
+        c.connect_failures.value()
+    }),
+    ("lockgate_tls_failures", "TLS handshakes that failed, on either side", MetricType::Counter, |c| {
+        c.tls_failures.value()
+    }),
+    ("lockgate_panics", "Sessions closed because of a panic", MetricType::Counter, |c| c.panics.value()),
+    ("lockgate_buffers_starved", "Receives that found no free buffer", MetricType::Counter, |c| c.starved.value()),
+    ("lockgate_buffers_held", "Receive buffers in use", MetricType::Gauge, |c| c.buffers_held.value()),
+    ("lockgate_audit_writes", "Writes to the journal", MetricType::Counter, |c| c.journal_writes.value()),
+    ("lockgate_audit_syncs", "Syncs of the journal to stable storage", MetricType::Counter, |c| {
+        c.journal_syncs.value()
+    }),
 ];
 
 fn ring_used_ratio(counters: &ShardCounters) -> f64 {
@@ -235,10 +245,17 @@ const CONTROL_ROWS: [ControlRow; 7] = [
 ];
 
 /// Turns the cells into text at each scrape.
-#[derive(Debug)]
 pub struct Scrape {
+    /// By shard: what the gates count, and what the shard itself counts.
     pub shards: Vec<Arc<ShardCounters>>,
+    pub sockets: Vec<Arc<Counters>>,
     pub control: Arc<ControlCounters>,
+}
+
+impl fmt::Debug for Scrape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scrape").field("shards", &self.shards.len()).finish_non_exhaustive()
+    }
 }
 
 impl Scrape {
@@ -291,6 +308,13 @@ impl Collector for Scrape {
                 encode_number(metric, kind, value(counters))
             })?;
         }
+        for (name, help, kind, value) in SOCKET_ROWS {
+            let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+            for (shard, counters) in self.sockets.iter().enumerate() {
+                let labels = [("shard", shard.to_string())];
+                encode_number(metric.encode_family(&labels)?, kind, value(counters) as f64)?;
+            }
+        }
         for (fault, name, help) in FAULTS {
             self.family(&mut encoder, (name, help, MetricType::Counter), |counters, mut metric| {
                 metric.encode_counter::<NoLabelSet, _, u64>(&counters.faults(fault), None)
@@ -340,7 +364,11 @@ mod tests {
     use super::*;
 
     fn scrape() -> Arc<Scrape> {
-        Arc::new(Scrape { shards: vec![Arc::default(), Arc::default()], control: Arc::default() })
+        Arc::new(Scrape {
+            shards: vec![Arc::default(), Arc::default()],
+            sockets: vec![Arc::default(), Arc::default()],
+            control: Arc::default(),
+        })
     }
 
     #[test]
@@ -368,15 +396,17 @@ mod tests {
         let scrape = scrape();
         scrape.shards[1].statement(Action::Deny);
         scrape.shards[1].statement(Action::Deny);
-        scrape.shards[0].fault(Fault::TargetTls);
-        scrape.shards[1].client_connections.add(3);
-        scrape.shards[1].client_connections.subtract(1);
+        scrape.shards[0].fault(Fault::TargetRefused);
+        scrape.shards[1].sessions.add(3);
+        scrape.shards[1].sessions.subtract(1);
+        scrape.sockets[0].accepted.add(7);
         let text = scrape.text().unwrap();
         for line in [
             r#"lockgate_statements_total{shard="1",protocol="postgres",decision="deny"} 2"#,
             r#"lockgate_statements_total{shard="0",protocol="postgres",decision="deny"} 0"#,
-            r#"lockgate_target_tls_errors_total{shard="0"} 1"#,
-            r#"lockgate_client_connections{shard="1"} 2.0"#,
+            r#"lockgate_target_refused_total{shard="0"} 1"#,
+            r#"lockgate_sessions{shard="1"} 2.0"#,
+            r#"lockgate_client_connections_accepted_total{shard="0"} 7"#,
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in:\n{text}");
         }

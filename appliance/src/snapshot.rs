@@ -4,7 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
+mod build;
+mod tls;
+
+pub use build::{BuildError, Built, addresses_changed, build};
+
 /// A place a session can be opened to, with the credential the caller never sees.
+#[derive(Clone)]
 pub struct Target {
     pub name: String,
     /// `host:port` as configured.

@@ -13,6 +13,7 @@ mod credentials;
 mod demo;
 mod doctor;
 mod explain;
+mod gateway;
 mod healthcheck;
 mod serve;
 mod sessions;

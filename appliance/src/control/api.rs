@@ -1,0 +1,281 @@
+//! The control socket's API: JSON over HTTP/1.1, for the command line of the socket's owner.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /status` | the gateway itself |
+//! | `GET /approvals[?all=true]`, `GET /approvals/ID` | tickets |
+//! | `POST /approvals/ID/approve`, `.../reject` with `{"reason", "token"?}` | the ticket after the ruling |
+//! | `GET /sessions`, `POST /sessions/ID/kill` | live sessions |
+//! | `POST /reload` | the version now in use |
+//!
+//! A refusal is `{"error": "..."}` with 400 (the request), 401 (who), 403 (may not), 404, 409 (too late), 422 (reload refused).
+
+use super::board::{Case, RuleError, Ruler, Verdict};
+use super::core::{Core, Draining, ShardEnd};
+use super::limits::{ADMIN_BODY_BYTES_MAX, REASON_BYTES_MAX};
+use super::reload;
+use super::socket::user_name;
+use super::time::{now_us, rfc3339};
+use crate::approval::{Ruling, TicketId, hex};
+use crate::shard::mailbox::{SessionInfo, ToShard};
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::serve::IncomingStream;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::net::UnixListener;
+
+/// The process at the other end, by the kernel's word (SO_PEERCRED). `None`: the kernel did not say.
+#[derive(Clone, Copy)]
+struct Peer {
+    uid: Option<u32>,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        Self { uid: stream.io().peer_cred().ok().map(|cred| cred.uid()) }
+    }
+}
+
+#[derive(Clone)]
+struct Api {
+    core: Arc<Core>,
+    owner: u32,
+}
+
+pub async fn serve(listener: UnixListener, owner: u32, core: Arc<Core>) {
+    let api = Api { core, owner };
+    let routes = Router::new()
+        .route("/status", get(status))
+        .route("/approvals", get(approvals))
+        .route("/approvals/{id}", get(approval))
+        .route("/approvals/{id}/approve", post(approve))
+        .route("/approvals/{id}/reject", post(reject))
+        .route("/sessions", get(sessions))
+        .route("/sessions/{id}/kill", post(kill))
+        .route("/reload", post(reload_now))
+        .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(api.clone(), owner_only))
+        .with_state(api)
+        .into_make_service_with_connect_info::<Peer>();
+    if let Err(error) = axum::serve(listener, routes).await {
+        tracing::error!(%error, "the control socket ended");
+    }
+}
+
+/// The socket's mode says the same; this holds even if somebody changes it. Root may look and kill, but is not `local`.
+async fn owner_only(
+    State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match peer.uid {
+        Some(uid) if uid == api.owner || uid == 0 => next.run(request).await,
+        _ => refuse(StatusCode::FORBIDDEN, "only the owner of the gateway's process may use its control socket"),
+    }
+}
+
+fn refuse(status: StatusCode, error: impl std::fmt::Display) -> Response {
+    (status, Json(json!({ "error": error.to_string() }))).into_response()
+}
+
+async fn status(State(api): State<Api>) -> Json<Value> {
+    let state = api.core.state();
+    let shards: Vec<_> = state.ended.iter().map(shard_json).collect();
+    let last_reload = state.last_reload.as_ref().map(|outcome| {
+        json!({
+            "time": rfc3339(outcome.at_us),
+            "version": outcome.result.as_ref().ok(),
+            "error": outcome.result.as_ref().err(),
+        })
+    });
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "started": rfc3339(api.core.started_us),
+        "snapshot": state.snapshot.version,
+        "targets": state.snapshot.targets.iter().map(|target| &target.name).collect::<Vec<_>>(),
+        "shards": shards,
+        "draining": state.draining != Draining::No,
+        "sessions": state.sessions.len(),
+        "approvals_pending": state.board.pending(),
+        "last_reload": last_reload,
+    }))
+}
+
+fn shard_json(end: &Option<ShardEnd>) -> Value {
+    match end {
+        None => json!({ "state": "running" }),
+        Some(ShardEnd::Drained) => json!({ "state": "ended" }),
+        Some(ShardEnd::Fault(fault)) => json!({ "state": "failed", "error": fault }),
+    }
+}
+
+#[derive(Deserialize)]
+struct Which {
+    #[serde(default)]
+    all: bool,
+}
+
+async fn approvals(State(api): State<Api>, Query(which): Query<Which>) -> Json<Value> {
+    let mut state = api.core.state();
+    state.board.expire(now_us());
+    state.settle(&api.core.counters);
+    let cases: Vec<_> = state.board.cases(!which.all).into_iter().map(case_json).collect();
+    Json(json!({ "approvals": cases }))
+}
+
+async fn approval(State(api): State<Api>, Path(id): Path<String>) -> Response {
+    match api.core.state().board.case(&TicketId(id)) {
+        Some(case) => Json(case_json(case)).into_response(),
+        None => refuse(StatusCode::NOT_FOUND, RuleError::Unknown),
+    }
+}
+
+fn case_json(case: &Case) -> Value {
+    let ticket = &case.ticket;
+    let votes: Vec<_> = case
+        .votes
+        .iter()
+        .map(|vote| json!({ "by": vote.by, "reason": vote.reason, "time": rfc3339(vote.at_us) }))
+        .collect();
+    let (by, reason) = match case.end.as_ref().map(|(ruling, _)| ruling) {
+        Some(Ruling::Approved { by, reason }) => (by.clone(), Some(reason.clone())),
+        Some(Ruling::Rejected { by, reason }) => (vec![by.clone()], Some(reason.clone())),
+        Some(Ruling::Expired | Ruling::Abandoned) | None => (Vec::new(), None),
+    };
+    json!({
+        "id": ticket.id,
+        "state": case.state(),
+        "time": rfc3339(ticket.asked_at_us),
+        "expires": rfc3339(ticket.expires_at_us),
+        "session": ticket.session,
+        "user": ticket.user,
+        "groups": ticket.groups,
+        "actor": ticket.actor,
+        "target": ticket.target,
+        "statement": ticket.statement,
+        "binds": ticket.binds,
+        "rule": ticket.rule,
+        "approvers": ticket.approvers,
+        "count": ticket.count,
+        "own": ticket.own,
+        "digest": hex(&ticket.digest),
+        "votes": votes,
+        "by": by,
+        "reason": reason,
+        "ended": case.end.as_ref().map(|(_, at_us)| rfc3339(*at_us)),
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RulingBody {
+    #[serde(default)]
+    reason: String,
+    token: Option<String>,
+}
+
+async fn approve(
+    State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(id): Path<String>,
+    Json(body): Json<RulingBody>,
+) -> Response {
+    rule(&api, peer, id, body, Verdict::Approve)
+}
+
+async fn reject(
+    State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(id): Path<String>,
+    Json(body): Json<RulingBody>,
+) -> Response {
+    rule(&api, peer, id, body, Verdict::Reject)
+}
+
+fn rule(api: &Api, peer: Peer, id: String, body: RulingBody, verdict: Verdict) -> Response {
+    if body.reason.len() > REASON_BYTES_MAX {
+        return refuse(StatusCode::BAD_REQUEST, format!("a reason has at most {REASON_BYTES_MAX} bytes"));
+    }
+    let ruler = match ruler(api, peer, body.token.as_deref()) {
+        Ok(ruler) => ruler,
+        Err(error) => return refuse(StatusCode::UNAUTHORIZED, error),
+    };
+    let mut state = api.core.state();
+    let answer = match state.board.rule(&TicketId(id), &ruler, verdict, body.reason, now_us()) {
+        Ok(case) => Json(case_json(case)).into_response(),
+        Err(error) => {
+            let status = match &error {
+                RuleError::Unknown => StatusCode::NOT_FOUND,
+                RuleError::Ended(_) | RuleError::SecondVote(_) => StatusCode::CONFLICT,
+                RuleError::NotAnApprover { .. } | RuleError::OwnRequest => StatusCode::FORBIDDEN,
+            };
+            refuse(status, error)
+        }
+    };
+    state.settle(&api.core.counters);
+    answer
+}
+
+/// A token when there is one; without it the owner of the socket, which only rules that say `local` accept.
+fn ruler(api: &Api, peer: Peer, token: Option<&str>) -> Result<Ruler, String> {
+    match (token, peer.uid) {
+        (Some(token), _) => {
+            let verifier = &api.core.state().snapshot.clone().verifier;
+            let principal = verifier
+                .verify(token.trim().as_bytes(), now_us().div_euclid(1_000_000))
+                .map_err(|error| format!("the token was not accepted: {error:?}"))?;
+            Ok(Ruler::Token { user: principal.user, groups: principal.groups })
+        }
+        (None, Some(uid)) if uid == api.owner => Ok(Ruler::Local { user: user_name(uid) }),
+        (None, _) => Err("a ruling needs a token: only the socket's owner may rule without".into()),
+    }
+}
+
+async fn sessions(State(api): State<Api>) -> Json<Value> {
+    let state = api.core.state();
+    let sessions: Vec<_> = state.sessions.all().into_iter().map(|live| session_json(&live.info)).collect();
+    Json(json!({ "sessions": sessions }))
+}
+
+/// Never a key: with one, anybody could cancel.
+fn session_json(info: &SessionInfo) -> Value {
+    json!({
+        "id": info.id,
+        "user": info.user,
+        "groups": info.groups,
+        "actor": info.actor,
+        "client": info.client,
+        "application": info.application,
+        "claimed_user": info.claimed_user,
+        "target": info.target,
+        "opened": rfc3339(info.opened_at_us),
+        "shard": info.shard,
+    })
+}
+
+async fn kill(State(api): State<Api>, Path(id): Path<String>) -> Response {
+    let state = api.core.state();
+    let Some(live) = state.sessions.by_id(&id) else {
+        return refuse(StatusCode::NOT_FOUND, "no such session");
+    };
+    let (shard, relay) = (live.info.shard, live.info.relay);
+    let answer = session_json(&live.info);
+    tracing::info!(session = id, "killed by the socket's owner");
+    state.post(shard, ToShard::Kill { relay, session: id });
+    Json(answer).into_response()
+}
+
+async fn reload_now(State(api): State<Api>) -> Response {
+    match reload::reload(api.core).await.result {
+        Ok(version) => Json(json!({ "snapshot": version })).into_response(),
+        Err(report) => refuse(StatusCode::UNPROCESSABLE_ENTITY, report),
+    }
+}

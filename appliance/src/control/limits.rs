@@ -1,0 +1,42 @@
+//! Every bound of the control thread: unit, reason, and what happens beyond it.
+
+use std::time::Duration;
+
+/// Tickets that wait at once. Beyond: the statement is rejected at once, with a reason that says so.
+pub const TICKETS_PENDING_MAX: usize = 10_000;
+/// Statement and bind text of all waiting tickets together, in bytes. Beyond: as above.
+pub const TICKETS_PENDING_BYTES_MAX: usize = 64 << 20;
+/// Ended tickets that can still be looked at. Beyond: the oldest are forgotten (the audit keeps them).
+pub const TICKETS_ENDED_KEPT: usize = 1_000;
+/// Statement text kept in the ticket file, in bytes. Beyond: cut; the whole text is in memory while the ticket waits.
+pub const TICKET_FILE_STATEMENT_BYTES_MAX: usize = 64 << 10;
+/// A reviewer's reason, in bytes. Beyond: refused.
+pub const REASON_BYTES_MAX: usize = 4 << 10;
+/// A request body on the control socket, in bytes: a token and a reason. Beyond: refused.
+pub const ADMIN_BODY_BYTES_MAX: usize = 64 << 10;
+
+/// Keys derived for targets and kept. Beyond: the oldest are derived again.
+pub const DERIVED_KEYS_MAX: usize = 256;
+/// Worker threads for key derivation, name resolution and building snapshots.
+pub const WORKERS_MAX: usize = 4;
+
+/// Time between the starts of two reads of one target's catalogue.
+pub const CATALOGUE_INTERVAL: Duration = Duration::from_millis(200);
+/// For connecting to a target and reading its catalogue.
+pub const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Columns of one target. Beyond: the catalogue is refused rather than half read.
+pub const CATALOGUE_COLUMNS_MAX: usize = 4_000_000;
+
+/// For one cancel request, from connecting to the target's close.
+pub const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Cancel requests on their way at once. Beyond: dropped, as PostgreSQL would drop what it cannot fork for.
+pub const CANCELS_MAX: usize = 64;
+/// Addresses of one target a cancel request is sent to.
+pub const CANCEL_ADDRESSES_MAX: usize = 4;
+
+/// Host names of targets are resolved again this often.
+pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
+/// After a shard has failed, the others may finish what they do for this long.
+pub const FAULT_DRAIN: Duration = Duration::from_secs(10);
+/// Keys are looked at this often: whether they are due, and whether somebody came with an unknown one.
+pub const KEYS_INTERVAL: Duration = Duration::from_secs(1);

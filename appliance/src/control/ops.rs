@@ -1,0 +1,43 @@
+//! The ops listener: is it alive, is it ready, what does it count. Nothing here tells who does what.
+
+use super::core::{Core, Draining};
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+pub async fn serve(listener: TcpListener, core: Arc<Core>) {
+    let routes = Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/healthz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(core);
+    if let Err(error) = axum::serve(listener, routes).await {
+        tracing::error!(%error, "the ops listener ended");
+    }
+}
+
+/// Ready for new connections: every shard runs and nobody has asked us to stop.
+async fn ready(State(core): State<Arc<Core>>) -> Response {
+    let state = core.state();
+    let ended = state.ended.iter().position(Option::is_some);
+    let refusal = match (state.draining, ended) {
+        (Draining::No, None) => return "ok\n".into_response(),
+        (_, Some(shard)) => format!("shard {shard} has ended\n"),
+        (Draining::WhenIdle | Draining::Now, None) => "draining\n".into(),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, refusal).into_response()
+}
+
+async fn metrics(State(core): State<Arc<Core>>) -> Response {
+    match core.scrape.text() {
+        Ok(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

@@ -1,0 +1,155 @@
+//! New configuration, new keys, new addresses: each makes a whole new snapshot, or none.
+
+use super::core::Core;
+use super::limits::{KEYS_INTERVAL, RESOLVE_INTERVAL};
+use super::time::now_us;
+use super::{Certificates, Loader};
+use crate::config::Config;
+use crate::identity::KeyKeeper;
+use crate::snapshot::{self, Built, Snapshot};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What the last reload came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub at_us: i64,
+    /// The version now in use; the error is the whole report.
+    pub result: Result<u64, String>,
+}
+
+/// The configuration in use and the ways to a new one. Behind an async lock: one change at a time.
+pub struct Reloader {
+    config: Arc<Config>,
+    load: Option<Arc<Loader>>,
+    keys: KeyKeeper,
+    certificates: Certificates,
+}
+
+impl Reloader {
+    pub fn new(config: Config, load: Option<Loader>, keys: KeyKeeper, certificates: Certificates) -> Self {
+        Self { config: Arc::new(config), load: load.map(Arc::new), keys, certificates }
+    }
+}
+
+/// Reads the file again. A file that is wrong changes nothing but the log and the status.
+pub async fn reload(core: Arc<Core>) -> Outcome {
+    let mut reloader = core.reloader.lock().await;
+    let result = load_and_build(&core, &mut reloader).await;
+    match &result {
+        Ok(version) => {
+            core.counters.reloads.fetch_add(1, Relaxed);
+            tracing::info!(version, "configuration taken into use");
+        }
+        Err(report) => {
+            core.counters.reloads_failed.fetch_add(1, Relaxed);
+            tracing::error!("configuration refused, the one in use stays:\n{report}");
+        }
+    }
+    let outcome = Outcome { at_us: now_us(), result };
+    core.state().last_reload = Some(outcome.clone());
+    outcome
+}
+
+/// All or nothing: certificates and keys are taken into use together with the snapshot.
+async fn load_and_build(core: &Arc<Core>, reloader: &mut Reloader) -> Result<u64, String> {
+    let load = reloader.load.clone().ok_or("there is no configuration file behind this gateway")?;
+    let config = Arc::new(worker(move || load()).await??);
+    let certificates = reloader.certificates.prepare(&config).map_err(|error| error.to_string())?;
+    reloader.keys.replace_issuers(&config.issuers);
+    reloader.keys.reload();
+    reloader.keys.refresh_due().await;
+    let version = core.state().snapshot.version + 1;
+    let (of, verifier) = (config.clone(), reloader.keys.verifier());
+    let Built { snapshot, warnings } = match worker(move || snapshot::build(&of, version, verifier)).await? {
+        Ok(built) => built,
+        Err(error) => {
+            reloader.keys.replace_issuers(&reloader.config.issuers);
+            return Err(error.to_string());
+        }
+    };
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    for key in needs_restart(&reloader.config, &config) {
+        tracing::warn!(key, "this change takes effect at the next start only");
+    }
+    certificates.take_into_use();
+    core.state().replace_snapshot(Arc::new(snapshot), &core.counters);
+    reloader.config = config;
+    Ok(version)
+}
+
+/// Settings that differ and that a running process cannot change.
+fn needs_restart(old: &Config, new: &Config) -> impl Iterator<Item = &'static str> {
+    let listeners = |config: &Config| {
+        config
+            .listeners
+            .iter()
+            .map(|listener| (listener.address, listener.tls.is_some(), listener.allow_plaintext))
+            .collect::<Vec<_>>()
+    };
+    let changed = [
+        (old.server.shards != new.server.shards, "server.shards"),
+        (old.server.data_dir != new.server.data_dir, "server.data_dir"),
+        (old.ops.address != new.ops.address, "ops.address"),
+        (old.web.address != new.web.address, "web.address"),
+        (listeners(old) != listeners(new), "listener"),
+        (old.audit.durability != new.audit.durability, "audit.durability"),
+    ];
+    changed.into_iter().filter_map(|(differs, key)| differs.then_some(key))
+}
+
+/// Asks issuers for their keys when it is time to, or when a token came with a key nobody knows.
+pub async fn keep_keys(core: Arc<Core>) {
+    let mut ticks = ticks(KEYS_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let mut reloader = core.reloader.lock().await;
+        if let Some(changed) = reloader.keys.refresh_due().await {
+            let issuers: Vec<_> = changed.iter().map(|(issuer, _)| issuer.as_str()).collect();
+            tracing::info!(?issuers, "keys changed");
+            let verifier = reloader.keys.verifier();
+            renew(&core, |snapshot, version| snapshot.with_keys(&reloader.config, version, verifier));
+        }
+    }
+}
+
+/// Looks the targets' host names up again and again.
+pub async fn keep_addresses(core: Arc<Core>) {
+    let mut ticks = ticks(RESOLVE_INTERVAL);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let targets = core.state().snapshot.targets.clone();
+        let changed = worker(move || targets.iter().any(|target| snapshot::addresses_changed(target))).await;
+        if changed != Ok(true) {
+            continue;
+        }
+        let reloader = core.reloader.lock().await;
+        let (old, config) = (core.state().snapshot.clone(), reloader.config.clone());
+        let version = old.version + 1;
+        if let Ok(fresh) = worker(move || old.with_addresses(&config, version)).await {
+            tracing::info!("addresses of targets changed");
+            renew(&core, |_, _| fresh);
+        }
+    }
+}
+
+/// Replaces the snapshot; only while the reloader is locked, so that versions never cross.
+fn renew(core: &Core, make: impl FnOnce(&Snapshot, u64) -> Snapshot) {
+    let mut state = core.state();
+    let old = state.snapshot.clone();
+    let fresh = make(&old, old.version + 1);
+    state.replace_snapshot(Arc::new(fresh), &core.counters);
+}
+
+/// After a standstill, one tick and not all that were missed.
+fn ticks(interval: std::time::Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Files and name servers may take their time: not on the control thread.
+async fn worker<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| "a worker panicked".to_string())
+}
