@@ -11,10 +11,12 @@ pub struct Span {
 
 impl Span {
     /// Length in bytes.
+    #[inline]
     pub fn len(self) -> usize {
         (self.end - self.start) as usize
     }
 
+    #[inline]
     pub fn is_empty(self) -> bool {
         self.start == self.end
     }
@@ -30,36 +32,43 @@ pub struct Window<'a> {
 
 impl<'a> Window<'a> {
     /// A window over bytes of which none is decided yet.
+    #[inline]
     pub fn new(bytes: &'a mut [u8]) -> Self {
         Self { bytes, decided: 0 }
     }
 
     /// The undecided bytes. Spans count from here.
+    #[inline]
     pub fn undecided(&self) -> &[u8] {
         &self.bytes[self.decided..]
     }
 
     /// The undecided bytes, for editing in place (same length: the overwrite verb).
+    #[inline]
     pub fn undecided_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.decided..]
     }
 
     /// The bytes of a span of the undecided part.
+    #[inline]
     pub fn at(&self, span: Span) -> &[u8] {
         &self.undecided()[span.start as usize..span.end as usize]
     }
 
     /// The bytes of a span of the undecided part, for editing.
+    #[inline]
     pub fn at_mut(&mut self, span: Span) -> &mut [u8] {
         &mut self.undecided_mut()[span.start as usize..span.end as usize]
     }
 
     /// How many bytes have been cleared or skipped since the window was made. The owner drops that many.
+    #[inline]
     pub fn decided(&self) -> usize {
         self.decided
     }
 
     /// Clears `len` undecided bytes: they may be sent to the other side, after everything already in `out`.
+    #[inline]
     pub(crate) fn clear(&mut self, len: usize, out: &mut Outgoing) {
         assert!(len <= self.bytes.len() - self.decided, "cleared past what was received");
         out.pass(self.decided, self.decided + len);
@@ -67,6 +76,7 @@ impl<'a> Window<'a> {
     }
 
     /// Skips `len` undecided bytes: they go nowhere.
+    #[inline]
     pub(crate) fn skip(&mut self, len: usize) {
         assert!(len <= self.bytes.len() - self.decided, "skipped past what was received");
         self.decided += len;
@@ -90,6 +100,7 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
+    #[inline]
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
@@ -114,11 +125,13 @@ impl Outgoing {
     }
 
     /// Forgets everything, keeping the capacity: the bytes were handed to the sender.
+    #[inline]
     pub fn reset(&mut self) {
         self.pieces.clear();
         self.composed.clear();
     }
 
+    #[inline]
     fn pass(&mut self, start: usize, end: usize) {
         if start == end {
             return;

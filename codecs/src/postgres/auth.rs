@@ -80,7 +80,10 @@ impl<T: Clone> Session<T> {
                 self.fail(&no_token(), pipes);
                 Ok(Step::Closed)
             }
-            Shown::Discovery => Ok(self.challenge(header.total, CHALLENGE, Credential::Acknowledgement, pipes)),
+            Shown::Discovery => {
+                let json = self.oauth_challenge.take().unwrap_or_else(|| CHALLENGE.to_vec());
+                Ok(self.challenge(header.total, &json, Credential::Acknowledgement, pipes))
+            }
         }
     }
 

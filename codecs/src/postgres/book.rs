@@ -20,8 +20,8 @@ pub(super) type Name = Box<[u8]>;
 /// What is known of a result's columns.
 #[derive(Debug, Default)]
 pub(super) struct Shape {
-    /// Described as returning no rows: rows would be ones no mask was made for.
-    pub no_data: bool,
+    /// Described as returning rows. Others would be ones no mask was made for.
+    pub has_rows: bool,
     /// Only where a column is watched.
     pub plan: Option<ColumnPlan>,
     pub types: Vec<u32>,
@@ -31,20 +31,14 @@ pub(super) struct Shape {
 impl Shape {
     /// Nothing is known (again). Keeps the capacity.
     pub fn clear(&mut self) {
-        self.no_data = false;
+        self.has_rows = false;
         self.plan = None;
         self.types.clear();
         self.formats.clear();
     }
 
-    /// A description with no rows.
-    pub fn set_no_data(&mut self) {
-        self.clear();
-        self.no_data = true;
-    }
-
     pub fn set(&mut self, columns: &[Column], formats: &Formats, plan: Option<ColumnPlan>) {
-        self.no_data = false;
+        self.has_rows = true;
         self.plan = plan.filter(|plan| plan.iter().any(|&code| code != 0));
         self.types.clear();
         self.types.extend(columns.iter().map(|column| column.type_oid));

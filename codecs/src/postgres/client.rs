@@ -3,7 +3,7 @@
 use super::binds::Bind;
 use super::book::{Name, Statement};
 use super::compose::{self, Severity};
-use super::expect::{Counts, Expected, Skipping};
+use super::expect::{Counts, Definitions, Expected, Skipping};
 use super::frame::{HEADER_BYTES, Header, REPLY_BYTES_MAX, Reader};
 use super::session::{ClientStage, Life, Session, Stream, Subject};
 use super::{End, Event, ProtocolError, Refusal, Request, RequestKind, Step, TransactionStatus};
@@ -139,7 +139,9 @@ impl<T: Clone> Session<T> {
             b'E' => {
                 let name = execute_name(message).ok_or(malformed(kind))?;
                 let portal = self.book.portal(name);
-                let resumed = portal.is_some_and(|portal| portal.executed.get());
+                // Of one nobody saw bound, nobody knows whether it is still the same.
+                let known = portal.filter(|portal| portal.statement.tag.is_some());
+                let resumed = known.is_some_and(|portal| portal.executed.get());
                 self.subject = portal.map_or(Subject::None, |portal| Subject::Portal(portal.clone()));
                 Some((RequestKind::Execute { resumed }, Span::default()))
             }
@@ -172,7 +174,7 @@ impl<T: Clone> Session<T> {
                 let statement = self.book.statement(name).cloned().unwrap_or_else(|| Statement::new(None, false));
                 Expected::DescribeStatement { statement, ours: false }
             }
-            b'P' => Expected::DescribePortal { portal: self.book.adopt_portal(name)? },
+            b'P' => Expected::DescribePortal { portal: self.book.adopt_portal(name)?, ours: false },
             _ => return Err(malformed(b'D')),
         };
         self.queue.push(entry);
@@ -201,7 +203,9 @@ impl<T: Clone> Session<T> {
         pipes: &mut Pipes<'_>,
     ) {
         self.client = ClientStage::Open;
+        let names = std::mem::take(&mut self.defining);
         if self.is_skipping() {
+            names.take_back(&mut self.book);
             // An error before it has come while it was held: the server would skip it, so it is not sent.
             pipes.client.skip(total);
             if kind != RequestKind::Parse {
@@ -212,11 +216,11 @@ impl<T: Clone> Session<T> {
         match kind {
             RequestKind::Query => {
                 let unnamed = self.book.drop_unnamed();
-                self.queue.push(Expected::Query { id, tag, done: false, unnamed });
+                self.queue.push(Expected::Query { id, tag, done: false, unnamed, names });
                 pipes.client.clear(total, pipes.to_target);
             }
             RequestKind::Parse => self.forward_parse(total, tag, describe, pipes),
-            RequestKind::Execute { .. } => self.forward_execute(total, id, pipes),
+            RequestKind::Execute { .. } => self.forward_execute(total, id, names, describe, pipes),
             RequestKind::FunctionCall { .. } => {
                 self.queue.push(Expected::FunctionCall { id, done: false });
                 pipes.client.clear(total, pipes.to_target);
@@ -240,19 +244,23 @@ impl<T: Clone> Session<T> {
             self.queue.push(Expected::DescribeStatement { statement, ours: true });
             let name = Name::from(name);
             pipes.client.clear(total, pipes.to_target);
-            pipes.to_target.compose(|out| compose::describe_statement(out, &name));
+            pipes.to_target.compose(|out| compose::describe(out, b'S', &name));
         } else {
             pipes.client.clear(total, pipes.to_target);
         }
     }
 
-    fn forward_execute(&mut self, total: usize, id: u64, pipes: &mut Pipes<'_>) {
+    fn forward_execute(&mut self, total: usize, id: u64, names: Definitions<T>, describe: bool, pipes: &mut Pipes<'_>) {
         let message = &pipes.client.undecided()[..total];
         let name = execute_name(message).expect("it was read before it was asked about");
         match self.book.adopt_portal(name) {
             Ok(portal) => {
+                if describe {
+                    self.queue.push(Expected::DescribePortal { portal: portal.clone(), ours: true });
+                    pipes.to_target.compose(|out| compose::describe(out, b'P', name));
+                }
                 portal.executed.set(true);
-                self.queue.push(Expected::Execute { id, portal });
+                self.queue.push(Expected::Execute { id, portal, names });
                 self.queue.ran = true;
                 pipes.client.clear(total, pipes.to_target);
                 // The portal's buffers are free for reuse once its replies have passed.
@@ -266,6 +274,7 @@ impl<T: Clone> Session<T> {
     pub(super) fn refuse_request(&mut self, kind: RequestKind, total: usize, refusal: &Refusal, pipes: &mut Pipes<'_>) {
         self.client = ClientStage::Open;
         self.subject = Subject::None;
+        std::mem::take(&mut self.defining).take_back(&mut self.book);
         pipes.client.skip(total);
         if self.is_skipping() {
             return;

@@ -97,16 +97,17 @@ pub(super) fn backend_key(out: &mut Vec<u8>, process: i32, secret: &[u8]) {
     });
 }
 
-pub(super) fn describe_statement(out: &mut Vec<u8>, name: &[u8]) {
+/// Describe of a statement (`S`) or a portal (`P`).
+pub(super) fn describe(out: &mut Vec<u8>, what: u8, name: &[u8]) {
     message(out, b'D', |out| {
-        out.push(b'S');
+        out.push(what);
         text(out, name);
     });
 }
 
 /// The message that takes a refused one's place inside a transaction: certain to fail, runs nothing.
 pub(super) fn certain_failure(out: &mut Vec<u8>) {
-    describe_statement(out, IMPOSSIBLE_STATEMENT);
+    describe(out, b'S', IMPOSSIBLE_STATEMENT);
 }
 
 pub(super) fn sync(out: &mut Vec<u8>) {

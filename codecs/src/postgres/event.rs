@@ -233,6 +233,8 @@ pub enum Answer<T> {
         tag: T,
         /// Parse: ask the target for the statement's shape (an inserted Describe whose reply the client never sees),
         /// so that rows are masked although the client never describes.
+        /// Execute: the same for its portal, for what can return other columns each time it runs (FETCH, EXECUTE, CALL)
+        /// and for portals nobody saw bound.
         describe: bool,
     },
     /// To Login, Credential, TargetRefused: the connection ends with this FATAL error. To Request: this ERROR, in order.

@@ -27,10 +27,10 @@ pub(super) enum Expected<T> {
     Bind { name: Name, before: Option<Rc<Portal<T>>> },
     /// ParameterDescription, then RowDescription or NoData. `ours`: the client does not know of it and sees no reply.
     DescribeStatement { statement: Rc<Statement<T>>, ours: bool },
-    /// RowDescription or NoData.
-    DescribePortal { portal: Rc<Portal<T>> },
+    /// RowDescription or NoData. `ours`: as above.
+    DescribePortal { portal: Rc<Portal<T>>, ours: bool },
     /// Rows or copy data, then CommandComplete, EmptyQueryResponse or PortalSuspended.
-    Execute { id: u64, portal: Rc<Portal<T>> },
+    Execute { id: u64, portal: Rc<Portal<T>>, names: Definitions<T> },
     /// CloseComplete, of a statement.
     CloseStatement { name: Name, before: Option<Rc<Statement<T>>> },
     /// CloseComplete, of a portal.
@@ -38,7 +38,7 @@ pub(super) enum Expected<T> {
     /// ReadyForQuery. `ran`: an Execute came since the Sync before.
     Sync { ran: bool, doubtful: bool },
     /// Results of any number of statements, then ReadyForQuery. `done`: an outcome has been marked as the last.
-    Query { id: u64, tag: T, done: bool, unnamed: Option<Rc<Statement<T>>> },
+    Query { id: u64, tag: T, done: bool, unnamed: Option<Rc<Statement<T>>>, names: Definitions<T> },
     /// FunctionCallResponse, then ReadyForQuery.
     FunctionCall { id: u64, done: bool },
     /// No reply: that many CopyDone or CopyFail were forwarded here.
@@ -316,6 +316,18 @@ impl<T> Queue<T> {
         Ok(())
     }
 
+    /// The Query or FunctionCall at the front failed. Returns its id, and whether its last outcome is still to be told.
+    pub fn fail_front(&mut self, book: &mut Book<T>) -> Option<(u64, bool)> {
+        match self.entries.front_mut()? {
+            Expected::Query { id, done, names, .. } => {
+                std::mem::take(names).fail(book);
+                Some((*id, !std::mem::replace(done, true)))
+            }
+            Expected::FunctionCall { id, done } => Some((*id, !std::mem::replace(done, true))),
+            _ => None,
+        }
+    }
+
     /// Ids of everything outstanding; nothing is expected any more.
     pub fn abandon(&mut self) -> impl Iterator<Item = u64> + use<'_, T> {
         self.mode = Mode::Plain;
@@ -347,17 +359,66 @@ impl<T> Expected<T> {
         match self {
             Expected::Parse { name, statement, before } => book.restore_statement(&name, Some(&statement), before),
             Expected::CloseStatement { name, before } => book.restore_statement(&name, None, before),
-            Expected::Query { unnamed, .. } => book.restore_statement(b"", None, unnamed),
+            Expected::Query { unnamed, names, .. } => {
+                names.take_back(book);
+                book.restore_statement(b"", None, unnamed);
+            }
+            Expected::Execute { names, .. } => names.take_back(book),
             Expected::Bind { name, before } => book.restore_portal(&name, before),
             Expected::ClosePortal { name, before } => book.restore_portal(&name, before),
             Expected::DescribeStatement { .. }
             | Expected::DescribePortal { .. }
-            | Expected::Execute { .. }
             | Expected::Sync { .. }
             | Expected::FunctionCall { .. }
             | Expected::CopyEnd { .. }
             | Expected::Refused { .. }
             | Expected::Aborting { .. } => {}
+        }
+    }
+}
+
+/// Names that a request's SQL gives or takes (PREPARE, DEALLOCATE): taken back when it fails.
+#[derive(Debug)]
+pub(super) struct Definitions<T> {
+    changes: Vec<Change<T>>,
+    /// A statement of the Query has ended well: it may be the one that changed the names.
+    pub one_ended: bool,
+}
+
+#[derive(Debug)]
+struct Change<T> {
+    name: Name,
+    now: Option<Rc<Statement<T>>>,
+    before: Option<Rc<Statement<T>>>,
+}
+
+impl<T> Default for Definitions<T> {
+    fn default() -> Self {
+        Self { changes: Vec::new(), one_ended: false }
+    }
+}
+
+impl<T> Definitions<T> {
+    pub fn note(&mut self, name: &[u8], now: Option<Rc<Statement<T>>>, before: Option<Rc<Statement<T>>>) {
+        self.changes.push(Change { name: name.into(), now, before });
+    }
+
+    /// Nothing of the request ran.
+    pub fn take_back(self, book: &mut Book<T>) {
+        for change in self.changes.into_iter().rev() {
+            book.restore_statement(&change.name, change.now.as_ref(), change.before);
+        }
+    }
+
+    /// The request failed. If a part of it had ended, nobody can tell what the names mean now: they are unknown, and
+    /// stay so (a later PREPARE of an existing name is refused by the target).
+    fn fail(self, book: &mut Book<T>) {
+        if !self.one_ended {
+            return self.take_back(book);
+        }
+        for change in self.changes {
+            let unknown = Some(Statement::new(None, false));
+            book.restore_statement(&change.name, change.now.as_ref(), unknown);
         }
     }
 }

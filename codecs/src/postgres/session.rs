@@ -29,7 +29,7 @@ use super::auth::Credential;
 use super::binds::BindValues;
 use super::book::{Book, Portal, Shape, Statement};
 use super::compose::{self, Edit, Severity};
-use super::expect::{Counts, Expected, Queue, Skipping};
+use super::expect::{Counts, Definitions, Expected, Queue, Skipping};
 use super::login::{Login, LoginStage};
 use super::results::Row;
 use super::target::{Asked as TargetAsked, Told};
@@ -120,6 +120,9 @@ pub struct Session<T> {
     pub(super) book: Book<T>,
     pub(super) queue: Queue<T>,
     pub(super) subject: Subject<T>,
+    /// Names given or taken by the SQL of the request that is being asked about.
+    pub(super) defining: Definitions<T>,
+    pub(super) oauth_challenge: Option<Vec<u8>>,
     pub(super) client_stream: Stream,
     pub(super) target_stream: Stream,
     /// Outcomes to report before the message behind them moves.
@@ -165,6 +168,8 @@ impl<T: Clone> Session<T> {
             book: Book::default(),
             queue: Queue::default(),
             subject: Subject::None,
+            defining: Definitions::default(),
+            oauth_challenge: None,
             client_stream: Stream::default(),
             target_stream: Stream::default(),
             news: VecDeque::new(),
@@ -313,6 +318,11 @@ impl<T: Clone> Session<T> {
         self.watch_texts = on;
     }
 
+    /// What an OAUTHBEARER client without a token is told: JSON of RFC 7628, section 3.2.2, with where to get one.
+    pub fn oauth_challenge(&mut self, json: Vec<u8>) {
+        self.oauth_challenge = Some(json);
+    }
+
     /// The start-up message's contents, once `Event::Login` was reported.
     pub fn startup(&self) -> Option<&Startup> {
         self.startup.as_deref()
@@ -335,7 +345,9 @@ impl<T: Clone> Session<T> {
             Subject::Portal(portal) => portal.statement.tag.as_ref(),
             Subject::Front => match self.queue.front()? {
                 Expected::Query { tag, .. } => Some(tag),
-                Expected::Execute { portal, .. } | Expected::DescribePortal { portal } => portal.statement.tag.as_ref(),
+                Expected::Execute { portal, .. } | Expected::DescribePortal { portal, .. } => {
+                    portal.statement.tag.as_ref()
+                }
                 Expected::DescribeStatement { statement, .. } => statement.tag.as_ref(),
                 _ => None,
             },
@@ -355,18 +367,30 @@ impl<T: Clone> Session<T> {
         self.book.statement(name)?.tag.as_ref()
     }
 
-    /// SQL-level PREPARE was forwarded: `name` now stands for `tag`. A name that already exists becomes unknown.
+    /// SQL-level PREPARE is about to be forwarded: `name` now stands for `tag`. A name that already exists becomes unknown.
+    /// Called before the `Forward` of its request, it is taken back when that fails or is skipped.
     pub fn define(&mut self, name: &[u8], tag: T) {
         let tag = self.book.statement(name).is_none().then_some(tag);
-        if let Err(error) = self.book.define(name, Statement::new(tag, false)) {
-            self.fault = Some(error);
+        let statement = Statement::new(tag, false);
+        match self.book.define(name, statement.clone()) {
+            Ok(before) => self.note_change(name, Some(statement), before),
+            Err(error) => self.fault = Some(error),
         }
     }
 
-    /// SQL-level DEALLOCATE or DISCARD was forwarded. `None`: all names.
+    fn note_change(&mut self, name: &[u8], now: Option<Rc<Statement<T>>>, before: Option<Rc<Statement<T>>>) {
+        if matches!(self.client, ClientStage::AskedRequest { .. }) {
+            self.defining.note(name, now, before);
+        }
+    }
+
+    /// SQL-level DEALLOCATE or DISCARD is about to be forwarded; as with `define`. `None`: all names, for good.
     pub fn forget(&mut self, name: Option<&[u8]>) {
         match name {
-            Some(name) => drop(self.book.close_statement(name)),
+            Some(name) => {
+                let before = self.book.close_statement(name);
+                self.note_change(name, None, before);
+            }
             None => self.book.forget_statements(),
         }
     }
@@ -442,7 +466,8 @@ impl<T: Clone> Session<T> {
         news.chain(self.queue.abandon())
     }
 
-    /// Bytes of the undecided part that must be there before `side` can go on; 0 where any number helps.
+    /// A hint for sizing buffers after NeedBytes: bytes of the undecided part that `side` waits for. No more than are
+    /// there: any number helps.
     pub fn wanted(&self, side: Side, undecided: &[u8]) -> usize {
         let stream = match side {
             Side::Client => self.client_stream,

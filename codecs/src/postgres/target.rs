@@ -185,12 +185,12 @@ impl<T: Clone> Session<T> {
             | (b'3', Expected::CloseStatement { .. } | Expected::ClosePortal { .. }) => (true, false),
             (b't', Expected::DescribeStatement { ours, .. }) => (false, *ours),
             (b'n', Expected::DescribeStatement { statement, ours }) => {
-                statement.shape.borrow_mut().set_no_data();
+                statement.shape.borrow_mut().clear();
                 (true, *ours)
             }
-            (b'n', Expected::DescribePortal { portal }) => {
-                portal.statement.shape.borrow_mut().set_no_data();
-                (true, false)
+            (b'n', Expected::DescribePortal { portal, ours }) => {
+                portal.statement.shape.borrow_mut().clear();
+                (true, *ours)
             }
             (b'V', Expected::FunctionCall { .. }) => {
                 self.counts.add(header.total - HEADER_BYTES);
@@ -245,7 +245,11 @@ impl<T: Clone> Session<T> {
         }
         let counts = self.take_counts();
         match self.queue.front_mut() {
-            Some(Expected::Query { done, .. } | Expected::FunctionCall { done, .. }) => *done = last,
+            Some(Expected::Query { done, names, .. }) => {
+                *done = last;
+                names.one_ended = true;
+            }
+            Some(Expected::FunctionCall { done, .. }) => *done = last,
             _ => {
                 if let Some(Expected::Execute { portal, .. }) = self.queue.pop() {
                     self.book.reuse(portal);
@@ -271,6 +275,9 @@ impl<T: Clone> Session<T> {
             return Ok(Some(Step::NeedBytes));
         };
         let status = ready_status(message)?;
+        if self.queue.mode != Mode::Plain {
+            return Err(unexpected(b'Z'));
+        }
         match self.queue.front_mut() {
             Some(Expected::Query { id, done, .. } | Expected::FunctionCall { id, done }) => {
                 if !*done {
@@ -317,9 +324,8 @@ impl<T: Clone> Session<T> {
         match self.queue.front_mut() {
             // Nothing runs: the server ends the session. A Sync: the commit it stands for failed; ReadyForQuery follows.
             None | Some(Expected::Sync { .. }) => {}
-            Some(Expected::Query { id, done, .. } | Expected::FunctionCall { id, done }) => {
-                let (id, first) = (*id, !*done);
-                *done = true;
+            Some(Expected::Query { .. } | Expected::FunctionCall { .. }) => {
+                let (id, first) = self.queue.fail_front(&mut self.book).expect("it is one with an id");
                 self.queue.mode = Mode::Plain;
                 let outcome = self.take_counts().outcome(id, End::Error { sqlstate }, true);
                 if first {
@@ -346,13 +352,13 @@ impl<T: Clone> Session<T> {
             (Mode::Plain, Some(Expected::Execute { portal, .. })) => {
                 let statement = &portal.statement;
                 let shape = statement.shape.borrow();
-                if statement.guarded && shape.no_data {
+                if statement.guarded && !shape.has_rows {
                     return Err(ProtocolError::RowWithoutShape);
                 }
                 shape.plan.clone()
             }
             (Mode::Plain, Some(Expected::Query { done: false, .. })) => {
-                if self.query_shape.no_data {
+                if !self.query_shape.has_rows {
                     return Err(ProtocolError::RowWithoutShape);
                 }
                 self.query_shape.plan.clone()
@@ -376,12 +382,8 @@ impl<T: Clone> Session<T> {
 
     fn take_shape(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
         let ours = match self.queue.front() {
-            Some(Expected::DescribeStatement { ours, .. }) => *ours,
-            Some(Expected::DescribePortal { .. } | Expected::Query { done: false, .. })
-                if self.queue.mode == Mode::Plain =>
-            {
-                false
-            }
+            Some(Expected::DescribeStatement { ours, .. } | Expected::DescribePortal { ours, .. }) => *ours,
+            Some(Expected::Query { done: false, .. }) if self.queue.mode == Mode::Plain => false,
             _ => return Err(unexpected(b'T')),
         };
         let Some(message) = header.whole(pipes.target.undecided(), Side::Target, SHAPE_BYTES_MAX)? else {
@@ -413,7 +415,7 @@ impl<T: Clone> Session<T> {
                 statement.shape.borrow_mut().set(columns, formats, plan);
                 true
             }
-            Some(Expected::DescribePortal { portal }) => {
+            Some(Expected::DescribePortal { portal, .. }) => {
                 portal.statement.shape.borrow_mut().set(columns, formats, plan);
                 portal.formats.borrow_mut().clone_from(formats);
                 true

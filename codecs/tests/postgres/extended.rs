@@ -362,3 +362,56 @@ fn values_of_bind_are_read_with_their_formats() {
     let turns = [c(&[message(b'B', &body), execute("", 0), sync()])];
     assert!(check_open(&Manner::default(), &turns).client_log.ends_with("? $a $bb $NULL\n"));
 }
+
+#[test]
+fn a_portal_whose_columns_may_change_is_described_before_each_run() {
+    let manner = Manner { describe_portals: true, ..Manner::default() };
+    let run = c(&[bind("", "f", &[], &[1]), execute("", 0), sync()]);
+    let results =
+        |name: &str| t(&[done(b'2'), columns(&[name], 1), row(&[Some("v")]), complete("FETCH 1"), ready(b'I')]);
+    let came = check_open(
+        &manner,
+        &[prepare("f", "fetch all from c"), prepared("id"), run.clone(), results("id"), run, results("mask")],
+    );
+    assert_eq!((came.error, came.idle), (None, true));
+    assert_eq!(came.client_said(), "1 ZI 2 D[v] C(FETCH 1) ZI 2 D[***] C(FETCH 1) ZI");
+    assert_eq!(came.target_said().matches("D(P) E()").count(), 2);
+    let cursor = c(&[execute("cursor", 0), sync()]);
+    let came = check_open(
+        &manner,
+        &[cursor, t(&[columns(&["mask"], 0), row(&[Some("v")]), complete("FETCH 1"), ready(b'I')])],
+    );
+    assert_eq!(came.client_said(), "D[***] C(FETCH 1) ZI", "a cursor nobody saw bound");
+}
+
+fn simple(sql: &str, reply: &[Vec<u8>]) -> [Turn; 2] {
+    [c(&[query(sql)]), t(&[reply.concat(), ready(b'I')])]
+}
+
+/// What `EXECUTE p` is taken for after some statements.
+fn stands_for(turns: &[[Turn; 2]]) -> String {
+    let mut turns = turns.concat();
+    turns.extend(simple("EXECUTE p", &[complete("SELECT 0")]));
+    let came = settled(&turns);
+    came.client_log.lines().last().expect("something was asked").replace("request Query ", "")
+}
+
+#[test]
+fn names_given_by_sql_are_taken_back_when_that_fails() {
+    let (ok, failed) = ([complete("PREPARE")], [error("42601", "no")]);
+    assert_eq!(stands_for(&[simple("PREPARE p one", &ok)]), "PREPARE p one");
+    assert_eq!(stands_for(&[simple("PREPARE p one", &failed)]), "unknown");
+    assert_eq!(stands_for(&[simple("PREPARE p one", &failed), simple("PREPARE p two", &ok)]), "PREPARE p two");
+    assert_eq!(stands_for(&[simple("PREPARE p one", &ok), simple("PREPARE p two", &failed)]), "PREPARE p one");
+    assert_eq!(stands_for(&[simple("PREPARE p one", &ok), simple("DEALLOCATE p", &ok)]), "unknown");
+    assert_eq!(stands_for(&[simple("PREPARE p one", &ok), simple("DEALLOCATE p", &failed)]), "PREPARE p one");
+    assert_eq!(stands_for(&[simple("PREPARE p one", &ok), simple("DEALLOCATE ALL", &ok)]), "unknown");
+}
+
+#[test]
+fn a_name_given_by_a_half_failed_query_is_unknown_and_stays_so() {
+    let half = simple("PREPARE p evil; fail", &[complete("PREPARE"), error("22012", "no")]);
+    let again = simple("PREPARE p harmless", &[error("42P05", "exists")]);
+    assert_eq!(stands_for(&[half.clone()]), "unknown");
+    assert_eq!(stands_for(&[half, again]), "unknown");
+}

@@ -227,3 +227,22 @@ fn scram_binds_the_channel_where_both_can() {
     let other = first(None, b"OTHER\0\0");
     assert_eq!(other.error, Some(ProtocolError::UnsupportedAuthentication { method: 10 }));
 }
+
+/// PostgreSQL 15's own words to a client with this nonce: role `svc`, password `secret`.
+#[test]
+fn a_real_servers_scram_exchange_is_completed() {
+    let manner = Manner { weakest: AuthMethod::ScramSha256, ..Manner::default() };
+    let first = b"r=AwMDAwMDAwMDAwMDAwMDAwMDiguhXQmiuEVKMNymog3nRY5N,s=8al+5PaNlIk/ZWI7TcRVFg==,i=4096";
+    let last = b"v=0FeG049fhh279FS7WU+3qskma1O5WsYP7sH/wziZ2vY=";
+    let turns = [
+        t(&[authentication(10, b"SCRAM-SHA-256\0\0")]),
+        t(&[authentication(11, first)]),
+        t(&[authentication(12, last), authentication(0, b""), ready(b'I')]),
+    ];
+    let came = with_target(&manner, &turns);
+    let proof =
+        b"c=biws,r=AwMDAwMDAwMDAwMDAwMDAwMDiguhXQmiuEVKMNymog3nRY5N,p=tOe1yKfyeGqEaQt9JfmhbbKw+d7hW2p4V4uK6PKsHaE=";
+    assert!(came.to_target.ends_with(&message(b'p', proof)));
+    assert_eq!((came.error, came.idle), (None, true));
+    assert_eq!(came.to_client, [authentication(3, b""), authentication(0, b""), ready(b'I')].concat());
+}

@@ -45,6 +45,8 @@ pub struct Manner {
     pub tls: bool,
     pub weakest: AuthMethod,
     pub describe: bool,
+    /// Ask for the shape of a portal before each Execute.
+    pub describe_portals: bool,
     pub watch_texts: bool,
     pub encrypted: bool,
     pub password: &'static str,
@@ -61,6 +63,7 @@ impl Default for Manner {
             tls: false,
             weakest: AuthMethod::Trust,
             describe: true,
+            describe_portals: false,
             watch_texts: false,
             encrypted: false,
             password: "secret",
@@ -109,7 +112,7 @@ pub struct Rig {
     outs: [Outgoing; 2],
     pub came: Came,
     next_id: u64,
-    held: Option<Rc<str>>,
+    held: Option<(Rc<str>, RequestKind)>,
 }
 
 fn index(side: Side) -> usize {
@@ -157,8 +160,8 @@ impl Rig {
             Turn::Client(bytes) => self.feed(Side::Client, bytes, chunks),
             Turn::Target(bytes) => self.feed(Side::Target, bytes, chunks),
             Turn::Release(forward) => {
-                let tag = self.held.take().expect("nothing is held");
-                let answer = if *forward { self.forward(tag) } else { Answer::Refuse(refusal("denied")) };
+                let (tag, kind) = self.held.take().expect("nothing is held");
+                let answer = if *forward { self.forward(tag, kind) } else { Answer::Refuse(refusal("denied")) };
                 self.with(|session, pipes| session.answer(Side::Client, answer, pipes));
             }
             Turn::Notice => self.with(|session, pipes| session.notice(&refusal("wait"), pipes)),
@@ -219,9 +222,24 @@ impl Rig {
         String::from_utf8_lossy(&self.windows[index(side)][span.start as usize..span.end as usize]).into_owned()
     }
 
-    fn forward(&mut self, tag: Rc<str>) -> Answer<Rc<str>> {
+    /// Forwards, with names kept for `PREPARE name ...` and `DEALLOCATE name`.
+    fn forward(&mut self, tag: Rc<str>, kind: RequestKind) -> Answer<Rc<str>> {
         self.next_id += 1;
-        Answer::Forward { id: self.next_id, tag, describe: self.manner.describe }
+        if kind != RequestKind::Parse {
+            for statement in tag.split(';') {
+                match statement.trim().split(' ').collect::<Vec<_>>()[..] {
+                    ["PREPARE", name, ..] => self.session.define(name.as_bytes(), statement.trim().into()),
+                    ["DEALLOCATE", "ALL"] => self.session.forget(None),
+                    ["DEALLOCATE", name] => self.session.forget(Some(name.as_bytes())),
+                    _ => {}
+                }
+            }
+        }
+        let describe = match kind {
+            RequestKind::Parse => self.manner.describe,
+            _ => self.manner.describe_portals,
+        };
+        Answer::Forward { id: self.next_id, tag, describe }
     }
 
     fn hear(&mut self, side: Side, event: Event) {
@@ -299,6 +317,11 @@ impl Rig {
             RequestKind::Execute { .. } => self.session.executing().cloned().unwrap_or_else(|| "?".into()),
             _ => self.words(Side::Client, request.text).into(),
         };
+        // `EXECUTE name` is logged as what the name stands for.
+        let text = match text.strip_prefix("EXECUTE ") {
+            Some(name) => self.session.prepared(name.as_bytes()).cloned().unwrap_or_else(|| "unknown".into()),
+            None => text,
+        };
         let mut line = format!("request {:?} {text}", request.kind);
         for (value, binary) in self.session.binds().iter() {
             let value = value.map_or("NULL".into(), |value| String::from_utf8_lossy(value));
@@ -310,10 +333,10 @@ impl Rig {
         let answer = if denied {
             Answer::Refuse(refusal("denied"))
         } else if text.contains("HOLD") && (runs || request.kind == RequestKind::Query) {
-            self.held = Some(text);
+            self.held = Some((text, request.kind));
             Answer::Hold
         } else {
-            self.forward(text)
+            self.forward(text, request.kind)
         };
         self.with(|session, pipes| session.answer(Side::Client, answer, pipes));
     }

@@ -105,3 +105,9 @@ fn binary_results_are_marked_as_such() {
     let came = settled(&[c(&[query("fetch")]), t(&[shape, row(&[Some("b")]), complete("FETCH 1"), ready(b'I')])]);
     assert!(came.target_log.contains("binary: true"), "a binary cursor read through the simple protocol");
 }
+
+#[test]
+fn rows_nobody_described_do_not_pass_in_the_simple_protocol() {
+    let came = check_open(&Manner::default(), &[c(&[query("q")]), t(&[row(&[Some("v")])])]);
+    assert_eq!(came.error, Some(ProtocolError::RowWithoutShape));
+}
