@@ -80,8 +80,7 @@ impl Rule {
 
     /// Do all conditions but the one on classes hold?
     pub fn holds(&self, unit: Unit<'_>) -> bool {
-        let unknown = self.restricts() && unit.statement.opaque;
-        unknown || self.seen(unit)
+        self.seen(unit) || self.restricts() && unit.statement.opaque && self.may_hide(unit.statement)
     }
 
     /// Do they hold for what the text shows?
@@ -89,6 +88,13 @@ impl Rule {
         (!self.missing_where || unit.statement.missing_where)
             && (self.tables.is_empty() || unit.table.is_some_and(|table| self.names_table(table)))
             && (self.words.is_empty() || self.finds_word(unit).is_some())
+    }
+
+    /// Could what an opaque statement hides meet the conditions? Any table and word could be in there; an UPDATE or
+    /// DELETE only where its classes say so.
+    fn may_hide(&self, statement: &Statement) -> bool {
+        let changes = statement.classes.contains(Class::Update) || statement.classes.contains(Class::Delete);
+        !self.missing_where || changes
     }
 
     /// The first of the rule's words in the text. Words are not told apart by statement, so an allowing rule trusts them

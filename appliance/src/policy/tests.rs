@@ -429,6 +429,9 @@ fn what_may_be_hidden_meets_every_condition_that_refuses() {
     check_one(&[rule("r", DENY).on_tables(&["secrets"])], hidden(), "deny r");
     check_one(&[rule("r", DENY).on_classes(&[Delete]).on_missing_where()], hidden(), "deny r");
     check_one(&[rule("r", approve("dba")).on_words(&["dblink"])], hidden(), "approve r");
+    check_one(&[rule("r", DENY).on_missing_where()], hidden(), "deny r");
+    let created = Statement { opaque: true, ..statement(&[Class::Create], &[]) };
+    check_one(&[rule("r", DENY).on_missing_where()], created, "allow -");
     check_one(&[rule("r", DENY).on_classes(&[Drop]).on_tables(&["secrets"])], hidden(), "allow -");
     check_one(&[rule("ok", ALLOW).on_tables(&["logs"]), rule("rest", DENY)], hidden(), "deny rest");
     let reason = view_of(&[rule("r", DENY).on_tables(&["secrets"])], &ann()).decide(&text(&[hidden()], &[])).reason;
