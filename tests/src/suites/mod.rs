@@ -39,7 +39,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "policy", run: policy::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
     Suite { name: "audit", run: audit::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
     Suite { name: "crash", run: crash::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
-    Suite { name: "faults", run: faults::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
+    Suite { name: "faults", run: faults::suite, full_only: false, direct: true, held_back: WAITS_FOR_SERVE },
     Suite { name: "masks", run: masks::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
     Suite { name: "regress", run: regress::regress, full_only: true, direct: true, held_back: WAITS_FOR_SERVE },
     Suite { name: "isolation", run: regress::isolation, full_only: true, direct: true, held_back: WAITS_FOR_SERVE },
