@@ -149,11 +149,11 @@ impl ChainReader {
         let Some(reader) = &mut self.current else { return Ok(Some(Advance::End)) };
         let (offset, continued) = (reader.offset(), successor_in_use(&self.data_dir, self.shard, self.number)?);
         let archived = self.archived.is_some();
-        if self.thorough || continued || archived {
-            if let Some(damage) = reader.check_rest()?.filter(|_| self.unfinished.is_none()) {
-                self.damaged = true;
-                return Ok(Some(Advance::Damage(damage)));
-            }
+        if (self.thorough || continued || archived)
+            && let Some(damage) = reader.check_rest()?.filter(|_| self.unfinished.is_none())
+        {
+            self.damaged = true;
+            return Ok(Some(Advance::Damage(damage)));
         }
         if !continued && !archived {
             return Ok(Some(Advance::End));

@@ -181,9 +181,16 @@ impl SegmentWriter {
         self.next_record + u64::from(self.records)
     }
 
-    /// How full the current segment is, from 0 to 1.
-    pub fn used_ratio(&self) -> f64 {
-        self.current.as_ref().map_or(1.0, |current| current.offset as f64 / current.bytes as f64)
+    /// Bytes of the ring that hold records not archived yet. Lists a directory: once a second, not once a round.
+    pub fn ring_used_bytes(&self) -> io::Result<u64> {
+        let files = segment::list_ring(&self.ring, self.shard)?;
+        let mut used = self.current.as_ref().map_or(0, |current| current.offset);
+        let in_use = self.next_number - u64::from(self.current.is_some());
+        for file in files.range(..in_use).map(|(_, file)| file) {
+            // Archived since it was listed: it no longer counts.
+            used += file.path.metadata().map_or(0, |metadata| metadata.len());
+        }
+        Ok(used)
     }
 
     fn fits(&self, bytes: usize) -> bool {

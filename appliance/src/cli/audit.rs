@@ -6,8 +6,8 @@ use crate::audit::search::{Filter, Follower, News, Record, search, show};
 use crate::audit::verify::{ShardReport, verify};
 use crate::audit::{segment, when};
 use crate::cli::{ANSWER_NO, DONE, FAILED, USAGE};
-use crate::config::Glob;
-use anyhow::{Context as _, Result, bail};
+use crate::config::{self, Glob};
+use anyhow::{Context as _, Result, anyhow, bail};
 use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -67,14 +67,11 @@ impl Trail {
     }
 }
 
-/// `server.data_dir` alone, relative to the file: a trail can be read whatever else is wrong with the configuration.
 fn configured_data_dir(file: &Path) -> Result<PathBuf> {
-    let text = std::fs::read_to_string(file).with_context(|| {
-        format!("{} (name another with --config, or the data directory with --dir)", file.display())
+    let config = config::load(file).map_err(|error| {
+        anyhow!("the configuration is not valid\n\n{error}\n\ncorrect it, or name the data directory with --dir")
     })?;
-    let config: toml::Table = text.parse().with_context(|| file.display().to_string())?;
-    let data_dir = config.get("server").and_then(|server| server.get("data_dir")).and_then(|dir| dir.as_str());
-    Ok(file.parent().unwrap_or(Path::new(".")).join(data_dir.unwrap_or("data")))
+    Ok(config.server.data_dir)
 }
 
 #[derive(clap::Args)]
