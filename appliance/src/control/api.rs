@@ -232,7 +232,7 @@ fn ruler(api: &Api, peer: Peer, token: Option<&str>) -> Result<Ruler, String> {
             let principal = verifier
                 .verify(token.trim().as_bytes(), now_us().div_euclid(1_000_000))
                 .map_err(|error| format!("the token was not accepted: {error:?}"))?;
-            Ok(Ruler::Token { user: principal.user, groups: principal.groups })
+            Ok(Ruler::Token { user: principal.user, groups: principal.groups, actor: principal.actor })
         }
         (None, Some(uid)) if uid == api.owner => Ok(Ruler::Local { user: user_name(uid) }),
         (None, _) => Err("a ruling needs a token: only the socket's owner may rule without".into()),

@@ -16,8 +16,8 @@ use std::collections::{HashMap, VecDeque};
 /// Somebody who wants to rule.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Ruler {
-    /// A token was believed.
-    Token { user: String, groups: Vec<String> },
+    /// A token was believed. `actor`: through whom the user speaks, if not themselves.
+    Token { user: String, groups: Vec<String>, actor: Vec<String> },
     /// The owner of the control socket, by the kernel's word. The name is the operating system's.
     Local { user: String },
 }
@@ -26,7 +26,8 @@ impl Ruler {
     /// As it is recorded.
     pub fn name(&self) -> String {
         match self {
-            Ruler::Token { user, .. } => user.clone(),
+            Ruler::Token { user, actor, .. } if actor.is_empty() => user.clone(),
+            Ruler::Token { user, actor, .. } => format!("{user} via {}", actor.join(", ")),
             Ruler::Local { user } => format!("local:{user}"),
         }
     }
@@ -42,7 +43,7 @@ impl Ruler {
             Ruler::Local { .. } => approver == LOCAL,
             // A group or a user that calls itself `local` does not become the socket's owner.
             Ruler::Token { .. } if approver == LOCAL => false,
-            Ruler::Token { user, groups } => approver == user || groups.contains(approver),
+            Ruler::Token { user, groups, .. } => approver == user || groups.contains(approver),
         })
     }
 }

@@ -34,7 +34,7 @@ fn board(tickets: &[Ticket]) -> Board {
 }
 
 fn person(user: &str, groups: &[&str]) -> Ruler {
-    Ruler::Token { user: user.into(), groups: groups.iter().map(|group| group.to_string()).collect() }
+    Ruler::Token { user: user.into(), groups: groups.iter().map(|group| group.to_string()).collect(), actor: vec![] }
 }
 
 fn dba(user: &str) -> Ruler {
@@ -94,6 +94,18 @@ fn a_local_ruling_and_a_token_of_the_same_name_are_one_person() {
     let mut board = board(&[terms]);
     assert_eq!(approve(&mut board, "a", &Ruler::Local { user: "bob".into() }, 1), Ok("pending"));
     assert_eq!(approve(&mut board, "a", &dba("bob"), 2), Err(RuleError::SecondVote("bob".into())));
+}
+
+#[test]
+fn an_agent_rules_in_its_persons_name_and_is_no_second_person() {
+    let mut board = board(&[Ticket { count: 2, ..ticket("a") }]);
+    let actor = vec!["bot@2".into()];
+    let agent = Ruler::Token { user: "bob".into(), groups: vec!["dba".into()], actor };
+    assert_eq!(approve(&mut board, "a", &agent, 1), Ok("pending"));
+    assert_eq!(approve(&mut board, "a", &dba("bob"), 2), Err(RuleError::SecondVote("bob".into())));
+    approve(&mut board, "a", &dba("dave"), 3).unwrap();
+    let by = vec!["bob via bot@2".to_string(), "dave".to_string()];
+    assert_eq!(posted(&mut board), [Ruling::Approved { by, reason: "fine; fine".into() }]);
 }
 
 #[test]

@@ -60,6 +60,15 @@ pub fn config(data_dir: &std::path::Path) -> Config {
     }
 }
 
+const ISSUER: &str = "https://issuer.example";
+
+/// One issuer whose keys are in a file of the folder, as soon as somebody writes it.
+fn with_issuer(data_dir: &std::path::Path) -> Config {
+    let issuer = crate::identity::issuer_for_tests(ISSUER, "lockgate");
+    let keys = config::KeySource::File(data_dir.join("jwks.json"));
+    Config { issuers: vec![config::Issuer { keys, ..issuer }], ..config(data_dir) }
+}
+
 /// A control thread, one shard's mailbox and its voice.
 pub struct Running {
     dir: tempfile::TempDir,
@@ -83,13 +92,13 @@ impl Running {
         let (post, shard) = mpsc::channel();
         let reload = Arc::new(std::sync::Mutex::new(Ok(())));
         let snapshot = Snapshot { targets: targets.into_iter().map(Arc::new).collect(), ..Snapshot::empty() };
-        let (next, data_dir) = (reload.clone(), dir.path().to_owned());
+        let (next, used) = (reload.clone(), with_issuer(dir.path()));
         let options = ControlOptions {
             claim: Claim::take(dir.path()).unwrap(),
-            config: config(dir.path()),
+            config: used.clone(),
             snapshot: Arc::new(snapshot),
-            load: Some(Box::new(move || next.lock().unwrap().clone().map(|()| config(&data_dir)))),
-            keys: KeyKeeper::new(&[]),
+            keys: KeyKeeper::new(&used.issuers),
+            load: Some(Box::new(move || next.lock().unwrap().clone().map(|()| used.clone()))),
             certificates: Certificates::default(),
             shards: vec![Box::new(move |message| drop(post.send(message)))],
             counters: vec![Arc::default()],
@@ -218,6 +227,43 @@ fn a_ruling_needs_the_right_person() {
     assert_eq!(running.get("/approvals/0-1-a").body["state"], "pending");
     assert_eq!(running.get("/approvals/0-9-z").status, 404);
     assert!(running.shard.try_recv().is_err(), "nothing was posted");
+}
+
+#[test]
+fn reviewers_are_believed_by_their_tokens_from_the_moment_their_issuers_key_is_known() {
+    use crate::identity::development::{NewKey, SigningKey};
+    let running = Running::new(vec![]);
+    running.tell(ToControl::Ask(Box::new(Ticket { count: 2, ..*ticket("0-1-a", &["dba"]) })));
+    running.get_until("/approvals", |body| body["approvals"].as_array().unwrap().len() == 1);
+    let key = SigningKey::generate(NewKey::Es256).unwrap();
+    let now = time::now_us() / 1_000_000;
+    let token = |user: &str, groups: &[&str], ttl_s: i64| {
+        let claims = json!({ "iss": ISSUER, "aud": "lockgate", "sub": user, "groups": groups, "exp": now + ttl_s });
+        key.token(&claims).unwrap()
+    };
+    let approve = |token: String| {
+        let answer = running.post("/approvals/0-1-a/approve", json!({ "token": token, "reason": "checked" }));
+        (answer.status, answer.body["state"].as_str().unwrap_or_default().to_owned())
+    };
+    let state = |name: &str| (200, name.to_owned());
+    let refused = |status: u16| (status, String::new());
+    assert_eq!(approve(token("bob", &["dba"], 600)), refused(401), "nobody knows the key yet");
+
+    let written = running.dir.path().join("jwks.new");
+    std::fs::write(&written, key.jwks().to_string()).unwrap();
+    std::fs::rename(written, running.dir.path().join("jwks.json")).unwrap();
+    let ToShard::Snapshot(snapshot) = running.told() else { panic!("new keys make a new snapshot") };
+    assert_eq!(snapshot.version, 1);
+    assert_eq!(snapshot.verifier.verify(token("bob", &[], 600).as_bytes(), now).unwrap().user, "bob");
+
+    assert_eq!(approve(token("bob", &["dba"], -600)), refused(401), "expired");
+    assert_eq!(approve(token("eve", &["engineering"], 600)), refused(403), "another group");
+    assert_eq!(approve(token("alice@example.com", &["dba"], 600)), refused(403), "the requester");
+    assert_eq!(approve(token("bob", &["dba"], 600)), state("pending"));
+    assert_eq!(approve(token("bob", &["dba"], 900)), refused(409), "one person, two tokens");
+    assert_eq!(approve(token("carol", &["dba"], 600)), state("approved"));
+    let by = vec!["bob".to_string(), "carol".to_string()];
+    assert_eq!(running.ruling().2, Ruling::Approved { by, reason: "checked; checked".into() });
 }
 
 #[test]
