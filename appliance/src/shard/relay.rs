@@ -213,12 +213,12 @@ impl<D: Drive> Relay<D> {
             connecting.op.into_iter().for_each(|op| io.ring.cancel(op));
         }
         if self.phase_us <= now_us && self.phase != Phase::Dead {
-            self.die(io);
+            self.cut_off(io);
         }
         if self.ends.iter().any(|end| end.stalled_us <= now_us) && self.phase == Phase::Open {
             io.counters.stalled.add(1);
             self.drive(Input::Kill("the peer did not read what was sent to it"), io);
-            self.die(io);
+            self.cut_off(io);
         }
         self.settle(io);
     }
@@ -529,6 +529,15 @@ impl<D: Drive> Relay<D> {
         if let Some(op) = self.connecting.as_ref().and_then(|connecting| connecting.op) {
             io.ring.cancel(op);
         }
+    }
+
+    /// The client has had its time.
+    fn cut_off(&mut self, io: &mut Io<D>) {
+        if let Some(socket) = &self.ends[Side::Client as usize].socket {
+            // Fails only when the connection is gone already.
+            let _ = socket::reset_on_close(socket);
+        }
+        self.die(io);
     }
 
     /// Gives everything up; the slot is freed when the kernel has given back the operations in flight.

@@ -89,6 +89,15 @@ pub fn configure(socket: &TcpStream) -> io::Result<()> {
     option(socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, KEEPALIVE_PROBES)
 }
 
+/// Closing this socket will reset the connection: a peer that goes on talking learns at once that nobody listens, and
+/// what it has not read is not kept for it.
+pub fn reset_on_close(socket: &TcpStream) -> io::Result<()> {
+    let now = libc::linger { l_onoff: 1, l_linger: 0 };
+    let (pointer, len) = (&raw const now as *const libc::c_void, size_of::<libc::linger>() as libc::socklen_t);
+    // SAFETY: the kernel reads one linger during the call.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, pointer, len) }).map(drop)
+}
+
 /// A counter that wakes whoever reads it.
 pub fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: no pointers.
