@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod gate;
+pub mod gateway;
 pub mod identity;
 pub mod limits;
 pub mod metrics;

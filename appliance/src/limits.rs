@@ -85,3 +85,14 @@ const _: () = assert!(BUFFERS_MIN.is_power_of_two() && BUFFERS_MAX.is_power_of_t
 const _: () = assert!(BUFFERS_MAX <= u16::MAX as u32);
 // The largest record without a payload fits the smallest segment.
 const _: () = assert!(AUDIT_STATEMENT_BYTES_MAX + AUDIT_BINDS_BYTES_MAX + RECORD_OVERHEAD_BYTES < 1 << 20);
+
+// The gate's.
+
+/// Texts whose meaning a shard remembers, per generation (there are two). Beyond: the older generation is forgotten.
+pub const CACHED_TEXTS_MAX: usize = 4096;
+/// Longer texts are parsed each time.
+pub const CACHED_TEXT_BYTES_MAX: usize = 16 << 10;
+/// SQL cursors a session is remembered to have declared. Beyond: their expression columns count as unknown.
+pub const CURSORS_MAX: usize = 1024;
+/// How old a target's catalogue may be before a result waits for a new one.
+pub const CATALOGUE_AGE_MAX_US: i64 = 60_000_000;

@@ -5,6 +5,7 @@ use crate::limits::*;
 use anyhow::{Context, anyhow};
 use clap::ArgAction::Set;
 use clap::value_parser;
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -185,8 +186,26 @@ fn retention(text: &str) -> Result<Duration, String> {
 }
 
 pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let _ = args.load()?;
-    anyhow::bail!("serve is not built yet")
+    start_log(&args)?;
+    let config = args.load()?;
+    for warning in &config.warnings {
+        tracing::warn!("{}", warning.rendered);
+    }
+    let load = Box::new(move || args.load().map_err(|error| format!("{error:#}")));
+    crate::gateway::run(config, load)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_log(args: &ServeArgs) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&args.log).context("--log")?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => {
+            log.with_ansi(std::env::var_os("NO_COLOR").is_none() && std::io::stderr().is_terminal()).init()
+        }
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
 }
 
 #[cfg(test)]

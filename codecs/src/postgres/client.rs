@@ -5,7 +5,7 @@ use super::book::{Name, Statement};
 use super::compose::{self, Severity};
 use super::expect::{Counts, Definitions, Expected, Skipping};
 use super::frame::{HEADER_BYTES, Header, REPLY_BYTES_MAX, Reader};
-use super::session::{ClientStage, Life, Session, Stream, Subject};
+use super::session::{ClientStage, Life, Session, Stream};
 use super::{End, Event, ProtocolError, Refusal, Request, RequestKind, Step, TransactionStatus};
 use crate::{Pipes, Side, Span};
 use zeroize::Zeroize;
@@ -142,7 +142,7 @@ impl<T: Clone> Session<T> {
                 // Of one nobody saw bound, nobody knows whether it is still the same.
                 let known = portal.filter(|portal| portal.statement.tag.is_some());
                 let resumed = known.is_some_and(|portal| portal.executed.get());
-                self.subject = portal.map_or(Subject::None, |portal| Subject::Portal(portal.clone()));
+                self.requested = portal.cloned();
                 Some((RequestKind::Execute { resumed }, Span::default()))
             }
             _ => None,
@@ -264,7 +264,7 @@ impl<T: Clone> Session<T> {
                 self.queue.ran = true;
                 pipes.client.clear(total, pipes.to_target);
                 // The portal's buffers are free for reuse once its replies have passed.
-                self.subject = Subject::None;
+                self.requested = None;
             }
             Err(error) => self.fault = Some(error),
         }
@@ -273,7 +273,7 @@ impl<T: Clone> Session<T> {
     /// The gate refuses the request at the front of the window (see the module's text in `session.rs`).
     pub(super) fn refuse_request(&mut self, kind: RequestKind, total: usize, refusal: &Refusal, pipes: &mut Pipes<'_>) {
         self.client = ClientStage::Open;
-        self.subject = Subject::None;
+        self.requested = None;
         std::mem::take(&mut self.defining).take_back(&mut self.book);
         pipes.client.skip(total);
         if self.is_skipping() {

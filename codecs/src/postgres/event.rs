@@ -130,7 +130,7 @@ pub enum RequestKind {
     Query,
     /// Extended protocol: only prepared. What the gate answers in `Forward { tag }` is found again at Execute.
     Parse,
-    /// Extended protocol: the portal's statement runs. `session.executing()` and `session.binds()` tell of it.
+    /// Extended protocol: the portal's statement runs. `session.requested()` and `session.binds()` tell of it.
     /// `resumed`: this portal was suspended by a row limit and continues (not a new statement).
     Execute { resumed: bool },
     /// A FunctionCall message (deprecated fast path). `function` is its OID.

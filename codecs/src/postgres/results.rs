@@ -4,7 +4,7 @@ use super::binds::Formats;
 use super::compose::{Edit, Framing};
 use super::expect::Expected;
 use super::frame::{HEADER_BYTES, Header, REPLY_BYTES_MAX, Reader};
-use super::session::{Session, Subject};
+use super::session::Session;
 use super::target::{Asked, Then, Told, malformed};
 use super::{Column, ColumnPlan, Event, ProtocolError, Step, Value, ValueAnswer, ValueSource};
 use crate::{Pipes, Side, Span};
@@ -71,7 +71,6 @@ impl<T: Clone> Session<T> {
             Going::Single { .. } => None,
         };
         if let Some((source, span)) = next {
-            self.subject = Subject::Front;
             self.asked = Asked::Value { span };
             return Ok(Some(Step::Event(Event::Value(Value { source, span }))));
         }
@@ -116,7 +115,6 @@ impl<T: Clone> Session<T> {
 
     fn ask_single(&mut self, total: usize, span: Span, source: ValueSource, framing: Framing) -> Step {
         self.row = Some(Row { total, at: total, column: 0, kind: Going::Single { framing } });
-        self.subject = Subject::Front;
         self.asked = Asked::Value { span };
         Step::Event(Event::Value(Value { source, span }))
     }

@@ -91,16 +91,6 @@ pub(super) struct Stream {
     pub drop: bool,
 }
 
-/// What `executing()` is about.
-#[derive(Debug)]
-pub(super) enum Subject<T> {
-    None,
-    /// The Execute request that was asked last.
-    Portal(Rc<Portal<T>>),
-    /// The entry at the front of the queue.
-    Front,
-}
-
 /// The automaton. `T` is the gate's own mark on a statement (kept with prepared names and portals).
 pub struct Session<T> {
     pub(super) limits: SessionLimits,
@@ -119,7 +109,8 @@ pub struct Session<T> {
     pub(super) watch_texts: bool,
     pub(super) book: Book<T>,
     pub(super) queue: Queue<T>,
-    pub(super) subject: Subject<T>,
+    /// What an unanswered Execute asks to run.
+    pub(super) requested: Option<Rc<Portal<T>>>,
     /// Names given or taken by the SQL of the request that is being asked about.
     pub(super) defining: Definitions<T>,
     pub(super) oauth_challenge: Option<Vec<u8>>,
@@ -167,7 +158,7 @@ impl<T: Clone> Session<T> {
             watch_texts: false,
             book: Book::default(),
             queue: Queue::default(),
-            subject: Subject::None,
+            requested: None,
             defining: Definitions::default(),
             oauth_challenge: None,
             client_stream: Stream::default(),
@@ -338,27 +329,27 @@ impl<T: Clone> Session<T> {
         &self.columns[..self.columns_len]
     }
 
-    /// The mark of the statement the last Execute request, Shape or Value is about.
+    /// The mark of the statement the last Shape, Value or Outcome is about: the one whose replies are due next.
     pub fn executing(&self) -> Option<&T> {
-        match &self.subject {
-            Subject::None => None,
-            Subject::Portal(portal) => portal.statement.tag.as_ref(),
-            Subject::Front => match self.queue.front()? {
-                Expected::Query { tag, .. } => Some(tag),
-                Expected::Execute { portal, .. } | Expected::DescribePortal { portal, .. } => {
-                    portal.statement.tag.as_ref()
-                }
-                Expected::DescribeStatement { statement, .. } => statement.tag.as_ref(),
-                _ => None,
-            },
+        match self.queue.front()? {
+            Expected::Query { tag, .. } => Some(tag),
+            Expected::Execute { portal, .. } | Expected::DescribePortal { portal, .. } => portal.statement.tag.as_ref(),
+            Expected::DescribeStatement { statement, .. } => statement.tag.as_ref(),
+            _ => None,
         }
     }
 
-    /// Bind values of the last Execute request: the raw parameter part of its Bind (see [`BindValues`]).
+    /// The mark of the statement an Execute request asks to run, until that request is answered for good. Replies to
+    /// earlier statements may pass in the meantime.
+    pub fn requested(&self) -> Option<&T> {
+        self.requested.as_ref()?.statement.tag.as_ref()
+    }
+
+    /// Bind values of that Execute request: the raw parameter part of its Bind (see [`BindValues`]).
     pub fn binds(&self) -> BindValues<'_> {
-        match &self.subject {
-            Subject::Portal(portal) => portal.binds(),
-            Subject::None | Subject::Front => BindValues { raw: &[], cut: false },
+        match &self.requested {
+            Some(portal) => portal.binds(),
+            None => BindValues { raw: &[], cut: false },
         }
     }
 

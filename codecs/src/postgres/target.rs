@@ -5,7 +5,7 @@ use super::expect::{Expected, Mode};
 use super::frame::{ERROR_HEAD_BYTES, HEADER_BYTES, Header, REPLY_BYTES_MAX, Reader, SHAPE_BYTES_MAX};
 use super::login::LoginStage;
 use super::results::{self, Row};
-use super::session::{ClientStage, Session, Subject};
+use super::session::{ClientStage, Session};
 use super::{End, Event, ProtocolError, ShapeKind, Step, TransactionStatus};
 use crate::{Pipes, Side, Span};
 
@@ -391,7 +391,6 @@ impl<T: Clone> Session<T> {
         };
         self.columns_len =
             results::read_columns(message, &mut self.columns, &mut self.column_formats).ok_or(malformed(b'T'))?;
-        self.subject = Subject::Front;
         self.asked = Asked::Shape { total: header.total, ours, copy: None };
         Ok(Some(Step::Event(Event::Shape(ShapeKind::Rows))))
     }
@@ -449,7 +448,6 @@ impl<T: Clone> Session<T> {
             b'W' => self.queue.mode = Mode::CopyBoth,
             _ => {
                 self.columns_len = 0;
-                self.subject = Subject::Front;
                 self.asked = Asked::Shape { total: header.total, ours: false, copy: Some(binary) };
                 return Ok(Some(Step::Event(Event::Shape(ShapeKind::CopyOut { binary }))));
             }

@@ -314,7 +314,7 @@ impl Rig {
 
     fn decide(&mut self, request: &Request) {
         let text: Rc<str> = match request.kind {
-            RequestKind::Execute { .. } => self.session.executing().cloned().unwrap_or_else(|| "?".into()),
+            RequestKind::Execute { .. } => self.session.requested().cloned().unwrap_or_else(|| "?".into()),
             _ => self.words(Side::Client, request.text).into(),
         };
         // `EXECUTE name` is logged as what the name stands for.

@@ -1,0 +1,312 @@
+//! From the first byte to the first ReadyForQuery: TLS, token, grant, the target's own login.
+
+use super::statement::Held;
+use super::{Context, Gate, Output, Retry, State, refusal};
+use crate::approval::{Ticket, TicketId};
+use crate::audit::Entry;
+use crate::limits;
+use crate::metrics::Fault;
+use crate::policy::{ApprovalTerms, View};
+use crate::shard::mailbox::{SessionInfo, ToControl};
+use crate::snapshot::Target;
+use codecs::postgres::{Answer, AuthMethod, Refusal, ScramKeys, Startup, TargetLogin};
+use codecs::{Pipes, Side, Span};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// One text for every bad token: the caller learns nothing about why; the trail does.
+fn bad_token() -> Refusal {
+    refusal(
+        b"28P01",
+        "the identity token was not accepted",
+        None,
+        Some("pass a valid, unexpired token as the password (PGPASSWORD)"),
+    )
+}
+
+/// One text for "no such target" and "no grant": the caller cannot list targets by trying.
+fn no_grant(target: &str) -> Refusal {
+    refusal(
+        b"28000",
+        &format!("no access to target \"{target}\""),
+        None,
+        Some("dbname names the target; ask for a grant if it exists"),
+    )
+}
+
+impl Gate {
+    pub(super) fn secure(&mut self, pipes: &mut Pipes<'_>) {
+        let offered = self.origin.tls_offered;
+        self.session.answer(Side::Client, Answer::Secure(offered), pipes);
+        if offered {
+            self.wishes.push_back(Output::StartTls(Side::Client));
+        }
+    }
+
+    pub(super) fn login(&mut self, startup: Startup, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        self.identity.target.clone_from(&startup.database);
+        self.identity.application.clone_from(&startup.application_name);
+        self.identity.claimed_user.clone_from(&startup.user);
+        let private = self.origin.encrypted || self.origin.allow_plaintext || self.origin.client.ip().is_loopback();
+        if !private {
+            return self.refuse_login(Side::Client, *b"28000", "token over an unencrypted connection", pipes, cx);
+        }
+        self.session.answer(Side::Client, Answer::AskCredential, pipes);
+    }
+
+    pub(super) fn credential(&mut self, span: Span, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        let now_s = cx.now.unix_us.div_euclid(1_000_000);
+        let token = pipes.client.at(span);
+        let principal = match cx.snapshot.verifier.verify(token, now_s) {
+            Ok(principal) => principal,
+            Err(error) => {
+                let reason = format!("token: {error:?}");
+                return self.refuse_login(Side::Client, *b"28P01", &reason, pipes, cx);
+            }
+        };
+        self.identity.admit(&principal);
+        let target = cx.snapshot.target(&self.identity.target).cloned();
+        let view = cx.snapshot.policy.view(&self.identity.target, &principal);
+        let (Some(target), Some(view)) = (target, view) else {
+            return self.refuse_login(Side::Client, *b"28000", "no grant for this target", pipes, cx);
+        };
+        if self.session.startup().is_some_and(|startup| startup.replication) && !view.replication {
+            return self.refuse_login(Side::Client, *b"28000", "replication without a grant for it", pipes, cx);
+        }
+        self.bound_session(principal.expires_at, view.max_session_s, cx);
+        let approval = view.approval.clone();
+        self.view = Some(Rc::new(view));
+        self.snapshot_version = cx.snapshot.version;
+        self.principal = Some(principal);
+        self.target = Some(target.clone());
+        match approval {
+            Some(terms) => self.ask_for_access(terms, pipes, cx),
+            None => self.admit(target, pipes),
+        }
+    }
+
+    /// The session ends with the token, or with the grant's bound when that is earlier.
+    fn bound_session(&mut self, expires_at_s: i64, max_session_s: Option<u64>, cx: &Context<'_>) {
+        let left_us = (expires_at_s.saturating_mul(1_000_000)).saturating_sub(cx.now.unix_us).max(0) as u64;
+        let bound_us = max_session_s.map_or(u64::MAX, |seconds| seconds.saturating_mul(1_000_000));
+        self.ends_at_us = Some(cx.now.mono_us.saturating_add(left_us.min(bound_us)));
+    }
+
+    fn admit(&mut self, target: Arc<Target>, pipes: &mut Pipes<'_>) {
+        self.state = State::AwaitTarget;
+        self.session.answer(Side::Client, Answer::Admit, pipes);
+        self.wishes.push_back(Output::Connect(target));
+    }
+
+    /// Just-in-time access: opening the session waits for a ruling.
+    fn ask_for_access(&mut self, terms: ApprovalTerms, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        let text = format!("open a session to {}", self.identity.target);
+        let ticket = self.ticket(&text, Vec::new(), "grant", &terms, self.digest(text.as_bytes(), &[]), cx);
+        let id = ticket.id.clone();
+        self.state = State::AwaitAccess;
+        self.session.answer(Side::Client, Answer::Hold, pipes);
+        self.session.notice(&super::statement::waiting_notice(&id, &terms), pipes);
+        self.held = Some(Held::access(id));
+        cx.control.push(ToControl::Ask(Box::new(ticket)));
+    }
+
+    /// The access ticket was approved: on with the login, which has its own time again.
+    pub(super) fn access_granted(&mut self, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        self.login_deadline_us = cx.now.mono_us + self.login_timeout_us;
+        let target = self.target.clone().expect("set before access is asked for");
+        self.admit(target, pipes);
+    }
+
+    /// Records why, tells the client what it may know, and ends. On a full journal: later.
+    pub(super) fn refuse_login(
+        &mut self,
+        side: Side,
+        sqlstate: [u8; 5],
+        reason: &str,
+        pipes: &mut Pipes<'_>,
+        cx: &mut Context<'_>,
+    ) {
+        if self.record(&Entry::LoginRefused { sqlstate, reason }, cx).is_err() {
+            let retry = Retry::Refuse { sqlstate, reason: reason.to_string() };
+            match side {
+                Side::Client => self.retry_client = Some(retry),
+                Side::Target => self.retry_target = Some(retry),
+            }
+            return;
+        }
+        if self.state == State::AwaitLogin {
+            cx.shared.counters.fault(Fault::LoginRefused);
+        }
+        let refusal = match &sqlstate {
+            b"28P01" => bad_token(),
+            b"28000" if reason.starts_with("token over") => {
+                refusal(b"28000", "a token is accepted over TLS only", None, Some("connect with sslmode=require"))
+            }
+            b"28000" => no_grant(&self.identity.target),
+            b"08004" => {
+                refusal(b"08004", "the target refused the gateway's login", None, Some("tell the gateway's operator"))
+            }
+            _ => refusal(
+                &sqlstate,
+                "the target is unreachable",
+                None,
+                Some("try again; tell the gateway's operator if it stays"),
+            ),
+        };
+        match self.state {
+            State::AwaitLogin => self.session.answer(Side::Client, Answer::Refuse(refusal), pipes),
+            _ => self.session.fail(&refusal, pipes),
+        }
+        self.close(reason);
+    }
+
+    pub(super) fn target_connected(&mut self, pipes: &mut Pipes<'_>) {
+        let target = self.target.as_ref().expect("a target is connected only after it was chosen");
+        let entropy = &self.origin.entropy;
+        let mut nonce = [0; 18];
+        nonce.copy_from_slice(&entropy[8..26]);
+        let login = TargetLogin {
+            user: target.user.clone(),
+            database: target.database.clone(),
+            password: Rc::new(target.password.clone()),
+            weakest: AuthMethod::Trust,
+            tls: target.tls.is_some(),
+            nonce,
+            client_process: self.client_process(),
+            client_secret: entropy[30..34].to_vec(),
+        };
+        self.session.connect(login, pipes);
+    }
+
+    /// The process id in the client's cancel key: names the shard, else random.
+    fn client_process(&self) -> i32 {
+        let random = u32::from_be_bytes(self.origin.entropy[26..30].try_into().expect("four bytes"));
+        ((self.origin.shard as u32 & 0x7f) << 24 | random & 0x00ff_ffff) as i32
+    }
+
+    pub(super) fn target_secure(&mut self, accepted: bool, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        if accepted {
+            self.wishes.push_back(Output::StartTls(Side::Target));
+        } else {
+            self.target_failed(
+                *b"08001",
+                "",
+                "the target does not offer TLS and the configuration requires it",
+                pipes,
+                cx,
+            );
+        }
+    }
+
+    pub(super) fn target_failed(
+        &mut self,
+        sqlstate: [u8; 5],
+        _text: &str,
+        reason: &str,
+        pipes: &mut Pipes<'_>,
+        cx: &mut Context<'_>,
+    ) {
+        if sqlstate == *b"08004" {
+            cx.shared.counters.fault(Fault::TargetRefused);
+        }
+        self.refuse_login(Side::Target, sqlstate, reason, pipes, cx);
+    }
+
+    pub(super) fn target_refused(&mut self, sqlstate: [u8; 5], pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        let reason = format!("the target refused the login with {}", String::from_utf8_lossy(&sqlstate));
+        self.target_failed(*b"08004", "", &reason, pipes, cx);
+    }
+
+    pub(super) fn derive_keys(&mut self, salt: Vec<u8>, iterations: u32, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        if iterations > limits::SCRAM_ITERATIONS_MAX {
+            let reason = format!("the target asks for {iterations} SCRAM iterations");
+            return self.target_failed(*b"08004", "", &reason, pipes, cx);
+        }
+        let target = self.target.clone().expect("the target is known when it challenges");
+        let (shard, relay) = (self.origin.shard, self.origin.relay);
+        cx.control.push(ToControl::Derive { shard, relay, target, salt, iterations });
+    }
+
+    pub(super) fn keys_derived(
+        &mut self,
+        keys: Result<ScramKeys, String>,
+        pipes: &mut Pipes<'_>,
+        cx: &mut Context<'_>,
+    ) {
+        match keys {
+            Ok(keys) => self.session.answer(Side::Target, Answer::Keys(keys), pipes),
+            Err(reason) => self.target_failed(*b"08004", "", &reason, pipes, cx),
+        }
+    }
+
+    /// The first ReadyForQuery is about to pass: the session is on record before the client knows it is open.
+    pub(super) fn opened(&mut self, cx: &mut Context<'_>) {
+        let view = self.view.clone().expect("a session opens with a view");
+        if self.record(&Entry::SessionOpened { grant: &view.grant }, cx).is_err() {
+            self.retry_target = Some(Retry::Opened);
+            return;
+        }
+        self.recorded_open = true;
+        self.state = State::Open;
+        self.opened_us = cx.now.mono_us;
+        cx.shared.counters.sessions.add(1);
+        cx.shared.counters.sessions_total.add(1);
+        self.session.watch_texts(masks_anything(&view));
+        let target_key =
+            self.session.target_key().map(|(process, secret)| (process, secret.to_vec())).unwrap_or_default();
+        cx.control.push(ToControl::SessionOpened(Box::new(SessionInfo {
+            id: self.identity.session.clone(),
+            shard: self.origin.shard,
+            relay: self.origin.relay,
+            user: self.identity.user.clone(),
+            groups: self.identity.groups.clone(),
+            actor: self.identity.actor.clone(),
+            client: self.identity.client.clone(),
+            application: self.identity.application.clone(),
+            claimed_user: self.identity.claimed_user.clone(),
+            target: self.identity.target.clone(),
+            opened_at_us: cx.now.unix_us,
+            client_key: (self.client_process(), self.origin.entropy[30..34].to_vec()),
+            target_key,
+        })));
+    }
+
+    /// A ticket about this session.
+    pub(super) fn ticket(
+        &mut self,
+        statement: &str,
+        binds: Vec<Option<String>>,
+        rule: &str,
+        terms: &ApprovalTerms,
+        digest: [u8; 32],
+        cx: &Context<'_>,
+    ) -> Ticket {
+        let random =
+            blake3::keyed_hash(&digest, &[&self.origin.entropy[34..], &self.next_request.to_le_bytes()].concat());
+        let suffix = super::record::hex(&random.as_bytes()[..5]);
+        Ticket {
+            id: TicketId(format!("{}-{suffix}", self.origin.shard)),
+            shard: self.origin.shard,
+            relay: self.origin.relay,
+            session: self.identity.session.clone(),
+            digest,
+            user: self.identity.user.clone(),
+            groups: self.identity.groups.clone(),
+            actor: self.identity.actor.clone(),
+            target: self.identity.target.clone(),
+            statement: statement.to_string(),
+            binds,
+            rule: rule.to_string(),
+            approvers: terms.approvers.clone(),
+            count: terms.count,
+            own: terms.own,
+            asked_at_us: cx.now.unix_us,
+            expires_at_us: cx.now.unix_us.saturating_add((terms.expires_s as i64).saturating_mul(1_000_000)),
+        }
+    }
+}
+
+/// Could anything in a result of this session be masked?
+pub(super) fn masks_anything(view: &View) -> bool {
+    view.detect.is_some() || !view.column_masks.is_empty()
+}

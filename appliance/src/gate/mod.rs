@@ -1,0 +1,520 @@
+//! The product as a state machine: identity, policy, hold, mask, journal around one protocol session. Pure.
+//!
+//! ```text
+//!   Input --> take --> pump: Session::step --> Event --> login.rs | statement.rs | results.rs --> Answer
+//!                                                                  |-- Journal::append (before the answer)
+//!   Output <-- poll <-- wishes
+//! ```
+//!
+//! Order is the promise: a request is journalled before it is forwarded, an outcome before the message that tells of it
+//! is cleared. A full journal leaves the bytes undecided ([`Retry`]) until there is room.
+
+mod login;
+mod meaning;
+mod record;
+mod results;
+mod statement;
+
+use crate::approval::{Ruling, TicketId};
+use crate::audit::Journal;
+use crate::limits;
+use crate::metrics::Fault;
+use crate::policy::View;
+use crate::shard::mailbox::{Catalogue, RelayId, ToControl};
+use crate::snapshot::{Snapshot, Target};
+use codecs::postgres::{Event, Refusal, ScramKeys, Session, SessionLimits, Step};
+use codecs::{Pipes, Side};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use meaning::Mark;
+pub use meaning::Shared;
+use record::Identity;
+use statement::Held;
+
+/// The shard's clock, read once a round.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Now {
+    /// Monotonic microseconds since the process started.
+    pub mono_us: u64,
+    /// Unix microseconds.
+    pub unix_us: i64,
+}
+
+/// News for a gate.
+pub enum Input {
+    /// More bytes in the window of that side, or room where there was none: look (again).
+    Bytes(Side),
+    /// That side has closed its sending half or failed.
+    Ended(Side),
+    /// The target's socket is connected.
+    Connected,
+    /// No connection to the target: the reason, for the audit (the client reads a fixed text).
+    ConnectFailed(String),
+    /// A TLS handshake is complete. Target: tls-server-end-point binding (RFC 5929). `false` in `Result`: it failed.
+    Secured {
+        side: Side,
+        binding: Option<Vec<u8>>,
+    },
+    TlsFailed {
+        side: Side,
+        reason: String,
+    },
+    /// A deadline asked for with [`Output::WakeAt`] has passed (or none has: harmless).
+    Wake,
+    /// The journal was full and has room again.
+    JournalRoom,
+    Ruling {
+        ticket: TicketId,
+        ruling: Ruling,
+    },
+    Keys(Result<ScramKeys, String>),
+    Catalogue(Result<(i64, Arc<Catalogue>), String>),
+    /// `sessions kill`, or the shard drains.
+    Kill(&'static str),
+}
+
+/// A gate's wish. Polled until `Idle` after every input; queued bytes (`to_client`, `to_target`) are sent first, in order.
+pub enum Output {
+    /// Connect to the target; answer with Connected or ConnectFailed.
+    Connect(Arc<Target>),
+    /// After the queued bytes for that side have been handed to the kernel, all its later bytes are TLS.
+    StartTls(Side),
+    /// After the queued bytes for that side have been sent, no more will follow: its sending half is shut down.
+    Finish(Side),
+    /// Only the latest counts; `None`: no deadline. Monotonic microseconds.
+    WakeAt(Option<u64>),
+    /// Send what is queued, then close both sockets and drop the relay.
+    Close,
+    Idle,
+}
+
+/// What a gate may use during one call: borrowed from the shard.
+pub struct Context<'a> {
+    pub now: Now,
+    pub snapshot: &'a Arc<Snapshot>,
+    pub journal: &'a mut dyn Journal,
+    /// Messages for the control thread, posted after the round's records are written.
+    pub control: &'a mut Vec<ToControl>,
+    pub shared: &'a mut Shared,
+}
+
+/// What a relay knows about its client when it starts.
+pub struct Origin {
+    pub shard: usize,
+    pub relay: RelayId,
+    pub client: std::net::SocketAddr,
+    /// The listener offers TLS.
+    pub tls_offered: bool,
+    /// TLS is already up: the first byte was a ClientHello (direct TLS).
+    pub encrypted: bool,
+    /// Tokens over an unencrypted connection are accepted from beyond loopback.
+    pub allow_plaintext: bool,
+    /// Random, fresh: session id, cancel secret and SCRAM nonce are cut from it.
+    pub entropy: [u8; 64],
+}
+
+/// What a relay drives. Two implementers: [`Gate`] and the bench's bare relay.
+pub trait Drive {
+    fn handle(&mut self, input: Input, pipes: &mut Pipes<'_>, cx: &mut Context<'_>);
+    fn poll(&mut self) -> Output;
+    /// `false`: this side is held, more of its bytes would only pile up. A partial message is no reason to say so.
+    fn wants(&self, side: Side) -> bool {
+        let _ = side;
+        true
+    }
+    /// Nothing is running and nothing is owed: a draining shard may end this session now (with [`Input::Kill`]).
+    fn idle(&self) -> bool {
+        false
+    }
+}
+
+/// Where a session is in its life. Named for what it awaits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Start-up and token.
+    AwaitLogin,
+    /// A person's word that this session may be opened at all (just-in-time access).
+    AwaitAccess,
+    /// Connection to, TLS with and login at the target.
+    AwaitTarget,
+    /// Statements.
+    Open,
+    /// The last records, then nothing.
+    Closing,
+}
+
+/// What could not be journalled and is tried again when there is room. Its bytes are still undecided.
+enum Retry {
+    Request(codecs::postgres::Request),
+    Ruling(Ruling),
+    Opened,
+    Outcome(codecs::postgres::Outcome),
+    /// A login was refused: the record, then the answer.
+    Refuse {
+        sqlstate: [u8; 5],
+        reason: String,
+    },
+}
+
+/// A statement that was forwarded and has not ended.
+struct OpenRequest {
+    id: u64,
+    started_us: u64,
+    masked: u64,
+    mark: Mark,
+}
+
+/// One gateway session.
+pub struct Gate {
+    origin: Origin,
+    session: Session<Mark>,
+    state: State,
+    identity: Identity,
+    /// Set when the token was accepted.
+    view: Option<Rc<View>>,
+    principal: Option<crate::identity::Principal>,
+    target: Option<Arc<Target>>,
+    /// The snapshot `view` was made from.
+    snapshot_version: u64,
+    wishes: VecDeque<Output>,
+    held: Option<Held>,
+    retry_client: Option<Retry>,
+    retry_target: Option<Retry>,
+    /// A shape waits for the catalogue.
+    awaiting_catalogue: Option<codecs::postgres::ShapeKind>,
+    /// Forwarded and not ended, oldest first.
+    open: VecDeque<OpenRequest>,
+    /// SQL-level cursors declared in this session.
+    cursors: HashMap<String, Mark>,
+    next_request: u64,
+    statements: u64,
+    opened_us: u64,
+    /// `SessionOpened` is in the journal: `SessionClosed` is owed.
+    recorded_open: bool,
+    /// Monotonic microseconds after which no statement starts (token expiry, the grant's bound).
+    ends_at_us: Option<u64>,
+    /// Why the session ends at the next quiet moment.
+    ending: Option<&'static str>,
+    /// Why it ended, for the record.
+    end_reason: String,
+    /// Monotonic microseconds by which the login must be complete.
+    login_deadline_us: u64,
+    login_timeout_us: u64,
+    armed_wake_us: Option<u64>,
+    standard_conforming_strings: bool,
+    encoding: meaning::Encoding,
+}
+
+impl Gate {
+    /// `login_timeout_us`: from here to the first ReadyForQuery.
+    pub fn new(origin: Origin, login_timeout_us: u64, cx: &mut Context<'_>) -> Self {
+        let limits =
+            SessionLimits { request_bytes_max: limits::REQUEST_BYTES_MAX, row_bytes_max: limits::ROW_BYTES_MAX };
+        let login_deadline_us = cx.now.mono_us + login_timeout_us;
+        let mut gate = Self {
+            session: Session::new(limits, origin.encrypted),
+            identity: Identity::new(&origin),
+            state: State::AwaitLogin,
+            view: None,
+            principal: None,
+            target: None,
+            snapshot_version: cx.snapshot.version,
+            wishes: VecDeque::new(),
+            held: None,
+            retry_client: None,
+            retry_target: None,
+            awaiting_catalogue: None,
+            open: VecDeque::new(),
+            cursors: HashMap::new(),
+            next_request: 1,
+            statements: 0,
+            opened_us: cx.now.mono_us,
+            recorded_open: false,
+            ends_at_us: None,
+            ending: None,
+            end_reason: String::new(),
+            login_timeout_us,
+            login_deadline_us,
+            armed_wake_us: None,
+            standard_conforming_strings: true,
+            encoding: meaning::Encoding::Utf8,
+            origin,
+        };
+        gate.arm(Some(login_deadline_us));
+        gate
+    }
+
+    /// The session's name in the trail, once it has one.
+    pub fn session_id(&self) -> &str {
+        &self.identity.session
+    }
+
+    fn take(&mut self, input: Input, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        match input {
+            Input::Bytes(_) => {}
+            Input::Wake => self.armed_wake_us = None,
+            Input::Ended(side) => self.peer_ended(side, pipes, cx),
+            Input::Connected => self.target_connected(pipes),
+            Input::ConnectFailed(reason) => self.target_failed(*b"08001", "target unreachable", &reason, pipes, cx),
+            Input::Secured { side: Side::Client, .. } => {
+                self.session.client_secured();
+                self.origin.encrypted = true;
+            }
+            Input::Secured { side: Side::Target, binding } => self.session.target_secured(binding, pipes),
+            Input::TlsFailed { side: Side::Client, reason } => {
+                self.close(&format!("TLS with the client failed: {reason}"))
+            }
+            Input::TlsFailed { side: Side::Target, reason } => self.target_failed(
+                *b"08001",
+                "target unreachable",
+                &format!("TLS with the target failed: {reason}"),
+                pipes,
+                cx,
+            ),
+            Input::JournalRoom => {
+                self.retry(Side::Client, pipes, cx);
+                self.retry(Side::Target, pipes, cx);
+            }
+            Input::Ruling { ticket, ruling } => self.ruled(&ticket, ruling, pipes, cx),
+            Input::Keys(keys) => self.keys_derived(keys, pipes, cx),
+            Input::Catalogue(catalogue) => self.catalogue_read(catalogue, pipes, cx),
+            Input::Kill(reason) => {
+                let refusal = refusal(b"57P01", "the session was ended by an administrator", None, None);
+                self.end(reason, &refusal, pipes);
+            }
+        }
+    }
+
+    /// Steps both sides until neither gets further.
+    fn pump(&mut self, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        loop {
+            let client = self.drive(Side::Client, pipes, cx);
+            let target = self.drive(Side::Target, pipes, cx);
+            if !client && !target {
+                return;
+            }
+        }
+    }
+
+    /// Steps one side until it waits; says whether anything happened.
+    fn drive(&mut self, side: Side, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) -> bool {
+        let mut progressed = false;
+        while self.may_step(side) {
+            match self.session.step(side, pipes) {
+                Ok(Step::NeedBytes | Step::Held) => return progressed,
+                Ok(Step::Closed) => {
+                    self.close("closed");
+                    return false;
+                }
+                Ok(Step::Event(event)) => {
+                    progressed = true;
+                    self.on_event(side, event, pipes, cx);
+                }
+                Err(error) => {
+                    self.protocol_error(side, error, pipes, cx);
+                    return true;
+                }
+            }
+        }
+        progressed
+    }
+
+    fn may_step(&self, side: Side) -> bool {
+        let waits = match side {
+            Side::Client => self.retry_client.is_some(),
+            Side::Target => self.retry_target.is_some() || self.awaiting_catalogue.is_some(),
+        };
+        !waits && self.state != State::Closing
+    }
+
+    fn on_event(&mut self, side: Side, event: Event, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        match event {
+            Event::Secure => self.secure(pipes),
+            Event::Login(startup) => self.login(*startup, pipes, cx),
+            Event::Cancel { process, secret } => cx.control.push(ToControl::Cancel { process, secret }),
+            Event::Credential(span) => self.credential(span, pipes, cx),
+            Event::TargetSecure(accepted) => self.target_secure(accepted, pipes, cx),
+            Event::DeriveKeys { salt, iterations } => self.derive_keys(salt, iterations, pipes, cx),
+            Event::TargetRefused { sqlstate } => self.target_refused(sqlstate, pipes, cx),
+            Event::Opened => self.opened(cx),
+            Event::Request(request) => self.request(request, pipes, cx),
+            Event::Shape(kind) => self.shape(kind, pipes, cx),
+            Event::Value(value) => self.value(side, value, pipes, cx),
+            Event::Outcome(outcome) => self.outcome(outcome, cx),
+            Event::Setting { name, value } => self.setting(pipes.target.at(name), pipes.target.at(value)),
+            Event::Ready { .. } => {}
+        }
+    }
+
+    /// Tries again what the full journal turned away.
+    fn retry(&mut self, side: Side, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        let slot = match side {
+            Side::Client => &mut self.retry_client,
+            Side::Target => &mut self.retry_target,
+        };
+        match slot.take() {
+            None => {}
+            Some(Retry::Request(request)) => self.request(request, pipes, cx),
+            Some(Retry::Ruling(ruling)) => self.apply_ruling(ruling, pipes, cx),
+            Some(Retry::Opened) => self.opened(cx),
+            Some(Retry::Outcome(outcome)) => self.outcome(outcome, cx),
+            Some(Retry::Refuse { sqlstate, reason }) => self.refuse_login(side, sqlstate, &reason, pipes, cx),
+        }
+    }
+
+    /// After the bytes: deadlines, endings, and what is owed to the journal before the relay may go.
+    fn settle(&mut self, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        if self.state != State::Closing {
+            self.check_deadlines(pipes, cx);
+        }
+        if self.state == State::Closing {
+            self.finish(cx);
+        }
+    }
+
+    fn check_deadlines(&mut self, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        let now = cx.now.mono_us;
+        match self.state {
+            State::AwaitLogin | State::AwaitTarget if now >= self.login_deadline_us => {
+                cx.shared.counters.fault(Fault::Deadline);
+                let late = refusal(b"08006", "the login took too long", None, None);
+                self.end("login deadline", &late, pipes);
+                return;
+            }
+            State::Open => {
+                if self.ending.is_none() && self.ends_at_us.is_some_and(|end| now >= end) {
+                    self.ending = Some("the session's time is over");
+                }
+                if let Some(reason) = self.ending
+                    && self.session.is_idle()
+                {
+                    let over = refusal(
+                        b"57P01",
+                        "the identity token has expired, or the grant's time is over",
+                        None,
+                        Some("connect again with a fresh token"),
+                    );
+                    self.end(reason, &over, pipes);
+                    return;
+                }
+            }
+            _ => {}
+        }
+        self.arm(match self.state {
+            State::AwaitLogin | State::AwaitTarget => Some(self.login_deadline_us),
+            State::Open if self.ending.is_none() => self.ends_at_us,
+            _ => None,
+        });
+    }
+
+    fn arm(&mut self, at_us: Option<u64>) {
+        if at_us != self.armed_wake_us {
+            self.armed_wake_us = at_us;
+            self.wishes.push_back(Output::WakeAt(at_us));
+        }
+    }
+
+    /// A last message for the client, then the end.
+    fn end(&mut self, reason: &str, refusal: &Refusal, pipes: &mut Pipes<'_>) {
+        if self.state != State::Closing {
+            self.session.fail(refusal, pipes);
+            self.close(reason);
+        }
+    }
+
+    /// No more bytes are decided. Records that are owed follow in `finish`.
+    fn close(&mut self, reason: &str) {
+        if self.state != State::Closing {
+            self.state = State::Closing;
+            self.end_reason = reason.to_string();
+        }
+    }
+
+    /// Writes what is owed, then asks to be closed. A full journal delays the close, never the record.
+    fn finish(&mut self, cx: &mut Context<'_>) {
+        if self.wishes.iter().any(|wish| matches!(wish, Output::Close)) {
+            return;
+        }
+        if self.record_owed(cx).is_err() {
+            return;
+        }
+        if let Some(held) = self.held.take() {
+            cx.control.push(ToControl::Abandon(held.ticket));
+        }
+        self.wishes.push_back(Output::Close);
+    }
+
+    fn peer_ended(&mut self, side: Side, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        // What the peer said before it left still counts: a Terminate, a last CommandComplete.
+        self.pump(pipes, cx);
+        match side {
+            Side::Client => self.close("the client closed the connection"),
+            Side::Target if self.state == State::AwaitTarget => self.target_failed(
+                *b"08001",
+                "target unreachable",
+                "the target closed the connection during login",
+                pipes,
+                cx,
+            ),
+            Side::Target => {
+                let lost = refusal(b"08006", "the connection to the target was lost", None, None);
+                self.end("the target closed the connection", &lost, pipes);
+            }
+        }
+    }
+
+    fn protocol_error(
+        &mut self,
+        side: Side,
+        error: codecs::postgres::ProtocolError,
+        pipes: &mut Pipes<'_>,
+        cx: &mut Context<'_>,
+    ) {
+        cx.shared.counters.fault(match side {
+            Side::Client => Fault::ClientProtocol,
+            Side::Target => Fault::TargetProtocol,
+        });
+        let reason = format!("protocol violation by the {side:?}: {error:?}");
+        if side == Side::Target && self.state == State::AwaitTarget {
+            return self.target_failed(*b"08004", "the target refused the gateway", &reason, pipes, cx);
+        }
+        let sqlstate = error.sqlstate();
+        let message = match (&sqlstate, side) {
+            (b"54000", _) => "the message is larger than the gateway accepts",
+            (_, Side::Client) => "protocol violation",
+            (_, Side::Target) => "the target violated the protocol",
+        };
+        self.end(&reason, &refusal(&sqlstate, message, None, None), pipes);
+    }
+}
+
+impl Drive for Gate {
+    fn handle(&mut self, input: Input, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        if self.state == State::Closing {
+            return self.finish(cx);
+        }
+        self.take(input, pipes, cx);
+        self.pump(pipes, cx);
+        self.settle(pipes, cx);
+    }
+
+    fn poll(&mut self) -> Output {
+        self.wishes.pop_front().unwrap_or(Output::Idle)
+    }
+
+    fn wants(&self, side: Side) -> bool {
+        let held_client = self.held.is_some() || matches!(self.state, State::AwaitTarget | State::AwaitAccess);
+        self.may_step(side) && !(side == Side::Client && held_client)
+    }
+
+    fn idle(&self) -> bool {
+        self.state == State::Open && self.held.is_none() && self.open.is_empty() && self.session.is_idle()
+    }
+}
+
+/// A refusal from its parts.
+fn refusal(sqlstate: &[u8; 5], message: &str, detail: Option<String>, hint: Option<&str>) -> Refusal {
+    Refusal { sqlstate: *sqlstate, message: message.to_string(), detail, hint: hint.map(str::to_string) }
+}

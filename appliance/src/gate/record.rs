@@ -1,0 +1,122 @@
+//! What a gate writes into the trail, and who it says it was.
+
+use super::{Context, Gate, Origin};
+use crate::audit::{Entry, Full, Outcome, Who};
+use crate::identity::Principal;
+
+/// Who and where, owned once per session and borrowed for every record.
+pub(super) struct Identity {
+    pub session: String,
+    pub user: String,
+    pub groups: Vec<String>,
+    pub actor: Vec<String>,
+    pub target: String,
+    pub client: String,
+    pub application: String,
+    pub claimed_user: String,
+}
+
+impl Identity {
+    pub fn new(origin: &Origin) -> Self {
+        Self {
+            session: hex(&origin.entropy[..8]),
+            user: String::new(),
+            groups: Vec::new(),
+            actor: Vec::new(),
+            target: String::new(),
+            client: origin.client.to_string(),
+            application: String::new(),
+            claimed_user: String::new(),
+        }
+    }
+
+    pub fn admit(&mut self, principal: &Principal) {
+        self.user.clone_from(&principal.user);
+        self.groups.clone_from(&principal.groups);
+        self.actor.clone_from(&principal.actor);
+    }
+
+    pub fn who(&self) -> Who<'_> {
+        Who {
+            session: &self.session,
+            user: &self.user,
+            groups: &self.groups,
+            actor: &self.actor,
+            target: &self.target,
+            client: &self.client,
+            application: &self.application,
+            claimed_user: &self.claimed_user,
+        }
+    }
+}
+
+/// Lower-case hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    push_hex(&mut text, bytes);
+    text
+}
+
+/// Appends lower-case hexadecimal.
+pub(super) fn push_hex(text: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        text.push(DIGITS[usize::from(byte >> 4)] as char);
+        text.push(DIGITS[usize::from(byte & 15)] as char);
+    }
+}
+
+impl Gate {
+    /// Appends one record about this session.
+    pub(super) fn record(&self, entry: &Entry<'_>, cx: &mut Context<'_>) -> Result<(), Full> {
+        cx.shared.counters.audit_records.add(1);
+        cx.journal.append(cx.now.unix_us, &self.identity.who(), entry).inspect_err(|Full| {
+            cx.shared.counters.journal_full.add(1);
+        })
+    }
+
+    /// Records what a closing session still owes: the statement that was held, those that never ended, the end itself.
+    /// Each is taken off its list only once it is written.
+    pub(super) fn record_owed(&mut self, cx: &mut Context<'_>) -> Result<(), Full> {
+        if let Some(held) = &self.held
+            && !held.recorded
+        {
+            let ticket = held.ticket.to_string();
+            let entry = Entry::Ruling {
+                request: held.request,
+                ticket: &ticket,
+                ruling: "abandoned",
+                by: "",
+                reason: "the requester went away",
+            };
+            self.record(&entry, cx)?;
+            self.held.as_mut().expect("just looked at").recorded = true;
+        }
+        while let Some(open) = self.open.front() {
+            let entry = Entry::Outcome(Outcome {
+                request: open.id,
+                rows: 0,
+                bytes: 0,
+                duration_us: cx.now.mono_us.saturating_sub(open.started_us),
+                error: "disconnected",
+                masked: open.masked,
+                more: false,
+                payload: &[],
+            });
+            self.record(&entry, cx)?;
+            self.open.pop_front();
+        }
+        if self.recorded_open {
+            let entry = Entry::SessionClosed {
+                reason: &self.end_reason,
+                duration_us: cx.now.mono_us.saturating_sub(self.opened_us),
+                statements: self.statements,
+            };
+            self.record(&entry, cx)?;
+            self.recorded_open = false;
+            cx.control.push(crate::shard::mailbox::ToControl::SessionClosed { id: self.identity.session.clone() });
+            cx.shared.counters.sessions.subtract(1);
+        }
+        Ok(())
+    }
+}

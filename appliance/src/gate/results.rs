@@ -1,0 +1,431 @@
+//! What comes back: which columns are watched, how their values are masked, how a statement ended.
+
+use super::meaning::{Encoding, Reads};
+use super::{Context, Gate, Retry, refusal};
+use crate::audit::{self, Entry};
+use crate::limits;
+use crate::policy::View;
+use crate::shard::mailbox::{Catalogue, ToControl};
+use codecs::postgres::{Answer, Column, ColumnPlan, End, Outcome, ShapeKind, Value, ValueAnswer, ValueSource};
+use codecs::{Pipes, Side};
+use masking::style::{Masked, Style};
+use std::sync::Arc;
+
+/// What a plan's byte means. 0: the column passes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Treatment {
+    /// The whole value, in this style.
+    Whole(Style),
+    /// Findings of the content detectors.
+    Detect,
+}
+
+impl Treatment {
+    fn code(self) -> u8 {
+        match self {
+            Treatment::Detect => 1,
+            Treatment::Whole(Style::Last4) => 2,
+            Treatment::Whole(Style::Fill) => 3,
+            Treatment::Whole(Style::Null) => 4,
+            Treatment::Whole(Style::Token) => 5,
+        }
+    }
+
+    /// An unknown code masks: it can only be our own mistake.
+    fn of(code: u8) -> Self {
+        match code {
+            1 => Treatment::Detect,
+            2 => Treatment::Whole(Style::Last4),
+            4 => Treatment::Whole(Style::Null),
+            5 => Treatment::Whole(Style::Token),
+            _ => Treatment::Whole(Style::Fill),
+        }
+    }
+}
+
+/// How a type's values look on the wire, as far as masking goes. OIDs: pg_type.dat.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Nature {
+    /// Text in both formats: can be overwritten byte for byte.
+    Text,
+    /// Text with a structure that `*` would break (json, xml, arrays, composites, unknown types).
+    Structured,
+    /// Numbers, dates, booleans: nothing to find, and `*` would not parse.
+    Plain,
+}
+
+fn nature(type_oid: u32) -> Nature {
+    match type_oid {
+        18 | 19 | 25 | 1042 | 1043 | 705 | 2275 => Nature::Text,
+        16
+        | 20
+        | 21
+        | 23
+        | 26
+        | 27
+        | 28
+        | 29
+        | 600..=604
+        | 628
+        | 650
+        | 700
+        | 701
+        | 718
+        | 774
+        | 790
+        | 829
+        | 869
+        | 1000
+        | 1005
+        | 1007
+        | 1010
+        | 1011
+        | 1012
+        | 1016
+        | 1021
+        | 1022
+        | 1028
+        | 1082
+        | 1083
+        | 1114
+        | 1115
+        | 1182
+        | 1183
+        | 1184
+        | 1185
+        | 1186
+        | 1187
+        | 1231
+        | 1266
+        | 1270
+        | 1560
+        | 1562
+        | 1700
+        | 2205
+        | 2206
+        | 2950
+        | 2951
+        | 3220
+        | 3904
+        | 3906
+        | 3908
+        | 3910
+        | 3912
+        | 3926 => Nature::Plain,
+        _ => Nature::Structured,
+    }
+}
+
+/// What the catalogue says about a column's origin.
+enum Origin<'a> {
+    Expression,
+    Known {
+        schema: &'a str,
+        table: &'a str,
+        column: &'a str,
+    },
+    /// A table or column the catalogue did not know when it was read.
+    Unknown,
+}
+
+impl Gate {
+    pub(super) fn shape(&mut self, kind: ShapeKind, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        let view = self.view.clone().expect("results come after the login");
+        match kind {
+            ShapeKind::CopyOut { .. } => {
+                // COPY of masked columns was refused before it began; what is left is looked through.
+                let plan: Option<ColumnPlan> = view.detect.is_some().then(|| [Treatment::Detect.code()].into());
+                self.session.answer(Side::Target, Answer::Watch(plan), pipes);
+            }
+            ShapeKind::Rows => {
+                if view.column_masks.is_empty() {
+                    let plan = self.detect_plan(&view);
+                    return self.session.answer(Side::Target, Answer::Watch(plan), pipes);
+                }
+                match self.usable_catalogue(cx) {
+                    Some(catalogue) => {
+                        let plan = self.mask_plan(&view, &catalogue);
+                        self.session.answer(Side::Target, Answer::Watch(plan), pipes);
+                    }
+                    None => self.ask_catalogue(kind, pipes, cx),
+                }
+            }
+        }
+    }
+
+    /// A catalogue that is fresh enough and knows every table and column of this shape.
+    fn usable_catalogue(&self, cx: &Context<'_>) -> Option<Arc<Catalogue>> {
+        let (read_at, catalogue) = cx.shared.catalogues.get(&self.identity.target)?;
+        let fresh = cx.now.unix_us - read_at < limits::CATALOGUE_AGE_MAX_US;
+        let known = self.session.columns().iter().all(|column| !matches!(origin(column, catalogue), Origin::Unknown));
+        (fresh && known).then(|| catalogue.clone())
+    }
+
+    fn ask_catalogue(&mut self, kind: ShapeKind, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        self.session.answer(Side::Target, Answer::Hold, pipes);
+        self.awaiting_catalogue = Some(kind);
+        cx.control.push(ToControl::Catalogue {
+            shard: self.origin.shard,
+            relay: self.origin.relay,
+            target: self.target.clone().expect("results come from a target"),
+            not_before_us: cx.now.unix_us,
+        });
+    }
+
+    pub(super) fn catalogue_read(
+        &mut self,
+        catalogue: Result<(i64, Arc<Catalogue>), String>,
+        pipes: &mut Pipes<'_>,
+        cx: &mut Context<'_>,
+    ) {
+        if self.awaiting_catalogue.take().is_none() {
+            return;
+        }
+        match catalogue {
+            Ok((read_at, catalogue)) => {
+                // Whatever it still does not know (made in an open transaction) is masked whole.
+                let view = self.view.clone().expect("results come after the login");
+                let plan = self.mask_plan(&view, &catalogue);
+                cx.shared.catalogues.insert(self.identity.target.clone(), (read_at, catalogue));
+                self.session.answer(Side::Target, Answer::Watch(plan), pipes);
+            }
+            Err(reason) => {
+                let reason = format!("the catalogue could not be read: {reason}");
+                let blind =
+                    refusal(b"58000", "the gateway cannot tell which columns are masked", None, Some("try again"));
+                self.end(&reason, &blind, pipes);
+            }
+        }
+    }
+
+    fn detect_plan(&self, view: &View) -> Option<ColumnPlan> {
+        view.detect.as_ref()?;
+        plan(self.session.columns().iter().map(detect_code))
+    }
+
+    fn mask_plan(&self, view: &View, catalogue: &Catalogue) -> Option<ColumnPlan> {
+        let reads = self.session.executing().map_or(Reads::Unknown, |mark| mark.reads);
+        let columns = self.session.columns();
+        plan(columns.iter().map(|column| {
+            let style = match origin(column, catalogue) {
+                Origin::Known { schema, table, column } => view.column_style(schema, table, column),
+                Origin::Unknown => Some(Style::Fill),
+                Origin::Expression if reads == Reads::Open => None,
+                Origin::Expression => Some(Style::Fill),
+            };
+            match style {
+                Some(style) => Treatment::Whole(style).code(),
+                None if view.detect.is_some() => detect_code(column),
+                None => 0,
+            }
+        }))
+    }
+
+    pub(super) fn value(&mut self, side: Side, value: Value, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        let view = self.view.clone().expect("values come after the login");
+        let bytes = pipes.from(side).at_mut(value.span);
+        let (count, answer) = match value.source {
+            ValueSource::Cell { code, type_oid, .. } => {
+                mask_cell(&view, Treatment::of(code), nature(type_oid), bytes, cx)
+            }
+            ValueSource::Copy { .. } => find(&view, bytes, cx),
+            ValueSource::Text { field } => mask_text(&view, field, bytes, cx),
+        };
+        if count > 0 {
+            cx.shared.counters.masked_values.add(count);
+        }
+        if let Some(open) = self.open.front_mut() {
+            open.masked += count;
+        }
+        self.session.answer(side, Answer::Value(answer), pipes);
+    }
+
+    pub(super) fn outcome(&mut self, outcome: Outcome, cx: &mut Context<'_>) {
+        let Some(position) = self.open.iter().position(|open| open.id == outcome.id) else {
+            return;
+        };
+        let open = &self.open[position];
+        let duration_us = cx.now.mono_us.saturating_sub(open.started_us);
+        let (rows, error) = match &outcome.end {
+            End::Complete { rows } => (rows.unwrap_or(0), ""),
+            End::Suspended => (outcome.messages, ""),
+            End::Empty => (0, ""),
+            End::Error { sqlstate } => (0, std::str::from_utf8(sqlstate).unwrap_or("XX000")),
+            End::Skipped => (0, "skipped"),
+        };
+        let entry = Entry::Outcome(audit::Outcome {
+            request: open.id,
+            rows,
+            bytes: outcome.bytes,
+            duration_us,
+            error,
+            masked: open.masked,
+            more: !outcome.last,
+            payload: &[],
+        });
+        if self.record(&entry, cx).is_err() {
+            self.retry_target = Some(Retry::Outcome(outcome));
+            return;
+        }
+        if outcome.last {
+            let open = self.open.remove(position).expect("its position was just found");
+            cx.shared.counters.statement_duration.observe_ns(duration_us * 1_000);
+            if open.mark.meaning.changes_catalogue() {
+                cx.shared.catalogues.remove(&self.identity.target);
+            }
+        } else {
+            self.open[position].masked = 0;
+        }
+    }
+
+    pub(super) fn setting(&mut self, name: &[u8], value: &[u8]) {
+        match name {
+            b"standard_conforming_strings" => self.standard_conforming_strings = value == b"on",
+            b"client_encoding" => self.encoding = Encoding::named(value),
+            _ => {}
+        }
+    }
+}
+
+fn plan(codes: impl Iterator<Item = u8>) -> Option<ColumnPlan> {
+    let codes: Vec<u8> = codes.collect();
+    codes.iter().any(|code| *code != 0).then(|| codes.into())
+}
+
+fn detect_code(column: &Column) -> u8 {
+    if nature(column.type_oid) == Nature::Plain { 0 } else { Treatment::Detect.code() }
+}
+
+fn origin<'a>(column: &Column, catalogue: &'a Catalogue) -> Origin<'a> {
+    if column.table_oid == 0 {
+        return Origin::Expression;
+    }
+    let Some(table) = catalogue.tables.get(&column.table_oid) else { return Origin::Unknown };
+    // System columns (ctid, xmin, tableoid) have negative numbers and show nothing of the row.
+    if column.attribute < 0 {
+        return Origin::Known { schema: &table.schema, table: &table.name, column: "" };
+    }
+    match table.columns.get(&column.attribute) {
+        Some(name) => Origin::Known { schema: &table.schema, table: &table.name, column: name },
+        None => Origin::Unknown,
+    }
+}
+
+fn mask_cell(
+    view: &View,
+    treatment: Treatment,
+    nature: Nature,
+    bytes: &mut [u8],
+    cx: &Context<'_>,
+) -> (u64, ValueAnswer) {
+    match (treatment, nature) {
+        (Treatment::Detect, _) => find(view, bytes, cx),
+        (Treatment::Whole(style), Nature::Text) => (1, answer(style.apply(bytes, &cx.snapshot.token_key))),
+        // `***` would not parse as a number or as JSON: NULL says the same and breaks no driver.
+        (Treatment::Whole(_), Nature::Structured | Nature::Plain) => (1, ValueAnswer::Null),
+    }
+}
+
+fn find(view: &View, bytes: &mut [u8], cx: &Context<'_>) -> (u64, ValueAnswer) {
+    let Some((detectors, style)) = &view.detect else { return (0, ValueAnswer::Keep) };
+    let (count, masked) = masking::style::mask_findings(detectors, *style, &cx.snapshot.token_key, bytes);
+    (u64::from(count), answer(masked))
+}
+
+fn answer(masked: Masked) -> ValueAnswer {
+    match masked {
+        Masked::Overwritten => ValueAnswer::Keep,
+        Masked::Null => ValueAnswer::Null,
+        Masked::Replace(bytes) => ValueAnswer::Replace(bytes),
+    }
+}
+
+/// Errors and notices quote values: `Key (ssn)=(078-05-1120) already exists`, `invalid input syntax ...: "4111"`.
+/// Under column masks, quoted parts are filled unless the message is known to quote names only.
+fn mask_text(view: &View, field: u8, bytes: &mut [u8], cx: &Context<'_>) -> (u64, ValueAnswer) {
+    let mut count = 0;
+    if !view.column_masks.is_empty() && field != b'A' && !quotes_names_only(bytes) {
+        count += fill_quoted(bytes);
+    }
+    let (found, answer) = find(view, bytes, cx);
+    (count + found, answer)
+}
+
+const NAMES_ONLY: [&[u8]; 18] = [
+    b"column ",
+    b"relation ",
+    b"table ",
+    b"schema ",
+    b"database ",
+    b"role ",
+    b"function ",
+    b"operator ",
+    b"type ",
+    b"syntax error",
+    b"duplicate key value violates",
+    b"permission denied",
+    b"missing FROM-clause",
+    b"null value in column",
+    b"prepared statement ",
+    b"portal ",
+    b"cursor ",
+    b"Perhaps you meant",
+];
+
+fn quotes_names_only(bytes: &[u8]) -> bool {
+    NAMES_ONLY.iter().any(|start| bytes.starts_with(start))
+}
+
+/// Fills what stands between double quotes and, behind `=` or `contains `, between parentheses.
+fn fill_quoted(bytes: &mut [u8]) -> u64 {
+    let mut count = 0;
+    let mut at = 0;
+    while at < bytes.len() {
+        let closing = match bytes[at] {
+            b'"' => Some(b'"'),
+            b'(' if bytes[..at].ends_with(b"=") || bytes[..at].ends_with(b"contains ") => Some(b')'),
+            _ => None,
+        };
+        at += 1;
+        let Some(closing) = closing else { continue };
+        // A value may hold the closing character itself: everything up to the last one goes.
+        let end = bytes[at..].iter().rposition(|byte| *byte == closing).map_or(bytes.len(), |length| at + length);
+        bytes[at..end].fill(b'*');
+        count += 1;
+        at = end + 1;
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(text: &str) -> String {
+        let mut bytes = text.as_bytes().to_vec();
+        fill_quoted(&mut bytes);
+        String::from_utf8(bytes).expect("stars are text")
+    }
+
+    #[test]
+    fn quoted_values_in_errors_are_filled() {
+        assert_eq!(
+            filled("invalid input syntax for type integer: \"4111-22\""),
+            "invalid input syntax for type integer: \"*******\""
+        );
+        assert_eq!(filled("Key (ssn)=(078-05-1120) already exists."), "Key (ssn)=(***********) already exists.");
+        assert_eq!(filled("Failing row contains (1, 4111)."), "Failing row contains (*******).");
+    }
+
+    #[test]
+    fn every_treatment_survives_its_code() {
+        for treatment in [Style::Last4, Style::Fill, Style::Null, Style::Token]
+            .map(Treatment::Whole)
+            .into_iter()
+            .chain([Treatment::Detect])
+        {
+            assert_eq!(Treatment::of(treatment.code()), treatment);
+            assert_ne!(treatment.code(), 0, "0 means: passes");
+        }
+    }
+}

@@ -1,0 +1,508 @@
+//! One statement on its way to the target: decided, recorded, then forwarded, refused or held for a person.
+
+use super::meaning::{self, Mark, Marked, Meaning, Reads};
+use super::{Context, Gate, OpenRequest, Retry, State, login, refusal};
+use crate::approval::{Ruling, TicketId};
+use crate::audit::{self, Entry, Full};
+use crate::limits;
+use crate::policy::{Action, ApprovalTerms, Decision, View};
+use crate::shard::mailbox::ToControl;
+use codecs::postgres::{Answer, Refusal, Request, RequestKind};
+use codecs::{Pipes, Side};
+use masking::sql::{Class, CopyFormat, Named, Statement};
+use smallvec::SmallVec;
+use std::rc::Rc;
+
+/// Something that waits for a ruling.
+pub(super) struct Held {
+    pub ticket: TicketId,
+    pub request: u64,
+    pub what: Waiting,
+    /// Its end is in the trail.
+    pub recorded: bool,
+}
+
+pub(super) enum Waiting {
+    /// The session's opening.
+    Access,
+    /// A statement: its bytes are still undecided in the client's window.
+    Statement { request: Request, mark: Mark, digest: [u8; 32] },
+}
+
+impl Held {
+    pub fn access(ticket: TicketId) -> Self {
+        Self { ticket, request: 0, what: Waiting::Access, recorded: false }
+    }
+}
+
+/// Tells the person at the client that somebody has to say yes, and where.
+pub(super) fn waiting_notice(ticket: &TicketId, terms: &ApprovalTerms) -> Refusal {
+    refusal(
+        b"00000",
+        &format!("waiting for approval by {}: ticket {ticket}", terms.approvers.join(" or ")),
+        None,
+        Some(&format!("a reviewer rules with: lockgate approvals approve {ticket}")),
+    )
+}
+
+impl Gate {
+    pub(super) fn request(&mut self, request: Request, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        if self.ends_at_us.is_some_and(|end| cx.now.mono_us >= end) {
+            // No statement starts after the token's end: it is answered like one that arrived to find it over.
+            let over =
+                refusal(b"57P01", "the identity token has expired", None, Some("connect again with a fresh token"));
+            return self.end("the session's time is over", &over, pipes);
+        }
+        if cx.snapshot.version != self.snapshot_version && !self.renew_view(pipes, cx) {
+            return;
+        }
+        let mark = self.mark(&request, pipes, cx);
+        match mark.decision.action {
+            Action::Deny => self.deny(request, &mark, pipes, cx),
+            // Preparing runs nothing: the hold comes at Execute, with the values it will run with.
+            Action::Approve if request.kind == RequestKind::Parse => self.forward(request, mark, pipes, cx),
+            Action::Approve if matches!(request.kind, RequestKind::Execute { resumed: true }) => {
+                self.forward(request, mark, pipes, cx)
+            }
+            Action::Approve => self.hold(request, mark, pipes, cx),
+            Action::Allow | Action::Alert => self.forward(request, mark, pipes, cx),
+        }
+    }
+
+    /// The configuration changed: what may this session do now? `false`: the session ends here.
+    fn renew_view(&mut self, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) -> bool {
+        let principal = self.principal.as_ref().expect("statements come after the login");
+        let old = self.view.as_ref().expect("statements come after the login");
+        let Some(new) = cx.snapshot.policy.view(&self.identity.target, principal) else {
+            let gone = refusal(b"57P01", "the grant for this target was withdrawn", None, None);
+            self.end("the grant was withdrawn", &gone, pipes);
+            return false;
+        };
+        // Column plans were made under the old masks and live with prepared statements: a session that would need
+        // new ones starts again.
+        if !same_masks(&new, old) {
+            let changed = refusal(b"57P01", "the masking rules for this session changed", None, Some("connect again"));
+            self.end("the masks changed", &changed, pipes);
+            return false;
+        }
+        self.view = Some(Rc::new(new));
+        self.snapshot_version = cx.snapshot.version;
+        true
+    }
+
+    /// Meaning and verdict of a request.
+    fn mark(&mut self, request: &Request, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) -> Mark {
+        let view = self.view.clone().expect("statements come after the login");
+        match request.kind {
+            RequestKind::Query | RequestKind::Parse => {
+                let text = pipes.client.at(request.text);
+                let meaning = cx.shared.meaning(text, self.encoding, self.standard_conforming_strings);
+                self.judge(meaning, request.kind, &view)
+            }
+            RequestKind::Execute { .. } => match self.session.requested().cloned() {
+                Some(mark) if mark.version == self.snapshot_version && !uses_names(&mark.meaning) => mark,
+                Some(mark) => self.judge(mark.meaning.clone(), request.kind, &view),
+                None => self.unknown(&view),
+            },
+            RequestKind::FunctionCall { function } => self.function_call(function, &view),
+        }
+    }
+
+    fn judge(&self, meaning: Rc<Meaning>, kind: RequestKind, view: &View) -> Mark {
+        let mut decision = view.decide(&meaning.analysis);
+        let mut reads = meaning::reads(&meaning.analysis, view);
+        for statement in &meaning.analysis.statements {
+            if let Some(refused) = refused_by_mask(statement, view) {
+                decision = stricter(decision, refused);
+            }
+            match &statement.uses {
+                Some(Named::Prepared(name)) => match self.session.prepared(name.as_bytes()) {
+                    Some(used) => {
+                        decision = stricter(decision, used.decision.clone());
+                        reads = reads.max(used.reads);
+                    }
+                    // Parse of EXECUTE: what the name stands for is looked up when it runs.
+                    None if kind == RequestKind::Parse => reads = unknown_reads(view),
+                    None => {
+                        decision = stricter(decision, view.decide_unknown());
+                        reads = unknown_reads(view);
+                    }
+                },
+                Some(Named::Cursor(name)) => {
+                    reads = reads.max(self.cursors.get(name).map_or_else(|| unknown_reads(view), |used| used.reads));
+                }
+                None => {}
+            }
+        }
+        Rc::new(Marked { meaning, decision, version: self.snapshot_version, reads })
+    }
+
+    /// Execute of a statement this gateway has not seen the text of.
+    fn unknown(&self, view: &View) -> Mark {
+        let mut statement = Statement::default();
+        statement.classes.insert(Class::Execute);
+        self.synthetic(statement, view.decide_unknown(), view)
+    }
+
+    fn function_call(&self, _function: u32, view: &View) -> Mark {
+        let mut statement = Statement::default();
+        statement.classes.insert(Class::FunctionCall);
+        self.synthetic(statement, view.decide_function_call(), view)
+    }
+
+    fn synthetic(&self, statement: Statement, decision: Decision, view: &View) -> Mark {
+        let classes = statement.classes;
+        let analysis = masking::sql::Analysis { statements: vec![statement], words: Vec::new() };
+        let meaning = Meaning { text: Box::default(), text_bytes: 0, analysis, classes, tables: Vec::new() };
+        Rc::new(Marked {
+            meaning: Rc::new(meaning),
+            decision,
+            version: self.snapshot_version,
+            reads: unknown_reads(view),
+        })
+    }
+
+    fn deny(&mut self, request: Request, mark: &Mark, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        if self.record_request(&request, mark, "deny", "", pipes, cx).is_err() {
+            return self.wait_for_room(request, pipes);
+        }
+        cx.shared.counters.statement(Action::Deny);
+        self.next_request += 1;
+        self.statements += 1;
+        self.session.answer(Side::Client, Answer::Refuse(mark.decision.refusal()), pipes);
+    }
+
+    fn forward(&mut self, request: Request, mark: Mark, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        if request.kind == RequestKind::Parse {
+            let describe = login::masks_anything(self.view.as_ref().expect("logged in"));
+            return self.session.answer(Side::Client, Answer::Forward { id: 0, tag: mark, describe }, pipes);
+        }
+        let decision = if mark.decision.action == Action::Alert { "alert" } else { "allow" };
+        if self.record_request(&request, &mark, decision, "", pipes, cx).is_err() {
+            return self.wait_for_room(request, pipes);
+        }
+        cx.shared.counters.statement(if mark.decision.action == Action::Alert { Action::Alert } else { Action::Allow });
+        let id = self.next_request;
+        self.next_request += 1;
+        self.release(id, mark, pipes, cx);
+    }
+
+    /// Lets a recorded statement go.
+    fn release(&mut self, id: u64, mark: Mark, pipes: &mut Pipes<'_>, cx: &Context<'_>) {
+        self.statements += 1;
+        self.note_names(&mark);
+        self.open.push_back(OpenRequest { id, started_us: cx.now.mono_us, masked: 0, mark: mark.clone() });
+        self.session.answer(Side::Client, Answer::Forward { id, tag: mark, describe: false }, pipes);
+    }
+
+    /// Keeps the books of names that SQL itself makes: PREPARE, DECLARE, DEALLOCATE, CLOSE, DISCARD.
+    fn note_names(&mut self, mark: &Mark) {
+        for statement in &mark.meaning.analysis.statements {
+            match &statement.defines {
+                Some(Named::Prepared(name)) => self.session.define(name.as_bytes(), mark.clone()),
+                Some(Named::Cursor(name)) => {
+                    // A DECLARE that fails leaves the older cursor: keep whichever shows more care.
+                    match self.cursors.get(name) {
+                        Some(older) if older.reads > mark.reads => {}
+                        _ if self.cursors.len() >= limits::CURSORS_MAX => {}
+                        _ => drop(self.cursors.insert(name.clone(), mark.clone())),
+                    }
+                }
+                None => {}
+            }
+            match &statement.forgets {
+                Some(Some(name)) => self.session.forget(Some(name.as_bytes())),
+                Some(None) => self.session.forget(None),
+                None => {}
+            }
+        }
+    }
+
+    /// The journal is full: the statement stays where it is, undecided.
+    fn wait_for_room(&mut self, request: Request, pipes: &mut Pipes<'_>) {
+        self.session.answer(Side::Client, Answer::Hold, pipes);
+        self.retry_client = Some(Retry::Request(request));
+    }
+
+    fn hold(&mut self, request: Request, mark: Mark, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        let Some(terms) = mark.decision.approval.clone() else {
+            return self.deny(request, &mark, pipes, cx);
+        };
+        let digest = self.request_digest(&request, &mark, pipes);
+        let shown = shown_text(&mark.meaning, self.view.as_ref().expect("logged in"), cx);
+        let binds =
+            self.session.binds().iter().map(|(value, binary)| value.map(|bytes| bind_text(bytes, binary))).collect();
+        let rule = mark.decision.rule.clone().unwrap_or_else(|| "".into());
+        let ticket = self.ticket(&shown, binds, &rule, &terms, digest, cx);
+        let id = ticket.id.clone();
+        if self.record_request(&request, &mark, "approve", &id.to_string(), pipes, cx).is_err() {
+            return self.wait_for_room(request, pipes);
+        }
+        cx.shared.counters.statement(Action::Approve);
+        let number = self.next_request;
+        self.next_request += 1;
+        self.session.answer(Side::Client, Answer::Hold, pipes);
+        self.session.notice(&waiting_notice(&id, &terms), pipes);
+        let what = Waiting::Statement { request, mark, digest };
+        self.held = Some(Held { ticket: id, request: number, what, recorded: false });
+        cx.control.push(ToControl::Ask(Box::new(ticket)));
+    }
+
+    pub(super) fn ruled(&mut self, ticket: &TicketId, ruling: Ruling, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        if self.held.as_ref().is_some_and(|held| held.ticket == *ticket) && self.retry_client.is_none() {
+            self.apply_ruling(ruling, pipes, cx);
+        }
+    }
+
+    /// Records the ruling, then does what it says.
+    pub(super) fn apply_ruling(&mut self, ruling: Ruling, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        let held = self.held.as_ref().expect("a ruling is applied to what is held");
+        let (word, by, reason) = match &ruling {
+            Ruling::Approved { by, reason } => ("approved", by.join(", "), reason.as_str()),
+            Ruling::Rejected { by, reason } => ("rejected", by.clone(), reason.as_str()),
+            Ruling::Expired => ("expired", String::new(), "nobody ruled in time"),
+            Ruling::Abandoned => ("abandoned", String::new(), "the requester went away"),
+        };
+        let ticket = held.ticket.to_string();
+        let entry = Entry::Ruling { request: held.request, ticket: &ticket, ruling: word, by: &by, reason };
+        if self.record(&entry, cx).is_err() {
+            self.retry_client = Some(Retry::Ruling(ruling));
+            return;
+        }
+        let held = self.held.take().expect("just looked at");
+        match ruling {
+            Ruling::Approved { .. } => self.approved(held, pipes, cx),
+            Ruling::Rejected { by, reason } => {
+                let detail =
+                    format!("ticket {ticket}, rejected by {by}{}{reason}", if reason.is_empty() { "" } else { ": " });
+                self.refuse_held(&held, refusal(b"42501", "the approval was refused", Some(detail), None), pipes);
+            }
+            Ruling::Expired | Ruling::Abandoned => {
+                let hint = Some("ask again when a reviewer is there");
+                let over = refusal(b"57014", "nobody approved in time", Some(format!("ticket {ticket}")), hint);
+                self.refuse_held(&held, over, pipes);
+            }
+        }
+    }
+
+    fn approved(&mut self, held: Held, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        match held.what {
+            Waiting::Access => self.access_granted(pipes, cx),
+            Waiting::Statement { request, mark, digest } => {
+                let late = self.ends_at_us.is_some_and(|end| cx.now.mono_us >= end);
+                if late {
+                    let over = refusal(b"57P01", "the identity token has expired", None, Some("connect again"));
+                    return self.end("the session's time is over", &over, pipes);
+                }
+                // One ruling, one use, for exactly these bytes.
+                assert_eq!(
+                    digest,
+                    self.request_digest(&request, &mark, pipes),
+                    "held bytes changed while they were held"
+                );
+                self.release(held.request, mark, pipes, cx);
+            }
+        }
+    }
+
+    fn refuse_held(&mut self, held: &Held, refusal: Refusal, pipes: &mut Pipes<'_>) {
+        self.session.answer(Side::Client, Answer::Refuse(refusal), pipes);
+        if matches!(held.what, Waiting::Access) {
+            debug_assert_eq!(self.state, State::AwaitAccess);
+            self.close("access was not approved");
+        }
+    }
+
+    fn request_digest(&self, request: &Request, mark: &Mark, pipes: &Pipes<'_>) -> [u8; 32] {
+        match request.kind {
+            RequestKind::Query | RequestKind::Parse => self.digest(pipes.client.at(request.text), &[]),
+            _ => self.digest(&mark.meaning.text, self.session.binds().raw),
+        }
+    }
+
+    /// What a ruling is bound to: who, where, what, with which values. Lengths keep the parts apart.
+    pub(super) fn digest(&self, text: &[u8], binds: &[u8]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        let subject = self.principal.as_ref().map(|principal| principal.subject.as_bytes()).unwrap_or_default();
+        for part in [self.identity.user.as_bytes(), subject, self.identity.target.as_bytes(), text, binds] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    /// Appends the request's record: nothing goes to the target before this has succeeded.
+    fn record_request(
+        &mut self,
+        request: &Request,
+        mark: &Mark,
+        decision: &str,
+        ticket: &str,
+        pipes: &Pipes<'_>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Full> {
+        let mut scratch = std::mem::take(&mut cx.shared.scratch);
+        scratch.text.clear();
+        scratch.binds.clear();
+        scratch.ends.clear();
+        let text = match request.kind {
+            RequestKind::Query | RequestKind::Parse => pipes.client.at(request.text),
+            RequestKind::Execute { .. } | RequestKind::FunctionCall { .. } => &mark.meaning.text,
+        };
+        let kept = &text[..text.len().min(limits::AUDIT_STATEMENT_BYTES_MAX)];
+        let view = self.view.as_ref().expect("logged in");
+        // What is masked for this principal is masked in the trail as well.
+        let kept = match &view.detect {
+            None => kept,
+            Some((detectors, _)) => {
+                scratch.text.extend_from_slice(kept);
+                let key = &cx.snapshot.token_key;
+                masking::style::mask_findings(detectors, masking::style::Style::Last4, key, &mut scratch.text);
+                &scratch.text
+            }
+        };
+        if matches!(request.kind, RequestKind::Execute { .. }) {
+            self.collect_binds(view, cx, &mut scratch.binds, &mut scratch.ends);
+        }
+        let mut binds: SmallVec<[Option<&str>; 16]> = SmallVec::new();
+        let mut start = 0;
+        for end in &scratch.ends {
+            binds.push(end.map(|end| &scratch.binds[start..end]));
+            start = end.unwrap_or(start);
+        }
+        let entry = Entry::Request(audit::Request {
+            request: self.next_request,
+            statement: kept,
+            statement_bytes: mark.meaning.text_bytes.max(text.len() as u64),
+            binds: &binds,
+            classes: mark.meaning.classes.0,
+            tables: &mark.meaning.tables,
+            decision,
+            rule: mark.decision.rule.as_deref().unwrap_or(""),
+            ticket,
+        });
+        let result = self.record(&entry, cx);
+        drop(binds);
+        cx.shared.scratch = scratch;
+        result
+    }
+
+    /// Bind values as text, one after the other, with where each ends.
+    fn collect_binds(&self, view: &View, cx: &Context<'_>, out: &mut String, ends: &mut Vec<Option<usize>>) {
+        for (value, binary) in self.session.binds().iter() {
+            let Some(bytes) = value else {
+                ends.push(None);
+                continue;
+            };
+            let room = limits::AUDIT_BINDS_BYTES_MAX.saturating_sub(out.len());
+            let cut = &bytes[..bytes.len().min(room)];
+            match (&view.detect, binary) {
+                (Some((detectors, _)), false) => {
+                    let mut copy: SmallVec<[u8; 256]> = SmallVec::from_slice(cut);
+                    let key = &cx.snapshot.token_key;
+                    masking::style::mask_findings(detectors, masking::style::Style::Last4, key, &mut copy);
+                    push_bind(out, &copy, false);
+                }
+                _ => push_bind(out, cut, binary),
+            }
+            if cut.len() < bytes.len() {
+                out.push('…');
+            }
+            ends.push(Some(out.len()));
+        }
+    }
+}
+
+/// The statement as a reviewer reads it: with what is masked for the requester masked.
+fn shown_text(meaning: &Meaning, view: &View, cx: &Context<'_>) -> String {
+    let mut text = meaning.text.to_vec();
+    if let Some((detectors, _)) = &view.detect {
+        masking::style::mask_findings(detectors, masking::style::Style::Last4, &cx.snapshot.token_key, &mut text);
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn bind_text(bytes: &[u8], binary: bool) -> String {
+    let mut text = String::new();
+    push_bind(&mut text, &bytes[..bytes.len().min(limits::AUDIT_BINDS_BYTES_MAX)], binary);
+    text
+}
+
+fn push_bind(out: &mut String, bytes: &[u8], binary: bool) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !binary => out.push_str(text),
+        Err(_) if !binary => out.push_str(&String::from_utf8_lossy(bytes)),
+        _ => {
+            out.push_str("\\x");
+            super::record::push_hex(out, bytes);
+        }
+    }
+}
+
+fn uses_names(meaning: &Meaning) -> bool {
+    meaning.analysis.statements.iter().any(|statement| statement.uses.is_some())
+}
+
+fn unknown_reads(view: &View) -> Reads {
+    if view.column_masks.is_empty() { Reads::Open } else { Reads::Unknown }
+}
+
+/// Do two views mask alike?
+fn same_masks(one: &View, other: &View) -> bool {
+    let columns = |view: &View| -> Vec<_> {
+        view.column_masks
+            .iter()
+            .map(|mask| (mask.schema.clone(), mask.table.clone(), mask.column.clone(), mask.style))
+            .collect()
+    };
+    let content = |view: &View| view.detect.as_ref().map(|(detectors, style)| (detectors.kinds().to_vec(), *style));
+    columns(one) == columns(other) && content(one) == content(other)
+}
+
+/// The stricter of two verdicts; the first when they are alike.
+fn stricter(one: Decision, other: Decision) -> Decision {
+    if severity(other.action) > severity(one.action) { other } else { one }
+}
+
+fn severity(action: Action) -> u8 {
+    match action {
+        Action::Allow => 0,
+        Action::Alert => 1,
+        Action::Approve => 2,
+        Action::Deny => 3,
+    }
+}
+
+/// Statements that would carry masked data past the mask: COPY out of a masked table, or storing it elsewhere.
+fn refused_by_mask(statement: &Statement, view: &View) -> Option<Decision> {
+    let masked = |written: bool| {
+        statement
+            .tables
+            .iter()
+            .filter(|table| written || !table.written)
+            .any(|table| view.masks_table(table.schema.as_deref(), &table.name))
+    };
+    let why = if let Some(copy) = &statement.copy
+        && statement.classes.contains(Class::CopyOut)
+    {
+        let binary = copy.format == CopyFormat::Binary && view.detect.is_some();
+        if masked(true) {
+            "COPY of a table with masked columns cannot be masked: use SELECT"
+        } else if binary {
+            "COPY in binary format cannot be masked: use FORMAT text or csv"
+        } else {
+            return None;
+        }
+    } else if statement.stores && masked(false) {
+        "masked data may not be stored elsewhere"
+    } else {
+        return None;
+    };
+    Some(Decision {
+        action: Action::Deny,
+        rule: Some("mask".into()),
+        message: Some(why.into()),
+        approval: None,
+        reason: why.to_string(),
+    })
+}

@@ -1,0 +1,224 @@
+//! Putting the parts together: configuration, trail, shards, control thread; and taking them apart in order.
+//!
+//! ```text
+//!   claim data_dir -> keys -> snapshot -> per shard: trail, listeners, ring, thread -> control thread -> wait -> sealer
+//! ```
+
+use crate::audit::{Entry, Full, Journal, RingOptions, Sealer, SealerOptions, SegmentWriter, Who, writer::NOBODY};
+use crate::config::{Config, Durability, Listener};
+use crate::control::{self, Certificates, Claim, ControlOptions, Loader, Poster, Prepared};
+use crate::gate::{Context, Gate, Origin};
+use crate::metrics::ShardCounters;
+use crate::shard::mailbox::ToControl;
+use crate::shard::{self, Deadlines, ListenerOptions, Mode, RoundLog, ShardHandle, ShardOptions};
+use crate::snapshot::Snapshot;
+use anyhow::{Context as _, Result, anyhow};
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// A shard's end of the trail, with the durability the configuration asks for.
+struct Trail {
+    writer: SegmentWriter,
+    counters: Arc<ShardCounters>,
+    writes: u64,
+}
+
+/// Rounds between two looks at how full the ring is.
+const RING_LOOK_EVERY: u64 = 4096;
+
+impl Journal for Trail {
+    fn append(&mut self, time_us: i64, who: &Who<'_>, entry: &Entry<'_>) -> Result<(), Full> {
+        self.writer.append(time_us, who, entry)
+    }
+}
+
+impl RoundLog for Trail {
+    fn dirty(&self) -> bool {
+        self.writer.dirty()
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.writer.write()?;
+        // A look at the folder: far too dear for each round, and the ring fills over seconds.
+        if self.writes.is_multiple_of(RING_LOOK_EVERY) {
+            self.counters.audit_ring_used_bytes.set(self.writer.ring_used_bytes().unwrap_or(0));
+        }
+        self.writes = self.writes.wrapping_add(1);
+        Ok(())
+    }
+
+    fn sync_fd(&self) -> Option<RawFd> {
+        self.writer.sync_fd()
+    }
+
+    fn has_room(&self) -> bool {
+        self.writer.has_room()
+    }
+}
+
+fn mode(durability: Durability) -> Mode {
+    match durability {
+        Durability::Async => Mode::Async,
+        Durability::Group => Mode::Group,
+        Durability::Strict => Mode::Strict,
+    }
+}
+
+/// Runs the gateway until it has drained. `load` reads the configuration again on HUP.
+pub fn run(config: Config, load: Loader) -> Result<()> {
+    let claim = Claim::take(&config.server.data_dir)?;
+    let certificates = Certificates::load(&config)?;
+    let Prepared { snapshot, keys, warnings } = control::prepare(&config)?;
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    let (to_control, inbox) = tokio::sync::mpsc::unbounded_channel();
+    let shards = start_shards(&config, &certificates, &snapshot, &to_control)?;
+    // Only the shards hold a sender: when all are gone, the control thread notices.
+    drop(to_control);
+    for address in shards.handles.first().into_iter().flat_map(|shard| &shard.addresses) {
+        tracing::info!(%address, shards = shards.handles.len(), "listening");
+    }
+    let control = control::start(ControlOptions {
+        claim,
+        config,
+        snapshot,
+        keys,
+        certificates,
+        load: Some(load),
+        shards: shards.handles.iter().map(|shard| poster(shard.post.clone())).collect(),
+        counters: shards.counters.clone(),
+        sockets: shards.handles.iter().map(|shard| shard.counters.clone()).collect(),
+        inbox,
+        signals: true,
+    })?;
+    tracing::info!(ops = %control.ops_address(), "ready");
+    let ended = control.wait();
+    for shard in shards.handles {
+        let number = shard.number;
+        if shard.join().is_err() {
+            tracing::error!(shard = number, "the shard panicked");
+        }
+    }
+    // The sealer files what the shards wrote; it ends after the last of them.
+    drop(shards.sealer);
+    ended.map_err(|fault| anyhow!(fault))
+}
+
+fn poster(post: shard::Post) -> Poster {
+    Box::new(move |message| post.send(message))
+}
+
+/// The running shards and what the control thread needs of them.
+struct Shards {
+    handles: Vec<ShardHandle>,
+    counters: Vec<Arc<ShardCounters>>,
+    /// Ends after the last shard: it files what they wrote.
+    sealer: Sealer,
+}
+
+/// Opens the trail and starts every shard. Every problem is named before the first connection is accepted.
+fn start_shards(
+    config: &Config,
+    certificates: &Certificates,
+    snapshot: &Arc<Snapshot>,
+    to_control: &UnboundedSender<ToControl>,
+) -> Result<Shards> {
+    let listeners: Vec<_> = config.listeners.iter().map(|one| listener(one, certificates)).collect();
+    let segment_bytes = u64::from(config.audit.segment_mib) << 20;
+    let mut trails = Vec::new();
+    for number in 0..config.server.shards {
+        trails.push(open_trail(config, number, segment_bytes)?);
+    }
+    let sealer = Sealer::start(SealerOptions {
+        data_dir: config.server.data_dir.clone(),
+        shards: config.server.shards as u32,
+        segment_bytes,
+        segments_per_shard: config.audit.segments_per_shard,
+        archive: config.audit.archive,
+    })
+    .context("the sealer of audit segments did not start")?;
+    let mut handles = Vec::new();
+    let mut counters = Vec::new();
+    for (number, trail) in trails.into_iter().enumerate() {
+        counters.push(trail.counters.clone());
+        handles.push(start_shard(config, number, &listeners, trail, snapshot, to_control)?);
+    }
+    Ok(Shards { handles, counters, sealer })
+}
+
+fn open_trail(config: &Config, number: usize, segment_bytes: u64) -> Result<Trail> {
+    let options = RingOptions {
+        data_dir: config.server.data_dir.clone(),
+        shard: number as u32,
+        segment_bytes,
+        segments_per_shard: config.audit.segments_per_shard,
+    };
+    let (mut writer, notes) = SegmentWriter::open(&options, unix_us())
+        .with_context(|| format!("the audit trail of shard {number} in {}", config.server.data_dir.display()))?;
+    for note in notes {
+        tracing::warn!(shard = number, "audit: {note}");
+    }
+    let detail = format!("started: lockgate {}, durability {:?}", env!("CARGO_PKG_VERSION"), config.audit.durability);
+    // A ring that is full at start takes its record when there is room: statements wait for the same.
+    let _ = writer.append(unix_us(), &NOBODY, &Entry::Gateway { detail: &detail });
+    writer.write().context("the audit trail takes no record")?;
+    let counters = Arc::new(ShardCounters::default());
+    counters.audit_ring_bytes.set(segment_bytes * u64::from(config.audit.segments_per_shard));
+    Ok(Trail { writer, counters, writes: 0 })
+}
+
+fn start_shard(
+    config: &Config,
+    number: usize,
+    listeners: &[ListenerOptions],
+    trail: Trail,
+    snapshot: &Arc<Snapshot>,
+    to_control: &UnboundedSender<ToControl>,
+) -> Result<ShardHandle> {
+    let server = &config.server;
+    let login_timeout_us = micros(server.login_timeout);
+    let options = ShardOptions {
+        number,
+        pin: server.pin,
+        spin_us: u64::from(server.spin_us),
+        listeners: listeners.to_vec(),
+        buffers: server.buffers,
+        buffer_bytes: server.buffer_kib << 10,
+        ring_entries: server.ring_entries,
+        durability: mode(config.audit.durability),
+        commit_interval: config.audit.commit_interval,
+        deadlines: Deadlines {
+            first_byte_us: login_timeout_us,
+            direct_tls_us: login_timeout_us,
+            connect_us: micros(server.connect_timeout),
+            ..Deadlines::default()
+        },
+        ..ShardOptions::default()
+    };
+    let counters = trail.counters.clone();
+    let factory = move |origin: Origin, cx: &mut Context<'_>| {
+        cx.shared.counters = counters.clone();
+        Gate::new(origin, login_timeout_us, cx)
+    };
+    shard::start(options, snapshot.clone(), Box::new(trail), to_control.clone(), factory)
+        .with_context(|| format!("shard {number} did not start"))
+}
+
+fn listener(listener: &Listener, certificates: &Certificates) -> ListenerOptions {
+    let tls = certificates.of(listener.address);
+    ListenerOptions { address: listener.address, tls, allow_plaintext: listener.allow_plaintext }
+}
+
+/// The configuration bounds durations far below what would not fit.
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Unix microseconds.
+fn unix_us() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
+}
