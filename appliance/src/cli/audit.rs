@@ -8,7 +8,7 @@ use crate::audit::{segment, when};
 use crate::cli::{ANSWER_NO, DONE, FAILED, USAGE};
 use crate::config::{self, Glob};
 use anyhow::{Context as _, Result, anyhow, bail};
-use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,6 +18,9 @@ use std::time::Duration;
 const TAIL_EVERY: Duration = Duration::from_millis(100);
 /// `tail` shows a statement that is still running after this long.
 const TAIL_PATIENCE: Duration = Duration::from_secs(1);
+/// In a narrow terminal a long name is wrapped before the statement gets less than this.
+const USER_WIDTH: u16 = 36;
+const STATEMENT_WIDTH: u16 = 36;
 /// Width of a table that does not go to a terminal.
 const TABLE_WIDTH: u16 = 160;
 
@@ -536,7 +539,8 @@ fn result(record: &Record) -> String {
         Some(error) => escape(error),
         None if record.complete => String::new(),
         None if record.decision.as_deref() == Some("deny") => String::new(),
-        None => "no outcome".to_owned(),
+        // It runs, or the gateway was killed while it did.
+        None => "open".to_owned(),
     }
 }
 
@@ -578,6 +582,10 @@ fn print_table(out: &mut impl io::Write, records: &[Record]) -> Result<()> {
             column.set_constraint(ColumnConstraint::Hidden);
         } else if matches!(column.index, 0 | 1 | 5..=8) {
             column.set_constraint(ColumnConstraint::ContentWidth);
+        } else if column.index == 2 {
+            column.set_constraint(ColumnConstraint::UpperBoundary(Width::Fixed(USER_WIDTH)));
+        } else if column.index == 9 {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(STATEMENT_WIDTH)));
         }
     }
     for line in table.lines() {
