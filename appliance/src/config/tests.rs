@@ -1398,7 +1398,7 @@ fn a_whole_configuration_means_what_it_says() {
     assert_eq!(issuer.algorithms, [Algorithm::EdDsa]);
     assert_eq!(issuer.keys, KeySource::File("/etc/lockgate/jwks.json".into()));
     assert_eq!((issuer.groups_claim.as_str(), issuer.leeway), ("groups", Duration::from_secs(30)));
-    assert_eq!(issuer.actor_claims, ["act"]);
+    assert_eq!(issuer.actor_claims, ["act", "azp", "agent_version"]);
     let target = config.target("orders").unwrap();
     assert_eq!((target.host.as_str(), target.port), ("::1", 5432));
     assert_eq!(target.credential, Credential::Store("orders".into()));

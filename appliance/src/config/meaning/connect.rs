@@ -3,6 +3,9 @@
 use super::*;
 use crate::config::units::parse_host_port;
 
+/// The chain of RFC 8693, the client a token was issued to, and the version of the agent that presents it.
+const ACTOR_CLAIMS_DEFAULT: [&str; 3] = ["act", "azp", "agent_version"];
+
 impl Check<'_> {
     pub(super) fn listener(&mut self, raw: &At<raw::Listener>) -> Listener {
         let address = self.socket(&raw.address);
@@ -23,6 +26,13 @@ impl Check<'_> {
             self.warn(at.span(), "tokens will cross the network readable for everyone on the way", "prefer `tls`");
         }
         let proxy_protocol = raw.proxy_protocol.unwrap_or(false);
+        if proxy_protocol {
+            self.error(
+                raw.address.span(),
+                "`proxy_protocol` is not available in this version: the balancer's header would be refused as garbage",
+                "take the key out, and let the balancer pass connections through",
+            );
+        }
         Listener { protocol: protocol(raw.protocol), address, tls, allow_plaintext, proxy_protocol }
     }
 
@@ -44,7 +54,11 @@ impl Check<'_> {
             keys,
             user_claim: raw.user_claim.as_ref().map(|claim| self.text("user_claim", claim)),
             groups_claim: raw.groups_claim.as_ref().map_or("groups".into(), |claim| self.text("groups_claim", claim)),
-            actor_claims: if actor_claims.is_empty() { vec!["act".into()] } else { actor_claims },
+            actor_claims: if actor_claims.is_empty() {
+                ACTOR_CLAIMS_DEFAULT.map(str::to_string).to_vec()
+            } else {
+                actor_claims
+            },
             leeway: self.duration("leeway", raw.leeway.as_ref(), Duration::ZERO, (Duration::ZERO, leeway_max)),
         }
     }
