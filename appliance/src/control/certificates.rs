@@ -14,8 +14,8 @@ use std::sync::Arc;
 pub enum CertificateError {
     #[error("listener {address}: {path}: {why}")]
     File { address: SocketAddr, path: PathBuf, why: String },
-    #[error("listener {address}: {source}")]
-    Rustls { address: SocketAddr, source: rustls::Error },
+    #[error("listener {address}: {error}")]
+    Rustls { address: SocketAddr, error: rustls::Error },
 }
 
 /// What each listener with TLS shows its clients. Shards read it once a handshake.
@@ -66,7 +66,7 @@ impl Replacement {
 
 fn server_config(address: SocketAddr, tls: &ListenerTls) -> Result<ServerConfig, CertificateError> {
     let file = |path: &Path, why: String| CertificateError::File { address, path: path.to_owned(), why };
-    let failed = |source| CertificateError::Rustls { address, source };
+    let failed = |error| CertificateError::Rustls { address, error };
     let chain = read_certificates(&tls.cert).map_err(|why| file(&tls.cert, why))?;
     let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| file(&tls.key, error.to_string()))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

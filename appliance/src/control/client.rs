@@ -15,11 +15,11 @@ const ANSWER_BYTES_MAX: u64 = 512 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error(
-        "no gateway answers on {path} ({source}); start one with `lockgate serve --config FILE`, or name its folder with --data-dir"
+        "no gateway answers on {path} ({error}); start one with `lockgate serve --config FILE`, or name its folder with --data-dir"
     )]
-    NotRunning { path: PathBuf, source: io::Error },
-    #[error("the gateway on {path} did not answer: {source}")]
-    Broken { path: PathBuf, source: io::Error },
+    NotRunning { path: PathBuf, error: io::Error },
+    #[error("the gateway on {path} did not answer: {error}")]
+    Broken { path: PathBuf, error: io::Error },
 }
 
 /// A status code and a JSON body.
@@ -33,9 +33,9 @@ pub struct Answer {
 pub fn request(data_dir: &Path, path: &str, body: Option<&Value>) -> Result<Answer, ClientError> {
     let socket = socket_path(data_dir);
     let stream =
-        UnixStream::connect(&socket).map_err(|source| ClientError::NotRunning { path: socket.clone(), source })?;
+        UnixStream::connect(&socket).map_err(|error| ClientError::NotRunning { path: socket.clone(), error })?;
     let timeouts = stream.set_read_timeout(Some(TIMEOUT)).and_then(|()| stream.set_write_timeout(Some(TIMEOUT)));
-    timeouts.and_then(|()| exchange(stream, path, body)).map_err(|source| ClientError::Broken { path: socket, source })
+    timeouts.and_then(|()| exchange(stream, path, body)).map_err(|error| ClientError::Broken { path: socket, error })
 }
 
 /// One request and its answer over any stream, which is used up.
@@ -101,6 +101,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let error = request(dir.path(), "/status", None).unwrap_err().to_string();
         assert!(error.contains("lockgate.sock") && error.contains("lockgate serve"), "{error}");
+        // The command line prints the chain of causes as well: nothing may be said twice.
+        let error = anyhow::Error::new(request(dir.path(), "/status", None).unwrap_err());
+        assert_eq!(format!("{error:#}").matches("os error").count(), 1);
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl Core {
         let data_dir = options.claim.data_dir().to_owned();
         let now = now_us();
         let (tickets, board) =
-            TicketFile::open(&data_dir, now).map_err(|source| StartError::Tickets { path: data_dir, source })?;
+            TicketFile::open(&data_dir, now).map_err(|error| StartError::Tickets { path: data_dir, error })?;
         let counters = Arc::new(ControlCounters::default());
         counters.snapshot_version.store(options.snapshot.version, Relaxed);
         let state = State {

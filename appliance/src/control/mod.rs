@@ -101,12 +101,12 @@ pub struct ControlOptions {
 /// Why the control thread did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the ops listener cannot use {address}: {source}")]
-    Ops { address: SocketAddr, source: std::io::Error },
-    #[error("the control socket {path} cannot be made: {source}")]
-    Socket { path: PathBuf, source: std::io::Error },
-    #[error("the ticket file in {path} cannot be used: {source}")]
-    Tickets { path: PathBuf, source: std::io::Error },
+    #[error("the ops listener cannot use {address}: {error}")]
+    Ops { address: SocketAddr, error: std::io::Error },
+    #[error("the control socket {path} cannot be made: {error}")]
+    Socket { path: PathBuf, error: std::io::Error },
+    #[error("the ticket file in {path} cannot be used: {error}")]
+    Tickets { path: PathBuf, error: std::io::Error },
     #[error("no control thread: {0}")]
     Thread(std::io::Error),
 }
@@ -154,9 +154,9 @@ pub fn start(options: ControlOptions) -> Result<ControlHandle, StartError> {
         listener.set_nonblocking(true)?;
         Ok((listener.local_addr()?, listener))
     });
-    let (ops_address, ops) = ops.map_err(|source| StartError::Ops { address, source })?;
+    let (ops_address, ops) = ops.map_err(|error| StartError::Ops { address, error })?;
     let socket =
-        options.claim.bind().map_err(|source| StartError::Socket { path: options.claim.socket_path(), source })?;
+        options.claim.bind().map_err(|error| StartError::Socket { path: options.claim.socket_path(), error })?;
     let core = Core::new(options)?;
     let (orders, ordered) = unbounded_channel();
     let thread = std::thread::Builder::new()

@@ -18,8 +18,8 @@ pub fn socket_path(data_dir: &Path) -> PathBuf {
 pub enum ClaimError {
     #[error("another lockgate runs in this data_dir ({0})")]
     Taken(PathBuf),
-    #[error("data_dir {path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
+    #[error("data_dir {path}: {error}")]
+    Io { path: PathBuf, error: io::Error },
 }
 
 /// This process is the one gateway of a folder. The lock is the kernel's: it ends with the process, however that ends.
@@ -32,14 +32,14 @@ pub struct Claim {
 impl Claim {
     /// Makes the folder when it is not there (for its owner only) and locks it.
     pub fn take(data_dir: &Path) -> Result<Self, ClaimError> {
-        let io = |source| ClaimError::Io { path: data_dir.to_owned(), source };
+        let io = |error| ClaimError::Io { path: data_dir.to_owned(), error };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(io)?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(data_dir.join(LOCK));
         let lock = lock.map_err(io)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { data_dir: data_dir.to_owned(), _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(ClaimError::Taken(data_dir.to_owned())),
-            Err(TryLockError::Error(source)) => Err(io(source)),
+            Err(TryLockError::Error(error)) => Err(io(error)),
         }
     }
 

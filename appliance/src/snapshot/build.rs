@@ -31,16 +31,16 @@ pub enum BuildError {
     EnvMissing { target: String, name: String },
     #[error("target `{target}`: the environment variable {name} is empty")]
     EnvEmpty { target: String, name: String },
-    #[error("target `{target}`: the password file {path} cannot be read: {source}")]
-    PasswordFile { target: String, path: PathBuf, source: io::Error },
+    #[error("target `{target}`: the password file {path} cannot be read: {error}")]
+    PasswordFile { target: String, path: PathBuf, error: io::Error },
     #[error("target `{target}`: the password file {path} is empty")]
     PasswordEmpty { target: String, path: PathBuf },
-    #[error("target `{target}`: the credential `{name}`: {source}")]
-    Store { target: String, name: String, source: VaultError },
-    #[error("target `{target}`: {source}")]
-    Tls { target: String, source: tls::TlsError },
-    #[error("the key of mask tokens in {path}: {source}")]
-    TokenKey { path: PathBuf, source: io::Error },
+    #[error("target `{target}`: the credential `{name}`: {error}")]
+    Store { target: String, name: String, error: VaultError },
+    #[error("target `{target}`: {error}")]
+    Tls { target: String, error: tls::TlsError },
+    #[error("the key of mask tokens in {path}: {error}")]
+    TokenKey { path: PathBuf, error: io::Error },
 }
 
 /// `verifier`: the issuers' keys as known by now.
@@ -52,7 +52,7 @@ pub fn build(config: &Config, version: u64, verifier: Verifier) -> Result<Built,
         targets.push(Arc::new(build_target(config, target, &mut roots, &mut warnings)?));
     }
     let path = config.server.data_dir.join("mask-token.key");
-    let token_key = token_key(&path).map_err(|source| BuildError::TokenKey { path, source })?;
+    let token_key = token_key(&path).map_err(|error| BuildError::TokenKey { path, error })?;
     let snapshot = Snapshot { version, targets, policy: Policy::compile(config), verifier, token_key };
     Ok(Built { snapshot, warnings })
 }
@@ -84,7 +84,7 @@ fn build_target(
     warnings: &mut Vec<String>,
 ) -> Result<Target, BuildError> {
     let tls =
-        tls::client_config(target, roots).map_err(|source| BuildError::Tls { target: target.name.clone(), source })?;
+        tls::client_config(target, roots).map_err(|error| BuildError::Tls { target: target.name.clone(), error })?;
     if target.tls == config::TargetTls::Require {
         warnings.push(format!(
             "target `{}`: tls = \"require\" encrypts but does not check who answers; `verify-full` does",
@@ -147,10 +147,10 @@ fn password(
             Some(value) => Ok(Zeroizing::new(std::os::unix::ffi::OsStringExt::into_vec(value))),
         },
         Credential::File(path) => {
-            let (password, mode) = read_password(path).map_err(|source| BuildError::PasswordFile {
+            let (password, mode) = read_password(path).map_err(|error| BuildError::PasswordFile {
                 target: name_of(),
                 path: path.clone(),
-                source,
+                error,
             })?;
             if password.is_empty() {
                 return Err(BuildError::PasswordEmpty { target: name_of(), path: path.clone() });
@@ -166,7 +166,7 @@ fn password(
         }
         Credential::Store(name) => vault::open(config)
             .and_then(|vault| vault.reveal(name))
-            .map_err(|source| BuildError::Store { target: name_of(), name: name.clone(), source }),
+            .map_err(|error| BuildError::Store { target: name_of(), name: name.clone(), error }),
     }
 }
 
