@@ -28,7 +28,7 @@ pub const FIRST_BYTE_US: u64 = 30_000_000;
 pub const DIRECT_TLS_US: u64 = 30_000_000;
 /// Opening a target, over all its addresses. Beyond: ConnectFailed.
 pub const CONNECT_US: u64 = 10_000_000;
-/// A client whose queue is over its bound and does not move because it does not read. Beyond: closed.
+/// A client that does not read while more than half of that waits for it. Beyond: closed.
 pub const STALLED_US: u64 = 60_000_000;
 /// Sending what is queued when a relay closes. Beyond: dropped.
 pub const FLUSH_US: u64 = 5_000_000;

@@ -503,8 +503,14 @@ impl<D: Drive> Relay<D> {
         self.cancel_connecting(io);
         for side in [Side::Client, Side::Target] {
             self.say_goodbye(side, io);
+            let end = &mut self.ends[side as usize];
             // From here on the phase's own deadline counts.
-            self.ends[side as usize].stalled_us = NEVER;
+            end.stalled_us = NEVER;
+            // Each end hears of the close as soon as its own queue is sent, not when the other's is.
+            end.finishing = true;
+            if end.drained() {
+                end.shutdown(Shutdown::Write);
+            }
         }
         self.linger(io);
     }
@@ -519,7 +525,6 @@ impl<D: Drive> Relay<D> {
         if client.ended || client.broken {
             return self.die(io);
         }
-        client.shutdown(Shutdown::Write);
         self.ends[Side::Target as usize].shutdown(Shutdown::Both);
         self.phase = Phase::Lingering;
         self.phase_us = io.now.mono_us + io.deadlines.linger_us;
@@ -731,7 +736,9 @@ impl<D: Drive> Relay<D> {
     /// A client that does not read has a while to begin; a target may be busy for as long as it likes.
     fn watch_reader(&mut self, io: &mut Io<D>) {
         let client = &mut self.ends[Side::Client as usize];
-        if client.stalled_us == NEVER && client.queued_bytes > limits::QUEUED_BYTES_MAX && self.phase == Phase::Open {
+        // Half the bound: from there on the target may already be waiting for the queue to drain.
+        let waits = client.queued_bytes > limits::QUEUED_BYTES_MAX / 2;
+        if client.stalled_us == NEVER && waits && self.phase == Phase::Open {
             client.stalled_us = io.now.mono_us + io.deadlines.stalled_us;
         }
     }
