@@ -95,7 +95,8 @@ pub struct TargetLogin {
     pub tls: bool,
     /// Client nonce material for SCRAM: random, fresh for this connection.
     pub nonce: [u8; 18],
-    /// The key the client gets in BackendKeyData in place of the target's.
+    /// The key the client gets in BackendKeyData in place of the target's. `client_process` 0: the target's process id
+    /// is kept and only the secret is ours, for clients that look their backend up by PQbackendPID (isolationtester).
     pub client_process: i32,
     pub client_secret: SmallKey,
 }

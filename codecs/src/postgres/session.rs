@@ -105,6 +105,7 @@ pub struct Session<T> {
     pub(super) startup: Option<Box<Startup>>,
     pub(super) unknown_options: Vec<Vec<u8>>,
     pub(super) target_key: Option<(i32, Vec<u8>)>,
+    pub(super) client_key: Option<(i32, Vec<u8>)>,
     pub(super) status: TransactionStatus,
     pub(super) watch_texts: bool,
     pub(super) book: Book<T>,
@@ -154,6 +155,7 @@ impl<T: Clone> Session<T> {
             startup: None,
             unknown_options: Vec::new(),
             target_key: None,
+            client_key: None,
             status: TransactionStatus::Idle,
             watch_texts: false,
             book: Book::default(),
@@ -322,6 +324,11 @@ impl<T: Clone> Session<T> {
     /// The target's BackendKeyData, once the session is open: process id and secret.
     pub fn target_key(&self) -> Option<(i32, &[u8])> {
         self.target_key.as_ref().map(|(process, secret)| (*process, secret.as_slice()))
+    }
+
+    /// The BackendKeyData the client was given: process id and secret.
+    pub fn client_key(&self) -> Option<(i32, &[u8])> {
+        self.client_key.as_ref().map(|(process, secret)| (*process, secret.as_slice()))
     }
 
     /// The columns behind the last [`super::Event::Shape`].

@@ -151,7 +151,7 @@ impl<T: Clone> Session<T> {
             b'N' => return self.take_notice(header, pipes),
             b'A' => return self.take_notification(header, pipes),
             b'S' => return self.take_setting(header, pipes).map(Some),
-            b'K' if self.login != LoginStage::Open => return self.take_key(header, pipes),
+            b'K' if self.login != LoginStage::Open && self.client_key.is_none() => return self.take_key(header, pipes),
             _ => {}
         }
         if self.login != LoginStage::Open {
@@ -200,9 +200,9 @@ impl<T: Clone> Session<T> {
             _ => return Err(unexpected(kind)),
         };
         if pop {
-            match self.queue.pop() {
-                Some(Expected::ClosePortal { before: Some(portal), .. }) => self.book.reuse(portal),
-                Some(_) | None => {}
+            let popped = self.queue.pop();
+            if let Some(Expected::ClosePortal { before: Some(portal), .. }) = popped {
+                self.book.reuse(portal);
             }
         }
         if drop {
@@ -501,8 +501,11 @@ impl<T: Clone> Session<T> {
         let mut reader = Reader::new(message, HEADER_BYTES);
         let process = reader.i32().ok_or(malformed(b'K'))?;
         self.target_key = Some((process, reader.rest().to_vec()));
-        let login = self.target_login.as_ref().expect("the login lasts until the first ReadyForQuery");
-        pipes.to_client.compose(|out| compose::backend_key(out, login.client_process, &login.client_secret));
+        let login = self.target_login.as_mut().expect("the login lasts until the first ReadyForQuery");
+        let ours = if login.client_process == 0 { process } else { login.client_process };
+        let secret = std::mem::take(&mut login.client_secret);
+        pipes.to_client.compose(|out| compose::backend_key(out, ours, &secret));
+        self.client_key = Some((ours, secret));
         self.drop_reply(header.total, pipes);
         Ok(None)
     }

@@ -342,7 +342,7 @@ fn replies_that_answer_something_else_are_refused() {
         (sync(), complete("X")),
         (parse("", "x"), ready(b'I')),
     ] {
-        let came = check_open(&Manner::default(), &[c(&[sent]), t(&[reply.clone()])]);
+        let came = check_open(&Manner::default(), &[c(&[sent]), t(std::slice::from_ref(&reply))]);
         assert_eq!(came.error, Some(ProtocolError::UnexpectedMessage { side: Side::Target, kind: reply[0] }));
     }
 }
@@ -412,6 +412,6 @@ fn names_given_by_sql_are_taken_back_when_that_fails() {
 fn a_name_given_by_a_half_failed_query_is_unknown_and_stays_so() {
     let half = simple("PREPARE p evil; fail", &[complete("PREPARE"), error("22012", "no")]);
     let again = simple("PREPARE p harmless", &[error("42P05", "exists")]);
-    assert_eq!(stands_for(&[half.clone()]), "unknown");
+    assert_eq!(stands_for(std::slice::from_ref(&half)), "unknown");
     assert_eq!(stands_for(&[half, again]), "unknown");
 }

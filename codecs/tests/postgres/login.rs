@@ -151,7 +151,7 @@ fn an_md5_password_is_hashed_as_the_manual_says() {
 #[test]
 fn a_cleartext_password_goes_over_tls_only() {
     let ask = t(&[authentication(3, b"")]);
-    let plain = with_target(&Manner::default(), &[ask.clone()]);
+    let plain = with_target(&Manner::default(), std::slice::from_ref(&ask));
     assert_eq!(plain.error, Some(ProtocolError::CleartextWithoutTls));
     let manner = Manner { tls: true, ..Manner::default() };
     let came = with_target(&manner, &[Turn::Target(vec![b'S']), Turn::TargetSecured(None), ask.clone()]);
@@ -194,11 +194,14 @@ fn scram_without_a_proof_is_not_an_admission() {
     // The nonce of the rig is eighteen bytes of 3.
     let first = authentication(11, b"r=AwMDAwMDAwMDAwMDAwMDAwMDAwMDmore,s=c2FsdA==,i=4096");
     let manner = Manner { weakest: AuthMethod::ScramSha256, ..Manner::default() };
-    let came = with_target(&manner, &[t(&[offer.clone()]), t(&[first.clone()]), t(&[authentication(0, b"")])]);
+    let came = with_target(
+        &manner,
+        &[t(std::slice::from_ref(&offer)), t(std::slice::from_ref(&first)), t(&[authentication(0, b"")])],
+    );
     assert_eq!(came.error, Some(ProtocolError::ScramServerProof));
     assert!(came.target_log.contains("derive 4 4096"));
     let forged = authentication(12, b"v=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
-    let came = with_target(&manner, &[t(&[offer.clone()]), t(&[first]), t(&[forged])]);
+    let came = with_target(&manner, &[t(std::slice::from_ref(&offer)), t(&[first]), t(&[forged])]);
     assert_eq!(came.error, Some(ProtocolError::ScramServerProof));
     let came = with_target(&manner, &[t(&[offer]), t(&[authentication(0, b"")])]);
     assert_eq!(came.error, Some(ProtocolError::ScramServerProof), "admitted before the exchange");
@@ -245,4 +248,13 @@ fn a_real_servers_scram_exchange_is_completed() {
     assert!(came.to_target.ends_with(&message(b'p', proof)));
     assert_eq!((came.error, came.idle), (None, true));
     assert_eq!(came.to_client, [authentication(3, b""), authentication(0, b""), ready(b'I')].concat());
+}
+
+#[test]
+fn the_targets_process_id_is_kept_when_ours_is_none() {
+    let manner = Manner { client_process: 0, ..Manner::default() };
+    let came = with_target(&manner, &[t(&[authentication(0, b""), key(4242, &[9; 4]), ready(b'I')])]);
+    assert!(came.to_client.ends_with(&[key(4242, &[1, 2, 3, 4]), ready(b'I')].concat()), "its secret never");
+    let twice = with_target(&manner, &[t(&[authentication(0, b""), key(1, &[9; 4]), key(2, &[9; 4])])]);
+    assert_eq!(twice.error, Some(ProtocolError::UnexpectedMessage { side: Side::Target, kind: b'K' }));
 }

@@ -54,6 +54,7 @@ pub struct Manner {
     pub limits: SessionLimits,
     /// Leave the target unconnected.
     pub connect: bool,
+    pub client_process: i32,
 }
 
 impl Default for Manner {
@@ -70,6 +71,7 @@ impl Default for Manner {
             admit: true,
             limits: LIMITS,
             connect: true,
+            client_process: 77,
         }
     }
 }
@@ -305,7 +307,7 @@ impl Rig {
                 weakest: self.manner.weakest,
                 tls: self.manner.tls,
                 nonce: [3; 18],
-                client_process: 77,
+                client_process: self.manner.client_process,
                 client_secret: vec![1, 2, 3, 4],
             };
             self.with(|session, pipes| session.connect(login, pipes));
