@@ -48,7 +48,12 @@ const DIGITS_MAX: usize = 19;
 
 fn find(near: &Near<'_>) -> Option<Range<usize>> {
     let first = near.end - near.start;
-    if !(4..=DIGITS_MAX).contains(&first) || !near.begins_word(near.start) || near.is_fraction(near.start) {
+    // Most runs of digits are neither long enough nor followed by another group.
+    let goes_on = matches!(near.after(near.end), Some(b' ' | b'-')) && first >= 4;
+    if !(goes_on || first >= DIGITS_MIN) || first > DIGITS_MAX {
+        return None;
+    }
+    if !near.begins_word(near.start) || near.is_fraction(near.start) {
         return None;
     }
     let groups = Groups::read(near.value, near.start, b" -", DIGITS_MAX);

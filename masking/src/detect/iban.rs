@@ -38,11 +38,12 @@ fn find(near: &Near<'_>) -> Option<Range<usize>> {
     if near.end - near.start < 2 {
         return None;
     }
-    let country = [near.value[begin].to_ascii_uppercase(), near.value[begin + 1].to_ascii_uppercase()];
-    let length = length_of(country)?;
-    if !near.begins_word(begin) {
+    let letters = near.value[begin].is_ascii_alphabetic() && near.value[begin + 1].is_ascii_alphabetic();
+    if !letters || !near.begins_word(begin) {
         return None;
     }
+    let country = [near.value[begin].to_ascii_uppercase(), near.value[begin + 1].to_ascii_uppercase()];
+    let length = length_of(country)?;
     let (text, end) = read(&near.value[begin..], length)?;
     let end = begin + end;
     (near.ends_word(end) && is_checked(&text[..length])).then_some(begin..end)

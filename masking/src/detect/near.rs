@@ -23,10 +23,10 @@ impl<'a> Near<'a> {
         Self { value, start, end: start + run.max(1), floor }
     }
 
-    pub(super) fn is_at(&self, anchor: Anchor) -> bool {
-        match anchor {
-            Anchor::Digits => is_digit(self.value[self.start]),
-            Anchor::Byte(byte) => self.value[self.start] == byte,
+    pub(super) fn anchor(&self) -> Anchor {
+        match self.value[self.start] {
+            byte if is_digit(byte) => Anchor::Digits,
+            byte => Anchor::Byte(byte),
         }
     }
 

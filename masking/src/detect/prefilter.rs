@@ -6,6 +6,9 @@ use super::near::is_digit;
 /// Bytes looked at together: a fixed-size loop without branches, which the compiler turns into vector instructions.
 const BLOCK_BYTES: usize = 32;
 
+/// Bytes looked at one by one behind an anchor.
+const NEAR_BYTES: usize = 16;
+
 /// Single-byte anchors of all detectors together.
 const BYTES_MAX: usize = 3;
 
@@ -16,15 +19,15 @@ pub(super) struct Prefilter {
     digits: u8,
     /// Single-byte anchors; unused places repeat another one, or a byte that never occurs in text.
     bytes: [u8; BYTES_MAX],
-    any: bool,
+    /// For every byte: can it be an anchor?
+    table: [bool; 256],
 }
 
 impl Prefilter {
     pub(super) fn new(anchors: impl Iterator<Item = Anchor>) -> Self {
-        let mut filter = Self { digits: 0, bytes: [0; BYTES_MAX], any: false };
+        let mut filter = Self { digits: 0, bytes: [0; BYTES_MAX], table: [false; 256] };
         let mut used = 0;
         for anchor in anchors {
-            filter.any = true;
             match anchor {
                 Anchor::Digits => filter.digits = 10,
                 Anchor::Byte(byte) => {
@@ -33,19 +36,26 @@ impl Prefilter {
                 }
             }
         }
+        for byte in 0..=u8::MAX {
+            let single = byte != 0 && filter.bytes.contains(&byte);
+            filter.table[usize::from(byte)] = single || (filter.digits != 0 && is_digit(byte));
+        }
         filter
     }
 
     /// The next anchor at or after `at`. Of a run of digits only the first is one.
-    pub(super) fn next(&self, value: &[u8], mut at: usize) -> Option<usize> {
-        if !self.any {
-            return None;
+    pub(super) fn next(&self, value: &[u8], at: usize) -> Option<usize> {
+        // Where anchors are dense, as in rows of numbers, the next one is near and a block would be looked at many times.
+        let near = value.len().min(at + NEAR_BYTES);
+        if let Some(found) = self.within(value, at, near) {
+            return Some(found);
         }
+        let mut at = near;
         while let Some(block) = value.get(at..).and_then(|rest| rest.first_chunk::<BLOCK_BYTES>()) {
-            if self.touches(block) {
-                if let Some(found) = self.within(value, at, at + BLOCK_BYTES) {
-                    return Some(found);
-                }
+            if self.touches(block)
+                && let Some(found) = self.within(value, at, at + BLOCK_BYTES)
+            {
+                return Some(found);
             }
             at += BLOCK_BYTES;
         }
@@ -65,14 +75,13 @@ impl Prefilter {
     }
 
     fn within(&self, value: &[u8], from: usize, to: usize) -> Option<usize> {
-        (from..to).find(|at| self.is_anchor(value, *at))
-    }
-
-    fn is_anchor(&self, value: &[u8], at: usize) -> bool {
-        let byte = value[at];
-        if is_digit(byte) {
-            return self.digits != 0 && (at == 0 || !is_digit(value[at - 1]));
+        let mut at = from;
+        loop {
+            at += value[at..to].iter().position(|byte| self.table[usize::from(*byte)])?;
+            if at == 0 || !is_digit(value[at]) || !is_digit(value[at - 1]) {
+                return Some(at);
+            }
+            at += 1;
         }
-        byte != 0 && self.bytes.contains(&byte)
     }
 }

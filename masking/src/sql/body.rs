@@ -57,7 +57,8 @@ fn block_text(reader: &mut Reader<'_>, text: &str, source: &str) {
     let Some(parts) = plpgsql::parts(source) else { return reader.dynamic() };
     for part in parts {
         if part.dynamic {
-            run(reader, super::parse(&part.text, part.mode).as_ref().and_then(plpgsql::constant).as_deref());
+            let constant = super::parse(&part.text, part.mode, |tree, _, _| plpgsql::constant(tree)).flatten();
+            run(reader, constant.as_deref());
         }
         reader.embedded(&part.text, part.mode);
     }

@@ -5,6 +5,7 @@ mod children;
 mod class;
 mod condition;
 mod constant;
+mod depth;
 mod kinds;
 mod plpgsql;
 mod reader;
@@ -112,9 +113,11 @@ pub fn analyse(text: &[u8], standard_conforming_strings: bool) -> Analysis {
     if text.contains('\0') || (!standard_conforming_strings && text.contains('\\')) {
         return unparsed(text);
     }
-    let Some(tree) = parse(text, ParserOptions::DEFAULT) else { return unparsed(text) };
-    let mut analysis = Analysis::default();
-    words::collect(text, &mut analysis.words);
+    parse(text, ParserOptions::DEFAULT, statements_of).unwrap_or_else(|| unparsed(text))
+}
+
+fn statements_of(tree: &pg::ParseResult, text: &str, words: Vec<String>) -> Analysis {
+    let mut analysis = Analysis { statements: Vec::new(), words };
     for raw in &tree.stmts {
         let mut reader = reader::Reader::new(source_of(raw, text), 0);
         if let Some(node) = raw.stmt.as_ref().and_then(|node| node.node.as_ref()) {
@@ -147,9 +150,22 @@ fn tidy(words: &mut Vec<String>) {
     words.dedup();
 }
 
-/// PostgreSQL's parser. `None`: the text is refused. (A panic in the binding counts as a refusal.)
-fn parse(text: &str, mode: ParserOptions) -> Option<pg::ParseResult> {
-    std::panic::catch_unwind(|| pg_query::parse(text, mode)).ok()?.ok().map(|result| result.protobuf)
+/// PostgreSQL's parser: `read` is given the tree, the text and its words, and runs with stack enough for them. `None`: the
+/// text is refused, or nests too deeply. (A panic in the binding counts as a refusal.)
+fn parse<T: Send>(
+    text: &str,
+    mode: ParserOptions,
+    read: impl FnOnce(&pg::ParseResult, &str, Vec<String>) -> T + Send,
+) -> Option<T> {
+    let tokens = pg_query::scan_tokens(text).ok()?;
+    let mut words = Vec::new();
+    words::collect_from(text, &tokens, &mut words);
+    let bound = depth::bound(&tokens);
+    drop(tokens);
+    depth::with_stack(bound, || {
+        let parsed = std::panic::catch_unwind(|| pg_query::parse(text, mode)).ok()?.ok()?;
+        Some(read(&parsed.protobuf, text, words))
+    })?
 }
 
 /// A statement's own part of the text it stands in.

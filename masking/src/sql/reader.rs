@@ -221,24 +221,23 @@ impl<'t> Reader<'t> {
 
     /// The statement runs this text as well.
     pub(super) fn embedded(&mut self, text: &str, mode: pg_query::ParserOptions) {
-        words::collect(text, &mut self.words);
-        let deeper = self.depth + 1;
-        if deeper > NESTED_TEXTS_MAX {
+        if self.depth == NESTED_TEXTS_MAX {
+            words::collect(text, &mut self.words);
             return self.dynamic();
         }
-        let Some(tree) = super::parse(text, mode) else { return self.dynamic() };
-        for raw in &tree.stmts {
-            let mut inner = Reader::new(super::source_of(raw, text), deeper);
-            if let Some(node) = raw.stmt.as_ref().and_then(|node| node.node.as_ref()) {
-                inner.statement(node.to_ref());
-            }
-            self.absorb(inner, mode != pg_query::ParserOptions::DEFAULT);
-        }
+        let deeper = self.depth + 1;
+        let found = super::parse(text, mode, |tree, text, words| (words, read_inner(tree, text, deeper)));
+        let Some((mut words, inner)) = found else {
+            words::collect(text, &mut self.words);
+            return self.dynamic();
+        };
+        self.words.append(&mut words);
+        inner.into_iter().for_each(|found| self.absorb(found, mode != pg_query::ParserOptions::DEFAULT));
     }
 
     /// Takes over what an inner text does. `expression`: it is a bare expression, which the parser dresses as a SELECT.
-    fn absorb(&mut self, inner: Reader<'_>, expression: bool) {
-        let Reader { statement: mut found, words, reads, .. } = inner;
+    fn absorb(&mut self, inner: Found, expression: bool) {
+        let Found { statement: mut found, words, reads } = inner;
         if expression && reads == 0 {
             found.classes.0 &= !super::Classes::from(Class::Select).0;
         }
@@ -256,6 +255,22 @@ impl<'t> Reader<'t> {
         own.uses = own.uses.take().or(found.uses);
         own.forgets = own.forgets.take().or(found.forgets);
     }
+}
+
+/// What one statement of an inner text does.
+struct Found {
+    statement: Statement,
+    words: Vec<String>,
+    reads: u64,
+}
+
+fn read_inner(tree: &pg::ParseResult, text: &str, depth: u8) -> Vec<Found> {
+    let read = |raw: &pg::RawStmt| {
+        let mut reader = Reader::new(super::source_of(raw, text), depth);
+        reader.statement(raw.stmt.as_ref()?.node.as_ref()?.to_ref());
+        Some(Found { statement: reader.statement, words: reader.words, reads: reader.reads })
+    };
+    tree.stmts.iter().filter_map(read).collect()
 }
 
 fn cte_name(node: &pg::Node) -> Option<&str> {

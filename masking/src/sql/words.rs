@@ -7,7 +7,13 @@ const IDENTIFIER_BYTES_MAX: usize = 63;
 
 /// Appends the words of `text`, lower-cased, unsorted. A text that the scanner refuses adds nothing.
 pub(super) fn collect(text: &str, words: &mut Vec<String>) {
-    let Ok(tokens) = pg_query::scan_tokens(text) else { return };
+    if let Ok(tokens) = pg_query::scan_tokens(text) {
+        collect_from(text, &tokens, words);
+    }
+}
+
+/// The same for a text already scanned.
+pub(super) fn collect_from(text: &str, tokens: &[ScanToken], words: &mut Vec<String>) {
     for (at, token) in tokens.iter().enumerate() {
         let Some(source) = text.get(token.start as usize..token.end as usize) else { continue };
         if let Some(word) = word(token, source, || escape_character(text, &tokens[at + 1..])) {
