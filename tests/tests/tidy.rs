@@ -35,7 +35,8 @@ const RULES: &[Rule] = &[
     Rule {
         name: "pure code names no clock",
         within: PURE,
-        except: &[],
+        // A thread only lends its larger stack to a deeply nested statement: what it computes is as pure as before.
+        except: &["masking/src/sql/depth.rs"],
         words: &["Instant", "SystemTime", "std::thread"],
     },
     Rule {
