@@ -14,6 +14,8 @@ struct Peers {
     whim: u64,
     id: u64,
     held: bool,
+    /// Recordings were made where no password is asked for: one is put in when it is due.
+    password_due: bool,
 }
 
 impl Peers {
@@ -21,7 +23,14 @@ impl Peers {
         let limits = SessionLimits { request_bytes_max: 1 << 16, row_bytes_max: 1 << 16 };
         let mut session = Session::new(limits, first & 1 != 0);
         session.watch_texts(first & 2 != 0);
-        Self { session, windows: Default::default(), whim: u64::from(first) | 1, id: 0, held: false }
+        Self {
+            session,
+            windows: Default::default(),
+            whim: u64::from(first) | 1,
+            id: 0,
+            held: false,
+            password_due: false,
+        }
     }
 
     fn whim(&mut self, below: u64) -> u64 {
@@ -47,6 +56,9 @@ impl Peers {
         let decided = [pipes.client.decided(), pipes.target.decided()];
         client.drain(..decided[0]);
         target.drain(..decided[1]);
+        if std::mem::take(&mut self.password_due) {
+            client.splice(..0, *b"p\0\0\0\x06t\0");
+        }
         self.windows = [client, target];
         more
     }
@@ -57,7 +69,10 @@ impl Peers {
         let whim = self.whim(8);
         let answer = match event {
             Event::Secure => Answer::Secure(whim == 0),
-            Event::Login(_) => Answer::AskCredential,
+            Event::Login(_) => {
+                self.password_due = true;
+                Answer::AskCredential
+            }
             Event::Credential(_) => {
                 self.session.answer(Side::Client, Answer::Admit, pipes);
                 self.session.connect(login(whim), pipes);
