@@ -193,36 +193,30 @@ impl Gate {
             weakest: AuthMethod::Trust,
             tls: target.tls.is_some(),
             nonce,
-            client_process: self.client_process(),
+            client_process: 0,
             client_secret: entropy[30..34].to_vec(),
         };
         self.session.connect(login, pipes);
     }
 
-    /// The process id in the client's cancel key: names the shard, else random.
-    fn client_process(&self) -> i32 {
-        let random = u32::from_be_bytes(self.origin.entropy[26..30].try_into().expect("four bytes"));
-        ((self.origin.shard as u32 & 0x7f) << 24 | random & 0x00ff_ffff) as i32
+    /// The cancel key the client holds. The process id is the target's own, so that `pg_backend_pid()` and a client's
+    /// idea of it agree; the secret is ours and random.
+    pub(super) fn client_key(&self) -> (i32, Vec<u8>) {
+        let process = self.session.target_key().map_or(0, |(process, _)| process);
+        (process, self.origin.entropy[30..34].to_vec())
     }
 
     pub(super) fn target_secure(&mut self, accepted: bool, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         if accepted {
             self.wishes.push_back(Output::StartTls(Side::Target));
         } else {
-            self.target_failed(
-                *b"08001",
-                "",
-                "the target does not offer TLS and the configuration requires it",
-                pipes,
-                cx,
-            );
+            self.target_failed(*b"08001", "the target does not offer TLS and the configuration requires it", pipes, cx);
         }
     }
 
     pub(super) fn target_failed(
         &mut self,
         sqlstate: [u8; 5],
-        _text: &str,
         reason: &str,
         pipes: &mut Pipes<'_>,
         cx: &mut Context<'_>,
@@ -235,13 +229,13 @@ impl Gate {
 
     pub(super) fn target_refused(&mut self, sqlstate: [u8; 5], pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         let reason = format!("the target refused the login with {}", String::from_utf8_lossy(&sqlstate));
-        self.target_failed(*b"08004", "", &reason, pipes, cx);
+        self.target_failed(*b"08004", &reason, pipes, cx);
     }
 
     pub(super) fn derive_keys(&mut self, salt: Vec<u8>, iterations: u32, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         if iterations > limits::SCRAM_ITERATIONS_MAX {
             let reason = format!("the target asks for {iterations} SCRAM iterations");
-            return self.target_failed(*b"08004", "", &reason, pipes, cx);
+            return self.target_failed(*b"08004", &reason, pipes, cx);
         }
         let target = self.target.clone().expect("the target is known when it challenges");
         let (shard, relay) = (self.origin.shard, self.origin.relay);
@@ -256,7 +250,7 @@ impl Gate {
     ) {
         match keys {
             Ok(keys) => self.session.answer(Side::Target, Answer::Keys(keys), pipes),
-            Err(reason) => self.target_failed(*b"08004", "", &reason, pipes, cx),
+            Err(reason) => self.target_failed(*b"08004", &reason, pipes, cx),
         }
     }
 
@@ -287,7 +281,7 @@ impl Gate {
             claimed_user: self.identity.claimed_user.clone(),
             target: self.identity.target.clone(),
             opened_at_us: cx.now.unix_us,
-            client_key: (self.client_process(), self.origin.entropy[30..34].to_vec()),
+            client_key: self.client_key(),
             target_key,
         })));
     }

@@ -257,7 +257,7 @@ impl Gate {
             Input::Wake => self.armed_wake_us = None,
             Input::Ended(side) => self.peer_ended(side, pipes, cx),
             Input::Connected => self.target_connected(pipes),
-            Input::ConnectFailed(reason) => self.target_failed(*b"08001", "target unreachable", &reason, pipes, cx),
+            Input::ConnectFailed(reason) => self.target_failed(*b"08001", &reason, pipes, cx),
             Input::Secured { side: Side::Client, .. } => {
                 self.session.client_secured();
                 self.origin.encrypted = true;
@@ -266,13 +266,9 @@ impl Gate {
             Input::TlsFailed { side: Side::Client, reason } => {
                 self.close(&format!("TLS with the client failed: {reason}"))
             }
-            Input::TlsFailed { side: Side::Target, reason } => self.target_failed(
-                *b"08001",
-                "target unreachable",
-                &format!("TLS with the target failed: {reason}"),
-                pipes,
-                cx,
-            ),
+            Input::TlsFailed { side: Side::Target, reason } => {
+                self.target_failed(*b"08001", &format!("TLS with the target failed: {reason}"), pipes, cx)
+            }
             Input::JournalRoom => {
                 self.retry(Side::Client, pipes, cx);
                 self.retry(Side::Target, pipes, cx);
@@ -377,7 +373,11 @@ impl Gate {
     fn check_deadlines(&mut self, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         let now = cx.now.mono_us;
         match self.state {
-            State::AwaitLogin | State::AwaitTarget if now >= self.login_deadline_us => {
+            State::AwaitTarget if now >= self.login_deadline_us => {
+                cx.shared.counters.fault(Fault::Deadline);
+                return self.target_failed(*b"08001", "the target did not complete the login in time", pipes, cx);
+            }
+            State::AwaitLogin if now >= self.login_deadline_us => {
                 cx.shared.counters.fault(Fault::Deadline);
                 let late = refusal(b"08006", "the login took too long", None, None);
                 self.end("login deadline", &late, pipes);
@@ -450,19 +450,24 @@ impl Gate {
         // What the peer said before it left still counts: a Terminate, a last CommandComplete.
         self.pump(pipes, cx);
         match side {
-            Side::Client => self.close("the client closed the connection"),
-            Side::Target if self.state == State::AwaitTarget => self.target_failed(
-                *b"08001",
-                "target unreachable",
-                "the target closed the connection during login",
-                pipes,
-                cx,
-            ),
+            Side::Client => self.client_left(cx),
+            Side::Target if self.state == State::AwaitTarget => {
+                self.target_failed(*b"08001", "the target closed the connection during login", pipes, cx)
+            }
             Side::Target => {
                 let lost = refusal(b"08006", "the connection to the target was lost", None, None);
                 self.end("the target closed the connection", &lost, pipes);
             }
         }
+    }
+
+    /// A statement nobody waits for any more is cancelled: the target would run it to its end.
+    fn client_left(&mut self, cx: &mut Context<'_>) {
+        if self.state == State::Open && !self.open.is_empty() {
+            let (process, secret) = self.client_key();
+            cx.control.push(ToControl::Cancel { process, secret });
+        }
+        self.close("the client closed the connection");
     }
 
     fn protocol_error(
@@ -478,7 +483,7 @@ impl Gate {
         });
         let reason = format!("protocol violation by the {side:?}: {error:?}");
         if side == Side::Target && self.state == State::AwaitTarget {
-            return self.target_failed(*b"08004", "the target refused the gateway", &reason, pipes, cx);
+            return self.target_failed(*b"08004", &reason, pipes, cx);
         }
         let sqlstate = error.sqlstate();
         let message = match (&sqlstate, side) {

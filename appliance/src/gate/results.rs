@@ -282,6 +282,7 @@ impl Gate {
         match name {
             b"standard_conforming_strings" => self.standard_conforming_strings = value == b"on",
             b"client_encoding" => self.encoding = Encoding::named(value),
+            b"application_name" => self.identity.application = String::from_utf8_lossy(value).into_owned(),
             _ => {}
         }
     }

@@ -366,6 +366,13 @@ impl<T: Clone> Session<T> {
             _ => return Err(unexpected(b'D')),
         };
         let Some(plan) = plan else {
+            let received = pipes.target.undecided();
+            if received.len() < header.total.min(HEADER_BYTES + 2) {
+                return Ok(Some(Step::NeedBytes));
+            }
+            if !counts_hold(&received[HEADER_BYTES..received.len().min(header.total)], header.total - HEADER_BYTES) {
+                return Err(malformed(b'D'));
+            }
             self.counts.add(header.total - HEADER_BYTES);
             self.pass(header.total, pipes);
             return Ok(None);
@@ -537,5 +544,45 @@ fn ready_status(message: &[u8]) -> Result<TransactionStatus, ProtocolError> {
         b"T" => Ok(TransactionStatus::InTransaction),
         b"E" => Ok(TransactionStatus::Failed),
         _ => Err(malformed(b'Z')),
+    }
+}
+
+/// Do the counts of a DataRow fit its length (RUSTSEC-2026-0178)? `body`: as much of it as is here. A row that is here as a
+/// whole must be filled exactly by its values; of a longer one, the column count must leave room for that many lengths.
+fn counts_hold(body: &[u8], length: usize) -> bool {
+    let Some((count, mut rest)) = body.split_first_chunk::<2>() else { return false };
+    let count = usize::from(u16::from_be_bytes(*count));
+    if body.len() < length {
+        return 2 + 4 * count <= length;
+    }
+    for _ in 0..count {
+        let Some((size, values)) = rest.split_first_chunk::<4>() else { return false };
+        let size = match i32::from_be_bytes(*size) {
+            -1 => 0,
+            size => match usize::try_from(size) {
+                Ok(size) if size <= values.len() => size,
+                _ => return false,
+            },
+        };
+        rest = &values[size..];
+    }
+    rest.is_empty()
+}
+
+#[cfg(test)]
+mod counts {
+    use super::counts_hold;
+
+    #[test]
+    fn a_row_is_filled_exactly_by_its_values() {
+        let holds = |body: &[u8]| counts_hold(body, body.len());
+        assert!(holds(b"\0\0"));
+        assert!(holds(b"\0\x02\0\0\0\x01x\xff\xff\xff\xff"));
+        assert!(!holds(b"\0"), "no room for the count");
+        assert!(!holds(b"\0\x02\0\0\0\x01x"), "a column is missing");
+        assert!(!holds(b"\0\x01\0\0\0\x01xy"), "bytes behind the last value");
+        assert!(!holds(b"\0\x01\xff\xff\xff\xfe"), "a negative length that is not NULL");
+        assert!(!holds(b"\0\x01\x7f\xff\xff\xff"), "a value longer than the row");
+        assert!(counts_hold(b"\0\x01\0\0", 1000) && !counts_hold(b"\xff\xff\0\0", 1000), "a row that is not all here");
     }
 }
