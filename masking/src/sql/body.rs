@@ -55,6 +55,9 @@ fn returns_trigger(s: &pg::CreateFunctionStmt) -> bool {
 fn block_text(reader: &mut Reader<'_>, text: &str, source: &str) {
     super::words::collect(text, &mut reader.words);
     let Some(parts) = plpgsql::parts(source) else { return reader.dynamic() };
+    if plpgsql::hides_queries(text, &parts) {
+        reader.opaque();
+    }
     for part in parts {
         if part.dynamic {
             let constant = super::parse(&part.text, part.mode, |tree, _, _| plpgsql::constant(tree)).flatten();

@@ -550,6 +550,48 @@ fn bodies_given_as_text_are_read() {
         ("DO $$ BEGIN EXECUTE 'DO ''BEGIN EXECUTE ''''DROP TABLE t''''; END'''; END $$", "drop do", "t!", ""),
         ("DO LANGUAGE plpython3u 'import os'", &dynamic_do, "", "all stores opaque"),
         ("DO $$ this is not plpgsql $$", &dynamic_do, "", "all stores opaque"),
+        (
+            "DO $$ DECLARE x t%ROWTYPE; y a.b%TYPE; z text[] := '{}'; BEGIN SELECT * INTO x FROM t; END $$",
+            "select do",
+            "t",
+            "",
+        ),
+        ("DO $$ DECLARE r record := (SELECT x FROM hidden x); BEGIN NULL; END $$", "do", "", "opaque"),
+        ("DO $$ BEGIN PERFORM 1; PERFORM f((TABLE a)); END $$", "select do", "a", ""),
+        (
+            "DO $$ BEGIN FOR i IN (SELECT 1 FROM a)..(SELECT 2 FROM b) LOOP EXIT WHEN (SELECT true FROM c); END LOOP; END $$",
+            "select do",
+            "a b c",
+            "",
+        ),
+        (
+            "DO $$ BEGIN RAISE NOTICE '%', (SELECT 1 FROM a); ASSERT (SELECT true FROM b); END $$",
+            "select do",
+            "a b",
+            "",
+        ),
+        (
+            "DO $$ DECLARE c refcursor; BEGIN OPEN c FOR EXECUTE 'SELECT * FROM a'; CLOSE c; END $$",
+            "select do",
+            "a",
+            "",
+        ),
+        (
+            "DO $$ DECLARE r record; BEGIN FOR r IN EXECUTE 'DELETE FROM a' USING (SELECT 1 FROM b) LOOP NULL; END LOOP; END $$",
+            "select delete do",
+            "a! b",
+            "all",
+        ),
+        (
+            "DO $$ BEGIN MERGE INTO a USING b ON a.id = b.id WHEN MATCHED THEN DELETE; GRANT SELECT ON c TO d; END $$",
+            "delete merge grant do",
+            "a! b c",
+            "stores",
+        ),
+        ("DO $$ DECLARE x int[]; BEGIN x[(SELECT 1 FROM a)] := 2; END $$", "select do", "a", ""),
+        ("DO $$ BEGIN undeclared := 1; END $$", &dynamic_do, "", "all stores opaque"),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql SET search_path = x AS 'SELECT 1'", "select create", "", ""),
+        ("ALTER FUNCTION f() SET search_path = x", "alter", "", ""),
         ("DO E'BEGIN DELETE FROM t; END'", "delete do", "t!", "all"),
         ("CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'DELETE FROM t'", "delete create", "t!", "all"),
         (
@@ -745,7 +787,15 @@ fn settings_names_and_copies_are_told() {
     {
         assert_eq!(setting(text).len(), session::TRACKED.len(), "{text}");
     }
-    assert!(setting("SET work_mem = '1GB'").is_empty());
+    for text in [
+        "SET work_mem = '1GB'",
+        "ALTER ROLE r SET search_path = x",
+        "ALTER DATABASE d SET role = x",
+        "ALTER SYSTEM SET search_path = x",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET search_path = x AS 'SELECT 1'",
+    ] {
+        assert!(setting(text).is_empty(), "{text}");
+    }
 
     assert_eq!(one("PREPARE \"P\" AS SELECT 1").defines, Some(Named::Prepared("P".into())));
     assert_eq!(one("DECLARE c CURSOR FOR SELECT 1").defines, Some(Named::Cursor("c".into())));
@@ -815,5 +865,35 @@ mod random {
             analyse(format!("DO $body$ {broken} $body$").as_bytes(), true);
             analyse(format!("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $body$ {broken} $body$").as_bytes(), true);
         }
+    }
+}
+
+/// Feeds broken statements to the parsers, which are C. Run with `--ignored`.
+#[test]
+#[ignore = "a soak"]
+fn mutated_statements_end_without_a_crash() {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below.max(1) as u64) as usize
+    };
+    let own: &'static str = include_str!("cases.rs");
+    let quoted = |line: &'static str| line.trim().trim_start_matches('(').strip_prefix('"')?.split("\",").next();
+    let seeds: Vec<&str> = own.lines().filter_map(quoted).collect();
+    assert!(seeds.len() > 200);
+    for _ in 0..2_000_000 {
+        let mut text = seeds[random(seeds.len())].replace("\\'", "'").into_bytes();
+        for _ in 0..=random(4) {
+            let (at, other) = (random(text.len() + 1), seeds[random(seeds.len())].as_bytes());
+            match random(4) {
+                0 => text.truncate(at),
+                1 if at < text.len() => text[at] = b" ();'$\"\\abc=,"[random(13)],
+                2 => drop(text.splice(at..at, other[..random(other.len())].iter().copied())),
+                _ => drop(text.drain(at..text.len().min(at + random(8)))),
+            }
+        }
+        analyse(&text, true);
     }
 }

@@ -128,6 +128,10 @@ pub(super) fn more_classes(node: NodeRef<'_>, add: &mut dyn FnMut(Class)) {
         NodeRef::AlterRoleStmt(s) if s.options.iter().any(|option| def_name(option) == Some("rolemembers")) => {
             add(grant(s.action > 0));
         }
+        // A SET for later sessions.
+        NodeRef::AlterRoleSetStmt(_) | NodeRef::AlterDatabaseSetStmt(_) | NodeRef::AlterSystemStmt(_) => {
+            add(Class::Set)
+        }
         // DROP OWNED takes privileges away as well.
         NodeRef::DropOwnedStmt(_) => add(Class::Revoke),
         NodeRef::CopyStmt(s) => {

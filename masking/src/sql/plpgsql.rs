@@ -1,6 +1,6 @@
 //! The SQL inside a PL/pgSQL body, as PL/pgSQL's own parser finds it.
 
-use pg_query::protobuf::{self as pg};
+use pg_query::protobuf::{self as pg, ScanToken, Token};
 use pg_query::{NodeEnum, ParserOptions};
 use serde_json::Value;
 
@@ -66,6 +66,28 @@ fn part(expression: &Value, dynamic: bool) -> Option<Part> {
         Some(_) => return None,
     };
     Some(Part { text, mode, dynamic })
+}
+
+/// Are there queries in the body that are in none of its parts? The parser does not hand out the default of a variable of
+/// type record; such an expression cannot write, but it can read.
+pub(super) fn hides_queries(body: &str, parts: &[Part]) -> bool {
+    let shown: usize = parts.iter().map(|part| count(&part.text, is_query)).sum();
+    // PERFORM becomes a SELECT in its part.
+    let performed = count(body, |token, text| token == Token::Ident && text.eq_ignore_ascii_case("perform"));
+    count(body, is_query) + performed > shown
+}
+
+fn is_query(token: Token, _: &str) -> bool {
+    matches!(token, Token::Select | Token::Table)
+}
+
+fn count(text: &str, is: impl Fn(Token, &str) -> bool) -> usize {
+    let tokens = pg_query::scan_tokens(text).unwrap_or_default();
+    let counts = |token: &&ScanToken| {
+        let source = text.get(token.start as usize..token.end as usize).unwrap_or_default();
+        is(Token::try_from(token.token).unwrap_or(Token::Nul), source)
+    };
+    tokens.iter().filter(counts).count()
 }
 
 /// The constant text that a bare expression is, if it is one.

@@ -99,16 +99,16 @@ impl<'t> Reader<'t> {
             NodeRef::RenameStmt(s) => statement.stores |= s.relation.is_some(),
             NodeRef::AlterTableCmd(s) => statement.stores |= session::derives(s),
             NodeRef::AlterObjectSchemaStmt(s) => statement.stores |= s.relation.is_some(),
-            NodeRef::AlterSystemStmt(_) => statement.classes.insert(Class::Set),
             _ => {}
         }
     }
 
     /// Visits the children, leaving out the WITH clause (see [`Self::with`]) and the target, which is not read. The bare
     /// VALUES of an INSERT, which the grammar dresses as a SELECT, is not one.
+    /// A SET inside another statement (CREATE FUNCTION, ALTER ROLE) is not this session's.
     fn rest(&mut self, node: NodeRef<'t>, target: Option<&pg::RangeVar>) {
         children(node, &mut |child| match child {
-            NodeRef::WithClause(_) => {}
+            NodeRef::WithClause(_) | NodeRef::VariableSetStmt(_) => {}
             NodeRef::RangeVar(relation) if target.is_some_and(|target| std::ptr::eq(target, relation)) => {}
             NodeRef::SelectStmt(s) if target.is_some() && !s.values_lists.is_empty() => self.select(child, s),
             _ => self.visit(child),
