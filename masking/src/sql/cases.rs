@@ -821,6 +821,44 @@ fn settings_names_and_copies_are_told() {
 }
 
 #[test]
+fn output_columns_that_are_expressions_are_told() {
+    let outputs = |text: &str| analyse(text.as_bytes(), true).statements.swap_remove(0).expression_columns;
+    for text in [
+        "SELECT a, t.b AS c FROM t",
+        "DELETE FROM t",
+        "INSERT INTO t VALUES (1) RETURNING id",
+        "COPY t TO STDOUT",
+        "BEGIN",
+    ] {
+        assert_eq!(outputs(text), Expressions::None, "{text}");
+    }
+    for (text, positions) in [
+        ("SELECT a, upper(b), c::text, 1 FROM t", vec![1, 2, 3]),
+        ("SELECT a, t FROM t", vec![1]),
+        ("SELECT x FROM a JOIN t AS x ON true", vec![0]),
+        ("SELECT a FROM t UNION SELECT b FROM u", vec![0]),
+        ("VALUES (1, 2)", vec![0, 1]),
+        ("DELETE FROM t RETURNING a, (SELECT 1), t", vec![1, 2]),
+        ("COPY (SELECT a, b || c FROM t) TO STDOUT", vec![1]),
+        ("DECLARE c CURSOR FOR SELECT count(*) FROM t", vec![0]),
+        ("EXPLAIN SELECT a FROM t", vec![0]),
+    ] {
+        assert_eq!(outputs(text), Expressions::Some(positions), "{text}");
+    }
+    for text in [
+        "SELECT * FROM t",
+        "SELECT a, t.* FROM t",
+        "SELECT (f()).*",
+        "SELECT * FROM t UNION SELECT 1",
+        "EXECUTE p",
+        "FETCH c",
+        "SELEC",
+    ] {
+        assert_eq!(outputs(text), Expressions::Unknown, "{text}");
+    }
+}
+
+#[test]
 fn words_come_from_the_text_and_from_the_texts_inside_it() {
     let words = analyse(b"DO $$ BEGIN PERFORM Pg_Sleep(1); EXECUTE 'SELECT dblink(1)'; END $$ -- secret\n", true).words;
     for word in ["do", "perform", "pg_sleep", "dblink", "execute"] {

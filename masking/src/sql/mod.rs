@@ -7,6 +7,7 @@ mod condition;
 mod constant;
 mod depth;
 mod kinds;
+mod outputs;
 mod plpgsql;
 mod reader;
 mod session;
@@ -16,6 +17,7 @@ mod words;
 mod cases;
 
 pub use class::{Class, Classes};
+pub use outputs::Expressions;
 
 use pg_query::ParserOptions;
 use pg_query::protobuf as pg;
@@ -60,6 +62,8 @@ pub struct Statement {
     pub copy: Option<Copy>,
     /// COPY from or to a file on the server. (A program has a class of its own.)
     pub copy_file: bool,
+    /// Output columns that are not plain columns, as far as the text tells; only a refinement of what RowDescription says.
+    pub expression_columns: Expressions,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -136,8 +140,15 @@ fn unparsed(text: &str) -> Analysis {
     if first.is_some_and(|first| REPLICATION.contains(&first.to_ascii_lowercase().as_str())) {
         classes.insert(Class::Replication);
     }
-    let mut analysis =
-        Analysis { statements: vec![Statement { classes, opaque: true, ..Default::default() }], words: vec![] };
+    let mut analysis = Analysis {
+        statements: vec![Statement {
+            classes,
+            opaque: true,
+            expression_columns: Expressions::Unknown,
+            ..Default::default()
+        }],
+        words: vec![],
+    };
     if !text.contains('\0') {
         words::collect(text, &mut analysis.words);
         tidy(&mut analysis.words);

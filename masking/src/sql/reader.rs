@@ -43,6 +43,7 @@ impl<'t> Reader<'t> {
         if self.statement.classes.is_empty() {
             self.add(Class::Other);
         }
+        self.statement.expression_columns = super::outputs::of(node);
         self.statement.reads = self.reads > 0;
         merge(&mut self.statement.tables);
     }
