@@ -1,16 +1,18 @@
 #!/bin/bash
-# What carrying bytes costs: the bare shard beside PgBouncer and HAProxy. No arguments.
+# What a query costs through the gateway, beside PgBouncer and HAProxy. No arguments.
 #
-# Starts a private PostgreSQL 15, PgBouncer (session mode), HAProxy (TCP mode) and the bare relay on loopback, runs
-# pgbench -S -M prepared -j 1 through each in interleaved rounds, and prints CPU per query (user + system, from
-# /proc/PID/stat) with the median over rounds of each round's ratio to PgBouncer.
-#   ROUNDS=5 SECONDS_EACH=4 CLIENTS="1 8 64" RELAY=path/to/bare-relay  override the defaults.
+# Starts a private PostgreSQL 15, PgBouncer (session mode), HAProxy (TCP mode), the bare relay (our shard, nothing
+# understood) and Lockgate twice (off: token login and a grant, async audit; on: besides, ten deny rules, masks on two
+# columns, four detectors, group-committed audit) on loopback, runs pgbench -S -j 1 through each in interleaved rounds, and
+# prints CPU per query (user + system, from /proc/PID/stat) with the median over rounds of each round's ratio to PgBouncer.
+#   ROUNDS=5 SECONDS_EACH=4 CLIENTS="1 8 64" MODE=prepared|simple|extended  override the defaults.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ROUNDS=${ROUNDS:-5} SECONDS_EACH=${SECONDS_EACH:-4} CLIENTS=${CLIENTS:-1 8 64}
 BIN=/usr/lib/postgresql/15/bin
-RELAY=${RELAY:-${CARGO_TARGET_DIR:-target}/release/bare-relay}
-[ -x "$RELAY" ] || cargo build --release -p lockgate-bench --bin bare-relay
+MODE=${MODE:-prepared} PEERS=${PEERS:-pgbouncer haproxy relay off on}
+RELEASE=${CARGO_TARGET_DIR:-target}/release RELAY=$RELEASE/bare-relay LOCKGATE=$RELEASE/lockgate
+[ -n "${BUILT:-}" ] || cargo build -q --release -p lockgate-bench -p lockgate --bins
 
 dir=$(mktemp -d /tmp/lockgate-relay.XXXXXX)
 pids=()
@@ -70,7 +72,36 @@ haproxy -f "$dir/haproxy.cfg" -db & pids+=($!)
 
 relay=$(free_port)
 "$RELAY" "127.0.0.1:$relay" "127.0.0.1:$pg" & pids+=($!)
-for port in $bouncer $haproxy $relay; do await_port "$port"; done
+
+# Lockgate: a development issuer, one target, and for `on` everything the README's row names.
+"$LOCKGATE" token --new-issuer "$dir/issuer" 2>/dev/null
+token=$("$LOCKGATE" token --issuer-key "$dir/issuer/issuer.pem" --user bench@example.com --groups bench --ttl 7d 2>/dev/null)
+echo unused >"$dir/password"
+gateway() { # name, durability; further configuration on standard input
+  mkdir "$dir/$1"
+  { cat <<TOML; cat -; } >"$dir/$1/lockgate.toml"
+server = { shards = 1, data_dir = "data", pin = false }
+ops = { address = "127.0.0.1:$(free_port)" }
+listener = [{ protocol = "postgres", address = "127.0.0.1:$3" }]
+issuer = [{ name = "dev", issuer = "lockgate-development", audience = "lockgate", algorithms = ["ES256"], jwks_file = "$dir/issuer/jwks.json" }]
+target = [{ name = "postgres", protocol = "postgres", address = "127.0.0.1:$pg", database = "postgres", user = "postgres", password_file = "$dir/password", tls = "disable" }]
+grant = [{ targets = ["postgres"] }]
+audit = { durability = "$2" }
+TOML
+  "$LOCKGATE" serve --config "$dir/$1/lockgate.toml" 2>"$dir/$1/log" & pids+=($!)
+}
+off=$(free_port) on=$(free_port)
+gateway off async "$off" </dev/null
+{
+  for class in drop truncate alter grant revoke copy_program do vacuum lock comment; do
+    printf '[[rule]]\nname = "no-%s"\ntargets = ["postgres"]\nclasses = ["%s"]\naction = "deny"\n' "$class" "$class"
+  done
+  printf '[[mask]]\ntargets = ["postgres"]\ncolumns = ["pgbench_accounts.filler", "customers.card_number"]\n'
+  printf 'detect = ["card", "email", "ssn", "iban"]\nstyle = "last4"\n'
+} >"$dir/everything"
+gateway on group "$on" <"$dir/everything"
+for port in $bouncer $haproxy $relay $off $on; do await_port "$port"; done
+export PGPASSWORD=$token
 pid_of() { python3 - "$1" <<'PY'
 import os, sys
 port = f"{int(sys.argv[1]):04X}"
@@ -82,24 +113,26 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
     except OSError: pass
 PY
 }
-declare -A port=([pgbouncer]=$bouncer [haproxy]=$haproxy [relay]=$relay) pid
+declare -A port=([pgbouncer]=$bouncer [haproxy]=$haproxy [relay]=$relay [off]=$off [on]=$on) pid
 pid[pgbouncer]=$(pid_of "$bouncer")
 pid[relay]=$(pid_of "$relay")
 pid[haproxy]=$(pid_of "$haproxy")
+pid[off]=$(pid_of "$off")
+pid[on]=$(pid_of "$on")
 # runuser does not pass signals on: end the pooler itself.
 pids+=("${pid[pgbouncer]}")
 
 echo "machine: $(uname -sr), $(nproc) cores, $(awk -F': ' '/model name/ { print $2; exit }' /proc/cpuinfo), $(awk '/MemTotal/ { printf "%.1f GiB", $2 / 1048576 }' /proc/meminfo)"
 echo "peers: PostgreSQL $($BIN/postgres --version | awk '{ print $3 }'), $(pgbouncer --version | head -1), HAProxy $(haproxy -v | awk '{ print $3; exit }')"
-echo "commit: $(git rev-parse --short HEAD)$(git diff --quiet HEAD || echo ' and changes'), $ROUNDS rounds of $SECONDS_EACH s each"
+echo "commit: $(git rev-parse --short HEAD)$(git diff --quiet HEAD || echo ' and changes'), $ROUNDS rounds of $SECONDS_EACH s each, pgbench -S -M $MODE"
 echo "date: $(date -u +%FT%TZ)"
 
 samples=$dir/samples
 for clients in $CLIENTS; do
   for round in $(seq "$ROUNDS"); do
-    for proxy in pgbouncer haproxy relay; do
+    for proxy in $PEERS; do
       before=$(ticks "${pid[$proxy]}")
-      out=$("$BIN/pgbench" -S -M prepared -n -j 1 -c "$clients" -T "$SECONDS_EACH" -h 127.0.0.1 -p "${port[$proxy]}" -U postgres postgres 2>&1) \
+      out=$("$BIN/pgbench" -S -M "$MODE" -n -j 1 -c "$clients" -T "$SECONDS_EACH" -h 127.0.0.1 -p "${port[$proxy]}" -U postgres postgres 2>&1) \
         || { echo "$out" >&2; exit 1; }
       after=$(ticks "${pid[$proxy]}")
       queries=$(awk '/number of transactions actually processed/ { print $6 }' <<<"$out")
