@@ -63,17 +63,31 @@ pub struct Gateway {
     home: PathBuf,
     pub port: u16,
     pub ops_port: u16,
+    web_port: u16,
     child: Option<Child>,
 }
 
 impl Gateway {
     /// Writes the configuration, starts the gateway and waits until it says it is ready.
     pub fn start(run_dir: &Path, target: &PrivatePostgres, issuer: &Issuer, setup: &Setup) -> Result<Gateway> {
+        Gateway::start_after(run_dir, target, issuer, setup, |_| Ok(()))
+    }
+
+    /// The same, with something to be done once the configuration is written.
+    pub fn start_after(
+        run_dir: &Path,
+        target: &PrivatePostgres,
+        issuer: &Issuer,
+        setup: &Setup,
+        before: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Gateway> {
         let home = run_dir.join(format!("gateway.{}", free_port()?));
         fs::create_dir_all(&home)?;
         make_certificate(&home, "gateway")?;
-        let mut gateway = Gateway { home, port: free_port()?, ops_port: free_port()?, child: None };
+        let mut gateway =
+            Gateway { home, port: free_port()?, ops_port: free_port()?, web_port: free_port()?, child: None };
         gateway.configure(target, issuer, setup)?;
+        before(&gateway.config())?;
         gateway.start_again()?;
         Ok(gateway)
     }
@@ -95,7 +109,7 @@ impl Gateway {
              user = \"{role}\"\npassword_env = \"TARGET_PASSWORD\"\ntls = \"disable\"\n\
              [audit]\ndurability = \"{durability}\"\n{audit}\n{grants}\n{more}\n",
             ops = self.ops_port,
-            web = free_port()?,
+            web = self.web_port,
             port = self.port,
             jwks = issuer.jwks_file.display(),
         );

@@ -2,10 +2,13 @@
 
 pub mod audit;
 pub mod clients;
+pub mod commands;
 pub mod crash;
+pub mod demo;
 pub mod faults;
 pub mod identity;
 pub mod masks;
+pub mod operations;
 pub mod policy;
 pub mod regress;
 
@@ -34,6 +37,7 @@ pub struct Suite {
 const WAITS_FOR_SERVE: Option<&str> = Some("waits for `lockgate serve`");
 
 pub const SUITES: &[Suite] = &[
+    Suite { name: "commands", run: commands::suite, full_only: false, direct: true, held_back: None },
     Suite { name: "clients", run: clients::suite, full_only: false, direct: true, held_back: WAITS_FOR_SERVE },
     Suite { name: "identity", run: identity::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
     Suite { name: "policy", run: policy::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
@@ -41,6 +45,8 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "crash", run: crash::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
     Suite { name: "faults", run: faults::suite, full_only: false, direct: true, held_back: WAITS_FOR_SERVE },
     Suite { name: "masks", run: masks::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
+    Suite { name: "operations", run: operations::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
+    Suite { name: "demo", run: demo::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
     Suite { name: "regress", run: regress::regress, full_only: true, direct: true, held_back: WAITS_FOR_SERVE },
     Suite { name: "isolation", run: regress::isolation, full_only: true, direct: true, held_back: WAITS_FOR_SERVE },
 ];

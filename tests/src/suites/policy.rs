@@ -301,14 +301,16 @@ fn hold(wire: &mut Wire, bytes: &[u8]) -> Result<String> {
     }
 }
 
-/// The ticket id a notice names: it must be one that `approvals ls` knows, so any word that it lists will do.
+/// The ticket id a notice names: shard, number, and a random part, as in `0-17-a9f3`.
 fn ticket_in(notice: &Complaint) -> Result<String> {
     let text = format!("{} {} {}", notice.message, notice.detail, notice.hint);
-    let words =
-        text.split(|character: char| !character.is_ascii_alphanumeric() && character != '-' && character != '_');
-    let candidate =
-        words.filter(|word| word.chars().any(|c| c.is_ascii_digit()) && word.len() >= 6).max_by_key(|word| word.len());
-    candidate.map(str::to_string).with_context(|| format!("the notice names no ticket: {notice:?}"))
+    let digits = |part: &str| !part.is_empty() && part.chars().all(|character| character.is_ascii_digit());
+    let is_ticket = |word: &&str| {
+        let parts: Vec<_> = word.split('-').collect();
+        parts.len() == 3 && digits(parts[0]) && digits(parts[1]) && parts[2].chars().all(|c| c.is_ascii_hexdigit())
+    };
+    let mut words = text.split(|character: char| !character.is_ascii_alphanumeric() && character != '-');
+    words.find(is_ticket).map(str::to_string).with_context(|| format!("the notice names no ticket: {notice:?}"))
 }
 
 fn pending(world: &World) -> Result<Vec<Value>> {

@@ -1,0 +1,49 @@
+//! `lockgate demo --tour`: what people judge the product by, played from beginning to end.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::harness::process::{built, free_port, run};
+use crate::harness::{Report, Settings};
+
+const TOUR_DEADLINE: Duration = Duration::from_secs(120);
+
+pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
+    report.case("the tour shows a denied DROP, a DELETE that waits, masked cards, and who did it", || tour(settings));
+    Ok(())
+}
+
+fn tour(settings: &Settings) -> Result<()> {
+    let home = settings.run_dir.join("demo");
+    fs::create_dir_all(&home)?;
+    let before = processes()?;
+    let mut demo = Command::new(built("lockgate")?);
+    demo.args(["demo", "--tour", "--port", &free_port()?.to_string(), "--web-port", &free_port()?.to_string()]);
+    demo.arg("--dir").arg(&home).env("NO_COLOR", "1");
+    let shown = run(&mut demo, TOUR_DEADLINE)?.succeeded()?;
+    for wanted in ["DROP", "DELETE", "psql", "denied", "approve", "*"] {
+        ensure!(shown.to_lowercase().contains(&wanted.to_lowercase()), "the tour does not show {wanted:?}:\n{shown}");
+    }
+    let left: Vec<_> = processes()?.difference(&before).cloned().collect();
+    let ours: Vec<_> = left.iter().filter(|line| line.contains(&home.display().to_string())).collect();
+    ensure!(ours.is_empty(), "left running: {ours:?}");
+    Ok(())
+}
+
+/// Command lines of everything that runs, with their process ids.
+fn processes() -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let id = entry.file_name().to_string_lossy().into_owned();
+        if id.chars().all(|character| character.is_ascii_digit()) {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            found.insert(format!("{id} {}", String::from_utf8_lossy(&line).replace('\0', " ")));
+        }
+    }
+    found.iter().next().context("no process at all")?;
+    Ok(found)
+}
