@@ -13,6 +13,12 @@ use crate::harness::{Report, Settings};
 const TOUR_DEADLINE: Duration = Duration::from_secs(120);
 
 pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
+    report.case("it has help, and wrong usage exits with 2", || {
+        let demo = |argument: &str| run(Command::new(built("lockgate")?).args(["demo", argument]), TOUR_DEADLINE);
+        ensure!(demo("--help")?.succeeded()?.contains("--tour"));
+        ensure!(demo("--no-such-option")?.status == Some(2));
+        Ok(())
+    });
     report.case("the tour shows a denied DROP, a DELETE that waits, masked cards, and who did it", || tour(settings));
     Ok(())
 }
