@@ -75,7 +75,7 @@ impl PrivatePostgres {
              fsync = off\nssl = on\nssl_cert_file = '{home}/server.crt'\nssl_key_file = '{home}/server.key'\n\
              password_encryption = 'scram-sha-256'\nlogging_collector = on\nlog_destination = 'csvlog'\n\
              log_directory = '{home}/data/log'\nlog_filename = 'server.log'\nlog_rotation_size = 0\nlog_rotation_age = 0\n\
-             log_statement = 'all'\nauthentication_timeout = 3s\nlog_connections = on\nlog_file_mode = 0644\n",
+             log_statement = 'all'\nauthentication_timeout = 3s\nclient_connection_check_interval = 500ms\nlog_connections = on\nlog_file_mode = 0644\n",
             self.port
         )
     }

@@ -301,13 +301,13 @@ fn hold(wire: &mut Wire, bytes: &[u8]) -> Result<String> {
     }
 }
 
-/// The ticket id a notice names: shard, number, and a random part, as in `0-17-a9f3`.
+/// The ticket id a notice names: the shard, and something random in hexadecimal, as in `0-e0f6b69ba3`.
 fn ticket_in(notice: &Complaint) -> Result<String> {
     let text = format!("{} {} {}", notice.message, notice.detail, notice.hint);
-    let digits = |part: &str| !part.is_empty() && part.chars().all(|character| character.is_ascii_digit());
     let is_ticket = |word: &&str| {
-        let parts: Vec<_> = word.split('-').collect();
-        parts.len() == 3 && digits(parts[0]) && digits(parts[1]) && parts[2].chars().all(|c| c.is_ascii_hexdigit())
+        word.split_once('-').is_some_and(|(shard, random)| {
+            shard.parse::<u32>().is_ok() && random.len() >= 8 && random.chars().all(|c| c.is_ascii_hexdigit())
+        })
     };
     let mut words = text.split(|character: char| !character.is_ascii_alphanumeric() && character != '-');
     words.find(is_ticket).map(str::to_string).with_context(|| format!("the notice names no ticket: {notice:?}"))
