@@ -44,12 +44,13 @@ pub fn exchange(mut stream: impl Read + Write, path: &str, body: Option<&Value>)
         Some(body) => ("POST", body.to_string()),
         None => ("GET", String::new()),
     };
-    write!(
-        stream,
+    // In one write: a handler that needs no body answers and closes before a second one arrives.
+    let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: lockgate\r\nConnection: close\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
-    )?;
+    );
+    stream.write_all(request.as_bytes())?;
     let mut bytes = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)?;
     parse(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is cut or is no HTTP"))

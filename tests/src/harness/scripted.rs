@@ -149,7 +149,7 @@ impl Player {
             Behaviour::OverlongMessage => self.say(&[b'R', 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0])?,
             Behaviour::GarbageInSession => self.session(&[0xfe; 300])?,
             Behaviour::RowsThatLie => {
-                let shape = message(b'T', b"\0\x01n\0\0\0\0\0\0\0\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0");
+                let shape = message(b'T', b"\0\x01n\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0");
                 let row = message(b'D', b"\x7f\xff\0\0\0\x04abcd");
                 self.session(&[&shape[..], &row, &message(b'C', b"SELECT 1\0"), READY].concat())?;
             }

@@ -33,22 +33,19 @@ pub struct Suite {
     pub held_back: Option<&'static str>,
 }
 
-/// The suite is written, the gateway does not run yet.
-const WAITS_FOR_SERVE: Option<&str> = Some("waits for `lockgate serve`");
-
 pub const SUITES: &[Suite] = &[
     Suite { name: "commands", run: commands::suite, full_only: false, direct: true, held_back: None },
-    Suite { name: "clients", run: clients::suite, full_only: false, direct: true, held_back: WAITS_FOR_SERVE },
-    Suite { name: "identity", run: identity::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
-    Suite { name: "policy", run: policy::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
-    Suite { name: "audit", run: audit::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
-    Suite { name: "crash", run: crash::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
-    Suite { name: "faults", run: faults::suite, full_only: false, direct: true, held_back: WAITS_FOR_SERVE },
-    Suite { name: "masks", run: masks::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
-    Suite { name: "operations", run: operations::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
-    Suite { name: "demo", run: demo::suite, full_only: false, direct: false, held_back: WAITS_FOR_SERVE },
-    Suite { name: "regress", run: regress::regress, full_only: true, direct: true, held_back: WAITS_FOR_SERVE },
-    Suite { name: "isolation", run: regress::isolation, full_only: true, direct: true, held_back: WAITS_FOR_SERVE },
+    Suite { name: "clients", run: clients::suite, full_only: false, direct: true, held_back: None },
+    Suite { name: "identity", run: identity::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "policy", run: policy::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "audit", run: audit::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "crash", run: crash::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "faults", run: faults::suite, full_only: false, direct: true, held_back: None },
+    Suite { name: "masks", run: masks::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "operations", run: operations::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "demo", run: demo::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "regress", run: regress::regress, full_only: true, direct: true, held_back: None },
+    Suite { name: "isolation", run: regress::isolation, full_only: true, direct: true, held_back: None },
 ];
 
 impl Suite {
