@@ -50,8 +50,13 @@ pub struct Durations {
 
 impl Durations {
     pub fn observe_ns(&self, ns: u64) {
-        self.buckets[bucket_of(ns)].add(1);
-        self.sum_ns.add(ns);
+        self.observe_many_ns(ns, 1);
+    }
+
+    /// `count` things that took `ns` each.
+    pub fn observe_many_ns(&self, ns: u64, count: u64) {
+        self.buckets[bucket_of(ns)].add(count);
+        self.sum_ns.add(ns * count);
     }
 
     /// (upper bound in seconds, count of that bucket alone).
@@ -141,6 +146,11 @@ fn decision_index(action: Action) -> usize {
 impl ShardCounters {
     pub fn statement(&self, decision: Action) {
         self.statements[decision_index(decision)].add(1);
+    }
+
+    /// Statements of every decision together.
+    pub fn decided(&self) -> u64 {
+        self.statements.iter().map(Cell::value).sum()
     }
 
     pub fn fault(&self, fault: Fault) {

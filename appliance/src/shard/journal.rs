@@ -15,11 +15,13 @@ pub struct Ledger {
     syncing: bool,
     /// When the next interval ends, while there is something to write or to sync.
     due_us: u64,
+    /// Since when something written waits for stable storage; `None`: nothing does.
+    behind_since_us: Option<u64>,
 }
 
 impl Ledger {
     pub fn new(mode: Mode, commit_interval_us: u64) -> Self {
-        Self { mode, commit_interval_us, written: 0, synced: 0, syncing: false, due_us: NEVER }
+        Self { mode, commit_interval_us, written: 0, synced: 0, syncing: false, due_us: NEVER, behind_since_us: None }
     }
 
     /// The first round that is safe before anything is recorded; `async` never makes anybody wait.
@@ -75,6 +77,8 @@ impl Ledger {
         io.counters.journal_writes.add(1);
         self.written = io.round;
         io.round += 1;
+        self.behind_since_us.get_or_insert(io.now.mono_us);
+        self.tell_lag(io);
         Ok(())
     }
 
@@ -114,9 +118,16 @@ impl Ledger {
 
     fn reached<D>(&mut self, round: u64, io: &mut Io<D>) {
         self.synced = self.synced.max(round);
+        self.behind_since_us = (self.synced < self.written).then_some(io.now.mono_us);
+        self.tell_lag(io);
         if self.mode == Mode::Strict {
             io.safe = self.synced;
             io.ring.release(io.safe);
         }
+    }
+
+    fn tell_lag<D>(&self, io: &Io<D>) {
+        let lag_us = self.behind_since_us.map_or(0, |since| io.now.mono_us.saturating_sub(since));
+        io.shared.counters.audit_lag_us.set(lag_us);
     }
 }

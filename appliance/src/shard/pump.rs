@@ -113,6 +113,7 @@ impl<D: Drive> Pump<D> {
     /// One round: everything that has happened, then the record of it, then (with the next enter) the sends.
     fn round(&mut self, completions: &mut Vec<Raw>) {
         self.io.counters.rounds.add(1);
+        let decided_before = self.io.shared.counters.decided();
         for raw in completions.drain(..) {
             let completion = self.io.ring.complete(raw);
             self.complete(completion);
@@ -130,10 +131,21 @@ impl<D: Drive> Pump<D> {
             // What was to be said rests on records that were never kept.
             self.io.control.clear();
         }
+        self.tell_overhead(decided_before);
         self.io.counters.buffers_held.set(self.io.ring.buffers().held() as u64);
         for message in self.io.control.drain(..) {
             // The control thread is gone only when the process ends.
             let _ = self.to_control.send(message);
+        }
+    }
+
+    /// What this round's statements waited for us: from reading their bytes to having them ready to send.
+    fn tell_overhead(&self, decided_before: u64) {
+        let counters = &self.io.shared.counters;
+        let decided = counters.decided() - decided_before;
+        if decided > 0 {
+            let spent_us = mono_us().saturating_sub(self.io.now.mono_us);
+            counters.overhead.observe_many_ns(spent_us * 1_000, decided);
         }
     }
 
