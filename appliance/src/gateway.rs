@@ -75,6 +75,11 @@ pub fn run(config: Config, load: Loader) -> Result<()> {
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
+    if !config.sinks.is_empty() {
+        tracing::warn!(
+            "[[sink]] is read, but nothing is sent to sinks in this version: `lockgate audit search -o json`"
+        );
+    }
     let (to_control, inbox) = tokio::sync::mpsc::unbounded_channel();
     let shards = start_shards(&config, &certificates, &snapshot, &to_control)?;
     // Only the shards hold a sender: when all are gone, the control thread notices.

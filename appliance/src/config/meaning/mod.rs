@@ -122,11 +122,6 @@ impl Check<'_> {
     }
 
     fn sink(&mut self, raw: &raw::Sink) -> Sink {
-        self.warn(
-            raw.path.span(),
-            "sinks are read but nothing is sent to them in this version",
-            "use `lockgate audit search -o json`",
-        );
         match raw.kind {
             raw::SinkKind::File => Sink::File { path: self.path(&raw.path) },
         }
