@@ -1,0 +1,211 @@
+//! Whether a response is the right one.
+
+use crate::wire;
+use std::str::FromStr;
+
+/// What one statement's response amounts to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    /// DataRow or CopyData messages.
+    pub rows: u64,
+    pub columns: u16,
+    pub bytes: u64,
+    /// Over the content and order of all of them.
+    pub hash: u64,
+    /// A value somewhere was the one expected.
+    pub value_seen: bool,
+    /// A value somewhere had the shape that must not come through.
+    pub leaked: bool,
+}
+
+/// How much of it must agree with the first response.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Level {
+    /// Every byte of every row.
+    Same,
+    /// The number of rows and columns.
+    Rows,
+    /// Only that the server reports no error.
+    None,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Expectations {
+    pub rows: Option<u64>,
+    pub value: Option<String>,
+    pub masked: Option<Pattern>,
+}
+
+/// Why a response was wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+pub enum Wrong {
+    Rows,
+    Content,
+    ValueMissing,
+    Unmasked,
+}
+
+impl Wrong {
+    const ALL: [Wrong; 4] = [Wrong::Rows, Wrong::Content, Wrong::ValueMissing, Wrong::Unmasked];
+
+    /// Whether a fault of this kind is a response that was wrong, not one that was missing or an error.
+    pub fn is_kind(kind: &str) -> bool {
+        Wrong::ALL.iter().any(|wrong| wrong.name() == kind)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Wrong::Rows => "wrong number of rows or columns",
+            Wrong::Content => "content differs from the first response",
+            Wrong::ValueMissing => "expected value missing",
+            Wrong::Unmasked => "unmasked value",
+        }
+    }
+}
+
+impl Tally {
+    /// Takes in one DataRow or CopyData message.
+    pub fn row(&mut self, kind: u8, body: &[u8], expected: &Expectations) {
+        self.rows += 1;
+        self.bytes += body.len() as u64;
+        self.hash = mix(self.hash, body);
+        if kind == b'D' {
+            self.columns = body.first_chunk().map_or(0, |bytes| u16::from_be_bytes(*bytes));
+        }
+        if let Some(value) = expected.value.as_ref().filter(|_| !self.value_seen) {
+            self.value_seen = if kind == b'D' {
+                wire::values(body).any(|found| found == Some(value.as_bytes()))
+            } else {
+                body.trim_ascii_end().split(|&byte| byte == b'\t').any(|found| found == value.as_bytes())
+            };
+        }
+        if let Some(pattern) = expected.masked.as_ref().filter(|_| !self.leaked) {
+            self.leaked = if kind == b'D' {
+                wire::values(body).flatten().any(|found| pattern.occurs(found))
+            } else {
+                pattern.occurs(body)
+            };
+        }
+    }
+
+    pub fn judge(&self, first: Option<&Tally>, level: Level, expected: &Expectations) -> Result<(), Wrong> {
+        if self.leaked {
+            return Err(Wrong::Unmasked);
+        }
+        if expected.rows.is_some_and(|rows| rows != self.rows) {
+            return Err(Wrong::Rows);
+        }
+        if expected.value.is_some() && !self.value_seen {
+            return Err(Wrong::ValueMissing);
+        }
+        let Some(first) = first else { return Ok(()) };
+        if level != Level::None && (self.rows, self.columns) != (first.rows, first.columns) && expected.rows.is_none() {
+            return Err(Wrong::Rows);
+        }
+        if level == Level::Same && (self.hash, self.bytes) != (first.hash, first.bytes) {
+            return Err(Wrong::Content);
+        }
+        Ok(())
+    }
+}
+
+/// Eight bytes a step; not against adversaries, only against wrong answers.
+fn mix(hash: u64, bytes: &[u8]) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let step = |hash: u64, word: u64| (hash ^ word).wrapping_mul(ODD).rotate_left(29);
+    let (words, tail) = bytes.as_chunks::<8>();
+    let hash = words.iter().fold(step(hash, bytes.len() as u64), |hash, word| step(hash, u64::from_le_bytes(*word)));
+    step(hash, tail.iter().fold(0, |word, &byte| word << 8 | u64::from(byte)))
+}
+
+/// A shape of text: `#` is a digit, `@` a letter, `?` either of them, everything else stands for itself. It is looked for
+/// anywhere in a value, but not inside a longer run of digits or letters.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pattern(Vec<u8>);
+
+impl FromStr for Pattern {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Pattern> {
+        anyhow::ensure!(
+            text.bytes().any(|byte| b"#@?".contains(&byte)) && text.len() >= 3,
+            "a pattern needs three characters at least, `#` for a digit, `@` for a letter or `?` for either among them: ####-####"
+        );
+        Ok(Pattern(text.as_bytes().to_vec()))
+    }
+}
+
+impl Pattern {
+    pub fn occurs(&self, text: &[u8]) -> bool {
+        let fits = |(&byte, &shape): (&u8, &u8)| match shape {
+            b'#' => byte.is_ascii_digit(),
+            b'@' => byte.is_ascii_alphabetic(),
+            b'?' => byte.is_ascii_alphanumeric(),
+            literal => byte == literal,
+        };
+        let word = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+        text.windows(self.0.len()).enumerate().any(|(at, window)| {
+            let (first, last) = (window.first(), window.last());
+            let starts = !(word(first) && at > 0 && word(text.get(at - 1)));
+            let ends = !(word(last) && word(text.get(at + window.len())));
+            starts && ends && window.iter().zip(&self.0).all(fits)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(values: &[&str]) -> Vec<u8> {
+        let mut body = (values.len() as u16).to_be_bytes().to_vec();
+        for value in values {
+            body.extend_from_slice(&(value.len() as u32).to_be_bytes());
+            body.extend_from_slice(value.as_bytes());
+        }
+        body
+    }
+
+    fn tally(rows: &[&[&str]], expected: &Expectations) -> Tally {
+        let mut tally = Tally::default();
+        rows.iter().for_each(|values| tally.row(b'D', &row(values), expected));
+        tally
+    }
+
+    #[test]
+    fn content_order_and_count_are_told_apart() {
+        let plain = Expectations::default();
+        let first = tally(&[&["a", "b"], &["c", "d"]], &plain);
+        let same = tally(&[&["a", "b"], &["c", "d"]], &plain);
+        assert_eq!(same.judge(Some(&first), Level::Same, &plain), Ok(()));
+        for (rows, wrong) in [
+            (&[&["c", "d"][..], &["a", "b"]][..], Wrong::Content),
+            (&[&["a", "b"], &["c", "e"]], Wrong::Content),
+            (&[&["a", "b"]], Wrong::Rows),
+            (&[&["a"], &["c"]], Wrong::Rows),
+        ] {
+            assert_eq!(tally(rows, &plain).judge(Some(&first), Level::Same, &plain), Err(wrong));
+        }
+        let changed = tally(&[&["x", "y"], &["z", ""]], &plain);
+        assert_eq!(changed.judge(Some(&first), Level::Rows, &plain), Ok(()));
+    }
+
+    #[test]
+    fn expectations_are_held() {
+        let expected = Expectations { rows: Some(1), value: Some("ok".into()), masked: "####-####".parse().ok() };
+        let check =
+            |rows: &[&[&str]], result| assert_eq!(tally(rows, &expected).judge(None, Level::None, &expected), result);
+        check(&[&["ok", "xxxx-1234"]], Ok(()));
+        check(&[&["no"]], Err(Wrong::ValueMissing));
+        check(&[&["ok"], &["ok"]], Err(Wrong::Rows));
+        check(&[&["ok", "card 1234-5678."]], Err(Wrong::Unmasked));
+    }
+
+    #[test]
+    fn patterns_match_whole_words_only() {
+        let pattern: Pattern = "###-##-####".parse().expect("it is well formed");
+        assert!(pattern.occurs(b"ssn 123-45-6789"));
+        assert!(!pattern.occurs(b"9123-45-67890") && !pattern.occurs(b"xxx-xx-6789") && !pattern.occurs(b""));
+        assert!("abc".parse::<Pattern>().is_err() && "#".parse::<Pattern>().is_err());
+    }
+}

@@ -1,0 +1,480 @@
+//! One connection: connecting, logging in, then requests and their responses. Never waits.
+
+use crate::auth::{self, SaltCache, Scram};
+use crate::check::{Expectations, Level, Tally};
+use crate::program::Program;
+use crate::sys::{Epoll, Interest, now_ns};
+use crate::target::{Target, TlsMode};
+use crate::transport::Transport;
+use crate::wire::{self, Frame, Peek};
+use rustls::ClientConfig;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+/// Room for what is received, bytes. Grows to the longest message; a COPY's chunk and a page of rows fit without.
+const RECEIVE_BYTES: usize = 64 << 10;
+
+/// What all connections of a run share.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub target: Target,
+    pub tls: Option<Arc<ClientConfig>>,
+    pub program: Program,
+    /// One a statement.
+    pub levels: Vec<Level>,
+    pub expected: Expectations,
+    /// The first response to each statement, which later ones have to equal; empty while it is being learnt.
+    pub first: Vec<Tally>,
+    /// Requests in flight on one connection.
+    pub depth: usize,
+    /// Every request is a connection of its own.
+    pub churn: bool,
+}
+
+/// A request on its way.
+#[derive(Debug)]
+pub struct Request {
+    pub intended_ns: u64,
+    pub sent_ns: u64,
+    step: usize,
+    fault: Option<Box<Fault>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fault {
+    pub kind: String,
+    pub detail: String,
+}
+
+impl Fault {
+    pub fn new(kind: impl Into<String>, detail: impl Into<String>) -> Fault {
+        Fault { kind: kind.into(), detail: detail.into() }
+    }
+}
+
+/// What a connection has to tell.
+#[derive(Debug)]
+pub enum News {
+    /// Logged in and prepared.
+    Ready,
+    Finished {
+        request: Request,
+        at_ns: u64,
+        fault: Option<Box<Fault>>,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Closed,
+    Connecting,
+    /// SSLRequest is sent: one byte answers it.
+    AwaitTls,
+    Login,
+    Preparing,
+    Ready,
+}
+
+#[derive(Debug)]
+pub struct Conn {
+    token: u64,
+    transport: Option<Transport>,
+    stage: Stage,
+    /// Counts connections made, so that what was said of an earlier one is not believed of this one.
+    pub generation: u32,
+    pub since_ns: u64,
+    received: Vec<u8>,
+    start: usize,
+    end: usize,
+    to_send: Vec<u8>,
+    sent: usize,
+    interest: Interest,
+    inflight: VecDeque<Request>,
+    tally: Tally,
+    /// Of the requests finished, for whoever learns them.
+    pub tallies: Vec<Tally>,
+    pub bytes: u64,
+    pub values: Vec<i64>,
+    scram: Option<Scram>,
+    salt: SaltCache,
+    pub server_version: String,
+    refused: Option<Fault>,
+}
+
+impl Conn {
+    pub fn new(token: u64) -> Conn {
+        Conn {
+            token,
+            transport: None,
+            stage: Stage::Closed,
+            generation: 0,
+            since_ns: 0,
+            received: Vec::new(),
+            start: 0,
+            end: 0,
+            to_send: Vec::new(),
+            sent: 0,
+            interest: Interest::Read,
+            inflight: VecDeque::new(),
+            tally: Tally::default(),
+            tallies: Vec::new(),
+            bytes: 0,
+            values: Vec::new(),
+            scram: None,
+            salt: SaltCache::default(),
+            server_version: String::new(),
+            refused: None,
+        }
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.stage == Stage::Ready
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.stage == Stage::Closed
+    }
+
+    pub fn inflight(&self) -> usize {
+        self.inflight.len()
+    }
+
+    /// When the oldest request in flight was sent, or this connection begun.
+    pub fn waiting_since_ns(&self) -> Option<u64> {
+        match (self.inflight.front(), self.stage) {
+            (Some(request), _) => Some(request.sent_ns),
+            (None, Stage::Ready | Stage::Closed) => None,
+            (None, _) => Some(self.since_ns),
+        }
+    }
+
+    /// Begins to connect; a fault says what to do about it.
+    pub fn open(&mut self, plan: &Plan, epoll: &Epoll) -> Result<(), Fault> {
+        self.generation += 1;
+        self.since_ns = now_ns();
+        self.refused = None;
+        let opened = Transport::connect(&plan.target.address).and_then(|transport| {
+            epoll.add(transport.as_raw_fd(), self.token, Interest::ReadWrite)?;
+            Ok(transport)
+        });
+        match opened {
+            Ok(transport) => {
+                self.transport = Some(transport);
+                self.interest = Interest::ReadWrite;
+                self.stage = Stage::Connecting;
+                self.received.resize(RECEIVE_BYTES.max(self.received.len()), 0);
+                Ok(())
+            }
+            Err(error) => Err(connect_fault(plan, &error)),
+        }
+    }
+
+    /// Closes it, politely if it can be; hands back what was in flight.
+    pub fn close(&mut self) -> VecDeque<Request> {
+        if let Some(mut transport) = self.transport.take().filter(|_| self.stage == Stage::Ready) {
+            let _ = transport.write(&wire::TERMINATE);
+            let _ = transport.flush();
+        }
+        self.stage = Stage::Closed;
+        (self.start, self.end, self.sent) = (0, 0, 0);
+        self.to_send.clear();
+        self.tally = Tally::default();
+        std::mem::take(&mut self.inflight)
+    }
+
+    /// Takes on a request. It is sent by the next [`Conn::flush`], or once the login is done.
+    pub fn begin(&mut self, plan: &Plan, intended_ns: u64, sent_ns: u64) {
+        self.inflight.push_back(Request { intended_ns, sent_ns, step: 0, fault: None });
+        if self.stage == Stage::Ready {
+            plan.program.encode(0, &self.values, &mut self.to_send);
+        }
+    }
+
+    /// Sends what the socket takes.
+    pub fn flush(&mut self, epoll: &Epoll) -> Result<(), Fault> {
+        let Some(transport) = self.transport.as_mut().filter(|_| self.stage != Stage::Connecting) else {
+            return Ok(());
+        };
+        let mut blocked = false;
+        while self.sent < self.to_send.len() {
+            match transport.write(&self.to_send[self.sent..]) {
+                Ok(0) => return Err(Fault::new("connection lost", "the socket takes no bytes")),
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    blocked = true;
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(lost(&error)),
+            }
+        }
+        if self.sent == self.to_send.len() {
+            self.to_send.clear();
+            self.sent = 0;
+        }
+        if transport.wants_write() {
+            match transport.flush() {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(lost(&error)),
+                _ => blocked |= transport.wants_write(),
+            }
+        }
+        let wanted = if blocked { Interest::ReadWrite } else { Interest::Read };
+        if wanted != self.interest {
+            epoll.modify(transport.as_raw_fd(), self.token, wanted).map_err(|error| lost(&error))?;
+            self.interest = wanted;
+        }
+        Ok(())
+    }
+
+    /// The socket became ready: takes in what there is.
+    pub fn ready(&mut self, plan: &Plan, epoll: &Epoll, hangup: bool, news: &mut Vec<News>) -> Result<(), Fault> {
+        if self.stage == Stage::Connecting {
+            let transport = self.transport.as_ref().expect("a connection under way has a socket");
+            transport.connected().map_err(|error| connect_fault(plan, &error))?;
+            if plan.target.tls == TlsMode::Disable {
+                self.begin_login(plan);
+            } else {
+                self.to_send.extend_from_slice(&wire::SSL_REQUEST);
+                self.stage = Stage::AwaitTls;
+            }
+            self.flush(epoll)?;
+        }
+        let mut more = true;
+        while more {
+            more = self.fill(hangup)?;
+            self.take_in(plan, news)?;
+        }
+        if !self.to_send.is_empty() || self.interest == Interest::ReadWrite || self.wants_write() {
+            self.flush(epoll)?;
+        }
+        Ok(())
+    }
+
+    fn wants_write(&self) -> bool {
+        self.transport.as_ref().is_some_and(Transport::wants_write)
+    }
+
+    fn begin_login(&mut self, plan: &Plan) {
+        wire::startup(&mut self.to_send, &plan.target.user, &plan.target.database);
+        self.stage = Stage::Login;
+    }
+
+    /// Reads once; says whether there may be more. A short read means that there is none: the next arrival is a new edge.
+    fn fill(&mut self, hangup: bool) -> Result<bool, Fault> {
+        let Some(transport) = self.transport.as_mut() else { return Ok(false) };
+        if self.start > 0 && (self.start == self.end || self.end == self.received.len()) {
+            self.received.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        if self.end == self.received.len() {
+            self.received.resize((self.end * 2).min(wire::MESSAGE_BYTES_MAX + 5), 0);
+        }
+        // TLS is asked for one byte only until it is agreed on, so that nothing slips in before it.
+        let limit = if self.stage == Stage::AwaitTls { self.end + 1 } else { self.received.len() };
+        let room = limit - self.end;
+        match transport.read(&mut self.received[self.end..limit]) {
+            Ok(0) => Err(self.refused.take().unwrap_or_else(|| Fault::new("connection lost", "the server closed it"))),
+            Ok(count) => {
+                self.end += count;
+                Ok(count == room || transport.is_tls() || hangup)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+            Err(error) => Err(self.refused.take().unwrap_or_else(|| lost(&error))),
+        }
+    }
+
+    /// Handles every whole message received.
+    fn take_in(&mut self, plan: &Plan, news: &mut Vec<News>) -> Result<(), Fault> {
+        if self.stage == Stage::AwaitTls {
+            return self.answer_tls(plan);
+        }
+        // The buffer is lent out so that a message can be read while the rest changes.
+        let received = std::mem::take(&mut self.received);
+        let mut result = Ok(());
+        while result.is_ok() {
+            match wire::peek(&received[self.start..self.end]) {
+                Peek::Partial => break,
+                Peek::Malformed => result = Err(Fault::new("protocol", "the server sent what is no message")),
+                Peek::Whole(frame) => {
+                    self.start += frame.total;
+                    result = self.message(plan, frame, news);
+                }
+            }
+        }
+        self.received = received;
+        result
+    }
+
+    fn answer_tls(&mut self, plan: &Plan) -> Result<(), Fault> {
+        let Some(&answer) = self.received[self.start..self.end].first() else { return Ok(()) };
+        self.start = self.end;
+        let config = plan.tls.as_ref().filter(|_| answer == b'S');
+        let config = config.ok_or_else(|| Fault::new("login", "the server offers no TLS: use sslmode=disable"))?;
+        let transport = self.transport.take().expect("a connection under way has a socket");
+        let encrypted =
+            transport.encrypt(config, &plan.target.host).map_err(|error| Fault::new("tls", error.to_string()))?;
+        self.transport = Some(encrypted);
+        self.begin_login(plan);
+        Ok(())
+    }
+
+    fn message(&mut self, plan: &Plan, frame: Frame<'_>, news: &mut Vec<News>) -> Result<(), Fault> {
+        match (self.stage, frame.kind) {
+            (Stage::Ready, b'D' | b'd') => {
+                self.tally.row(frame.kind, frame.body, &plan.expected);
+                Ok(())
+            }
+            (Stage::Ready, b'Z') => self.finish_step(plan, news),
+            (_, b'E') => self.refuse(wire::server_error(frame.body)),
+            (Stage::Login, b'R') => self.authenticate(plan, frame.body),
+            (Stage::Login, b'Z') => {
+                self.to_send.extend_from_slice(&plan.program.preparation());
+                self.stage = Stage::Preparing;
+                if self.to_send.is_empty() { self.become_ready(plan, news) } else { Ok(()) }
+            }
+            (Stage::Preparing, b'Z') => self.become_ready(plan, news),
+            (_, b'S') => {
+                self.parameter(frame.body);
+                Ok(())
+            }
+            // COPY FROM STDIN has nothing to send here: say so rather than hang.
+            (Stage::Ready, b'G') => {
+                wire::message(&mut self.to_send, b'f', |out| wire::text(out, "the load generator copies out only"));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn become_ready(&mut self, plan: &Plan, news: &mut Vec<News>) -> Result<(), Fault> {
+        self.stage = Stage::Ready;
+        // With churn, the request that wanted this connection has been waiting for it.
+        for _ in 0..self.inflight.len() {
+            plan.program.encode(0, &self.values, &mut self.to_send);
+        }
+        news.push(News::Ready);
+        Ok(())
+    }
+
+    fn parameter(&mut self, body: &[u8]) {
+        let mut fields = body.split(|&byte| byte == 0);
+        if let (Some(b"server_version"), Some(value)) = (fields.next(), fields.next())
+            && self.server_version.as_bytes() != value
+        {
+            self.server_version = String::from_utf8_lossy(value).into_owned();
+        }
+    }
+
+    /// An ErrorResponse: of a request it is remembered until ReadyForQuery, before that it ends the connection.
+    fn refuse(&mut self, error: wire::ServerError) -> Result<(), Fault> {
+        let hint = if error.hint.is_empty() { String::new() } else { format!(" (hint: {})", error.hint) };
+        let detail = format!("{}{hint}", error.message);
+        match self.stage {
+            Stage::Ready => {
+                let fault = Fault::new(format!("SQLSTATE {}", error.sqlstate), detail);
+                match self.inflight.front_mut() {
+                    Some(request) if request.fault.is_none() => request.fault = Some(Box::new(fault)),
+                    Some(_) => {}
+                    None => self.refused = Some(fault),
+                }
+                Ok(())
+            }
+            Stage::Preparing => Err(Fault::new(format!("SQLSTATE {}", error.sqlstate), format!("preparing: {detail}"))),
+            _ => Err(Fault::new("login", format!("{} {detail}", error.sqlstate))),
+        }
+    }
+
+    fn authenticate(&mut self, plan: &Plan, body: &[u8]) -> Result<(), Fault> {
+        let failed = |error: anyhow::Error| Fault::new("login", error.to_string());
+        let Some((code, data)) = body.split_first_chunk::<4>() else {
+            return Err(Fault::new("protocol", "an authentication request is malformed"));
+        };
+        let code = u32::from_be_bytes(*code);
+        if code == 0 {
+            return Ok(());
+        }
+        let password = plan.target.password.as_deref().ok_or_else(|| {
+            Fault::new("login", "the server asks for a password or token: set PGPASSWORD, or use --password-file")
+        })?;
+        let challenge = String::from_utf8_lossy(data);
+        match code {
+            3 => self.answer_password(|out| wire::text(out, password)),
+            5 => {
+                let answer = auth::md5_password(&plan.target.user, password, data);
+                self.answer_password(|out| wire::text(out, &answer));
+            }
+            10 if challenge.split('\0').any(|mechanism| mechanism == "SCRAM-SHA-256") => {
+                let (scram, first) = Scram::start().map_err(failed)?;
+                self.scram = Some(scram);
+                self.answer_password(|out| {
+                    wire::text(out, "SCRAM-SHA-256");
+                    out.extend_from_slice(&(first.len() as u32).to_be_bytes());
+                    out.extend_from_slice(first.as_bytes());
+                });
+            }
+            11 | 12 => {
+                let scram = self.scram.as_mut().ok_or_else(|| Fault::new("protocol", "SCRAM was not begun"))?;
+                if code == 12 {
+                    return scram.verify(&challenge).map_err(failed);
+                }
+                let answer = scram.prove(&challenge, password, &mut self.salt).map_err(failed)?;
+                self.answer_password(|out| out.extend_from_slice(answer.as_bytes()));
+            }
+            other => {
+                let known = "password, md5 and SCRAM-SHA-256 are known here";
+                return Err(Fault::new("login", format!("the server wants authentication method {other}; {known}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn answer_password(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
+        wire::message(&mut self.to_send, b'p', fill);
+    }
+
+    /// ReadyForQuery: the statement at the front is through.
+    fn finish_step(&mut self, plan: &Plan, news: &mut Vec<News>) -> Result<(), Fault> {
+        let tally = std::mem::take(&mut self.tally);
+        self.bytes += tally.bytes;
+        let Some(request) = self.inflight.front_mut() else {
+            return Err(Fault::new("protocol", "the server answered what was not asked"));
+        };
+        if request.fault.is_none()
+            && let Err(wrong) = tally.judge(plan.first.get(request.step), plan.levels[request.step], &plan.expected)
+        {
+            let detail = format!("statement {}: {} rows, {} bytes", request.step + 1, tally.rows, tally.bytes);
+            request.fault = Some(Box::new(Fault::new(wrong.name(), detail)));
+        }
+        if plan.first.is_empty() {
+            self.tallies.push(tally);
+        }
+        request.step += 1;
+        if request.step < plan.program.steps.len() && request.fault.is_none() {
+            plan.program.encode(request.step, &self.values, &mut self.to_send);
+            return Ok(());
+        }
+        let mut request = self.inflight.pop_front().expect("it was at the front");
+        let fault = request.fault.take();
+        news.push(News::Finished { request, at_ns: now_ns(), fault });
+        Ok(())
+    }
+}
+
+fn lost(error: &io::Error) -> Fault {
+    Fault::new("connection lost", error.to_string())
+}
+
+fn connect_fault(plan: &Plan, error: &io::Error) -> Fault {
+    let advice = match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ": is the server up, and is this its address?",
+        io::ErrorKind::AddrNotAvailable => {
+            ": no local port is free, too many connections were closed lately; lower the rate"
+        }
+        _ if error.raw_os_error() == Some(libc::EMFILE) => ": too many open files; raise `ulimit -n`",
+        _ => "",
+    };
+    Fault::new("connect", format!("cannot connect to {}: {error}{advice}", plan.target.shown()))
+}

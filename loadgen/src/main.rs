@@ -1,0 +1,7 @@
+//! `lockgate-loadgen`: see `--help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    loadgen::cli::main()
+}

@@ -1,0 +1,150 @@
+//! The highest rate a target answers with p99 under a bound.
+
+use crate::measure::time;
+use crate::run::{self, Outcome, Settings};
+use crate::schedule::Profile;
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+/// A rate counts as kept up with when at least this share of it is answered.
+const KEPT_UP: f64 = 0.98;
+/// A rate that fails is tried once more: a hiccup of the machine is not the target's limit.
+const TRIES: usize = 2;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Search {
+    pub from: f64,
+    pub rate_max: f64,
+    pub bound_ns: u64,
+    /// Ends when the rate that holds and the one that does not are this close, as a share.
+    pub precision: f64,
+}
+
+/// How one rate went.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    pub rate: f64,
+    pub achieved: f64,
+    pub p99_ns: u64,
+    /// `None`: it held.
+    pub why_not: Option<String>,
+    /// The generator was the limit, not the target.
+    pub own_fault: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The highest rate that held; `None`: not even the first did.
+    pub rate: Option<f64>,
+    /// What stopped it there.
+    pub limit: String,
+    /// The generator stopped it: the target may do more.
+    pub own_fault: bool,
+    pub probes: Vec<Probe>,
+}
+
+/// Doubles until a rate fails, then halves the gap.
+pub fn saturate(settings: &Settings, search: Search, progress: &mut dyn FnMut(&Probe)) -> Result<Found> {
+    ensure!(settings.open.is_some(), "the search needs an open loop");
+    find(search, &mut |rate| {
+        let mut settings = settings.clone();
+        let arrivals = settings.open.as_ref().expect("it was checked").1;
+        settings.open = Some((Profile::Flat(rate), arrivals));
+        let outcome = run::run(&settings, &mut |_, _| {})?;
+        ensure!(!outcome.interrupted, "interrupted");
+        let probe = judge(rate, &outcome, search.bound_ns);
+        progress(&probe);
+        Ok(probe)
+    })
+}
+
+fn judge(rate: f64, outcome: &Outcome, bound_ns: u64) -> Probe {
+    let p99_ns = outcome.total.response.value_at_quantile(0.99);
+    let faults = outcome.total.faults_total();
+    let why_not = if faults > 0 {
+        Some(format!("{faults} requests failed"))
+    } else if outcome.late.is_some() {
+        Some("the generator itself was late".into())
+    } else if outcome.achieved < outcome.offered * KEPT_UP {
+        Some(format!("only {:.0} a second were answered", outcome.achieved))
+    } else if p99_ns > bound_ns {
+        Some(format!("p99 was {}", time(p99_ns)))
+    } else {
+        None
+    };
+    Probe { rate, achieved: outcome.achieved, p99_ns, why_not, own_fault: faults == 0 && outcome.late.is_some() }
+}
+
+fn find(search: Search, probe: &mut dyn FnMut(f64) -> Result<Probe>) -> Result<Found> {
+    let mut probes = Vec::new();
+    let (mut holds, mut fails) = (None, None::<Probe>);
+    let mut rate = search.from.min(search.rate_max);
+    loop {
+        let mut last = probe(rate)?;
+        probes.push(last.clone());
+        for _ in 1..TRIES {
+            if last.why_not.is_some() {
+                last = probe(rate)?;
+                probes.push(last.clone());
+            }
+        }
+        if last.why_not.is_none() {
+            holds = Some(rate);
+        } else {
+            fails = Some(last);
+        }
+        rate = match (holds, &fails) {
+            (Some(low), Some(high)) if high.rate / low <= 1.0 + search.precision => break,
+            (Some(low), Some(high)) => (low * high.rate).sqrt(),
+            (Some(low), None) if low >= search.rate_max => break,
+            (Some(low), None) => (low * 2.0).min(search.rate_max),
+            (None, _) => break,
+        };
+    }
+    let limit = match &fails {
+        Some(probe) => format!("at {:.0}/s {}", probe.rate, probe.why_not.as_deref().unwrap_or_default()),
+        None => format!("the highest rate allowed, {:.0}/s, still held (--max)", search.rate_max),
+    };
+    Ok(Found { rate: holds, limit, own_fault: fails.is_some_and(|probe| probe.own_fault), probes })
+}
+
+impl Found {
+    pub fn json(&self) -> Value {
+        let probes = self.probes.iter().map(|probe| {
+            json!({"rate": probe.rate, "achieved_per_s": probe.achieved, "p99_ns": probe.p99_ns, "why_not": probe.why_not})
+        });
+        json!({"rate": self.rate, "limit": self.limit, "generator_limited": self.own_fault, "probes": probes.collect::<Vec<_>>()})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(limit: f64, search: Search) -> Found {
+        let mut hiccup = true;
+        find(search, &mut |rate| {
+            // The first try above 1000 fails once for no reason.
+            let unlucky = rate > 1000.0 && std::mem::take(&mut hiccup);
+            let why_not = (rate > limit || unlucky).then(|| "p99".to_string());
+            Ok(Probe { rate, achieved: rate, p99_ns: 1, why_not, own_fault: false })
+        })
+        .expect("no probe fails")
+    }
+
+    #[test]
+    fn the_limit_is_found_within_the_precision_despite_a_hiccup() {
+        let search = Search { from: 500.0, rate_max: 1e6, bound_ns: 1, precision: 0.02 };
+        let rate = found(7_777.0, search).rate.expect("it is above the first rate");
+        assert!(rate <= 7_777.0 && rate > 7_777.0 * 0.97, "{rate}");
+    }
+
+    #[test]
+    fn the_ends_of_the_range_are_told() {
+        let search = Search { from: 500.0, rate_max: 4_000.0, bound_ns: 1, precision: 0.02 };
+        assert_eq!(found(100.0, search).rate, None);
+        let all = found(1e9, search);
+        assert_eq!(all.rate, Some(4_000.0));
+        assert!(all.limit.contains("still held"), "{}", all.limit);
+    }
+}

@@ -1,0 +1,248 @@
+//! What std does not offer: epoll, connecting without waiting, CPU clocks, signals. The crate's only unsafe code.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Nanoseconds on the monotonic clock since this process first asked.
+pub fn now_ns() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}
+
+/// Where to connect.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Address {
+    Inet(SocketAddr),
+    Unix(PathBuf),
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// What happened to one descriptor.
+#[derive(Clone, Copy, Debug)]
+pub struct Readiness {
+    pub token: u64,
+    /// The other end is done, or there is an error: read to its end.
+    pub hangup: bool,
+}
+
+/// An edge-triggered epoll set. Dropping a descriptor leaves the set by itself.
+#[derive(Debug)]
+pub struct Epoll {
+    fd: OwnedFd,
+    events: Vec<libc::epoll_event>,
+}
+
+/// Whether readiness for writing is asked for besides reading.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Interest {
+    Read,
+    ReadWrite,
+}
+
+impl Epoll {
+    pub fn new(events_max: usize) -> io::Result<Epoll> {
+        // SAFETY: takes no pointer; the descriptor it returns is ours alone.
+        let fd = unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
+        Ok(Epoll { fd, events: vec![libc::epoll_event { events: 0, u64: 0 }; events_max.max(1)] })
+    }
+
+    pub fn add(&self, fd: RawFd, token: u64, interest: Interest) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, token, interest)
+    }
+
+    pub fn modify(&self, fd: RawFd, token: u64, interest: Interest) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, token, interest)
+    }
+
+    fn control(&self, operation: libc::c_int, fd: RawFd, token: u64, interest: Interest) -> io::Result<()> {
+        let write = if interest == Interest::ReadWrite { libc::EPOLLOUT } else { 0 };
+        let mut event =
+            libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET | write) as u32, u64: token };
+        // SAFETY: `event` outlives the call, which copies it.
+        check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), operation, fd, &mut event) }).map(drop)
+    }
+
+    /// Waits until something happens or `timeout_ns` have passed; returns how many events there are. Signals count as none.
+    pub fn wait(&mut self, timeout_ns: u64) -> io::Result<usize> {
+        let timeout = libc::timespec {
+            tv_sec: (timeout_ns / 1_000_000_000) as libc::time_t,
+            tv_nsec: (timeout_ns % 1_000_000_000) as libc::c_long,
+        };
+        // epoll_pwait2 (Linux 5.11), because epoll_wait counts in milliseconds.
+        // SAFETY: the buffer has as many entries as we say, `timeout` outlives the call, no signal mask is given.
+        let count = unsafe {
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
+                self.fd.as_raw_fd(),
+                self.events.as_mut_ptr(),
+                self.events.len() as libc::c_int,
+                &timeout as *const libc::timespec,
+                std::ptr::null::<libc::sigset_t>(),
+                size_of::<u64>(),
+            )
+        };
+        if count >= 0 {
+            return Ok(count as usize);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() == io::ErrorKind::Interrupted { Ok(0) } else { Err(error) }
+    }
+
+    pub fn event(&self, index: usize) -> Readiness {
+        let event = self.events[index];
+        let bits = event.events as libc::c_int;
+        let ended = libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR;
+        Readiness { token: event.u64, hangup: bits & ended != 0 }
+    }
+}
+
+/// Begins to connect and does not wait. The socket is writable once it is known how that ended.
+pub fn connect(address: &Address) -> io::Result<OwnedFd> {
+    let family = match address {
+        Address::Inet(SocketAddr::V4(_)) => libc::AF_INET,
+        Address::Inet(SocketAddr::V6(_)) => libc::AF_INET6,
+        Address::Unix(_) => libc::AF_UNIX,
+    };
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: takes no pointer; the descriptor it returns is ours alone.
+    let fd = unsafe { OwnedFd::from_raw_fd(check(libc::socket(family, kind, 0))?) };
+    match address {
+        Address::Inet(SocketAddr::V4(v4)) => {
+            // SAFETY: all zeroes is a valid sockaddr_in.
+            let mut raw: libc::sockaddr_in = unsafe { zeroed() };
+            raw.sin_family = libc::AF_INET as libc::sa_family_t;
+            raw.sin_port = v4.port().to_be();
+            raw.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
+            connect_raw(&fd, &raw)?;
+        }
+        Address::Inet(SocketAddr::V6(v6)) => {
+            // SAFETY: all zeroes is a valid sockaddr_in6.
+            let mut raw: libc::sockaddr_in6 = unsafe { zeroed() };
+            raw.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+            raw.sin6_port = v6.port().to_be();
+            raw.sin6_addr.s6_addr = v6.ip().octets();
+            raw.sin6_scope_id = v6.scope_id();
+            connect_raw(&fd, &raw)?;
+        }
+        Address::Unix(path) => connect_raw(&fd, &unix_address(path)?)?,
+    }
+    Ok(fd)
+}
+
+fn unix_address(path: &Path) -> io::Result<libc::sockaddr_un> {
+    use std::os::unix::ffi::OsStrExt;
+    // SAFETY: all zeroes is a valid sockaddr_un.
+    let mut raw: libc::sockaddr_un = unsafe { zeroed() };
+    raw.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.len() >= raw.sun_path.len() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket's path is longer than 107 bytes"));
+    }
+    raw.sun_path.iter_mut().zip(bytes).for_each(|(to, &from)| *to = from as libc::c_char);
+    Ok(raw)
+}
+
+/// `T` is one of the sockaddr types, without padding that matters.
+fn connect_raw<T>(fd: &OwnedFd, address: &T) -> io::Result<()> {
+    // SAFETY: `address` is a whole, initialised socket address of the size we say and outlives the call.
+    let result =
+        unsafe { libc::connect(fd.as_raw_fd(), (address as *const T).cast(), size_of::<T>() as libc::socklen_t) };
+    match check(result) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn clock_ns(clock: libc::clockid_t) -> io::Result<u64> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` outlives the call, which fills it.
+    check(unsafe { libc::clock_gettime(clock, &mut time) })?;
+    Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+}
+
+/// CPU time this thread has used, user and system.
+pub fn thread_cpu_ns() -> u64 {
+    clock_ns(libc::CLOCK_THREAD_CPUTIME_ID).expect("every thread has a CPU clock")
+}
+
+/// CPU time a process has used with all its threads, to the nanosecond (`/proc/PID/stat` counts in 10 ms).
+pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
+    let mut clock: libc::clockid_t = 0;
+    // SAFETY: `clock` outlives the call, which fills it.
+    let error = unsafe { libc::clock_getcpuclockid(pid as libc::pid_t, &mut clock) };
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    clock_ns(clock)
+}
+
+/// Clock ticks a second, the unit of `/proc/PID/stat`.
+pub fn ticks_per_second() -> u64 {
+    // SAFETY: takes no pointer.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100)
+}
+
+/// Timers of this thread fire when asked, not up to 50 us later so that the kernel may bundle them.
+pub fn precise_timers() {
+    // SAFETY: takes no pointer. Fails only on kernels without it, where the lag will show.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong, 0, 0, 0) };
+}
+
+/// As many open files as we may have.
+pub fn raise_open_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` outlives both calls; the first fills it, the second reads it.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Signal {
+    Stop,
+    Continue,
+}
+
+/// To a process we started.
+pub fn signal(pid: u32, signal: Signal) -> io::Result<()> {
+    let number = match signal {
+        Signal::Stop => libc::SIGSTOP,
+        Signal::Continue => libc::SIGCONT,
+    };
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::kill(pid as libc::pid_t, number) }).map(drop)
+}
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note_interrupt(_: libc::c_int) {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// From here on the first Ctrl-C only sets a flag; the second ends the process.
+pub fn catch_interrupt() {
+    // SAFETY: all zeroes is a valid sigaction; the handler only stores to an atomic, which is safe in a signal handler.
+    unsafe {
+        let mut action: libc::sigaction = zeroed();
+        action.sa_sigaction = note_interrupt as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESETHAND;
+        libc::sigaction(libc::SIGINT, &action, std::ptr::null_mut());
+    }
+}
+
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}

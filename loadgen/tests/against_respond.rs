@@ -1,0 +1,197 @@
+//! The program against its own canned server: what it prints, what it exits with, what it finds out.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_lockgate-loadgen");
+
+struct Responder {
+    child: Child,
+    url: String,
+}
+
+impl Responder {
+    fn start(arguments: &[&str]) -> Responder {
+        let mut child = Command::new(PROGRAM)
+            .args(["respond", "--port", "0"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program is built");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it says its address");
+        let address = line.trim().strip_prefix("listening on ").expect("it says its address");
+        Responder { url: format!("postgres://test@{address}/test"), child }
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Generous with lag: these tests check answers, not time.
+fn run(url: &str, arguments: &[&str]) -> Output {
+    let fixed = ["run", "--target", url, "--warmup", "100ms", "--lag-limit", "10s", "-o", "json"];
+    Command::new(PROGRAM).args(fixed).args(arguments).output().expect("the program is built")
+}
+
+fn json(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: `{text}` `{errors}`"))
+}
+
+#[test]
+fn every_workload_is_answered_rightly_and_counted() {
+    let responder = Responder::start(&["--rows", "3", "--value", "a", "--value", "b", "--copy-rows", "50"]);
+    for workload in ["simple", "extended", "prepared", "pipelined", "copy-out", "churn"] {
+        for load in [&["--rate", "500"][..], &["--closed"], &["--rate", "500", "--arrivals", "poisson", "-j", "2"]] {
+            let arguments = [&["--workload", workload, "--count", "200", "--connections", "4"], load].concat();
+            let output = run(&responder.url, &arguments);
+            let value = json(&output);
+            assert_eq!(output.status.code(), Some(0), "{workload} {load:?}: {value}");
+            assert_eq!(
+                (&value["answered"], &value["errors"]),
+                (&200.into(), &0.into()),
+                "{workload} {load:?}: {value}"
+            );
+            assert_eq!(value["response"]["samples"], 200, "{workload} {load:?}");
+            assert_eq!(value["server_version"], "15.0 (canned)");
+        }
+    }
+}
+
+#[test]
+fn an_open_loop_offers_its_rate() {
+    let responder = Responder::start(&[]);
+    let value = json(&run(&responder.url, &["--rate", "1000", "--duration", "1s", "--interval", "100ms"]));
+    assert_eq!((&value["requests"], &value["answered"]), (&1000.into(), &1000.into()), "{value}");
+    let done: u64 =
+        value["intervals"].as_array().expect("it is a list").iter().filter_map(|one| one["done"].as_u64()).sum();
+    assert_eq!(done, 1000);
+}
+
+#[test]
+fn waiting_for_a_connection_counts() {
+    // 20 ms a request on one connection, one request every 10 ms: each waits 10 ms longer than the one before.
+    let responder = Responder::start(&["--delay", "20ms"]);
+    let arguments = ["--rate", "100", "--count", "40", "--connections", "1", "--warmup", "0s"];
+    let value = json(&run(&responder.url, &arguments));
+    let response = value["response"]["max_ns"].as_f64().expect("it is a number") / 1e6;
+    let service = value["service"]["percentiles"]["p50"]["ns"].as_f64().expect("it is a number") / 1e6;
+    assert!(response > 400.0, "{response} ms: the queue is hidden");
+    assert!((20.0..60.0).contains(&service), "{service} ms");
+}
+
+#[test]
+fn thresholds_set_the_exit_status() {
+    let responder = Responder::start(&["--delay", "5ms"]);
+    let base = ["--rate", "100", "--count", "20"];
+    let status = |more: &[&str]| run(&responder.url, &[&base, more].concat()).status.code();
+    assert_eq!(status(&["--fail-p99", "10s", "--fail-errors", "0"]), Some(0));
+    assert_eq!(status(&["--fail-p99", "1ms"]), Some(1));
+    assert_eq!(status(&["--fail-rate", "1000"]), Some(1));
+    assert_eq!(status(&["--fail-p99", "fast"]), Some(2));
+}
+
+#[test]
+fn percentiles_are_refused_when_the_generator_was_late() {
+    let responder = Responder::start(&[]);
+    let output = run(&responder.url, &["--rate", "1000", "--count", "300", "--lag-limit", "1ns"]);
+    let value = json(&output);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(value.get("response").is_none() && value["late"].is_string(), "{value}");
+}
+
+#[test]
+fn wrong_answers_and_unmasked_values_are_found_out() {
+    let responder = Responder::start(&["--value", "card 4111-1111-1111-1111"]);
+    let fault = |arguments: &[&str]| {
+        let output = run(&responder.url, &[&["--closed", "--count", "10"], arguments].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (arguments, expected) in [
+        (&["--expect-masked", "####-####-####-####"][..], "unmasked value"),
+        (&["--expect-rows", "2"], "wrong number of rows"),
+        (&["--expect-value", "other"], "expected value missing"),
+    ] {
+        let (status, message) = fault(arguments);
+        assert_eq!(status, Some(1), "{message}");
+        assert!(message.contains(expected), "{message}");
+    }
+    let fine = ["--expect-rows", "1", "--expect-value", "card 4111-1111-1111-1111", "--expect-masked", "@@@@-####"];
+    assert_eq!(fault(&fine).0, Some(0));
+}
+
+#[test]
+fn logins_that_fail_say_what_to_do() {
+    let responder = Responder::start(&["--password", "right"]);
+    let attempt = |word: Option<&str>| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["run", "--closed", "--count", "5", "--target", &responder.url]).env_remove("PGPASSWORD");
+        word.map(|word| command.env("PGPASSWORD", word));
+        let output = command.output().expect("the program is built");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(attempt(Some("right")).0, Some(0));
+    let (status, message) = attempt(Some("wrong"));
+    assert!(status == Some(3) && message.contains("28P01"), "{message}");
+    let (status, message) = attempt(None);
+    assert!(status == Some(3) && message.contains("PGPASSWORD"), "{message}");
+    let nowhere = run("postgres://u@127.0.0.1:1/d", &["--closed", "--count", "1"]);
+    assert_eq!(nowhere.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("is the server up"));
+}
+
+#[test]
+fn files_are_written_and_hold_the_run() {
+    let responder = Responder::start(&[]);
+    let directory = std::env::temp_dir().join(format!("loadgen-files-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("there is room");
+    let (page, log) = (directory.join("report.html"), directory.join("run.hlog"));
+    let files = ["--report", page.to_str().expect("it is text"), "--hlog", log.to_str().expect("it is text")];
+    let output =
+        run(&responder.url, &[&["--rate", "500", "--duration", "1s", "--interval", "250ms"], &files[..]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let page = std::fs::read_to_string(page).expect("it was written");
+    let (_, rest) = page.split_once("id=\"data\">").expect("the data is there");
+    let data: Value = serde_json::from_str(rest.split_once("</script>").expect("it ends").0).expect("it parses");
+    assert_eq!(data["answered"], json(&output)["answered"]);
+    assert!(data["manifest"]["kernel"].is_string() && data["response_curve"].is_array());
+    let log = std::fs::read_to_string(log).expect("it was written");
+    assert!(log.lines().filter(|line| line.contains(",HISTFAAA")).count() >= 4, "{log}");
+    std::fs::remove_dir_all(directory).expect("it is ours");
+}
+
+#[test]
+fn endpoints_are_compared_with_the_cpu_of_their_servers() {
+    let (one, two) = (Responder::start(&[]), Responder::start(&["--rows", "1000"]));
+    let (first, second) = (format!("small={}", one.url), format!("large={}", two.url));
+    let output = Command::new(PROGRAM)
+        .args(["compare", "--endpoint", &first, "--endpoint", &second, "--rate", "500", "--rounds", "3"])
+        .args(["--round-time", "500ms", "--warmup", "100ms", "--lag-limit", "10s", "--seed", "7", "-o", "json"])
+        .output()
+        .expect("the program is built");
+    let value = json(&output);
+    assert_eq!((output.status.code(), &value["rounds"], &value["seed"]), (Some(0), &3.into(), &7.into()), "{value}");
+    let ratio = value["endpoints"][1]["cpu_per_request"]["to_first"]["median"].as_f64().expect("the CPU is known");
+    assert!(ratio > 1.2, "a thousand rows cost more than one, not {ratio} of it");
+}
+
+#[test]
+fn saturation_of_a_slow_server_is_found() {
+    // 10 ms a request on two connections: 200 a second and no more.
+    let responder = Responder::start(&["--delay", "10ms"]);
+    let output = Command::new(PROGRAM)
+        .args(["saturate", "--target", &responder.url, "--connections", "2", "--from", "20", "--probe", "500ms"])
+        .args(["--p99", "60ms", "--precision", "20", "--lag-limit", "10s", "-o", "json"])
+        .output()
+        .expect("the program is built");
+    let value = json(&output);
+    let rate = value["rate"].as_f64().unwrap_or_else(|| panic!("{value}"));
+    assert!((60.0..=230.0).contains(&rate), "{value}");
+}
