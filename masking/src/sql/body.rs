@@ -53,7 +53,8 @@ fn returns_trigger(s: &pg::CreateFunctionStmt) -> bool {
 
 /// `source`: the statement whose body `text` is.
 fn block_text(reader: &mut Reader<'_>, text: &str, source: &str) {
-    super::words::collect(text, &mut reader.words);
+    let Some(tokens) = super::tokens::scan(text) else { return reader.dynamic() };
+    super::words::collect_from(text, &tokens, &mut reader.words);
     let Some(parts) = plpgsql::parts(source) else { return reader.dynamic() };
     if plpgsql::hides_queries(text, &parts) {
         reader.opaque();
@@ -77,12 +78,17 @@ fn run(reader: &mut Reader<'_>, text: Option<&str>) {
 
 /// Functions of PostgreSQL that run a query given as text, and which argument it is. They run it read-only (SPI), so a
 /// text that cannot be seen makes the statement opaque and no more.
-const QUERY_ARGUMENT: [(&str, usize); 5] = [
+const QUERY_ARGUMENT: [(&str, usize); 9] = [
     ("query_to_xml", 0),
     ("query_to_xmlschema", 0),
     ("query_to_xml_and_xmlschema", 0),
     ("ts_stat", 0),
     ("ts_rewrite", 1),
+    // The tablefunc extension, which comes with the server.
+    ("crosstab", 0),
+    ("crosstab2", 0),
+    ("crosstab3", 0),
+    ("crosstab4", 0),
 ];
 
 /// Functions of PostgreSQL that read a table, cursor, schema or database given by name.

@@ -644,6 +644,7 @@ fn bodies_given_as_text_are_read() {
         ("SELECT query_to_xml($1, true, false, '')", "select", "", "opaque"),
         ("SELECT pg_catalog.query_to_xml('TABLE ' || 't', true, false, '')", "select", "t", ""),
         ("SELECT table_to_xml('public.t', true, false, '')", "select", "public.t", ""),
+        ("SELECT * FROM crosstab('SELECT a, b, c FROM t') AS x (a int)", "select", "t", ""),
         ("SELECT database_to_xml(true, false, '')", "select", "", "opaque"),
         ("SELECT * FROM ts_stat('SELECT v FROM t')", "select", "t", ""),
         ("SELECT set_config('role', 'admin', false)", "select set", "", ""),
@@ -730,9 +731,10 @@ fn long_texts_are_read() {
     for (text, class) in [
         (format!("DELETE FROM t WHERE a = 1{}", " AND b = 2".repeat(20_000)), Class::Delete),
         (format!("DELETE FROM t WHERE a = 1{}", " OR b = 2".repeat(20_000)), Class::Delete),
-        (format!("DELETE FROM t WHERE a IN (1{})", ", 2".repeat(200_000)), Class::Delete),
-        (format!("INSERT INTO t VALUES (1){}", ", (2, 'x')".repeat(50_000)), Class::Insert),
+        (format!("DELETE FROM t WHERE a IN (1{})", ", 2".repeat(100_000)), Class::Delete),
+        (format!("INSERT INTO t VALUES (1){}", ", (2, 'x')".repeat(40_000)), Class::Insert),
         (format!("INSERT INTO t VALUES ('{}')", "x".repeat(16 << 20)), Class::Insert),
+        (format!("INSERT INTO t VALUES ('{}')", "x, ; ".repeat(1 << 20)), Class::Insert),
         (format!("DROP TABLE t{}", ", u".repeat(50_000)), Class::Drop),
         (format!("SELECT 'a'{}", " || 'b'".repeat(1_000)), Class::Select),
         (format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(1_000)), Class::Select),
@@ -743,6 +745,15 @@ fn long_texts_are_read() {
         assert!(!statement.missing_where);
     }
     assert_eq!(on_a_small_stack("SELECT 1; ".repeat(50_000)).statements.len(), 50_000);
+}
+
+#[test]
+fn texts_of_too_many_tokens_are_refused() {
+    let many = tokens::TOKENS_MAX / 2 + 10;
+    let refused = |text: String| on_a_small_stack(text).statements[0].classes;
+    assert_eq!(refused(format!("SELECT a IN (1{})", ",1".repeat(many))), Class::Unparsed.into());
+    assert_eq!(refused(";".repeat(32 << 20)), Class::Unparsed.into());
+    assert!(refused(format!("DO $$ BEGIN {} END $$", "NULL;".repeat(many))).contains(Class::Truncate));
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod outputs;
 mod plpgsql;
 mod reader;
 mod session;
+mod tokens;
 mod words;
 
 #[cfg(test)]
@@ -168,7 +169,7 @@ fn parse<T: Send>(
     mode: ParserOptions,
     read: impl FnOnce(&pg::ParseResult, &str, Vec<String>) -> T + Send,
 ) -> Option<T> {
-    let tokens = pg_query::scan_tokens(text).ok()?;
+    let tokens = tokens::scan(text)?;
     let mut words = Vec::new();
     words::collect_from(text, &tokens, &mut words);
     let bound = depth::bound(&tokens);

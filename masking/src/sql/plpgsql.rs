@@ -82,7 +82,7 @@ fn is_query(token: Token, _: &str) -> bool {
 }
 
 fn count(text: &str, is: impl Fn(Token, &str) -> bool) -> usize {
-    let tokens = pg_query::scan_tokens(text).unwrap_or_default();
+    let tokens = super::tokens::scan(text).unwrap_or_default();
     let counts = |token: &&ScanToken| {
         let source = text.get(token.start as usize..token.end as usize).unwrap_or_default();
         is(Token::try_from(token.token).unwrap_or(Token::Nul), source)
