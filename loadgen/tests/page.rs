@@ -31,7 +31,19 @@ fn report(directory: &Path) -> PathBuf {
     let address = line.trim().strip_prefix("listening on ").expect("it says its address");
     let page = directory.join("report.html");
     let status = Command::new(PROGRAM)
-        .args(["run", "--rate", "500", "--duration", "1s", "--interval", "200ms", "--warmup", "100ms", "--lag-limit", "10s"])
+        .args([
+            "run",
+            "--rate",
+            "500",
+            "--duration",
+            "1s",
+            "--interval",
+            "200ms",
+            "--warmup",
+            "100ms",
+            "--lag-limit",
+            "10s",
+        ])
         .arg(format!("--target=postgres://test@{address}/test"))
         .arg(format!("--report={}", page.display()))
         .stdout(Stdio::null())
