@@ -203,7 +203,7 @@ pub struct LoadArgs {
     lag_limit: f64,
     /// Wake this much before a send is due and poll: less lag, more CPU
     #[arg(long, default_value = "0us", value_name = "TIME", value_parser = parse_time)]
-    spin_us: f64,
+    spin: f64,
     /// Seed of arrivals and variables, to repeat a run exactly [default: a new one]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -669,7 +669,7 @@ pub fn settings(target: &str, workload: &WorkloadArgs, load: &LoadArgs, profile:
         interval_s: 1.0,
         timeout_s: load.timeout,
         lag_limit_ns: (load.lag_limit * 1e9) as u64,
-        spin_ns: (load.spin_us * 1e9) as u64,
+        spin_ns: (load.spin * 1e9) as u64,
         seed: load.seed.unwrap_or_else(fresh_seed),
     })
 }

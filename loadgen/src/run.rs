@@ -265,7 +265,7 @@ impl Collector {
             format!(
                 "the generator itself was late: its send lag p99.9 is {}, above the limit of {} (--lag-limit). Percentiles \
                  would blame the server for that, so none are shown. Use fewer requests a second, more --threads, a less \
-                 busy machine, or --spin-us",
+                 busy machine, or --spin",
                 time(lag_ns),
                 time(settings.lag_limit_ns)
             )
