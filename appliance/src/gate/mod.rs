@@ -454,6 +454,8 @@ impl Gate {
             Side::Target if self.state == State::AwaitTarget => {
                 self.target_failed(*b"08001", "the target closed the connection during login", pipes, cx)
             }
+            // It said so itself: nothing is to be added.
+            Side::Target if self.session.target_gave_up() => self.close("the target ended the session"),
             Side::Target => {
                 let lost = refusal(b"08006", "the connection to the target was lost", None, None);
                 self.end("the target closed the connection", &lost, pipes);

@@ -232,6 +232,18 @@ pub(super) fn sqlstate(fields: &[u8]) -> [u8; 5] {
     *b"XX000"
 }
 
+/// The error ends the connection: its severity (field V, never translated) is FATAL or PANIC.
+pub(super) fn is_fatal(fields: &[u8]) -> bool {
+    let mut reader = Reader::new(fields, 0);
+    while let Some(code) = reader.u8().filter(|&code| code != 0) {
+        let Some(text) = reader.text() else { break };
+        if code == b'V' {
+            return text == b"FATAL" || text == b"PANIC";
+        }
+    }
+    false
+}
+
 /// The count at the end of a CommandComplete tag: `INSERT 0 5` -> 5, `BEGIN` -> none.
 pub(super) fn rows_of(tag: &[u8]) -> Option<u64> {
     let digits = &tag[memchr::memrchr(b' ', tag)? + 1..];

@@ -105,6 +105,7 @@ pub struct Session<T> {
     pub(super) startup: Option<Box<Startup>>,
     pub(super) unknown_options: Vec<Vec<u8>>,
     pub(super) target_key: Option<(i32, Vec<u8>)>,
+    pub(super) target_gave_up: bool,
     pub(super) client_key: Option<(i32, Vec<u8>)>,
     pub(super) status: TransactionStatus,
     pub(super) watch_texts: bool,
@@ -155,6 +156,7 @@ impl<T: Clone> Session<T> {
             startup: None,
             unknown_options: Vec::new(),
             target_key: None,
+            target_gave_up: false,
             client_key: None,
             status: TransactionStatus::Idle,
             watch_texts: false,
@@ -329,6 +331,11 @@ impl<T: Clone> Session<T> {
     /// The BackendKeyData the client was given: process id and secret.
     pub fn client_key(&self) -> Option<(i32, &[u8])> {
         self.client_key.as_ref().map(|(process, secret)| (*process, secret.as_slice()))
+    }
+
+    /// The target has said, with a FATAL error that the client has read or will, that it ends the connection.
+    pub fn target_gave_up(&self) -> bool {
+        self.target_gave_up
     }
 
     /// The columns behind the last [`super::Event::Shape`].

@@ -307,12 +307,13 @@ impl<T: Clone> Session<T> {
     /// ErrorResponse: fields to watch first, then what it ended, then it goes (or ours in its place).
     fn take_error(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
         let ours = matches!(self.queue.front(), Some(Expected::Aborting { .. }));
-        if self.watch_texts && !ours {
-            return self.watch_fields(header, pipes);
-        }
         let bytes = pipes.target.undecided();
         if bytes.len() < header.total.min(ERROR_HEAD_BYTES) {
             return Ok(Some(Step::NeedBytes));
+        }
+        self.target_gave_up |= results::is_fatal(&bytes[HEADER_BYTES..header.total.min(bytes.len())]);
+        if self.watch_texts && !ours {
+            return self.watch_fields(header, pipes);
         }
         let sqlstate = results::sqlstate(&bytes[HEADER_BYTES..header.total.min(bytes.len())]);
         self.account_error(sqlstate, Told { total: header.total, then: Then::Pass })
