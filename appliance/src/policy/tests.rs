@@ -95,8 +95,8 @@ fn view_of(rules: &[Rule], principal: &Principal) -> View {
 
 fn statement(classes: &[Class], tables: &[&str]) -> Statement {
     let table = |text: &&str| match text.split_once('.') {
-        Some((schema, name)) => Table { schema: Some(schema.into()), name: name.into(), written: false },
-        None => Table { schema: None, name: text.to_string(), written: false },
+        Some((schema, name)) => Table { schema: Some(schema.into()), name: name.into(), written: false, read: true },
+        None => Table { schema: None, name: text.to_string(), written: false, read: true },
     };
     Statement {
         classes: classes.iter().copied().collect(),

@@ -648,7 +648,10 @@ fn bodies_given_as_text_are_read() {
         ("SELECT database_to_xml(true, false, '')", "select", "", "opaque"),
         ("SELECT * FROM ts_stat('SELECT v FROM t')", "select", "t", ""),
         ("SELECT set_config('role', 'admin', false)", "select set", "", ""),
-        ("SELECT pg_catalog.set_config(x, 'y', true) FROM t", "select set", "t", ""),
+        ("SELECT pg_catalog.set_config(x, 'y', true) FROM t", "select set", "t", "stores"),
+        ("SELECT pg_notify('x', upper(ssn)) FROM t", "select", "t", "stores"),
+        ("SELECT pg_notify('x', (SELECT a FROM t))", "select", "t", "stores"),
+        ("SELECT pg_notify('x', $1) FROM t", "select", "t", ""),
         ("UPDATE pg_settings SET setting = 'off' WHERE name = 'x'", "update set", "pg_settings!", ""),
     ];
     check(&cases);
@@ -945,4 +948,17 @@ fn mutated_statements_end_without_a_crash() {
         }
         analyse(&text, true);
     }
+}
+
+#[test]
+fn what_a_changed_table_held_may_be_read() {
+    let read = |text: &str| {
+        let statement = analyse(text.as_bytes(), true).statements.remove(0);
+        statement.tables.iter().map(|table| (table.written, table.read)).collect::<Vec<_>>()
+    };
+    assert_eq!(read("UPDATE t SET name = ssn"), [(true, true)]);
+    assert_eq!(read("INSERT INTO t SELECT * FROM t"), [(true, true)]);
+    assert_eq!(read("ALTER TABLE t RENAME COLUMN ssn TO x"), [(true, true)]);
+    assert_eq!(read("INSERT INTO t SELECT * FROM s"), [(false, true), (true, false)]);
+    assert_eq!(read("CREATE VIEW v AS TABLE t"), [(false, true), (true, false)]);
 }

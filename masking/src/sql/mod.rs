@@ -30,6 +30,8 @@ pub struct Table {
     pub name: String,
     /// The statement changes it (insert, update, delete, truncate, alter, drop, copy in ...).
     pub written: bool,
+    /// What it holds goes into the statement: results, conditions, or what is stored.
+    pub read: bool,
 }
 
 /// One statement of a text.

@@ -29,12 +29,14 @@ pub(super) struct Reader<'t> {
     ctes: HashMap<&'t str, u32>,
     /// Relations read so far; compared before and after a part to learn whether that part reads.
     reads: u64,
+    /// The relation that is being made: named, not read.
+    made: Option<&'t pg::RangeVar>,
 }
 
 impl<'t> Reader<'t> {
     pub(super) fn new(source: &'t str, depth: u8) -> Self {
         let (statement, words) = Default::default();
-        Self { statement, words, source, depth, ctes: HashMap::new(), reads: 0 }
+        Self { statement, words, source, depth, ctes: HashMap::new(), reads: 0, made: None }
     }
 
     /// Reads a whole statement.
@@ -53,7 +55,9 @@ impl<'t> Reader<'t> {
             self.add(class);
         }
         more_classes(node, &mut |class| self.statement.classes.insert(class));
-        written(node, &mut |relation| self.note(&relation.schemaname, &relation.relname, true));
+        self.made = made(node).or(self.made);
+        let uses = uses_what_it_writes(node);
+        written(node, &mut |relation| self.note(&relation.schemaname, &relation.relname, true, uses));
         listed(node, &mut |parts, changed| self.note_listed(parts, changed));
         match node {
             NodeRef::RangeVar(relation) => self.read(relation),
@@ -185,21 +189,22 @@ impl<'t> Reader<'t> {
         let in_scope = self.ctes.get(relation.relname.as_str()).is_some_and(|count| *count > 0);
         if !in_scope || !relation.schemaname.is_empty() {
             self.reads += 1;
-            self.note(&relation.schemaname, &relation.relname, false);
+            let made = self.made.is_some_and(|made| std::ptr::eq(made, relation));
+            self.note(&relation.schemaname, &relation.relname, false, !made);
         }
     }
 
     fn note_listed(&mut self, parts: &[&str], written: bool) {
         match parts {
-            [.., schema, name] => self.note(schema, name, written),
-            [name] => self.note("", name, written),
+            [.., schema, name] => self.note(schema, name, written, false),
+            [name] => self.note("", name, written, false),
             [] => {}
         }
     }
 
-    pub(super) fn note(&mut self, schema: &str, name: &str, written: bool) {
+    pub(super) fn note(&mut self, schema: &str, name: &str, written: bool, read: bool) {
         let schema = (!schema.is_empty()).then(|| schema.to_owned());
-        self.statement.tables.push(Table { schema, name: name.to_owned(), written });
+        self.statement.tables.push(Table { schema, name: name.to_owned(), written, read });
     }
 
     pub(super) fn add(&mut self, class: Class) {
@@ -274,6 +279,28 @@ fn read_inner(tree: &pg::ParseResult, text: &str, depth: u8) -> Vec<Found> {
     tree.stmts.iter().filter_map(read).collect()
 }
 
+fn made(node: NodeRef<'_>) -> Option<&pg::RangeVar> {
+    match node {
+        NodeRef::IntoClause(s) => s.rel.as_ref(),
+        NodeRef::ViewStmt(s) => s.view.as_ref(),
+        NodeRef::CreateStmt(s) => s.relation.as_ref(),
+        _ => None,
+    }
+}
+
+/// What the changed relation holds already can go into what the statement leaves behind: another column, another name.
+fn uses_what_it_writes(node: NodeRef<'_>) -> bool {
+    match node {
+        NodeRef::InsertStmt(s) => s.on_conflict_clause.is_some(),
+        NodeRef::UpdateStmt(_)
+        | NodeRef::MergeStmt(_)
+        | NodeRef::AlterTableStmt(_)
+        | NodeRef::RenameStmt(_)
+        | NodeRef::AlterObjectSchemaStmt(_) => true,
+        _ => false,
+    }
+}
+
 fn cte_name(node: &pg::Node) -> Option<&str> {
     match node.node.as_ref()? {
         pg_query::NodeEnum::CommonTableExpr(cte) => Some(&cte.ctename),
@@ -287,6 +314,7 @@ fn merge(tables: &mut Vec<Table>) {
     tables.dedup_by(|next, kept| {
         let same = next.schema == kept.schema && next.name == kept.name;
         kept.written |= same && next.written;
+        kept.read |= same && next.read;
         same
     });
 }

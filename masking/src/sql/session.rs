@@ -52,9 +52,32 @@ pub(super) fn anything(statement: &mut Statement) {
     TRACKED.iter().for_each(|name| push(statement, name, None));
 }
 
-/// `set_config(name, value, local)`, by whatever schema it is called.
+/// Functions of PostgreSQL and its extensions that put an argument where a later statement, another session or another
+/// host finds it.
+const KEEPERS: [&str; 14] = [
+    "set_config",
+    "setval",
+    "pg_notify",
+    "pg_logical_emit_message",
+    "lo_from_bytea",
+    "lo_put",
+    "lowrite",
+    "pg_file_write",
+    "dblink",
+    "dblink_connect",
+    "dblink_connect_u",
+    "dblink_exec",
+    "dblink_open",
+    "dblink_send_query",
+];
+
+/// A function that keeps what it is given, by whatever schema it is called; `set_config(name, value, local)` above all.
 pub(super) fn call(reader: &mut Reader<'_>, s: &pg::FuncCall) {
-    if function_name(s) != "set_config" {
+    let name = function_name(s);
+    if KEEPERS.contains(&name) {
+        reader.statement.stores |= s.args.iter().any(holds_data);
+    }
+    if name != "set_config" {
         return;
     }
     reader.add(Class::Set);
@@ -62,6 +85,16 @@ pub(super) fn call(reader: &mut Reader<'_>, s: &pg::FuncCall) {
         Some(name) => push(&mut reader.statement, &name, s.args.get(1).and_then(constant_text)),
         None => anything(&mut reader.statement),
     }
+}
+
+/// Reads a column or a query.
+fn holds_data(node: &pg::Node) -> bool {
+    fn found(node: NodeRef<'_>) -> bool {
+        let mut any = matches!(node, NodeRef::ColumnRef(_) | NodeRef::SubLink(_));
+        children(node, &mut |child| any = any || found(child));
+        any
+    }
+    node.node.as_ref().is_some_and(|node| found(node.to_ref()))
 }
 
 pub(super) fn copy(s: &pg::CopyStmt) -> Copy {
