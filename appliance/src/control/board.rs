@@ -203,6 +203,13 @@ impl Board {
         }
     }
 
+    /// The client cancelled what it is waiting for.
+    pub fn abandon_session(&mut self, shard: usize, relay: u64, now_us: i64) {
+        for id in self.pending_where(|ticket| (ticket.shard, ticket.relay) == (shard, relay)) {
+            self.end(&id, Ruling::Abandoned, now_us);
+        }
+    }
+
     /// A shard ended: nobody holds its statements any more.
     pub fn abandon_shard(&mut self, shard: usize, now_us: i64) {
         for id in self.pending_where(|ticket| ticket.shard == shard) {

@@ -214,9 +214,16 @@ impl Core {
     /// An unknown key is no news to anybody: PostgreSQL ignores it as well.
     fn cancel(&self, process: i32, secret: &[u8]) {
         let found = {
-            let state = self.state();
+            let mut state = self.state();
             let live = state.sessions.by_key(process, secret);
-            live.and_then(|live| Some((live.target.clone()?, live.info.target_key.clone())))
+            let place = live.map(|live| (live.info.shard, live.info.relay));
+            let found = live.and_then(|live| Some((live.target.clone()?, live.info.target_key.clone())));
+            if let Some((shard, relay)) = place {
+                // What waits for a ruling is with us, not with the target.
+                state.board.abandon_session(shard, relay, now_us());
+                state.settle(&self.counters);
+            }
+            found
         };
         let permit = self.cancels.clone().try_acquire_owned();
         let (Some((target, key)), Ok(permit)) = (found, permit) else {
