@@ -17,6 +17,8 @@ pub struct Shared {
     pub(super) catalogues: HashMap<String, (i64, Arc<Catalogue>)>,
     pub counters: Arc<ShardCounters>,
     pub(super) scratch: Scratch,
+    /// Counts statements after which a name may stand for another table.
+    pub(super) names_moved: u64,
 }
 
 /// Buffers lent to one record at a time, so that a steady statement allocates nothing.
@@ -64,6 +66,15 @@ impl Meaning {
         [Class::Create, Class::Alter, Class::Drop, Class::Do, Class::Call]
             .iter()
             .any(|class| self.classes.contains(*class))
+    }
+
+    /// Afterwards a name in a prepared statement may stand for another table than when it was described.
+    pub fn moves_names(&self) -> bool {
+        const WHO_AND_WHERE: [&str; 3] = ["search_path", "role", "session_authorization"];
+        let set = |statement: &sql::Statement| {
+            statement.settings.iter().any(|(name, _)| WHO_AND_WHERE.contains(&name.as_str()))
+        };
+        self.changes_catalogue() || self.analysis.statements.iter().any(set)
     }
 }
 
@@ -172,6 +183,9 @@ fn read(text: &[u8], encoding: Encoding, standard_strings: bool) -> Analysis {
 pub(super) fn reads(analysis: &Analysis, view: &View) -> Reads {
     if view.column_masks.is_empty() {
         return Reads::Open;
+    }
+    if analysis.statements.iter().any(|statement| statement.opaque) {
+        return Reads::Unknown;
     }
     let masked = analysis
         .statements

@@ -188,6 +188,8 @@ pub struct Gate {
     open: VecDeque<OpenRequest>,
     /// SQL-level cursors declared in this session.
     cursors: HashMap<String, Mark>,
+    /// The shard's count of moved names when the session began.
+    names_moved_at_open: u64,
     next_request: u64,
     statements: u64,
     opened_us: u64,
@@ -228,6 +230,7 @@ impl Gate {
             awaiting_catalogue: None,
             open: VecDeque::new(),
             cursors: HashMap::new(),
+            names_moved_at_open: cx.shared.names_moved,
             next_request: 1,
             statements: 0,
             opened_us: cx.now.mono_us,

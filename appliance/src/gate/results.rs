@@ -5,9 +5,10 @@ use super::{Context, Gate, Retry, refusal};
 use crate::audit::{self, Entry};
 use crate::limits;
 use crate::policy::View;
-use crate::shard::mailbox::{Catalogue, ToControl};
+use crate::shard::mailbox::{Catalogue, CatalogueTable, ToControl};
 use codecs::postgres::{Answer, Column, ColumnPlan, End, Outcome, ShapeKind, Value, ValueAnswer, ValueSource};
 use codecs::{Pipes, Side};
+use masking::sql::{Analysis, Table};
 use masking::style::{Masked, Style};
 use std::sync::Arc;
 
@@ -204,7 +205,13 @@ impl Gate {
     }
 
     fn mask_plan(&self, view: &View, catalogue: &Catalogue) -> Option<ColumnPlan> {
-        let reads = self.session.executing().map_or(Reads::Unknown, |mark| mark.reads);
+        let reads = match self.session.executing() {
+            Some(mark) if mark.reads == Reads::Masked && !meets_mask(&mark.meaning.analysis, view, catalogue) => {
+                Reads::Open
+            }
+            Some(mark) => mark.reads,
+            None => Reads::Unknown,
+        };
         let columns = self.session.columns();
         plan(columns.iter().map(|column| {
             let style = match origin(column, catalogue) {
@@ -223,13 +230,17 @@ impl Gate {
 
     pub(super) fn value(&mut self, side: Side, value: Value, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         let view = self.view.clone().expect("values come after the login");
-        let bytes = pipes.from(side).at_mut(value.span);
         let (count, answer) = match value.source {
             ValueSource::Cell { code, type_oid, .. } => {
+                let bytes = pipes.from(side).at_mut(value.span);
                 mask_cell(&view, Treatment::of(code), nature(type_oid), bytes, cx)
             }
-            ValueSource::Copy { .. } => find(&view, bytes, cx),
-            ValueSource::Text { field } => mask_text(&view, field, bytes, cx),
+            ValueSource::Copy { .. } => find(&view, pipes.from(side).at_mut(value.span), cx),
+            ValueSource::Text { field } => {
+                let may_show = self.session.executing().is_none_or(|mark| mark.reads != Reads::Open);
+                let at = value.span.start as usize..value.span.end as usize;
+                mask_text(&view, Told { field, may_show }, at, pipes.from(side).undecided_mut(), cx)
+            }
         };
         if count > 0 {
             cx.shared.counters.masked_values.add(count);
@@ -341,18 +352,126 @@ fn answer(masked: Masked) -> ValueAnswer {
     }
 }
 
-/// Errors and notices quote values: `Key (ssn)=(078-05-1120) already exists`, `invalid input syntax ...: "4111"`.
-/// Under column masks, quoted parts are filled unless the message is known to quote names only.
-fn mask_text(view: &View, field: u8, bytes: &mut [u8], cx: &Context<'_>) -> (u64, ValueAnswer) {
-    let mut count = 0;
-    if !view.column_masks.is_empty() && field != b'A' && !quotes_names_only(bytes) {
-        count += fill_quoted(bytes);
+/// Do the tables that a text names have a masked column, now that their columns are known? A pattern like `*.ssn` names
+/// every table, few have the column.
+fn meets_mask(analysis: &Analysis, view: &View, catalogue: &Catalogue) -> bool {
+    analysis.statements.iter().any(|statement| {
+        // What an older name stands for is not in this text.
+        statement.uses.is_some() || statement.tables.iter().any(|table| table_meets_mask(table, view, catalogue))
+    })
+}
+
+fn table_meets_mask(named: &Table, view: &View, catalogue: &Catalogue) -> bool {
+    if !view.masks_table(named.schema.as_deref(), &named.name) {
+        return false;
     }
-    let (found, answer) = find(view, bytes, cx);
+    let fits = |table: &&CatalogueTable| {
+        table.name == named.name && named.schema.as_ref().is_none_or(|schema| *schema == table.schema)
+    };
+    let mut known = false;
+    let masked = catalogue.tables.values().filter(fits).any(|table| {
+        known = true;
+        table.columns.values().any(|column| view.column_style(&table.schema, &table.name, column).is_some())
+    });
+    masked || !known
+}
+
+/// What is known of a text besides its bytes.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    field: u8,
+    /// The statement it is about reads masked data, or may.
+    may_show: bool,
+}
+
+/// Errors and notices quote values: `Key (ssn)=(078-05-1120) already exists`, `invalid input syntax ...: "4111"`.
+/// Under column masks, quoted parts are filled unless the message can quote names only. What a statement that reads
+/// masked data says is believed less: text of its own (RAISE) is filled, and so is every number.
+/// `message`: from the message's start on; `at`: the text in it.
+fn mask_text(
+    view: &View,
+    told: Told,
+    at: std::ops::Range<usize>,
+    message: &mut [u8],
+    cx: &Context<'_>,
+) -> (u64, ValueAnswer) {
+    let mut count = 0;
+    if !view.column_masks.is_empty() && told.field != b'A' {
+        let rest = FieldsBehind::of(&message[at.end..]);
+        count += fill_told(told, rest, &mut message[at.clone()]);
+    }
+    let (found, answer) = find(view, &mut message[at], cx);
     (count + found, answer)
 }
 
-const NAMES_ONLY: [&[u8]; 18] = [
+fn fill_told(told: Told, rest: FieldsBehind, bytes: &mut [u8]) -> u64 {
+    let free_text = match told.field {
+        // RAISE: whatever the code wanted to say.
+        b'M' | b'D' | b'H' if rest.raised => true,
+        // `line 1: ...` quotes the XML document.
+        b'D' => bytes.starts_with(b"line "),
+        // `JSON data, line 1: ...` quotes the document.
+        b'W' => !CONTEXTS.iter().any(|start| bytes.starts_with(start)),
+        _ => false,
+    };
+    if told.may_show && free_text {
+        bytes.fill(b'*');
+        return 1;
+    }
+    // With a position in the client's text it was said while that was analysed: nothing had been read.
+    if rest.positioned || starts_with_one_of(bytes, &NAMES_FROM_THE_CATALOGUE) {
+        return 0;
+    }
+    if !told.may_show {
+        return if starts_with_one_of(bytes, &NAMES_ONLY) { 0 } else { fill_quoted(bytes) };
+    }
+    let mut count = fill_quoted(bytes);
+    if told.field != b'W' {
+        let digits = bytes.iter_mut().filter(|byte| byte.is_ascii_digit());
+        count += u64::from(digits.map(|digit| *digit = b'*').count() > 0);
+    }
+    count
+}
+
+/// What the fields of an ErrorResponse or NoticeResponse behind the one at hand say of where it comes from.
+#[derive(Clone, Copy, Default, Debug)]
+struct FieldsBehind {
+    /// There is a position in the client's statement.
+    positioned: bool,
+    /// PL/pgSQL's RAISE said it: the routine's name, which no message can forge.
+    raised: bool,
+}
+
+impl FieldsBehind {
+    fn of(rest: &[u8]) -> Self {
+        let mut found = Self::default();
+        let mut fields = rest.split(|byte| *byte == 0);
+        // What ends the field at hand.
+        fields.next();
+        while let Some([code, text @ ..]) = fields.next() {
+            found.positioned |= *code == b'P';
+            found.raised |= *code == b'R' && text == b"exec_stmt_raise";
+        }
+        found
+    }
+}
+
+const CONTEXTS: [&[u8]; 5] = [b"PL/pgSQL function ", b"SQL function ", b"SQL statement ", b"COPY ", b"while "];
+
+/// These quote a name out of the catalogue, never one made of data.
+const NAMES_FROM_THE_CATALOGUE: [&[u8]; 8] = [
+    b"duplicate key value violates",
+    b"null value in column",
+    b"new row for relation",
+    b"insert or update on table",
+    b"update or delete on table",
+    b"permission denied",
+    b"prepared statement ",
+    b"portal ",
+];
+
+/// These quote names, which are the client's own unless a cast made them out of data (`ssn::regclass`).
+const NAMES_ONLY: [&[u8]; 14] = [
     b"column ",
     b"relation ",
     b"table ",
@@ -363,18 +482,14 @@ const NAMES_ONLY: [&[u8]; 18] = [
     b"operator ",
     b"type ",
     b"syntax error",
-    b"duplicate key value violates",
-    b"permission denied",
     b"missing FROM-clause",
-    b"null value in column",
-    b"prepared statement ",
-    b"portal ",
+    b"missing data for column",
     b"cursor ",
     b"Perhaps you meant",
 ];
 
-fn quotes_names_only(bytes: &[u8]) -> bool {
-    NAMES_ONLY.iter().any(|start| bytes.starts_with(start))
+fn starts_with_one_of(bytes: &[u8], starts: &[&[u8]]) -> bool {
+    starts.iter().any(|start| bytes.starts_with(start))
 }
 
 /// Fills what stands between double quotes and, behind `=` or `contains `, between parentheses.
@@ -416,6 +531,39 @@ mod tests {
         );
         assert_eq!(filled("Key (ssn)=(078-05-1120) already exists."), "Key (ssn)=(***********) already exists.");
         assert_eq!(filled("Failing row contains (1, 4111)."), "Failing row contains (*******).");
+    }
+
+    fn told(may_show: bool, fields: &[(u8, &str)]) -> String {
+        let mut text = fields[0].1.as_bytes().to_vec();
+        let mut rest = vec![0];
+        for (code, text) in &fields[1..] {
+            rest.push(*code);
+            rest.extend_from_slice(text.as_bytes());
+            rest.push(0);
+        }
+        rest.push(0);
+        fill_told(Told { field: fields[0].0, may_show }, FieldsBehind::of(&rest), &mut text);
+        String::from_utf8(text).expect("stars are text")
+    }
+
+    #[test]
+    fn what_a_statement_over_masked_data_says_shows_none_of_it() {
+        let cast = [(b'M', "relation \"078-05-1120\" does not exist"), (b'R', "RangeVarGetRelidExtended")];
+        assert_eq!(told(true, &cast), "relation \"***********\" does not exist");
+        let raised = [(b'M', "column 078/05/1120"), (b'F', "pl_exec.c"), (b'R', "exec_stmt_raise")];
+        assert_eq!(told(true, &raised), "******************");
+        let number = [(b'M', "large object 78051120 does not exist"), (b'R', "inv_open")];
+        assert_eq!(told(true, &number), "large object ******** does not exist");
+        let json = [(b'W', "JSON data, line 1: 078/...")];
+        assert_eq!(told(true, &json), "**************************");
+    }
+
+    #[test]
+    fn names_of_the_clients_own_text_stay_readable() {
+        let analysed = [(b'M', "column \"nmae\" does not exist"), (b'P', "8"), (b'R', "errorMissingColumn")];
+        assert_eq!(told(true, &analysed), analysed[0].1);
+        let dropped = [(b'M', "table \"nothing\" does not exist"), (b'R', "DropErrorMsgNonExistent")];
+        assert_eq!(told(false, &dropped), dropped[0].1);
     }
 
     #[test]

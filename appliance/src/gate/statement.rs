@@ -9,7 +9,7 @@ use crate::policy::{Action, ApprovalTerms, Decision, View};
 use crate::shard::mailbox::ToControl;
 use codecs::postgres::{Answer, Refusal, Request, RequestKind};
 use codecs::{Pipes, Side};
-use masking::sql::{Class, CopyFormat, Named, Statement};
+use masking::sql::{Class, CopyFormat, Named, Statement, Table};
 use smallvec::SmallVec;
 use std::rc::Rc;
 
@@ -184,15 +184,27 @@ impl Gate {
         cx.shared.counters.statement(if mark.decision.action == Action::Alert { Action::Alert } else { Action::Allow });
         let id = self.next_request;
         self.next_request += 1;
-        self.release(id, mark, pipes, cx);
+        self.release(request.kind, id, mark, pipes, cx);
     }
 
     /// Lets a recorded statement go.
-    fn release(&mut self, id: u64, mark: Mark, pipes: &mut Pipes<'_>, cx: &Context<'_>) {
+    fn release(&mut self, kind: RequestKind, id: u64, mark: Mark, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         self.statements += 1;
+        let describe = matches!(kind, RequestKind::Execute { .. }) && self.shape_may_differ(&mark, cx);
+        if mark.meaning.moves_names() {
+            cx.shared.names_moved += 1;
+        }
         self.note_names(&mark);
         self.open.push_back(OpenRequest { id, started_us: cx.now.mono_us, masked: 0, mark: mark.clone() });
-        self.session.answer(Side::Client, Answer::Forward { id, tag: mark, describe: false }, pipes);
+        self.session.answer(Side::Client, Answer::Forward { id, tag: mark, describe }, pipes);
+    }
+
+    /// The rows of this Execute may be others than the ones its statement was described with: nobody described it (SQL
+    /// PREPARE, DECLARE), it runs what another name stands for by now, or tables have changed their names since.
+    fn shape_may_differ(&self, mark: &Mark, cx: &Context<'_>) -> bool {
+        let stale = cx.shared.names_moved != self.names_moved_at_open;
+        let view = self.view.as_ref().expect("logged in");
+        login::masks_anything(view) && (stale || !self.session.requested_is_guarded() || uses_names(&mark.meaning))
     }
 
     /// Keeps the books of names that SQL itself makes: PREPARE, DECLARE, DEALLOCATE, CLOSE, DISCARD.
@@ -201,6 +213,7 @@ impl Gate {
             match &statement.defines {
                 Some(Named::Prepared(name)) => self.session.define(name.as_bytes(), mark.clone()),
                 Some(Named::Cursor(name)) => {
+                    self.session.forget_portal(Some(name.as_bytes()));
                     // A DECLARE that fails leaves the older cursor: keep whichever shows more care.
                     match self.cursors.get(name) {
                         Some(older) if older.reads > mark.reads => {}
@@ -210,10 +223,13 @@ impl Gate {
                 }
                 None => {}
             }
-            match &statement.forgets {
-                Some(Some(name)) => self.session.forget(Some(name.as_bytes())),
-                Some(None) => self.session.forget(None),
-                None => {}
+            let Some(name) = &statement.forgets else { continue };
+            let name = name.as_deref().map(str::as_bytes);
+            if statement.classes.contains(Class::Fetch) {
+                // CLOSE: a prepared statement of the same name stays.
+                self.session.forget_portal(name);
+            } else {
+                self.session.forget(name);
             }
         }
     }
@@ -228,6 +244,9 @@ impl Gate {
         let Some(terms) = mark.decision.approval.clone() else {
             return self.deny(request, &mark, pipes, cx);
         };
+        if self.exceeds_ruling(&mark) {
+            return self.deny(request, &beyond_ruling(&mark), pipes, cx);
+        }
         let digest = self.request_digest(&request, &mark, pipes);
         let shown = shown_text(&mark.meaning, self.view.as_ref().expect("logged in"), cx);
         let binds =
@@ -248,6 +267,14 @@ impl Gate {
         cx.control.push(ToControl::Ask(Box::new(ticket)));
     }
 
+    /// A reviewer could not read all of it, and the ruling would not be bound to all of it.
+    fn exceeds_ruling(&self, mark: &Mark) -> bool {
+        let binds = self.session.binds();
+        let long =
+            |(value, _): (Option<&[u8]>, bool)| value.is_some_and(|value| value.len() > limits::AUDIT_BINDS_BYTES_MAX);
+        mark.meaning.text_bytes > mark.meaning.text.len() as u64 || binds.cut || binds.iter().any(long)
+    }
+
     pub(super) fn ruled(&mut self, ticket: &TicketId, ruling: Ruling, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         if self.held.as_ref().is_some_and(|held| held.ticket == *ticket) && self.retry_client.is_none() {
             self.apply_ruling(ruling, pipes, cx);
@@ -261,7 +288,7 @@ impl Gate {
             Ruling::Approved { by, reason } => ("approved", by.join(", "), reason.as_str()),
             Ruling::Rejected { by, reason } => ("rejected", by.clone(), reason.as_str()),
             Ruling::Expired => ("expired", String::new(), "nobody ruled in time"),
-            Ruling::Abandoned => ("abandoned", String::new(), "the requester went away"),
+            Ruling::Abandoned => ("abandoned", String::new(), "the requester went away or cancelled"),
         };
         let ticket = held.ticket.to_string();
         let entry = Entry::Ruling { request: held.request, ticket: &ticket, ruling: word, by: &by, reason };
@@ -277,7 +304,11 @@ impl Gate {
                     format!("ticket {ticket}, rejected by {by}{}{reason}", if reason.is_empty() { "" } else { ": " });
                 self.refuse_held(&held, refusal(b"42501", "the approval was refused", Some(detail), None), pipes);
             }
-            Ruling::Expired | Ruling::Abandoned => {
+            Ruling::Abandoned => {
+                let cancelled = refusal(b"57014", "canceling statement due to user request", None, None);
+                self.refuse_held(&held, cancelled, pipes);
+            }
+            Ruling::Expired => {
                 let hint = Some("ask again when a reviewer is there");
                 let over = refusal(b"57014", "nobody approved in time", Some(format!("ticket {ticket}")), hint);
                 self.refuse_held(&held, over, pipes);
@@ -300,7 +331,7 @@ impl Gate {
                     self.request_digest(&request, &mark, pipes),
                     "held bytes changed while they were held"
                 );
-                self.release(held.request, mark, pipes, cx);
+                self.release(request.kind, held.request, mark, pipes, cx);
             }
         }
     }
@@ -413,6 +444,17 @@ impl Gate {
     }
 }
 
+/// What becomes of a statement that is too long for a ruling.
+fn beyond_ruling(mark: &Mark) -> Mark {
+    let decision = Decision {
+        action: Action::Deny,
+        approval: None,
+        message: Some("the statement or one of its values is too long to be approved".into()),
+        ..mark.decision.clone()
+    };
+    Rc::new(Marked { meaning: mark.meaning.clone(), decision, version: mark.version, reads: mark.reads })
+}
+
 /// The statement as a reviewer reads it: with what is masked for the requester masked.
 fn shown_text(meaning: &Meaning, view: &View, cx: &Context<'_>) -> String {
     let mut text = meaning.text.to_vec();
@@ -473,28 +515,38 @@ fn severity(action: Action) -> u8 {
     }
 }
 
-/// Statements that would carry masked data past the mask: COPY out of a masked table, or storing it elsewhere.
+/// Catalogues in which ANALYZE keeps values of the tables it read.
+fn holds_samples(table: &Table) -> bool {
+    const SAMPLES: [&str; 5] =
+        ["pg_stats", "pg_statistic", "pg_stats_ext", "pg_stats_ext_exprs", "pg_statistic_ext_data"];
+    table.schema.as_deref().is_none_or(|schema| schema == "pg_catalog") && SAMPLES.contains(&table.name.as_str())
+}
+
+/// Statements that would carry masked data past the mask: COPY out of a masked table, storing it elsewhere, or reading
+/// the samples of it that the server keeps.
 fn refused_by_mask(statement: &Statement, view: &View) -> Option<Decision> {
-    let masked = |written: bool| {
-        statement
-            .tables
-            .iter()
-            .filter(|table| written || !table.written)
-            .any(|table| view.masks_table(table.schema.as_deref(), &table.name))
+    if view.column_masks.is_empty() && view.detect.is_none() {
+        return None;
+    }
+    let masked = |table: &Table| view.masks_table(table.schema.as_deref(), &table.name);
+    let reads_masked = || {
+        !view.column_masks.is_empty() && statement.opaque
+            || statement.tables.iter().any(|table| table.read && masked(table))
     };
     let why = if let Some(copy) = &statement.copy
         && statement.classes.contains(Class::CopyOut)
     {
-        let binary = copy.format == CopyFormat::Binary && view.detect.is_some();
-        if masked(true) {
+        if statement.tables.iter().any(masked) {
             "COPY of a table with masked columns cannot be masked: use SELECT"
-        } else if binary {
+        } else if copy.format == CopyFormat::Binary && view.detect.is_some() {
             "COPY in binary format cannot be masked: use FORMAT text or csv"
         } else {
             return None;
         }
-    } else if statement.stores && masked(false) {
+    } else if statement.stores && reads_masked() {
         "masked data may not be stored elsewhere"
+    } else if !view.column_masks.is_empty() && statement.tables.iter().any(holds_samples) {
+        "the planner's statistics hold samples of masked columns"
     } else {
         return None;
     };

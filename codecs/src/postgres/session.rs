@@ -359,6 +359,11 @@ impl<T: Clone> Session<T> {
         self.requested.as_ref()?.statement.tag.as_ref()
     }
 
+    /// That Execute runs a statement whose rows were described when it was parsed.
+    pub fn requested_is_guarded(&self) -> bool {
+        self.requested.as_ref().is_some_and(|portal| portal.statement.guarded)
+    }
+
     /// Bind values of that Execute request: the raw parameter part of its Bind (see [`BindValues`]).
     pub fn binds(&self) -> BindValues<'_> {
         match &self.requested {
