@@ -31,8 +31,10 @@ struct Sample {
     faults: u64,
 }
 
+type Read = fn(&Sample) -> Option<f64>;
+
 /// What is compared, and how to read it.
-const MEASURES: [(&str, fn(&Sample) -> Option<f64>); 4] = [
+const MEASURES: [(&str, Read); 4] = [
     ("cpu_per_request", |sample| sample.cpu_ns),
     ("p50", |sample| Some(sample.p50_ns)),
     ("p99", |sample| Some(sample.p99_ns)),
@@ -153,12 +155,12 @@ impl Comparison {
         self.samples[0].len()
     }
 
-    fn medians(&self, endpoint: usize, read: fn(&Sample) -> Option<f64>) -> Option<f64> {
+    fn medians(&self, endpoint: usize, read: Read) -> Option<f64> {
         let mut values = self.samples[endpoint].iter().map(read).collect::<Option<Vec<f64>>>()?;
         (!values.is_empty()).then(|| median(&mut values))
     }
 
-    fn ratio(&self, endpoint: usize, read: fn(&Sample) -> Option<f64>) -> Option<Ratio> {
+    fn ratio(&self, endpoint: usize, read: Read) -> Option<Ratio> {
         let pairs = self.samples[endpoint].iter().zip(&self.samples[0]);
         let ratios = pairs.map(|(own, first)| Some(read(own)? / read(first)?)).collect::<Option<Vec<f64>>>()?;
         (!ratios.is_empty()).then(|| ratio(&ratios, &mut Rng::new(self.seed)))
