@@ -266,12 +266,12 @@ fn what_does_not_parse_is_denied_once_a_rule_applies() {
 }
 
 #[test]
-fn a_function_call_message_needs_a_rule_that_allows_it() {
+fn a_function_call_message_needs_a_rule_that_allows_it_once_any_rule_applies() {
     let check = |rules: &[Rule], expected: Action| {
         let decision = view_of(rules, &ann()).decide_function_call();
         assert_eq!(decision.action, expected, "{decision:?}");
     };
-    check(&[], Action::Deny);
+    check(&[], Action::Allow);
     check(&[rule("r", DENY).on_classes(&[Drop])], Action::Deny);
     check(&[rule("r", ALLOW).on_classes(&[FunctionCall])], Action::Allow);
     check(&[rule("r", ALERT).on_classes(&[FunctionCall])], Action::Alert);

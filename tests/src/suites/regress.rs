@@ -90,9 +90,6 @@ impl Kit {
     }
 }
 
-/// The one rule: what is refused unless a rule allows it, large objects over FunctionCall and errors of syntax.
-const ALLOWED: &str = "[[rule]]\nname = \"all\"\nclasses = [\"function_call\", \"unparsed\"]\naction = \"allow\"\n";
-
 /// A server of the suites' own version with the database they want, and the way to it.
 struct Place {
     database: &'static str,
@@ -126,7 +123,7 @@ impl Place {
             return Ok(Place { database, endpoint: direct, _gateway: None, _server: server });
         }
         let issuer = Issuer::new(server.socket_dir())?;
-        let setup = Setup { database, target: database, role: "postgres", more: ALLOWED.into(), ..Setup::default() };
+        let setup = Setup { database, target: database, role: "postgres", ..Setup::default() };
         let gateway = Gateway::start(&settings.run_dir, &server, &issuer, &setup)?;
         let endpoint = Endpoint {
             dbname: database.into(),
