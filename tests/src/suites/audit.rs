@@ -9,11 +9,12 @@ use serde_json::Value;
 
 use super::World;
 use super::clients::{node, python};
+use crate::harness::csvlog::Line;
 use crate::harness::gateway::Setup;
 use crate::harness::postgres::BIN;
 use crate::harness::process::run;
 use crate::harness::wire::{SYNC, Wire, bind, complaint, execute, parse, query};
-use crate::harness::{Gateway, Report, Settings, audit};
+use crate::harness::{Gateway, PrivatePostgres, Report, Settings, audit};
 
 const RULES: &str = "[[rule]]\nname = \"unwanted\"\nwords = [\"nobody_calls_this\"]\naction = \"deny\"\n";
 
@@ -170,31 +171,56 @@ fn joined(world: &World) -> Result<()> {
         let mut pgbench = Command::new(format!("{BIN}/pgbench"));
         run(pgbench.args(arguments).envs(endpoint.environment()), deadline)?.succeeded()?;
     }
-    let recorded = audit::forwarded(&audit::search(world.gateway(), &[])?);
-    let mut logged = BTreeSet::new();
-    let mut unrecorded = Vec::new();
-    for line in
-        world.target.log()?.iter().filter(|line| line.user == "service" && !is_the_gateways_own(&line.application))
-    {
-        let Some(text) = line.statement() else { continue };
-        logged.insert(text.to_string());
-        if !is_recorded(&recorded, text) {
-            unrecorded.push(text.to_string());
+    let joined = Joined::of(world.gateway(), &world.target, "shop", "service")?;
+    joined.agree(300)
+}
+
+/// The trail beside the target's own log.
+pub(super) struct Joined {
+    /// Different statements in the target's log.
+    logged: usize,
+    unrecorded: Vec<String>,
+    unlogged: Vec<String>,
+}
+
+impl Joined {
+    /// `database` and `user`: what the gateway opens, and as whom; nobody else does.
+    pub(super) fn of(gateway: &Gateway, target: &PrivatePostgres, database: &str, user: &str) -> Result<Joined> {
+        let records = audit::search(gateway, &[])?;
+        let recorded = audit::forwarded(&records);
+        let mut logged = BTreeSet::new();
+        let mut unrecorded = Vec::new();
+        let through_us =
+            |line: &&Line| line.user == user && line.database == database && !is_the_gateways_own(&line.application);
+        for line in target.log()?.iter().filter(through_us) {
+            let Some(text) = line.statement() else { continue };
+            logged.insert(text.to_string());
+            if !is_recorded(&recorded, text) {
+                unrecorded.push(text.to_string());
+            }
         }
+        // The other way: whatever ended well was run. What fails to parse at the target is logged as an error, not a statement.
+        let unlogged = records
+            .iter()
+            .filter(|record| {
+                record["kind"] == "statement" && record["error"].is_null() && !record["duration_us"].is_null()
+            })
+            .filter(|record| record["statement_bytes"].is_null())
+            .filter_map(|record| record["statement"].as_str().map(str::to_string))
+            .filter(|text| !text.trim().is_empty() && !logged.contains(text))
+            .collect();
+        Ok(Joined { logged: logged.len(), unrecorded, unlogged })
     }
-    ensure!(logged.len() > 300, "only {} statements: the clients did too little", logged.len());
-    ensure!(unrecorded.is_empty(), "{} logged and not recorded, first: {:?}", unrecorded.len(), unrecorded[0]);
-    // The other way: whatever ended well was run. What fails to parse at the target is logged as an error, not a statement.
-    let ended_well = audit::search(world.gateway(), &[])?.into_iter().filter(|record| {
-        record["kind"] == "statement" && record["error"].is_null() && !record["duration_us"].is_null()
-    });
-    let unlogged: Vec<String> = ended_well
-        .filter(|record| record["statement_bytes"].is_null())
-        .filter_map(|record| record["statement"].as_str().map(str::to_string))
-        .filter(|text| !text.trim().is_empty() && !logged.contains(text))
-        .collect();
-    ensure!(unlogged.is_empty(), "{} recorded and never run, first: {:?}", unlogged.len(), unlogged[0]);
-    Ok(())
+
+    /// On no fewer than so many different statements.
+    pub(super) fn agree(&self, at_least: usize) -> Result<()> {
+        ensure!(self.logged >= at_least, "only {} statements in the target's log: too little was done", self.logged);
+        let first = |list: &[String]| list.first().map(|text| text.chars().take(400).collect::<String>());
+        let (unrecorded, unlogged) = (&self.unrecorded, &self.unlogged);
+        ensure!(unrecorded.is_empty(), "{} logged and not recorded, first: {:?}", unrecorded.len(), first(unrecorded));
+        ensure!(unlogged.is_empty(), "{} recorded and never run, first: {:?}", unlogged.len(), first(unlogged));
+        Ok(())
+    }
 }
 
 /// A long statement is recorded by its beginning.

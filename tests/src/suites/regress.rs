@@ -23,6 +23,11 @@ pub fn regress(settings: &Settings, report: &mut Report) -> Result<()> {
         let arguments = ["--dlpath".into(), kit.path("modules"), "--max-concurrent-tests=20".into()];
         kit.judge("regress/pg_regress", &folder, "parallel_schedule", &arguments, &place, REGRESS_TESTS)
     });
+    if let Some(gateway) = &place.gateway {
+        report.case("the audit joined with the target's log over that run", || {
+            super::audit::Joined::of(gateway, &place.server, "regression", "postgres")?.agree(5_000)
+        });
+    }
     Ok(())
 }
 
@@ -94,8 +99,8 @@ impl Kit {
 struct Place {
     database: &'static str,
     endpoint: Endpoint,
-    _gateway: Option<Gateway>,
-    _server: PrivatePostgres,
+    gateway: Option<Gateway>,
+    server: PrivatePostgres,
 }
 
 impl Place {
@@ -120,7 +125,7 @@ impl Place {
             ..server.endpoint(false)
         };
         if settings.direct {
-            return Ok(Place { database, endpoint: direct, _gateway: None, _server: server });
+            return Ok(Place { database, endpoint: direct, gateway: None, server });
         }
         let issuer = Issuer::new(server.socket_dir())?;
         let setup = Setup { database, target: database, role: "postgres", ..Setup::default() };
@@ -130,6 +135,6 @@ impl Place {
             user: "postgres".into(),
             ..gateway.endpoint(&issuer.token("regress@example.com", &[]), false)
         };
-        Ok(Place { database, endpoint, _gateway: Some(gateway), _server: server })
+        Ok(Place { database, endpoint, gateway: Some(gateway), server })
     }
 }
