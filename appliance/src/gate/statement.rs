@@ -104,7 +104,7 @@ impl Gate {
                 Some(mark) => self.judge(mark.meaning.clone(), request.kind, &view),
                 None => self.unknown(&view),
             },
-            RequestKind::FunctionCall { function } => self.function_call(function, &view),
+            RequestKind::FunctionCall { .. } => self.function_call(&view),
         }
     }
 
@@ -144,7 +144,7 @@ impl Gate {
         self.synthetic(statement, view.decide_unknown(), view)
     }
 
-    fn function_call(&self, _function: u32, view: &View) -> Mark {
+    fn function_call(&self, view: &View) -> Mark {
         let mut statement = Statement::default();
         statement.classes.insert(Class::FunctionCall);
         self.synthetic(statement, view.decide_function_call(), view)
@@ -177,11 +177,12 @@ impl Gate {
             let describe = login::masks_anything(self.view.as_ref().expect("logged in"));
             return self.session.answer(Side::Client, Answer::Forward { id: 0, tag: mark, describe }, pipes);
         }
-        let decision = if mark.decision.action == Action::Alert { "alert" } else { "allow" };
-        if self.record_request(&request, &mark, decision, "", pipes, cx).is_err() {
+        // A portal that was approved and goes on after its row limit is not asked about again.
+        let action = if mark.decision.action == Action::Alert { Action::Alert } else { Action::Allow };
+        if self.record_request(&request, &mark, action.name(), "", pipes, cx).is_err() {
             return self.wait_for_room(request, pipes);
         }
-        cx.shared.counters.statement(if mark.decision.action == Action::Alert { Action::Alert } else { Action::Allow });
+        cx.shared.counters.statement(action);
         let id = self.next_request;
         self.next_request += 1;
         self.release(request.kind, id, mark, pipes, cx);
@@ -503,16 +504,7 @@ fn same_masks(one: &View, other: &View) -> bool {
 
 /// The stricter of two verdicts; the first when they are alike.
 fn stricter(one: Decision, other: Decision) -> Decision {
-    if severity(other.action) > severity(one.action) { other } else { one }
-}
-
-fn severity(action: Action) -> u8 {
-    match action {
-        Action::Allow => 0,
-        Action::Alert => 1,
-        Action::Approve => 2,
-        Action::Deny => 3,
-    }
+    if other.action > one.action { other } else { one }
 }
 
 /// Catalogues in which ANALYZE keeps values of the tables it read.
