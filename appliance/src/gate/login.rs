@@ -298,7 +298,7 @@ impl Gate {
     ) -> Ticket {
         let random =
             blake3::keyed_hash(&digest, &[&self.origin.entropy[34..], &self.next_request.to_le_bytes()].concat());
-        let suffix = super::record::hex(&random.as_bytes()[..5]);
+        let suffix = crate::approval::hex(&random.as_bytes()[..5]);
         Ticket {
             id: TicketId(format!("{}-{suffix}", self.origin.shard)),
             shard: self.origin.shard,

@@ -19,7 +19,7 @@ pub(super) struct Identity {
 impl Identity {
     pub fn new(origin: &Origin) -> Self {
         Self {
-            session: hex(&origin.entropy[..8]),
+            session: crate::approval::hex(&origin.entropy[..8]),
             user: String::new(),
             groups: Vec::new(),
             actor: Vec::new(),
@@ -48,13 +48,6 @@ impl Identity {
             claimed_user: &self.claimed_user,
         }
     }
-}
-
-/// Lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    push_hex(&mut text, bytes);
-    text
 }
 
 /// Appends lower-case hexadecimal.
