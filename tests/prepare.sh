@@ -13,6 +13,7 @@ node_packages=(pg@8 pg-copy-streams@7 oauth2-mock-server@7.2.1) # the last line 
 build_packages=(
   gcc libc6-dev make # C parts of the crates: PostgreSQL's parser, aws-lc, liburing
   clang libclang-dev # bindgen reads the parser's headers
+  git # glommio's build calls it, although a crate from the registry has nothing to fetch
 )
 server_packages=(postgresql-15 postgresql-client-15) # always used from /usr/lib/postgresql/15/bin
 client_packages=(python3 python3-venv openssl ca-certificates)
