@@ -528,6 +528,25 @@ warning: tokens will cross the network readable for everyone on the way
 }
 
 #[test]
+fn client_certificates_where_clients_need_not_encrypt() {
+    check(
+        r#"[[listener]]
+protocol = "postgres"
+address = "127.0.0.1:6432"
+allow_plaintext = true
+tls = { cert = "gw.pem", key = "gw.key", client_ca = "ca.pem" }
+"#,
+        r#"
+error: `client_ca` and `allow_plaintext` exclude each other: a certificate is shown over TLS only
+ --> gw.toml:5:54
+  |
+5 | tls = { cert = "gw.pem", key = "gw.key", client_ca = "ca.pem" }
+  |                                                      ^^^^^^^^ take one of them out
+"#,
+    );
+}
+
+#[test]
 fn a_protocol_of_another_version() {
     check(
         r#"[[listener]]

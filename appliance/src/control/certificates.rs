@@ -1,6 +1,7 @@
 //! The listeners' certificates: read at start, and again on reload without closing a listener.
 
-use crate::config::{Config, ListenerTls};
+use crate::config::{self, Config};
+use crate::shard::ListenerTls;
 use arc_swap::ArcSwap;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -21,7 +22,7 @@ pub enum CertificateError {
 /// What each listener with TLS shows its clients. Shards read it once a handshake.
 #[derive(Default)]
 pub struct Certificates {
-    listeners: Vec<(SocketAddr, Arc<ArcSwap<ServerConfig>>)>,
+    listeners: Vec<(SocketAddr, Arc<ArcSwap<ListenerTls>>)>,
 }
 
 impl Certificates {
@@ -37,7 +38,7 @@ impl Certificates {
     }
 
     /// For the shards' listener options. `None`: this listener offers no TLS.
-    pub fn of(&self, address: SocketAddr) -> Option<Arc<ArcSwap<ServerConfig>>> {
+    pub fn of(&self, address: SocketAddr) -> Option<Arc<ArcSwap<ListenerTls>>> {
         self.listeners.iter().find(|(of, _)| *of == address).map(|(_, shared)| shared.clone())
     }
 
@@ -55,7 +56,7 @@ impl Certificates {
 
 /// Certificates that are read but not yet shown.
 pub struct Replacement {
-    fresh: Vec<(Arc<ArcSwap<ServerConfig>>, Arc<ServerConfig>)>,
+    fresh: Vec<(Arc<ArcSwap<ListenerTls>>, Arc<ListenerTls>)>,
 }
 
 impl Replacement {
@@ -64,7 +65,7 @@ impl Replacement {
     }
 }
 
-fn server_config(address: SocketAddr, tls: &ListenerTls) -> Result<ServerConfig, CertificateError> {
+fn server_config(address: SocketAddr, tls: &config::ListenerTls) -> Result<ListenerTls, CertificateError> {
     let file = |path: &Path, why: String| CertificateError::File { address, path: path.to_owned(), why };
     let failed = |error| CertificateError::Rustls { address, error };
     let chain = read_certificates(&tls.cert).map_err(|why| file(&tls.cert, why))?;
@@ -86,7 +87,7 @@ fn server_config(address: SocketAddr, tls: &ListenerTls) -> Result<ServerConfig,
     };
     let mut config = builder.with_single_cert(chain, key).map_err(failed)?;
     config.alpn_protocols = vec![crate::shard::ALPN.to_vec()];
-    Ok(config)
+    Ok(ListenerTls { config: Arc::new(config), client_certificate: tls.client_ca.is_some() })
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -106,7 +107,7 @@ mod tests {
 
     /// A folder with a certificate of its own and a configuration that names it.
     fn with_listener(dir: &Path) -> Config {
-        let tls = ListenerTls { cert: dir.join("cert.pem"), key: dir.join("key.pem"), client_ca: None };
+        let tls = config::ListenerTls { cert: dir.join("cert.pem"), key: dir.join("key.pem"), client_ca: None };
         let address = "127.0.0.1:6432".parse().unwrap();
         let listener = Listener {
             protocol: Protocol::Postgres,

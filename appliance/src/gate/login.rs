@@ -1,7 +1,7 @@
 //! From the first byte to the first ReadyForQuery: TLS, token, grant, the target's own login.
 
 use super::statement::Held;
-use super::{Context, Gate, Output, Retry, State, refusal};
+use super::{Context, Gate, Origin, Output, Retry, State, refusal};
 use crate::approval::{Ticket, TicketId};
 use crate::audit::Entry;
 use crate::limits;
@@ -47,7 +47,9 @@ impl Gate {
         self.identity.target.clone_from(&startup.database);
         self.identity.application.clone_from(&startup.application_name);
         self.identity.claimed_user.clone_from(&startup.user);
-        let private = self.origin.encrypted || self.origin.allow_plaintext || self.origin.client.ip().is_loopback();
+        let Origin { encrypted, certificate_required, allow_plaintext, client, .. } = &self.origin;
+        // A certificate is shown in a TLS handshake only: without one nobody gets past it, from loopback neither.
+        let private = *encrypted || !certificate_required && (*allow_plaintext || client.ip().is_loopback());
         if !private {
             return self.refuse_login(Side::Client, *b"28000", "token over an unencrypted connection", pipes, cx);
         }

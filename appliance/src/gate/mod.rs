@@ -111,6 +111,8 @@ pub struct Origin {
     pub encrypted: bool,
     /// Tokens over an unencrypted connection are accepted from beyond loopback.
     pub allow_plaintext: bool,
+    /// The listener asks its clients for a certificate, which only TLS carries.
+    pub certificate_required: bool,
     /// Random, fresh: session id, cancel secret and SCRAM nonce are cut from it.
     pub entropy: [u8; 64],
 }

@@ -11,19 +11,27 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// How a listener encrypts.
+#[derive(Clone)]
+pub struct ListenerTls {
+    pub config: Arc<ServerConfig>,
+    /// Clients have to show a certificate: whoever does not encrypt cannot.
+    pub client_certificate: bool,
+}
+
 /// A place clients may connect to.
 #[derive(Clone)]
 pub struct ListenerOptions {
     pub address: SocketAddr,
     /// Replaced whole when certificates change; a handshake finishes on the one it began with.
-    pub tls: Option<Arc<ArcSwap<ServerConfig>>>,
+    pub tls: Option<Arc<ArcSwap<ListenerTls>>>,
     /// Tokens over an unencrypted connection are accepted from beyond loopback.
     pub allow_plaintext: bool,
 }
 
 /// What connections of one listener share.
 pub struct Terms {
-    pub tls: Option<Arc<ArcSwap<ServerConfig>>>,
+    pub tls: Option<Arc<ArcSwap<ListenerTls>>>,
     pub allow_plaintext: bool,
 }
 

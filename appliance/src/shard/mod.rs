@@ -22,7 +22,7 @@ mod windows;
 #[cfg(test)]
 mod tests;
 
-pub use accept::ListenerOptions;
+pub use accept::{ListenerOptions, ListenerTls};
 pub use bare::BareRelay;
 pub use counters::Counters;
 pub use io::Deadlines;

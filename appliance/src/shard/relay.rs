@@ -280,6 +280,7 @@ impl<D: Drive> Relay<D> {
             tls_offered: self.terms.tls.is_some(),
             encrypted,
             allow_plaintext: self.terms.allow_plaintext,
+            certificate_required: self.terms.tls.as_ref().is_some_and(|tls| tls.load().client_certificate),
             entropy,
         };
         let mut watched = Watched { log: &mut *io.log, appended: false, full: false };
@@ -587,8 +588,14 @@ impl<D: Drive> Relay<D> {
     fn begin_direct_tls(&mut self, io: &mut Io<D>) {
         self.phase = Phase::DirectTls;
         self.phase_us = io.now.mono_us + io.deadlines.direct_tls_us;
-        let config =
-            self.terms.tls.as_ref().expect("a ClientHello is looked for only where TLS is offered").load_full();
+        let config = self
+            .terms
+            .tls
+            .as_ref()
+            .expect("a ClientHello is looked for only where TLS is offered")
+            .load()
+            .config
+            .clone();
         let Ok(tls) = Tls::server(config) else { return self.die(io) };
         let end = &mut self.ends[Side::Client as usize];
         end.tls = Some(Box::new(tls));
@@ -614,7 +621,7 @@ impl<D: Drive> Relay<D> {
         match side {
             Side::Client => {
                 let config = self.terms.tls.as_ref().ok_or("the listener offers no TLS")?;
-                Tls::server(config.load_full())
+                Tls::server(config.load().config.clone())
             }
             Side::Target => {
                 let target = self.target.as_ref().ok_or("no target is connected")?;

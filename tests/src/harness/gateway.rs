@@ -38,6 +38,8 @@ pub struct Setup {
     pub target: &'static str,
     /// Role the gateway logs in with.
     pub role: &'static str,
+    /// Whose certificates clients have to show.
+    pub client_ca: Option<PathBuf>,
 }
 
 impl Default for Setup {
@@ -53,6 +55,7 @@ impl Default for Setup {
             database: "shop",
             target: "orders",
             role: "service",
+            client_ca: None,
         }
     }
 }
@@ -94,15 +97,16 @@ impl Gateway {
 
     /// Writes another configuration in place of the one it has; [`Gateway::reload`] or a restart applies it.
     pub fn configure(&self, target: &PrivatePostgres, issuer: &Issuer, setup: &Setup) -> Result<()> {
-        let Setup { durability, shards, audit, server, more, grants, target_address, database, target: name, role } =
-            setup;
+        let Setup { durability, shards, audit, server, more, grants, database, target: name, role, .. } = setup;
+        let client_ca = setup.client_ca.as_ref().map(|ca| format!(", client_ca = \"{}\"", ca.display()));
+        let client_ca = client_ca.unwrap_or_default();
         let home = self.home.display();
-        let address = target_address.clone().unwrap_or_else(|| format!("127.0.0.1:{}", target.port));
+        let address = setup.target_address.clone().unwrap_or_else(|| format!("127.0.0.1:{}", target.port));
         let text = format!(
             "[server]\nshards = {shards}\ndata_dir = \"{home}/data\"\npin = false\n{server}\n\
              [ops]\naddress = \"127.0.0.1:{ops}\"\n[web]\naddress = \"127.0.0.1:{web}\"\n\
              [[listener]]\nprotocol = \"postgres\"\naddress = \"127.0.0.1:{port}\"\n\
-             tls = {{ cert = \"{home}/gateway.crt\", key = \"{home}/gateway.key\" }}\n\
+             tls = {{ cert = \"{home}/gateway.crt\", key = \"{home}/gateway.key\"{client_ca} }}\n\
              [[issuer]]\nname = \"test\"\nissuer = \"{ISSUER}\"\naudience = \"{AUDIENCE}\"\nalgorithms = [\"ES256\"]\n\
              jwks_file = \"{jwks}\"\n\
              [[target]]\nname = \"{name}\"\nprotocol = \"postgres\"\naddress = \"{address}\"\ndatabase = \"{database}\"\n\

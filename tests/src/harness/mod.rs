@@ -1,6 +1,7 @@
 //! Real servers, real clients, and the books of what passed.
 
 pub mod audit;
+pub mod authority;
 pub mod csvlog;
 pub mod gateway;
 pub mod issuer;

@@ -1,6 +1,7 @@
 //! One file per suite; each starts what it needs and can run alone.
 
 pub mod audit;
+pub mod certificates;
 pub mod clients;
 pub mod commands;
 pub mod crash;
@@ -37,6 +38,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "commands", run: commands::suite, full_only: false, direct: true, held_back: None },
     Suite { name: "clients", run: clients::suite, full_only: false, direct: true, held_back: None },
     Suite { name: "identity", run: identity::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "certificates", run: certificates::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "policy", run: policy::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "audit", run: audit::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "crash", run: crash::suite, full_only: false, direct: false, held_back: None },
@@ -65,13 +67,18 @@ pub struct World {
 
 impl World {
     pub fn start(settings: &Settings, name: &str, setup: &Setup) -> Result<World> {
+        World::start_with(settings, name, |_| setup.clone())
+    }
+
+    /// The same, with a setup that has to know the target: its port, its certificate.
+    pub fn start_with(settings: &Settings, name: &str, setup: impl FnOnce(&PrivatePostgres) -> Setup) -> Result<World> {
         let folder = settings.run_dir.join(format!("suite-{name}"));
         fs::create_dir_all(&folder)?;
         let target = PrivatePostgres::start(&settings.run_dir, name)?;
         let issuer = Issuer::new(&folder)?;
         let gateway = match settings.direct {
             true => None,
-            false => Some(Gateway::start(&settings.run_dir, &target, &issuer, setup)?),
+            false => Some(Gateway::start(&settings.run_dir, &target, &issuer, &setup(&target))?),
         };
         Ok(World { gateway, target, issuer, folder })
     }

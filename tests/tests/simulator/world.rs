@@ -143,6 +143,7 @@ impl World {
             tls_offered: false,
             encrypted: false,
             allow_plaintext: false,
+            certificate_required: false,
             entropy,
         };
         let mut cx =

@@ -25,6 +25,15 @@ impl Check<'_> {
         if let Some(at) = raw.allow_plaintext.as_ref().filter(|allow| ***allow && !address.ip().is_loopback()) {
             self.warn(at.span(), "tokens will cross the network readable for everyone on the way", "prefer `tls`");
         }
+        if let (Some(true), Some(ca)) =
+            (raw.allow_plaintext.as_deref(), raw.tls.as_ref().and_then(|tls| tls.client_ca.as_ref()))
+        {
+            self.error(
+                ca.span(),
+                "`client_ca` and `allow_plaintext` exclude each other: a certificate is shown over TLS only",
+                "take one of them out",
+            );
+        }
         let proxy_protocol = raw.proxy_protocol.unwrap_or(false);
         if proxy_protocol {
             self.error(

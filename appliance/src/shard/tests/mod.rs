@@ -81,7 +81,10 @@ fn options() -> ShardOptions {
 }
 
 fn options_with(tls: Option<Arc<rustls::ServerConfig>>) -> ShardOptions {
-    let tls = tls.map(|config| Arc::new(arc_swap::ArcSwap::new(config)));
+    let tls = tls.map(|config| {
+        let tls = super::ListenerTls { config, client_certificate: false };
+        Arc::new(arc_swap::ArcSwap::from_pointee(tls))
+    });
     let listener = ListenerOptions { address: loopback(), tls, allow_plaintext: true };
     ShardOptions { listeners: vec![listener], ..ShardOptions::default() }
 }
