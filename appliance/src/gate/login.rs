@@ -53,6 +53,9 @@ impl Gate {
         if !private {
             return self.refuse_login(Side::Client, *b"28000", "token over an unencrypted connection", pipes, cx);
         }
+        if startup.oauth {
+            self.session.oauth_challenge(cx.snapshot.verifier.bearer_error());
+        }
         self.session.answer(Side::Client, Answer::AskCredential, pipes);
     }
 
@@ -82,7 +85,6 @@ impl Gate {
         if let Some(decision) = refused_path {
             return self.refuse_search_path(&decision, pipes, cx);
         }
-        self.bound_session(principal.expires_at, view.max_session_s, cx);
         let approval = view.approval.clone();
         self.view = Some(Rc::new(view));
         self.snapshot_version = cx.snapshot.version;
@@ -90,7 +92,7 @@ impl Gate {
         self.target = Some(target.clone());
         match approval {
             Some(terms) => self.ask_for_access(terms, pipes, cx),
-            None => self.admit(target, pipes),
+            None => self.admit(target, pipes, cx),
         }
     }
 
@@ -108,14 +110,19 @@ impl Gate {
         self.close("search_path at start-up");
     }
 
-    /// The session ends with the token, or with the grant's bound when that is earlier.
-    fn bound_session(&mut self, expires_at_s: i64, max_session_s: Option<u64>, cx: &Context<'_>) {
-        let left_us = (expires_at_s.saturating_mul(1_000_000)).saturating_sub(cx.now.unix_us).max(0) as u64;
-        let bound_us = max_session_s.map_or(u64::MAX, |seconds| seconds.saturating_mul(1_000_000));
+    /// The session ends with the token, or with the grant's bound when that is earlier. The bound counts from here: not
+    /// from the time somebody was asked.
+    fn bound_session(&mut self, cx: &Context<'_>) {
+        let (principal, view) =
+            self.principal.as_ref().zip(self.view.as_ref()).expect("set before a session is opened");
+        let expires_us = principal.expires_at.saturating_mul(1_000_000);
+        let left_us = expires_us.saturating_sub(cx.now.unix_us).max(0) as u64;
+        let bound_us = view.max_session_s.map_or(u64::MAX, |seconds| seconds.saturating_mul(1_000_000));
         self.ends_at_us = Some(cx.now.mono_us.saturating_add(left_us.min(bound_us)));
     }
 
-    fn admit(&mut self, target: Arc<Target>, pipes: &mut Pipes<'_>) {
+    fn admit(&mut self, target: Arc<Target>, pipes: &mut Pipes<'_>, cx: &Context<'_>) {
+        self.bound_session(cx);
         self.state = State::AwaitTarget;
         self.session.answer(Side::Client, Answer::Admit, pipes);
         self.wishes.push_back(Output::Connect(target));
@@ -124,7 +131,8 @@ impl Gate {
     /// Just-in-time access: opening the session waits for a ruling.
     fn ask_for_access(&mut self, terms: ApprovalTerms, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         let text = format!("open a session to {}", self.identity.target);
-        let ticket = self.ticket(&text, Vec::new(), "grant", &terms, self.digest(text.as_bytes(), &[]), cx);
+        let grant = self.view.as_ref().expect("set before access is asked for").grant.clone();
+        let ticket = self.ticket(&text, Vec::new(), &grant, &terms, self.digest(text.as_bytes(), &[]), cx);
         let id = ticket.id.clone();
         self.state = State::AwaitAccess;
         self.session.answer(Side::Client, Answer::Hold, pipes);
@@ -133,11 +141,23 @@ impl Gate {
         cx.control.push(ToControl::Ask(Box::new(ticket)));
     }
 
-    /// The access ticket was approved: on with the login, which has its own time again.
+    /// The access ticket was approved: on with the login, which has its own time again. Token and grant are looked at
+    /// again: both may have ended while somebody made up their mind.
     pub(super) fn access_granted(&mut self, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         self.login_deadline_us = cx.now.mono_us + self.login_timeout_us;
-        let target = self.target.clone().expect("set before access is asked for");
-        self.admit(target, pipes);
+        let principal = self.principal.as_ref().expect("set before access is asked for");
+        if principal.expires_at <= cx.now.unix_us.div_euclid(1_000_000) {
+            return self.refuse_login(Side::Client, *b"28P01", "token: expired before access was approved", pipes, cx);
+        }
+        if cx.snapshot.version != self.snapshot_version {
+            self.view = cx.snapshot.policy.view(&self.identity.target, principal).map(Rc::new);
+            self.target = cx.snapshot.target(&self.identity.target).cloned();
+            self.snapshot_version = cx.snapshot.version;
+        }
+        match (self.target.clone(), &self.view) {
+            (Some(target), Some(_)) => self.admit(target, pipes, cx),
+            _ => self.refuse_login(Side::Client, *b"28000", "no grant for this target any more", pipes, cx),
+        }
     }
 
     /// Records why, tells the client what it may know, and ends. On a full journal: later.
@@ -180,7 +200,10 @@ impl Gate {
             State::AwaitLogin => self.session.answer(Side::Client, Answer::Refuse(refusal), pipes),
             _ => self.session.fail(&refusal, pipes),
         }
-        self.close(reason);
+        // An OAUTHBEARER client is told in two steps; the login's deadline bounds how long it may take to listen.
+        if !self.session.awaits_acknowledgement() {
+            self.close(reason);
+        }
     }
 
     pub(super) fn target_connected(&mut self, pipes: &mut Pipes<'_>) {

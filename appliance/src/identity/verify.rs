@@ -5,7 +5,7 @@
 
 use super::jwks::{self, Jwks, Key};
 use super::{Principal, TokenError, base64url, claims, json};
-use crate::config::{Algorithm, Issuer};
+use crate::config::{Algorithm, Issuer, KeySource};
 use crate::limits::TOKEN_BYTES_MAX;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -30,6 +30,19 @@ pub struct Verifier {
 impl Verifier {
     pub fn new(issuers: Vec<IssuerKeys>) -> Self {
         Self { issuers }
+    }
+
+    /// What an OAUTHBEARER client whose token was not accepted is told (RFC 7628, 3.2.2): with one issuer that can be
+    /// discovered, also where.
+    pub fn bearer_error(&self) -> Vec<u8> {
+        let mut error = serde_json::json!({"status": "invalid_token"});
+        if let [IssuerKeys { issuer, .. }] = &self.issuers[..]
+            && issuer.keys == KeySource::Discovery
+        {
+            let base = issuer.issuer.trim_end_matches('/');
+            error["openid-configuration"] = format!("{base}/.well-known/openid-configuration").into();
+        }
+        error.to_string().into_bytes()
     }
 
     /// Checks a compact JWS. `now`: Unix seconds.

@@ -2,7 +2,7 @@
 
 use super::compose;
 use super::frame::{HEADER_BYTES, Header, Reader};
-use super::session::{ClientStage, Session};
+use super::session::{ClientStage, Life, Session};
 use super::{Event, ProtocolError, Refusal, Step};
 use crate::{Pipes, Side, Span};
 
@@ -11,7 +11,7 @@ const CREDENTIAL_BYTES_MAX: usize = 65_535;
 const MECHANISM: &[u8] = b"OAUTHBEARER";
 /// RFC 7628, 3.1: separates the key-value pairs.
 const SEPARATOR: u8 = 0x01;
-/// What a client without a token is told (RFC 7628, 3.2.2).
+/// What a client whose token was not accepted is told (RFC 7628, 3.2.2).
 const CHALLENGE: &[u8] = br#"{"status":"invalid_token"}"#;
 
 /// What the client was asked for.
@@ -23,17 +23,16 @@ pub(super) enum Credential {
     Initial,
     /// The client sent no initial response and was asked again.
     Response,
-    /// The client showed no token and was told so: an empty message, then the end.
+    /// The token was not accepted and the client was told so: one separator from it, then the end (RFC 7628, 3.2.3).
     Acknowledgement,
 }
 
 /// Where the credential is, or what the client wants instead.
 enum Shown {
+    /// Empty when the client has none and wants to know where to get one: refused like any other that is wrong.
     Token(Span),
     /// No initial response: RFC 4422 allows it; the token comes after an empty challenge.
     Nothing,
-    /// An empty token: the client wants to know where to get one.
-    Discovery,
 }
 
 impl<T: Clone> Session<T> {
@@ -67,37 +66,64 @@ impl<T: Clone> Session<T> {
             Credential::Password => Shown::Token(password(message)?),
             Credential::Initial => initial_response(message)?,
             Credential::Response => bearer(message, HEADER_BYTES)?,
-            Credential::Acknowledgement => Shown::Discovery,
+            Credential::Acknowledgement if message[HEADER_BYTES..] == [SEPARATOR] => {
+                return Ok(self.end_refused_token(header.total, pipes));
+            }
+            Credential::Acknowledgement => return Err(ProtocolError::CredentialMalformed),
         };
         match shown {
             Shown::Token(span) => {
                 self.client = ClientStage::AskedCredential { total: header.total };
                 Ok(Step::Event(Event::Credential(span)))
             }
-            Shown::Nothing => Ok(self.challenge(header.total, b"", Credential::Response, pipes)),
-            Shown::Discovery if credential == Credential::Acknowledgement => {
+            Shown::Nothing => {
                 super::client::erase(header.total, pipes);
-                self.fail(&no_token(), pipes);
-                Ok(Step::Closed)
-            }
-            Shown::Discovery => {
-                let json = self.oauth_challenge.take().unwrap_or_else(|| CHALLENGE.to_vec());
-                Ok(self.challenge(header.total, &json, Credential::Acknowledgement, pipes))
+                self.challenge(b"", Credential::Response, pipes);
+                Ok(Step::NeedBytes)
             }
         }
     }
 
     /// AuthenticationSASLContinue.
-    fn challenge(&mut self, total: usize, data: &[u8], next: Credential, pipes: &mut Pipes<'_>) -> Step {
-        super::client::erase(total, pipes);
+    fn challenge(&mut self, data: &[u8], next: Credential, pipes: &mut Pipes<'_>) {
         pipes.to_client.compose(|out| compose::authentication(out, 11, data));
         self.client = ClientStage::AwaitCredential(next);
-        Step::NeedBytes
     }
-}
 
-fn no_token() -> Refusal {
-    Refusal { sqlstate: *b"28P01", message: "no bearer token was presented".into(), detail: None, hint: None }
+    /// The gate refuses the credential. A bearer token that was not accepted is refused as RFC 7628 has it: the status as
+    /// JSON, the client's separator, then the error. Every other refusal is read by clients at once.
+    pub(super) fn refuse_credential(&mut self, total: usize, refusal: Refusal, pipes: &mut Pipes<'_>) {
+        super::client::erase(total, pipes);
+        let oauth = self.startup.as_ref().is_some_and(|startup| startup.oauth);
+        if oauth && refusal.sqlstate == *b"28P01" {
+            let json = self.oauth_challenge.take().unwrap_or_else(|| CHALLENGE.to_vec());
+            self.challenge(&json, Credential::Acknowledgement, pipes);
+            self.refused_token = Some(Box::new(refusal));
+        } else {
+            self.fail(&refusal, pipes);
+        }
+    }
+
+    /// The credential was refused, and the client has still to say that it read why.
+    pub fn awaits_acknowledgement(&self) -> bool {
+        self.life == Life::Alive && self.client == ClientStage::AwaitCredential(Credential::Acknowledgement)
+    }
+
+    fn end_refused_token(&mut self, total: usize, pipes: &mut Pipes<'_>) -> Step {
+        super::client::erase(total, pipes);
+        let refusal = self.refused_token.take().expect("an acknowledgement is awaited only after a refusal");
+        self.fail(&refusal, pipes);
+        Step::Closed
+    }
+
+    /// The gate accepts the credential and lets the client wait for a person's word. The client reads AuthenticationOk now:
+    /// before it, libpq takes no notice.
+    pub(super) fn hold_admission(&mut self, total: usize, pipes: &mut Pipes<'_>) {
+        super::client::erase(total, pipes);
+        pipes.to_client.compose(|out| compose::authentication(out, 0, b""));
+        self.client = ClientStage::AwaitTarget;
+        self.admitted_early = true;
+    }
 }
 
 /// The password up to its NUL, which ends the message.
@@ -150,7 +176,7 @@ fn bearer(message: &[u8], start: usize) -> Result<Shown, ProtocolError> {
     }
     let (position, value) = token.ok_or(malformed)?;
     if value.is_empty() {
-        return Ok(Shown::Discovery);
+        return Ok(Shown::Token(Span { start: position as u32, end: position as u32 }));
     }
     let scheme = value.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case(b"bearer "));
     let spaces = value.iter().skip(7).take_while(|&&byte| byte == b' ').count();

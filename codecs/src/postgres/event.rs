@@ -27,7 +27,8 @@ pub enum Event {
     /// A CancelRequest instead of a start-up message. No answer; the session is closed afterwards (no reply by protocol).
     Cancel { process: i32, secret: SmallKey },
     /// The token: client window span of the password, or of the bearer token of OAUTHBEARER.
-    /// Answer: [`Answer::Admit`] (the client side is then held until the target has logged in) or [`Answer::Refuse`].
+    /// Answer: [`Answer::Admit`] (the client side is then held until the target has logged in), [`Answer::Refuse`], or
+    /// [`Answer::Hold`] (the client is told that it is authenticated and reads notices; then, later, Admit or Refuse).
     Credential(Span),
     /// The target answered our SSLRequest. `true`: the caller runs the handshake, then calls `target_secured`.
     /// `false`: the caller decides whether to refuse or to go on (`target_plain()`).
@@ -240,7 +241,8 @@ pub enum Answer<T> {
     },
     /// To Login, Credential, TargetRefused: the connection ends with this FATAL error. To Request: this ERROR, in order.
     Refuse(Refusal),
-    /// To Request or Shape: decided later. The bytes stay.
+    /// To Request or Shape: decided later. The bytes stay. To Credential: the token is believed and wiped, the rest is
+    /// decided later.
     Hold,
     /// To [`Event::Shape`]: which columns to report. `None`: none.
     Watch(Option<ColumnPlan>),

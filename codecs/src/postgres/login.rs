@@ -33,13 +33,6 @@ pub(super) enum LoginStage {
     Open,
 }
 
-impl LoginStage {
-    /// AuthenticationOk has passed to the client: it understands notices.
-    pub fn client_is_admitted(self) -> bool {
-        matches!(self, LoginStage::AwaitReady | LoginStage::Open)
-    }
-}
-
 /// A login under way.
 #[derive(Debug)]
 pub(super) struct Login {
@@ -169,7 +162,11 @@ impl<T: Clone> Session<T> {
             match method {
                 0 => {
                     self.check_admission(data)?;
-                    pipes.target.clear(header.total, pipes.to_client);
+                    if self.admitted_early {
+                        pipes.target.skip(header.total);
+                    } else {
+                        pipes.target.clear(header.total, pipes.to_client);
+                    }
                     self.login = LoginStage::AwaitReady;
                     return self.step_results(pipes);
                 }

@@ -116,6 +116,10 @@ pub struct Session<T> {
     /// Names given or taken by the SQL of the request that is being asked about.
     pub(super) defining: Definitions<T>,
     pub(super) oauth_challenge: Option<Vec<u8>>,
+    /// What the client reads once it has acknowledged the challenge.
+    pub(super) refused_token: Option<Box<Refusal>>,
+    /// The client has read an AuthenticationOk of ours: the target's own is not for it.
+    pub(super) admitted_early: bool,
     pub(super) client_stream: Stream,
     pub(super) target_stream: Stream,
     /// Outcomes to report before the message behind them moves.
@@ -165,6 +169,8 @@ impl<T: Clone> Session<T> {
             requested: None,
             defining: Definitions::default(),
             oauth_challenge: None,
+            refused_token: None,
+            admitted_early: false,
             client_stream: Stream::default(),
             target_stream: Stream::default(),
             news: VecDeque::new(),
@@ -254,9 +260,10 @@ impl<T: Clone> Session<T> {
                 client::erase(total, pipes);
                 self.client = ClientStage::AwaitTarget;
             }
+            (ClientStage::AskedCredential { total }, Answer::Hold) => self.hold_admission(total, pipes),
+            (ClientStage::AwaitTarget, Answer::Admit) if self.admitted_early => {}
             (ClientStage::AskedCredential { total }, Answer::Refuse(refusal)) => {
-                client::erase(total, pipes);
-                self.fail(&refusal, pipes);
+                self.refuse_credential(total, refusal, pipes);
             }
             (ClientStage::AskedRequest { kind, total }, Answer::Forward { id, tag, describe }) => {
                 self.forward_request(kind, total, id, tag, describe, pipes)
@@ -313,7 +320,7 @@ impl<T: Clone> Session<T> {
         self.watch_texts = on;
     }
 
-    /// What an OAUTHBEARER client without a token is told: JSON of RFC 7628, section 3.2.2, with where to get one.
+    /// What an OAUTHBEARER client whose token is not accepted is told: JSON of RFC 7628, section 3.2.2.
     pub fn oauth_challenge(&mut self, json: Vec<u8>) {
         self.oauth_challenge = Some(json);
     }
@@ -421,9 +428,14 @@ impl<T: Clone> Session<T> {
         }
     }
 
+    /// AuthenticationOk has passed to the client: it understands notices.
+    fn client_is_admitted(&self) -> bool {
+        self.admitted_early || matches!(self.login, LoginStage::AwaitReady | LoginStage::Open)
+    }
+
     /// Sends waiting notices if the client's stream is between two messages and the client is past its login.
     pub(super) fn say_deferred(&mut self, pipes: &mut Pipes<'_>) {
-        if !self.deferred.is_empty() && self.target_stream.left == 0 && self.login.client_is_admitted() {
+        if !self.deferred.is_empty() && self.target_stream.left == 0 && self.client_is_admitted() {
             pipes.to_client.compose(|out| out.append(&mut self.deferred));
         }
     }

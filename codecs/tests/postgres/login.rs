@@ -41,7 +41,7 @@ fn the_password_is_shown_once_and_goes_nowhere() {
 #[test]
 fn a_refused_credential_ends_the_connection() {
     let came = check(&Manner { admit: false, ..Manner::default() }, &admitted());
-    assert!(came.client_said().ends_with("E(FATAL 42501 who are you)"));
+    assert!(came.client_said().ends_with("E(FATAL 28P01 who are you)"));
     assert!(came.closed && came.to_target.is_empty());
 }
 
@@ -99,11 +99,32 @@ fn a_missing_initial_response_gets_an_empty_challenge() {
 }
 
 #[test]
-fn an_empty_token_gets_the_error_challenge_then_the_end() {
-    let came = check(&Manner::default(), &[oauth(), c(&[initial(b"n,,\x01auth=\x01\x01")]), c(&[sasl(b"\x01")])]);
-    assert!(!came.client_log.contains("credential"));
-    assert!(came.client_said().ends_with("R R E(FATAL 28P01 no bearer token was presented)"), "{}", came.client_said());
-    assert!(came.closed);
+fn a_token_that_is_not_accepted_gets_the_error_challenge_then_the_end() {
+    let refuses = Manner { admit: false, ..Manner::default() };
+    let challenge = authentication(11, br#"{"status":"invalid_token"}"#);
+    for data in [&b"n,,\x01auth=Bearer abc\x01\x01"[..], b"n,,\x01auth=\x01\x01"] {
+        let asked = [oauth(), c(&[initial(data)])];
+        let came = check(&refuses, &asked);
+        assert!(came.client_log.contains("credential") && came.to_client.ends_with(&challenge) && !came.closed);
+        let came = check(&refuses, &[&asked[..], &[c(&[sasl(b"\x01")])]].concat());
+        assert!(came.client_said().ends_with("R R E(FATAL 28P01 who are you)"), "{}", came.client_said());
+        assert!(came.closed && came.to_target.is_empty());
+        for other in [&b""[..], b"\x01\x01", b"n,,\x01auth=Bearer abc\x01\x01"] {
+            let came = check(&refuses, &[&asked[..], &[c(&[sasl(other)])]].concat());
+            assert_eq!(came.error, Some(ProtocolError::CredentialMalformed), "{other:?}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_waits_for_a_persons_word_reads_notices_and_one_admission() {
+    let waits = Manner { hold_admission: true, ..Manner::default() };
+    let came = check(&waits, &admitted());
+    assert_eq!(came.client_said(), "R R N(NOTICE 42501 ask somebody)");
+    let target = [authentication(0, b""), key(5, &[9; 4]), ready(b'I')];
+    let came = with_target(&waits, &[t(&target)]);
+    assert_eq!(came.client_said(), "R R N(NOTICE 42501 ask somebody) K ZI");
+    assert!(came.idle);
 }
 
 #[test]

@@ -51,6 +51,8 @@ pub struct Manner {
     pub encrypted: bool,
     pub password: &'static str,
     pub admit: bool,
+    /// Say a notice between believing the token and admitting.
+    pub hold_admission: bool,
     pub limits: SessionLimits,
     /// Leave the target unconnected.
     pub connect: bool,
@@ -69,6 +71,7 @@ impl Default for Manner {
             encrypted: false,
             password: "secret",
             admit: true,
+            hold_admission: false,
             limits: LIMITS,
             connect: true,
             client_process: 77,
@@ -296,7 +299,14 @@ impl Rig {
     }
 
     fn admit(&mut self) {
-        let answer = if self.manner.admit { Answer::Admit } else { Answer::Refuse(refusal("who are you")) };
+        if self.manner.hold_admission {
+            self.with(|session, pipes| {
+                session.answer(Side::Client, Answer::Hold, pipes);
+                session.notice(&refusal("ask somebody"), pipes);
+            });
+        }
+        let refuse = || Refusal { sqlstate: *b"28P01", ..refusal("who are you") };
+        let answer = if self.manner.admit { Answer::Admit } else { Answer::Refuse(refuse()) };
         let admitted = self.manner.admit && self.manner.connect;
         self.with(|session, pipes| session.answer(Side::Client, answer, pipes));
         if admitted {

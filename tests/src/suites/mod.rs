@@ -1,5 +1,6 @@
 //! One file per suite; each starts what it needs and can run alone.
 
+pub mod access;
 pub mod audit;
 pub mod certificates;
 pub mod clients;
@@ -38,6 +39,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "commands", run: commands::suite, full_only: false, direct: true, held_back: None },
     Suite { name: "clients", run: clients::suite, full_only: false, direct: true, held_back: None },
     Suite { name: "identity", run: identity::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "access", run: access::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "certificates", run: certificates::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "policy", run: policy::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "audit", run: audit::suite, full_only: false, direct: false, held_back: None },

@@ -101,7 +101,7 @@ fn refused(messages: &[Message], sqlstate: &str, rule: &str) -> Result<Complaint
 }
 
 /// Whether the target ever saw this text.
-fn reached_target(world: &World, text: &str) -> Result<bool> {
+pub(super) fn reached_target(world: &World, text: &str) -> Result<bool> {
     Ok(world.target.log()?.iter().any(|line| line.statement().is_some_and(|statement| statement.contains(text))))
 }
 
@@ -288,7 +288,7 @@ fn approvals(report: &mut Report, world: &World) {
 }
 
 /// Sends a statement that must be held and returns the ticket its notice names.
-fn hold(wire: &mut Wire, bytes: &[u8]) -> Result<String> {
+pub(super) fn hold(wire: &mut Wire, bytes: &[u8]) -> Result<String> {
     wire.send(bytes)?;
     loop {
         let message = wire.read()?;
@@ -302,7 +302,7 @@ fn hold(wire: &mut Wire, bytes: &[u8]) -> Result<String> {
 }
 
 /// The ticket id a notice names: the shard, and something random in hexadecimal, as in `0-e0f6b69ba3`.
-fn ticket_in(notice: &Complaint) -> Result<String> {
+pub(super) fn ticket_in(notice: &Complaint) -> Result<String> {
     let text = format!("{} {} {}", notice.message, notice.detail, notice.hint);
     let is_ticket = |word: &&str| {
         word.split_once('-').is_some_and(|(shard, random)| {
@@ -313,23 +313,29 @@ fn ticket_in(notice: &Complaint) -> Result<String> {
     words.find(is_ticket).map(str::to_string).with_context(|| format!("the notice names no ticket: {notice:?}"))
 }
 
-fn pending(world: &World) -> Result<Vec<Value>> {
+pub(super) fn pending(world: &World) -> Result<Vec<Value>> {
     world.gateway().json(&["approvals", "ls"])
 }
 
-fn is_pending(world: &World, ticket: &str) -> Result<bool> {
+pub(super) fn is_pending(world: &World, ticket: &str) -> Result<bool> {
     Ok(pending(world)?.iter().any(|row| row.to_string().contains(ticket)))
 }
 
 /// `approvals approve|reject` with a reviewer's token; its exit status and words.
-fn rule(world: &World, verb: &str, ticket: &str, user: &str, groups: &[&str]) -> Result<(Option<i32>, String)> {
+pub(super) fn rule(
+    world: &World,
+    verb: &str,
+    ticket: &str,
+    user: &str,
+    groups: &[&str],
+) -> Result<(Option<i32>, String)> {
     let token = world.issuer.token(user, groups);
     let finished =
         world.gateway().command(&["approvals", verb, ticket, "--reason", "because-tested", "--token", &token])?;
     Ok((finished.status, finished.everything()))
 }
 
-fn lead_rules(world: &World, verb: &str, ticket: &str) -> Result<()> {
+pub(super) fn lead_rules(world: &World, verb: &str, ticket: &str) -> Result<()> {
     let (status, words) = rule(world, verb, ticket, "lee@example.com", &["leads"])?;
     ensure!(status == Some(0), "exit status {status:?}: {words}");
     Ok(())
