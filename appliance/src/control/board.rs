@@ -203,11 +203,13 @@ impl Board {
         }
     }
 
-    /// The client cancelled what it is waiting for.
-    pub fn abandon_session(&mut self, shard: usize, relay: u64, now_us: i64) {
-        for id in self.pending_where(|ticket| (ticket.shard, ticket.relay) == (shard, relay)) {
-            self.end(&id, Ruling::Abandoned, now_us);
+    /// The client cancelled what it is waiting for. `false`: it waits for nobody's word.
+    pub fn abandon_session(&mut self, shard: usize, relay: u64, now_us: i64) -> bool {
+        let held = self.pending_where(|ticket| (ticket.shard, ticket.relay) == (shard, relay));
+        for id in &held {
+            self.end(id, Ruling::Abandoned, now_us);
         }
+        !held.is_empty()
     }
 
     /// A shard ended: nobody holds its statements any more.

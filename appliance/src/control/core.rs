@@ -125,7 +125,7 @@ impl Core {
             ToControl::Catalogue { shard, relay, target, not_before_us } => {
                 self.catalogue((shard, relay), target, not_before_us);
             }
-            ToControl::Cancel { process, secret } => self.cancel(process, &secret),
+            ToControl::Cancel { process, secret, waiter } => self.cancel(process, &secret, waiter),
             ToControl::Ended { shard, fault } => self.shard_ended(shard, fault),
         }
     }
@@ -212,29 +212,36 @@ impl Core {
     }
 
     /// An unknown key is no news to anybody: PostgreSQL ignores it as well.
-    fn cancel(&self, process: i32, secret: &[u8]) {
+    fn cancel(self: &Arc<Self>, process: i32, secret: &[u8], waiter: Option<(usize, RelayId)>) {
         let found = {
             let mut state = self.state();
             let live = state.sessions.by_key(process, secret);
             let place = live.map(|live| (live.info.shard, live.info.relay));
             let found = live.and_then(|live| Some((live.target.clone()?, live.info.target_key.clone())));
             if let Some((shard, relay)) = place {
-                // What waits for a ruling is with us, not with the target.
-                state.board.abandon_session(shard, relay, now_us());
+                // What waits for a ruling is with us, not with the target: passed on, the cancel could only hit the
+                // statement after it.
+                let held = state.board.abandon_session(shard, relay, now_us());
                 state.settle(&self.counters);
+                if held {
+                    self.counters.cancels.fetch_add(1, Relaxed);
+                    return state.cancelled(waiter);
+                }
             }
             found
         };
         let permit = self.cancels.clone().try_acquire_owned();
         let (Some((target, key)), Ok(permit)) = (found, permit) else {
             self.counters.cancels_unknown.fetch_add(1, Relaxed);
-            return;
+            return self.state().cancelled(waiter);
         };
         self.counters.cancels.fetch_add(1, Relaxed);
+        let core = self.clone();
         tokio::spawn(async move {
             if let Err(error) = cancel::send(&target, &key).await {
                 tracing::warn!(target = target.name, %error, "a cancel request did not reach its target");
             }
+            core.state().cancelled(waiter);
             drop(permit);
         });
     }
@@ -291,6 +298,13 @@ impl State {
     fn session_opened(&mut self, info: SessionInfo) {
         let target = self.snapshot.target(&info.target).cloned();
         self.sessions.opened(info, target);
+    }
+
+    /// The connection that brought a cancel request may close.
+    fn cancelled(&self, waiter: Option<(usize, RelayId)>) {
+        if let Some((shard, relay)) = waiter {
+            self.post(shard, ToShard::Cancelled { relay });
+        }
     }
 
     fn derived_keys(&mut self, key: KeyOf, keys: Option<codecs::postgres::ScramKeys>) {

@@ -127,15 +127,17 @@ fn a_cancel_request_reaches_the_target_with_the_targets_key_and_no_other_does() 
     running.tell(ToControl::SessionOpened(Box::new(sessions::tests::info("s-1", 7, b"aaaa"))));
     // These are ignored: wrong secret, wrong process, empty.
     for (process, secret) in [(7, &b"aaab"[..]), (8, b"aaaa"), (7, b"")] {
-        running.tell(ToControl::Cancel { process, secret: secret.to_vec() });
+        running.tell(ToControl::Cancel { process, secret: secret.to_vec(), waiter: Some((0, 5)) });
+        assert!(matches!(running.told(), ToShard::Cancelled { relay: 5 }));
     }
-    running.tell(ToControl::Cancel { process: 7, secret: b"aaaa".to_vec() });
+    running.tell(ToControl::Cancel { process: 7, secret: b"aaaa".to_vec(), waiter: Some((0, 6)) });
     let (mut stream, _) = listener.accept().unwrap();
     let mut message = [0; 16];
     stream.read_exact(&mut message).unwrap();
     let key: Vec<u8> = [4242i32.to_be_bytes(), [1, 2, 3, 4]].concat();
     assert_eq!(message[..], [&[0, 0, 0, 16, 4, 210, 22, 46][..], &key].concat());
     drop(stream);
+    assert!(matches!(running.told(), ToShard::Cancelled { relay: 6 }));
     let text = running.ops("/metrics").1;
     assert!(
         text.contains("\nlockgate_cancels_total 1\n") && text.contains("\nlockgate_cancels_unknown_total 3\n"),

@@ -71,6 +71,8 @@ pub enum Input {
     },
     Keys(Result<ScramKeys, String>),
     Catalogue(Result<(i64, Arc<Catalogue>), String>),
+    /// The CancelRequest this connection brought has been passed on.
+    Cancelled,
     /// `sessions kill`, or the shard drains.
     Kill(&'static str),
 }
@@ -137,6 +139,9 @@ pub trait Drive {
 enum State {
     /// Start-up and token.
     AwaitLogin,
+    /// The target, to take the CancelRequest this connection brought. Clients read our close as the word that no cancel
+    /// is under way any more: an earlier one would let it hit their next statement.
+    AwaitCancel,
     /// A person's word that this session may be opened at all (just-in-time access).
     AwaitAccess,
     /// Connection to, TLS with and login at the target.
@@ -280,6 +285,7 @@ impl Gate {
             }
             Input::Ruling { ticket, ruling } => self.ruled(&ticket, ruling, pipes, cx),
             Input::Keys(keys) => self.keys_derived(keys, pipes, cx),
+            Input::Cancelled => self.close("cancel request"),
             Input::Catalogue(catalogue) => self.catalogue_read(catalogue, pipes, cx),
             Input::Kill(reason) => {
                 let refusal = refusal(b"57P01", "the session was ended by an administrator", None, None);
@@ -327,14 +333,18 @@ impl Gate {
             Side::Client => self.retry_client.is_some(),
             Side::Target => self.retry_target.is_some() || self.awaiting_catalogue.is_some(),
         };
-        !waits && self.state != State::Closing
+        !waits && !matches!(self.state, State::AwaitCancel | State::Closing)
     }
 
     fn on_event(&mut self, side: Side, event: Event, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         match event {
             Event::Secure => self.secure(pipes),
             Event::Login(startup) => self.login(*startup, pipes, cx),
-            Event::Cancel { process, secret } => cx.control.push(ToControl::Cancel { process, secret }),
+            Event::Cancel { process, secret } => {
+                self.state = State::AwaitCancel;
+                let waiter = Some((self.origin.shard, self.origin.relay));
+                cx.control.push(ToControl::Cancel { process, secret, waiter });
+            }
             Event::Credential(span) => self.credential(span, pipes, cx),
             Event::TargetSecure(accepted) => self.target_secure(accepted, pipes, cx),
             Event::DeriveKeys { salt, iterations } => self.derive_keys(salt, iterations, pipes, cx),
@@ -388,6 +398,7 @@ impl Gate {
                 self.end("login deadline", &late, pipes);
                 return;
             }
+            State::AwaitCancel if now >= self.login_deadline_us => return self.close("cancel deadline"),
             State::Open => {
                 if self.ending.is_none() && self.ends_at_us.is_some_and(|end| now >= end) {
                     self.ending = Some("the session's time is over");
@@ -408,7 +419,7 @@ impl Gate {
             _ => {}
         }
         self.arm(match self.state {
-            State::AwaitLogin | State::AwaitTarget => Some(self.login_deadline_us),
+            State::AwaitLogin | State::AwaitTarget | State::AwaitCancel => Some(self.login_deadline_us),
             State::Open if self.ending.is_none() => self.ends_at_us,
             _ => None,
         });
@@ -472,7 +483,7 @@ impl Gate {
     fn client_left(&mut self, cx: &mut Context<'_>) {
         if self.state == State::Open && !self.open.is_empty() {
             let (process, secret) = self.client_key();
-            cx.control.push(ToControl::Cancel { process, secret });
+            cx.control.push(ToControl::Cancel { process, secret, waiter: None });
         }
         self.close("the client closed the connection");
     }

@@ -64,6 +64,7 @@ impl Drive for BareRelay {
             | Input::JournalRoom
             | Input::Ruling { .. }
             | Input::Keys(_)
+            | Input::Cancelled
             | Input::Catalogue(_) => {}
         }
     }

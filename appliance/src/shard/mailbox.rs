@@ -72,10 +72,12 @@ pub enum ToControl {
         target: Arc<Target>,
         not_before_us: i64,
     },
-    /// A CancelRequest arrived with one of our keys.
+    /// A CancelRequest arrived with one of our keys. `waiter`: the relay it came by, which is told with
+    /// [`ToShard::Cancelled`] once the target has taken it, or there is nothing to take.
     Cancel {
         process: i32,
         secret: Vec<u8>,
+        waiter: Option<(usize, RelayId)>,
     },
     /// This shard has closed its last session after [`ToShard::Drain`], or cannot go on.
     Ended {
@@ -99,6 +101,9 @@ pub enum ToShard {
     Catalogue {
         relay: RelayId,
         catalogue: Result<(i64, Arc<Catalogue>), String>,
+    },
+    Cancelled {
+        relay: RelayId,
     },
     /// `sessions kill`.
     Kill {

@@ -228,6 +228,7 @@ impl<D: Drive> Pump<D> {
             ToShard::Ruling { relay, ticket, ruling } => self.tell(relay, Input::Ruling { ticket, ruling }),
             ToShard::Keys { relay, keys } => self.tell(relay, Input::Keys(keys)),
             ToShard::Catalogue { relay, catalogue } => self.tell(relay, Input::Catalogue(catalogue)),
+            ToShard::Cancelled { relay } => self.tell(relay, Input::Cancelled),
             ToShard::Kill { relay, session: _ } => self.tell(relay, Input::Kill(KILLED)),
             ToShard::Drain { now } => self.drain(now),
         }

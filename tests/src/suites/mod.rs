@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod cancel;
 pub mod certificates;
 pub mod clients;
 pub mod commands;
@@ -42,6 +43,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "access", run: access::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "certificates", run: certificates::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "policy", run: policy::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "cancel", run: cancel::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "audit", run: audit::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "crash", run: crash::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "faults", run: faults::suite, full_only: false, direct: true, held_back: None },
