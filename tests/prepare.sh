@@ -18,6 +18,8 @@ build_packages=(
 server_packages=(postgresql-15 postgresql-client-15) # always used from /usr/lib/postgresql/15/bin
 client_packages=(python3 python3-venv openssl ca-certificates)
 command -v node >/dev/null && command -v npm >/dev/null || client_packages+=(nodejs npm)
+java_packages=(libpostgresql-jdbc-java openjdk-17-jdk-headless) # the JDK runs the client from its source file
+go_packages=(golang-go golang-github-jackc-pgx-v4-dev)
 regress_packages=(dpkg-dev bzip2 xz-utils patch) # PostgreSQL's own suites come from Debian's source package
 
 step() { # name, command...: says what is being done and how long it took

@@ -3,7 +3,7 @@
 # servers and real clients. Quick the second time.
 #
 #   tests/run.sh                  format, lints, unit tests, and the integration suites
-#   tests/run.sh --full           the same, and the long ones: PostgreSQL's own suites, 200 crash rounds
+#   tests/run.sh --full           the same, and the long ones: PostgreSQL's own suites, 200 crash rounds, JDBC, pgx
 #   tests/run.sh --suite NAME     one integration suite alone (again for more); a wrong name lists them
 #   tests/run.sh --direct         the integration suites straight at PostgreSQL, to try the tests themselves
 #
@@ -83,10 +83,14 @@ integration() { # the suites of tests/src/suites, counted by the runner itself
 build() { "$CARGO" build --release -p lockgate -p lockgate-tests; }
 
 echo "Lockgate tests. Build and client libraries are kept in $LOCKGATE_CACHE"
-wants_postgres_suites=$full
-for suite in ${suites[@]+"${suites[@]}"}; do case $suite in regress | isolation) wants_postgres_suites=1 ;; esac; done
+wants_postgres_suites=$full wants_java=$full wants_go=$full
+for suite in ${suites[@]+"${suites[@]}"}; do
+  case $suite in regress | isolation) wants_postgres_suites=1 ;; jdbc) wants_java=1 ;; pgx) wants_go=1 ;; esac
+done
 packages=("${build_packages[@]}" "${server_packages[@]}" "${client_packages[@]}")
 [ -n "$wants_postgres_suites" ] && packages+=("${regress_packages[@]}")
+[ -n "$wants_java" ] && packages+=("${java_packages[@]}")
+[ -n "$wants_go" ] && packages+=("${go_packages[@]}")
 step "Debian packages" install_packages "${packages[@]}" || exit 3
 step "Rust" require_rust || exit 3
 step "Python client libraries" prepare_python || exit 3

@@ -28,6 +28,7 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     report.case("each run of a statement is recorded once, as the target logged it", || exact_counts(&world));
     report.case("joined with the target's log after real clients: the same statements", || joined(&world));
     report.case("the trail survives a restart", || restart(&world));
+    report.case("with async durability nothing is lost by a clean stop", || asynchronous(settings, &world));
     report.case("a full trail blocks: nothing runs unrecorded", || full_ring(settings, &world));
     Ok(())
 }
@@ -252,6 +253,37 @@ fn restart(world: &World) -> Result<()> {
     let verified = other.command(&["audit", "verify"])?;
     ensure!(verified.status == Some(0), "{}", verified.everything());
     ensure!(audit::search(world.gateway(), &[])?.len() >= before, "one gateway's trail is not another's");
+    Ok(())
+}
+
+fn asynchronous(settings: &Settings, world: &World) -> Result<()> {
+    const STATEMENTS: u32 = 300;
+    let setup = Setup { durability: "async", ..Setup::default() };
+    let mut gateway = Gateway::start(&settings.run_dir, &world.target, &world.issuer, &setup)?;
+    let endpoint = gateway.endpoint(&world.issuer.token("ada@example.com", &[]), false);
+    let mut wires = (0..4).map(|_| Wire::connect(&endpoint)).collect::<Result<Vec<_>>>()?;
+    let mut wanted = BTreeSet::new();
+    for number in 0..STATEMENTS {
+        let text = format!("SELECT 'async-{number}'");
+        let wire = &mut wires[number as usize % 4];
+        ensure!(wire.value(&text)? == format!("async-{number}"));
+        wanted.insert(text);
+    }
+    let refused = Wire::refusal(&endpoint.with_password("wrong"))?;
+    ensure!(refused.sqlstate == "28P01", "{refused:?}");
+    drop(wires);
+    ensure!(gateway.terminate()? == Some(0), "TERM did not end it well: {}", gateway.log());
+    let records = audit::search(&gateway, &[])?;
+    let recorded = audit::forwarded(&records);
+    let found: BTreeSet<String> = recorded.keys().filter(|text| text.contains("async-")).cloned().collect();
+    ensure!(found == wanted, "not in the trail: {:?}", wanted.difference(&found).collect::<Vec<_>>());
+    let once = audit::Recorded { requests: 1, outcomes: 1 };
+    let wrong = recorded.iter().find(|(text, recorded)| text.contains("async-") && **recorded != once);
+    ensure!(wrong.is_none(), "{wrong:?}");
+    let count = |kind: &str| records.iter().filter(|record| record["kind"] == kind).count();
+    ensure!((count("session"), count("login")) == (8, 1), "{} sessions, {} logins", count("session"), count("login"));
+    let verified = gateway.command(&["audit", "verify"])?;
+    ensure!(verified.status == Some(0), "{}", verified.everything());
     Ok(())
 }
 

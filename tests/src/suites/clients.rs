@@ -1,5 +1,6 @@
 //! Stock clients do what their users do, over TLS and in plaintext.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -40,6 +41,36 @@ pub fn node(name: &str) -> Command {
     let mut command = Command::new("node");
     command.arg(client(name));
     command
+}
+
+/// pgjdbc, as Debian packages it. A JDK is much to ask of everybody's machine, so only the full run has it; Go likewise.
+pub fn jdbc(settings: &Settings, report: &mut Report) -> Result<()> {
+    other_language(settings, report, "JDBC", || {
+        let mut java = Command::new("java");
+        java.args(["-XX:TieredStopAtLevel=1", "-cp", "/usr/share/java/postgresql.jar"]).arg(client("JdbcClient.java"));
+        java
+    })
+}
+
+/// pgx, built from the sources Debian packages.
+pub fn pgx(settings: &Settings, report: &mut Report) -> Result<()> {
+    other_language(settings, report, "pgx", || {
+        let mut go = Command::new("go");
+        let cache = std::env::var_os("LOCKGATE_CACHE").map_or_else(std::env::temp_dir, PathBuf::from);
+        go.env("GO111MODULE", "off").env("GOPATH", "/usr/share/gocode").env("GOCACHE", cache.join("go"));
+        go.arg("run").arg(client("pgx_client.go"));
+        go
+    })
+}
+
+fn other_language(settings: &Settings, report: &mut Report, name: &str, command: impl Fn() -> Command) -> Result<()> {
+    let world = World::start(settings, &name.to_lowercase(), &Setup::default())?;
+    for tls in [true, false] {
+        let transport = if tls { "TLS" } else { "plaintext" };
+        let endpoint = world.endpoint("ada@example.com", &["engineering"], tls);
+        script(report, &format!("{name} over {transport}"), command(), &endpoint);
+    }
+    Ok(())
 }
 
 /// Runs a script that reports its own cases; every planned case is counted even when the script dies before it.

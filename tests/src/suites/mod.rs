@@ -11,8 +11,10 @@ pub mod demo;
 pub mod faults;
 pub mod identity;
 pub mod masks;
+pub mod names;
 pub mod operations;
 pub mod policy;
+pub mod refusals;
 pub mod regress;
 
 use std::fs;
@@ -44,12 +46,16 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "certificates", run: certificates::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "policy", run: policy::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "cancel", run: cancel::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "names", run: names::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "refusals", run: refusals::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "audit", run: audit::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "crash", run: crash::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "faults", run: faults::suite, full_only: false, direct: true, held_back: None },
     Suite { name: "masks", run: masks::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "operations", run: operations::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "demo", run: demo::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "jdbc", run: clients::jdbc, full_only: true, direct: false, held_back: None },
+    Suite { name: "pgx", run: clients::pgx, full_only: true, direct: false, held_back: None },
     Suite { name: "regress", run: regress::regress, full_only: true, direct: true, held_back: None },
     Suite { name: "isolation", run: regress::isolation, full_only: true, direct: true, held_back: None },
 ];

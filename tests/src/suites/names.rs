@@ -1,0 +1,289 @@
+//! Statements by name: what SQL and the protocol prepare, declare and suspend keeps its verdict and its masks.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::World;
+use super::clients::{python, script};
+use super::policy::{hold, lead_rules, reached_target};
+use crate::harness::gateway::Setup;
+use crate::harness::process::eventually;
+use crate::harness::wire::{
+    Message, SYNC, Wire, bind, complaint, describe_portal, execute, first_column, message, parse, query, tags,
+};
+use crate::harness::{Report, Settings, audit};
+
+const POLICY: &str = r#"
+[[rule]]
+name = "keep-the-ledger"
+tables = ["public.ledger"]
+classes = ["delete", "truncate"]
+action = "deny"
+
+[[rule]]
+name = "ask-first"
+tables = ["public.ledger"]
+classes = ["update"]
+action = "approve"
+approvers = ["leads"]
+expires = "1m"
+
+[[mask]]
+columns = ["people.ssn"]
+style = "fill"
+"#;
+
+const TABLES: &str = "CREATE TABLE people (id int PRIMARY KEY, name text, ssn text); \
+                      INSERT INTO people SELECT n, 'name ' || n, '07805' || n FROM generate_series(1, 9) n; \
+                      CREATE TABLE ledger AS SELECT n AS id, 'as it was' AS note FROM generate_series(1, 9) n;";
+
+const SECRET: &str = "07805";
+
+pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
+    let world = World::start(settings, "names", &Setup { more: POLICY.into(), ..Setup::default() })?;
+    world.target.execute("shop", TABLES)?;
+    report.case("PREPARE, EXECUTE, DEALLOCATE in SQL: masked, and gone when it is gone", || prepared(&world));
+    report.case("a PREPARE that fails leaves the name what it was", || prepared_twice(&world));
+    report.case("DISCARD ALL and DEALLOCATE ALL forget every name", || forgotten(&world));
+    report.case("what is denied cannot be prepared, nor run by a name", || denied_by_name(&world));
+    report.case("EXECUTE of what needs a ruling is held each time", || held_by_name(&world));
+    report.case("a scrolled cursor, moved and closed", || scrolled(&world));
+    report.case("a cursor WITH HOLD outlives its transaction, masked", || held_cursor(&world));
+    report.case("WHERE CURRENT OF a cursor is judged like any other", || current_of(&world));
+    report.case("two portals taken in turns, row by row", || portals_in_turns(&world));
+    report.case("a portal with a ruling goes on after its row limit without another", || approved_portal(&world));
+    report.case("a suspended portal is one statement in the trail, with all its rows", || suspended_recorded(&world));
+    report.case("a portal does not outlive its Sync, nor a refusal in its transaction", || portal_ends(&world));
+    let endpoint = world.endpoint("ada@example.com", &["engineering"], true);
+    script(report, "cursors of psycopg and asyncpg under a mask", python("masked_cursors.py"), &endpoint);
+    Ok(())
+}
+
+fn session(world: &World) -> Result<Wire> {
+    Wire::connect(&world.endpoint("ada@example.com", &["engineering"], false))
+}
+
+/// As many rows as wanted, and no secret in any message.
+fn masked(messages: &[Message], rows: usize) -> Result<()> {
+    ensure!(complaint(messages).is_none(), "{:?}", complaint(messages));
+    let found = messages.iter().filter(|message| message.tag == b'D').count();
+    ensure!(found == rows, "{found} rows instead of {rows}: {}", tags(messages));
+    let leak = messages.iter().find(|message| audit::holds(&message.body, SECRET));
+    ensure!(leak.is_none(), "a masked value crossed the wire: {leak:?}");
+    Ok(())
+}
+
+fn refused(messages: &[Message], sqlstate: &str) -> Result<()> {
+    let said = complaint(messages).with_context(|| format!("not refused: {}", tags(messages)))?;
+    ensure!(said.sqlstate == sqlstate, "{said:?}");
+    Ok(())
+}
+
+fn prepared(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    wire.query("PREPARE one (int) AS SELECT ssn, id FROM people WHERE id = $1")?;
+    for number in 1..4 {
+        masked(&wire.query(&format!("EXECUTE one({number})"))?, 1)?;
+    }
+    masked(&wire.extended("EXECUTE one(4)", &[], 0)?, 1)?;
+    let plan = wire.query("EXPLAIN (COSTS off) EXECUTE one(5)")?;
+    masked(&plan, tags(&plan).matches('D').count())?;
+    wire.query("DEALLOCATE one")?;
+    let messages = wire.query("EXECUTE one(6)")?;
+    ensure!(complaint(&messages).is_some() && tags(&messages) == "EZ", "{}", tags(&messages));
+    // The name is free for something else, which is not masked.
+    wire.query("PREPARE one AS SELECT name FROM people ORDER BY id")?;
+    ensure!(first_column(&wire.query("EXECUTE one")?)[0] == "name 1");
+    Ok(())
+}
+
+fn prepared_twice(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    wire.query("PREPARE same AS SELECT ssn FROM people")?;
+    refused(&wire.query("PREPARE same AS SELECT name FROM people")?, "42P05")?;
+    masked(&wire.query("EXECUTE same")?, 9)?;
+    // PREPARE is not undone with its transaction.
+    wire.query("BEGIN")?;
+    wire.query("PREPARE within AS SELECT ssn FROM people")?;
+    wire.query("ROLLBACK")?;
+    masked(&wire.query("EXECUTE within")?, 9)?;
+    // A DEALLOCATE that fails with its text frees nothing.
+    let messages = wire.query("SELECT 1/0; DEALLOCATE same")?;
+    refused(&messages, "22012")?;
+    masked(&wire.query("EXECUTE same")?, 9)
+}
+
+fn forgotten(world: &World) -> Result<()> {
+    for forget in ["DISCARD ALL", "DEALLOCATE ALL"] {
+        let mut wire = session(world)?;
+        wire.query("PREPARE gone AS SELECT name FROM people")?;
+        wire.query(forget)?;
+        ensure!(complaint(&wire.query("EXECUTE gone")?).is_some(), "{forget} left the name");
+        wire.query("PREPARE gone AS SELECT ssn FROM people")?;
+        masked(&wire.query("EXECUTE gone")?, 9).context(forget)?;
+    }
+    Ok(())
+}
+
+fn denied_by_name(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    refused(&wire.query("PREPARE wipe AS DELETE FROM ledger /* n1 */")?, "42501")?;
+    refused(&wire.query("EXECUTE wipe /* n1 */")?, "42501")?;
+    refused(&wire.extended("EXECUTE wipe /* n1 */", &[], 0)?, "42501")?;
+    // A protocol-level statement of the same kind, under SQL's EXECUTE.
+    wire.send(&[parse("wipe", "DELETE FROM ledger WHERE id = 1 /* n1 */"), SYNC.to_vec()].concat())?;
+    refused(&wire.read_until_ready()?, "42501")?;
+    ensure!(!reached_target(world, "/* n1 */")?, "it was forwarded");
+    ensure!(wire.value("SELECT count(*) FROM ledger")? == "9");
+    Ok(())
+}
+
+fn held_by_name(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    let change = "UPDATE ledger SET note = 'changed by name' WHERE id = $1";
+    let ticket = hold(&mut wire, &query(&format!("PREPARE change (int) AS {change}")))?;
+    lead_rules(world, "approve", &ticket)?;
+    ensure!(tags(&wire.read_until_ready()?) == "CZ");
+    let first = hold(&mut wire, &query("EXECUTE change(1)"))?;
+    lead_rules(world, "approve", &first)?;
+    ensure!(tags(&wire.read_until_ready()?) == "CZ");
+    let second = hold(&mut wire, &query("EXECUTE change(2)"))?;
+    lead_rules(world, "reject", &second)?;
+    refused(&wire.read_until_ready()?, "42501")?;
+    // The protocol's Bind of the name SQL gave.
+    let by_protocol = [bind("", "change", &["3"], 0), execute("", 0), SYNC.to_vec()].concat();
+    let third = hold(&mut wire, &by_protocol)?;
+    lead_rules(world, "reject", &third)?;
+    refused(&wire.read_until_ready()?, "42501")?;
+    let changed =
+        wire.value("SELECT string_agg(id::text, ',' ORDER BY id) FROM ledger WHERE note = 'changed by name'")?;
+    ensure!(changed == "1", "{changed}");
+    Ok(())
+}
+
+fn scrolled(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    wire.query("BEGIN")?;
+    wire.query("DECLARE c SCROLL CURSOR FOR SELECT ssn, id FROM people ORDER BY id")?;
+    for (sql, rows) in [
+        ("FETCH 2 FROM c", 2),
+        ("FETCH PRIOR FROM c", 1),
+        ("MOVE 3 IN c", 0),
+        ("FETCH ABSOLUTE 9 FROM c", 1),
+        ("FETCH BACKWARD 4 FROM c", 4),
+        ("FETCH FIRST c", 1),
+        ("FETCH FORWARD ALL FROM c", 8),
+    ] {
+        masked(&wire.query(sql)?, rows).with_context(|| sql.to_string())?;
+    }
+    // By the protocol, with a row limit on the FETCH itself.
+    wire.query("MOVE ABSOLUTE 0 IN c")?;
+    let begin = [parse("", "FETCH ALL FROM c"), bind("", "", &[], 0), describe_portal("")].concat();
+    wire.send(&[&begin[..], &execute("", 4), &execute("", 0), SYNC].concat())?;
+    let messages = wire.read_until_ready()?;
+    masked(&messages, 9)?;
+    ensure!(tags(&messages) == "12TDDDDsDDDDDCZ", "{}", tags(&messages));
+    wire.query("CLOSE c")?;
+    refused(&wire.query("FETCH 1 FROM c")?, "34000")?;
+    wire.query("ROLLBACK").map(drop)
+}
+
+fn held_cursor(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    wire.query("BEGIN")?;
+    wire.query("DECLARE h CURSOR WITH HOLD FOR SELECT translate(ssn, '0', 'O') AS s FROM people ORDER BY id")?;
+    masked(&wire.query("FETCH 1 FROM h")?, 1)?;
+    wire.query("COMMIT")?;
+    let messages = wire.query("FETCH ALL FROM h")?;
+    masked(&messages, 8)?;
+    ensure!(first_column(&messages).iter().all(|value| !value.contains("O78")), "the respelt value: {messages:?}");
+    wire.query("CLOSE ALL")?;
+    refused(&wire.query("FETCH 1 FROM h")?, "34000")
+}
+
+fn current_of(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    wire.query("BEGIN")?;
+    wire.query("DECLARE c CURSOR FOR SELECT id FROM ledger ORDER BY id FOR UPDATE")?;
+    wire.query("FETCH 1 FROM c")?;
+    refused(&wire.query("DELETE FROM ledger WHERE CURRENT OF c /* n2 */")?, "42501")?;
+    wire.query("ROLLBACK")?;
+    ensure!(!reached_target(world, "/* n2 */")?, "it was forwarded");
+    ensure!(wire.value("SELECT count(*) FROM ledger")? == "9");
+    Ok(())
+}
+
+fn portals_in_turns(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    wire.query("BEGIN")?;
+    let open = |portal: &str, sql: &str| [parse(portal, sql), bind(portal, portal, &[], 0)].concat();
+    let begin = [open("p", "SELECT ssn FROM people ORDER BY id"), open("q", "SELECT name FROM people ORDER BY id")];
+    wire.send(&[&begin.concat()[..], SYNC].concat())?;
+    ensure!(tags(&wire.read_until_ready()?) == "1212Z");
+    for (portal, rows, wanted) in
+        [("p", 2, "DDsZ"), ("q", 1, "DsZ"), ("p", 3, "DDDsZ"), ("q", 0, "DDDDDDDDCZ"), ("p", 0, "DDDDCZ")]
+    {
+        wire.send(&[&execute(portal, rows)[..], SYNC].concat())?;
+        let messages = wire.read_until_ready()?;
+        ensure!(tags(&messages) == wanted, "{portal}: {} instead of {wanted}", tags(&messages));
+        if portal == "p" {
+            masked(&messages, wanted.matches('D').count())?;
+        } else {
+            ensure!(first_column(&messages).iter().all(|name| name.starts_with("name ")), "{messages:?}");
+        }
+    }
+    wire.query("COMMIT").map(drop)
+}
+
+fn approved_portal(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    let sql = "UPDATE ledger SET note = note WHERE id < $1::int RETURNING id";
+    let begin = [parse("", sql), bind("r", "", &["4"], 0)].concat();
+    let bytes = [&begin[..], &execute("r", 1), &execute("r", 1), &execute("r", 0), SYNC].concat();
+    let ticket = hold(&mut wire, &bytes)?;
+    lead_rules(world, "approve", &ticket)?;
+    let messages = wire.read_until_ready()?;
+    ensure!(tags(&messages) == "12DsDsDCZ", "{}", tags(&messages));
+    Ok(())
+}
+
+fn suspended_recorded(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    let begin = [parse("", "SELECT id FROM people /* n3 */"), bind("", "", &[], 0)].concat();
+    wire.send(&[&begin[..], &execute("", 4), &execute("", 4), &execute("", 4), SYNC].concat())?;
+    ensure!(tags(&wire.read_until_ready()?) == "12DDDDsDDDDsDCZ");
+    let rows = |records: &[serde_json::Value]| records.iter().filter_map(|record| record["rows"].as_u64()).sum::<u64>();
+    let mut records = Vec::new();
+    eventually("every row is in the trail", Duration::from_secs(10), || {
+        records = audit::search(world.gateway(), &["--contains", "/* n3 */"]).unwrap_or_default();
+        rows(&records) == 9
+    })
+    .with_context(|| format!("{records:?}"))?;
+    ensure!(records.iter().all(|record| record["decision"] == "allow" && record["error"].is_null()), "{records:?}");
+    Ok(())
+}
+
+/// A portal that is no more: the gateway does not know what it would run, and rules apply to this session.
+fn portal_ends(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    let open =
+        |portal: &str| [parse("", "SELECT ssn FROM people"), bind(portal, "", &[], 0), execute(portal, 2)].concat();
+    wire.send(&[&open("p")[..], SYNC].concat())?;
+    masked(&wire.read_until_ready()?, 2)?;
+    wire.send(&[&execute("p", 0)[..], SYNC].concat())?;
+    refused(&wire.read_until_ready()?, "42501").context("outside a transaction")?;
+    // Closed by name.
+    wire.query("BEGIN")?;
+    wire.send(&[&open("p")[..], &message(b'C', b"Pp\0"), &execute("p", 0), SYNC].concat())?;
+    refused(&wire.read_until_ready()?, "42501").context("after Close")?;
+    wire.query("ROLLBACK")?;
+    // A refusal aborts the transaction the portal lives in.
+    wire.query("BEGIN")?;
+    wire.send(&[&open("p")[..], SYNC].concat())?;
+    masked(&wire.read_until_ready()?, 2)?;
+    refused(&wire.query("TRUNCATE ledger")?, "42501")?;
+    wire.send(&[&execute("p", 0)[..], SYNC].concat())?;
+    refused(&wire.read_until_ready()?, "25P02").context("after a refusal")?;
+    wire.query("ROLLBACK").map(drop)
+}
