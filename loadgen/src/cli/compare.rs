@@ -1,0 +1,61 @@
+//! `compare`: endpoints side by side.
+
+use super::args::{CompareArgs, Format};
+use super::settings::settings;
+use super::{Verdict, progress_bar, usage};
+use crate::compare::{self, Endpoint};
+use crate::process::Server;
+use crate::rng::fresh_seed;
+use crate::schedule::Profile;
+use crate::{manifest, sys};
+use anyhow::{Context, Result, bail, ensure};
+
+pub fn verb(args: &CompareArgs) -> Result<Verdict> {
+    sys::catch_interrupt();
+    let seed = args.load.seed.unwrap_or_else(fresh_seed);
+    let mut endpoints = Vec::new();
+    for (name, url) in &args.endpoint {
+        let profile = args.rate.map(Profile::Flat).filter(|_| !args.closed);
+        let mut settings = settings(url, &args.workload, &args.load, profile).map_err(usage)?;
+        settings.duration_s = Some(args.round_time);
+        settings.warmup_s = args.warmup;
+        // CPU is read at the ends of intervals: two in a round's warm-up, many in its measurement.
+        settings.interval_s = (args.round_time / 10.0).clamp(0.01, 0.25);
+        settings.seed = seed;
+        let server = match args.pid.iter().find(|(named, _)| named == name) {
+            Some((_, pid)) => {
+                Some(Server::of_pid(pid.parse().with_context(|| format!("--pid {name}={pid} is no number"))?)?)
+            }
+            None => Server::listening_on(settings.target.port).ok(),
+        };
+        endpoints.push(Endpoint { name: name.clone(), settings, server });
+    }
+    for (name, _) in &args.pid {
+        ensure!(endpoints.iter().any(|endpoint| endpoint.name == *name), "--pid names `{name}`, which is no endpoint");
+    }
+    let bar = progress_bar();
+    let rounds = usize::from(args.rounds);
+    let comparison = compare::compare(&endpoints, rounds, seed, &mut |round, name, rate| {
+        bar.set_message(format!("round {round} of {rounds}: {name} {rate:.0}/s"));
+        bar.tick();
+    })?;
+    bar.finish_and_clear();
+    if comparison.rounds() == 0 {
+        bail!(
+            "the generator itself was late in every round; use a lower --rate, more --threads or a higher --lag-limit"
+        );
+    }
+    match args.output {
+        Format::Json => {
+            let mut value = comparison.json();
+            value["manifest"] = manifest::collect();
+            println!("{value}");
+        }
+        Format::Table => print!("{}", comparison.table()),
+    }
+    Ok(match comparison.faults {
+        0 if comparison.late_rounds > comparison.rounds() => Verdict::CannotTell,
+        0 => Verdict::Yes,
+        _ => Verdict::No,
+    })
+}

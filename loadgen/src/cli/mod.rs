@@ -1,0 +1,98 @@
+//! The command line: one file a verb, and what they share.
+
+mod args;
+mod compare;
+mod respond;
+mod run;
+mod saturate;
+mod selftest;
+mod settings;
+
+pub use settings::plain_settings;
+
+use crate::measure::{Point, time};
+use crate::run::CheckFailed;
+use args::{Cli, Verb};
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::fmt;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+/// The status a verdict exits with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    Yes,
+    No,
+    CannotTell,
+}
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    // Clap exits with 2 on wrong usage, with 0 on --help.
+    let cli = Cli::parse();
+    let result = match cli.verb {
+        Verb::Run(args) => run::verb(&args),
+        Verb::Compare(args) => compare::verb(&args),
+        Verb::Saturate(args) => saturate::verb(&args),
+        Verb::Selftest(args) => selftest::verb(&args),
+        Verb::Respond(args) => respond::verb(&args),
+    };
+    match result {
+        Ok(Verdict::Yes) => ExitCode::SUCCESS,
+        Ok(Verdict::No) => ExitCode::from(1),
+        Ok(Verdict::CannotTell) => ExitCode::from(3),
+        Err(error) => {
+            eprintln!("lockgate-loadgen: {error:#}");
+            ExitCode::from(if error.is::<CheckFailed>() {
+                1
+            } else if error.is::<Usage>() {
+                2
+            } else {
+                3
+            })
+        }
+    }
+}
+
+/// Arguments that cannot be meant, found after clap was content.
+#[derive(Debug)]
+struct Usage(String);
+
+impl std::error::Error for Usage {}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn usage(error: anyhow::Error) -> anyhow::Error {
+    Usage(format!("{error:#}")).into()
+}
+
+/// On a terminal only: a log wants no control characters.
+pub fn progress_bar() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}").unwrap_or(ProgressStyle::default_spinner());
+    ProgressBar::new_spinner().with_style(style)
+}
+
+pub fn show_progress(bar: &ProgressBar, point: &Point, warmup: bool) {
+    if warmup {
+        bar.set_message("warming up");
+    } else {
+        bar.set_message(format!(
+            "{:.0}/s  p50 {}  p99 {}  max {}  errors {}  own lag p99.9 {}",
+            point.rate(),
+            time(point.p50_ns),
+            time(point.p99_ns),
+            time(point.max_ns),
+            point.faults,
+            time(point.lag_p999_ns)
+        ));
+    }
+    bar.tick();
+}

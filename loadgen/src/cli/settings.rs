@@ -1,0 +1,121 @@
+//! What all verbs that put load make of their arguments, and how that is told again.
+
+use super::args::{ArrivalsArg, Cli, LevelArg, LoadArgs, Verb, Workload, WorkloadArgs};
+use crate::check::{Expectations, Level};
+use crate::program::{Program, Protocol};
+use crate::rng::fresh_seed;
+use crate::run::Settings;
+use crate::schedule::{Arrivals, Profile};
+use crate::target::{Target, TlsMode};
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use serde_json::{Value, json};
+use std::fs;
+
+/// What all verbs that put load make of their arguments; durations are the caller's.
+pub fn settings(target: &str, workload: &WorkloadArgs, load: &LoadArgs, profile: Option<Profile>) -> Result<Settings> {
+    let password = match &load.password_file {
+        Some(file) => {
+            let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            Some(text.trim_end_matches(['\r', '\n']).to_string())
+        }
+        None => std::env::var("PGPASSWORD").ok(),
+    };
+    let target = Target::parse(target, password.as_deref())?;
+    let (protocol, depth) = match workload.workload {
+        Workload::Simple | Workload::CopyOut | Workload::Churn => (Protocol::Simple, 1),
+        Workload::Extended => (Protocol::Extended, 1),
+        Workload::Prepared => (Protocol::Prepared, 1),
+        Workload::Pipelined => (Protocol::Prepared, usize::from(workload.depth)),
+    };
+    let default_sql = match workload.workload {
+        Workload::CopyOut => "COPY (SELECT g, md5(g::text) FROM generate_series(1, 10000) g) TO STDOUT",
+        _ => "SELECT 1",
+    };
+    let script = match (&workload.script, &workload.sql) {
+        (Some(file), _) => fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?,
+        (None, sql) => sql.clone().unwrap_or(default_sql.into()),
+    };
+    let program = Program::new(protocol, &script, &workload.set)?;
+    ensure!(
+        depth == 1 || program.steps.len() == 1,
+        "a pipeline takes one statement: a script with several needs each answer before the next; use --workload prepared"
+    );
+    Ok(Settings {
+        target,
+        program,
+        level: workload.check.map(|check| match check {
+            LevelArg::Same => Level::Same,
+            LevelArg::Rows => Level::Rows,
+            LevelArg::None => Level::None,
+        }),
+        expected: Expectations {
+            rows: workload.expect_rows,
+            value: workload.expect_value.clone(),
+            masked: workload.expect_masked.clone(),
+        },
+        depth,
+        churn: workload.workload == Workload::Churn,
+        open: profile.map(|profile| {
+            let arrivals = match load.arrivals {
+                ArrivalsArg::Constant => Arrivals::Constant,
+                ArrivalsArg::Poisson => Arrivals::Poisson,
+            };
+            (profile, arrivals)
+        }),
+        connections: load.connections as usize,
+        threads: usize::from(load.threads),
+        warmup_s: 1.0,
+        duration_s: None,
+        count: None,
+        interval_s: 1.0,
+        timeout_s: load.timeout,
+        lag_limit_ns: (load.lag_limit * 1e9) as u64,
+        spin_ns: (load.spin * 1e9) as u64,
+        seed: load.seed.unwrap_or_else(fresh_seed),
+    })
+}
+
+/// `SELECT 1` by Query messages, with defaults throughout.
+pub fn plain_settings(url: &str) -> Result<Settings> {
+    let cli = Cli::try_parse_from(["lockgate-loadgen", "run", "--closed", "--target", url])?;
+    let Verb::Run(args) = cli.verb else { bail!("`run` is what was asked for") };
+    let mut settings = settings(&args.target, &args.workload, &args.load, None)?;
+    settings.lag_limit_ns = u64::MAX;
+    Ok(settings)
+}
+
+/// One line that says what was done.
+pub fn title(settings: &Settings) -> String {
+    let load = match &settings.open {
+        Some((profile, arrivals)) => format!("open loop, {profile}, {arrivals:?} arrivals"),
+        None => "closed loop".into(),
+    };
+    let tls = if settings.target.tls == TlsMode::Disable { "" } else { ", TLS" };
+    format!(
+        "{}: {load}, {} connections{tls}, {} thread(s), seed {}",
+        settings.target.shown(),
+        settings.connections,
+        settings.threads,
+        settings.seed
+    )
+}
+
+pub fn describe(settings: &Settings) -> Value {
+    json!({
+        "title": title(settings),
+        "target": settings.target.shown(),
+        "connections": settings.connections,
+        "threads": settings.threads,
+        "depth": settings.depth,
+        "churn": settings.churn,
+        "profile": settings.open.as_ref().map(|(profile, _)| profile.to_string()),
+        "arrivals": settings.open.as_ref().map(|(_, arrivals)| format!("{arrivals:?}").to_lowercase()),
+        "warmup_s": settings.warmup_s,
+        "duration_s": settings.duration_s,
+        "count": settings.count,
+        "seed": settings.seed,
+        "lag_limit_ns": settings.lag_limit_ns,
+        "spin_ns": settings.spin_ns,
+    })
+}
