@@ -55,7 +55,7 @@ check() { # name, command...: a step that passes or fails as a whole
 
 cargo_tests() { # runs the workspace's tests and adds their numbers to ours
   local log=$run_dir/cargo-test.log status
-  "$CARGO" test --release --workspace --no-fail-fast 2>&1 | tee "$log" | grep -vE '^(test .* ok|running [0-9]+ tests?)?$'
+  LOCKGATE_NEEDS_BROWSER=1 "$CARGO" test --release --workspace --no-fail-fast 2>&1 | tee "$log" | grep -vE '^(test .* ok|running [0-9]+ tests?)?$'
   status=${PIPESTATUS[0]}
   read -r unit_passed unit_failed < <(awk '/^test result:/ { p += $4; f += $6 } END { print p + 0, f + 0 }' "$log")
   [ "$status" -ne 0 ] && [ "$unit_failed" -eq 0 ] && unit_failed=1 # a test that did not compile, or a crash
@@ -80,7 +80,7 @@ integration() { # the suites of tests/src/suites, counted by the runner itself
   return "$status"
 }
 
-build() { "$CARGO" build --release -p lockgate -p lockgate-tests; }
+build() { "$CARGO" build --release -p lockgate -p lockgate-loadgen -p lockgate-tests; }
 
 echo "Lockgate tests. Build and client libraries are kept in $LOCKGATE_CACHE"
 wants_postgres_suites=$full wants_java=$full wants_go=$full
@@ -91,6 +91,7 @@ packages=("${build_packages[@]}" "${server_packages[@]}" "${client_packages[@]}"
 [ -n "$wants_postgres_suites" ] && packages+=("${regress_packages[@]}")
 [ -n "$wants_java" ] && packages+=("${java_packages[@]}")
 [ -n "$wants_go" ] && packages+=("${go_packages[@]}")
+[ ${#suites[@]} -eq 0 ] && [ -z "$direct" ] && packages+=("${browser_packages[@]}") # unit tests run then
 step "Debian packages" install_packages "${packages[@]}" || exit 3
 step "Rust" require_rust || exit 3
 step "Python client libraries" prepare_python || exit 3

@@ -95,12 +95,12 @@ pub fn compare(
     Ok(Comparison { names, samples, late_rounds, seed, faults })
 }
 
-/// One run, and the CPU the server used per request meanwhile: warm-up and logins included on both sides of the division.
+/// One run, and the CPU the server used per request meanwhile: from the end of the last interval of warm-up on, so that neither
+/// logins nor warm-up count on either side of the division.
 fn measure(endpoint: &Endpoint) -> Result<(Outcome, Option<f64>)> {
     let mut before = None;
     let mut after = None;
     let server = endpoint.server.as_ref();
-    // CPU is read at the ends of intervals, so only measured requests count on both sides.
     let mut done = 0;
     let outcome = run::run(&endpoint.settings, &mut |point, warmup| {
         let cpu = server.and_then(|server| server.cpu_ns().ok());
@@ -211,7 +211,7 @@ impl Comparison {
                 };
                 let ratio = self.ratio(index, read).filter(|_| index > 0);
                 let ratio = ratio.map_or(String::new(), |r| format!("{:.3}  [{:.3}, {:.3}]", r.median, r.low, r.high));
-                let _ = writeln!(out, "{name:<width$}  {value:>12}  {ratio}");
+                let _ = writeln!(out, "{}", format!("{name:<width$}  {value:>12}  {ratio}").trim_end());
             }
         }
         if self.faults > 0 {

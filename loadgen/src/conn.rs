@@ -1,6 +1,6 @@
 //! One connection: connecting, logging in, then requests and their responses. Never waits.
 
-use crate::auth::{self, SaltCache, Scram};
+use crate::auth::Login;
 use crate::check::{Expectations, Level, Tally};
 use crate::program::Program;
 use crate::sys::{Epoll, Interest, now_ns};
@@ -31,6 +31,8 @@ pub struct Plan {
     pub depth: usize,
     /// Every request is a connection of its own.
     pub churn: bool,
+    /// The kernel notes when responses arrive, so they need not be read at once to be timed.
+    pub stamped: bool,
 }
 
 /// A request on its way.
@@ -97,9 +99,12 @@ pub struct Conn {
     pub tallies: Vec<Tally>,
     pub bytes: u64,
     pub values: Vec<i64>,
-    scram: Option<Scram>,
-    salt: SaltCache,
+    login: Login,
     pub server_version: String,
+    /// The kernel notes arrivals on this connection; false as soon as a note was missing.
+    pub stamped: bool,
+    /// When what is being taken in arrived, where the kernel noted it.
+    arrived_ns: Option<u64>,
     refused: Option<Fault>,
 }
 
@@ -122,9 +127,10 @@ impl Conn {
             tallies: Vec::new(),
             bytes: 0,
             values: Vec::new(),
-            scram: None,
-            salt: SaltCache::default(),
+            login: Login::default(),
             server_version: String::new(),
+            stamped: false,
+            arrived_ns: None,
             refused: None,
         }
     }
@@ -233,6 +239,7 @@ impl Conn {
         if self.stage == Stage::Connecting {
             let transport = self.transport.as_ref().expect("a connection under way has a socket");
             transport.connected().map_err(|error| connect_fault(plan, &error))?;
+            self.stamped = plan.stamped && transport.stamp_arrivals();
             if plan.target.tls == TlsMode::Disable {
                 self.begin_login(plan);
             } else {
@@ -257,6 +264,7 @@ impl Conn {
     }
 
     fn begin_login(&mut self, plan: &Plan) {
+        self.login.begin();
         wire::startup(&mut self.to_send, &plan.target.user, &plan.target.database);
         self.stage = Stage::Login;
     }
@@ -274,10 +282,20 @@ impl Conn {
         // TLS is asked for one byte only until it is agreed on, so that nothing slips in before it.
         let limit = if self.stage == Stage::AwaitTls { self.end + 1 } else { self.received.len() };
         let room = limit - self.end;
-        match transport.read(&mut self.received[self.end..limit]) {
-            Ok(0) => Err(self.refused.take().unwrap_or_else(|| Fault::new("connection lost", "the server closed it"))),
-            Ok(count) => {
+        let room_for = &mut self.received[self.end..limit];
+        let read = if self.stamped {
+            transport.read_stamped(room_for)
+        } else {
+            transport.read(room_for).map(|count| (count, None))
+        };
+        match read {
+            Ok((0, _)) => {
+                Err(self.refused.take().unwrap_or_else(|| Fault::new("connection lost", "the server closed it")))
+            }
+            Ok((count, arrived_ns)) => {
                 self.end += count;
+                self.arrived_ns = arrived_ns;
+                self.stamped &= self.stage != Stage::Ready || arrived_ns.is_some();
                 Ok(count == room || transport.is_tls() || hangup)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
@@ -329,7 +347,7 @@ impl Conn {
             }
             (Stage::Ready, b'Z') => self.finish_step(plan, news),
             (_, b'E') => self.refuse(wire::server_error(frame.body)),
-            (Stage::Login, b'R') => self.authenticate(plan, frame.body),
+            (Stage::Login, b'R') => self.login.answer(&plan.target, frame.body, &mut self.to_send),
             (Stage::Login, b'Z') => {
                 self.to_send.extend_from_slice(&plan.program.preparation());
                 self.stage = Stage::Preparing;
@@ -387,54 +405,6 @@ impl Conn {
         }
     }
 
-    fn authenticate(&mut self, plan: &Plan, body: &[u8]) -> Result<(), Fault> {
-        let failed = |error: anyhow::Error| Fault::new("login", error.to_string());
-        let Some((code, data)) = body.split_first_chunk::<4>() else {
-            return Err(Fault::new("protocol", "an authentication request is malformed"));
-        };
-        let code = u32::from_be_bytes(*code);
-        if code == 0 {
-            return Ok(());
-        }
-        let password = plan.target.password.as_deref().ok_or_else(|| {
-            Fault::new("login", "the server asks for a password or token: set PGPASSWORD, or use --password-file")
-        })?;
-        let challenge = String::from_utf8_lossy(data);
-        match code {
-            3 => self.answer_password(|out| wire::text(out, password)),
-            5 => {
-                let answer = auth::md5_password(&plan.target.user, password, data);
-                self.answer_password(|out| wire::text(out, &answer));
-            }
-            10 if challenge.split('\0').any(|mechanism| mechanism == "SCRAM-SHA-256") => {
-                let (scram, first) = Scram::start().map_err(failed)?;
-                self.scram = Some(scram);
-                self.answer_password(|out| {
-                    wire::text(out, "SCRAM-SHA-256");
-                    out.extend_from_slice(&(first.len() as u32).to_be_bytes());
-                    out.extend_from_slice(first.as_bytes());
-                });
-            }
-            11 | 12 => {
-                let scram = self.scram.as_mut().ok_or_else(|| Fault::new("protocol", "SCRAM was not begun"))?;
-                if code == 12 {
-                    return scram.verify(&challenge).map_err(failed);
-                }
-                let answer = scram.prove(&challenge, password, &mut self.salt).map_err(failed)?;
-                self.answer_password(|out| out.extend_from_slice(answer.as_bytes()));
-            }
-            other => {
-                let known = "password, md5 and SCRAM-SHA-256 are known here";
-                return Err(Fault::new("login", format!("the server wants authentication method {other}; {known}")));
-            }
-        }
-        Ok(())
-    }
-
-    fn answer_password(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
-        wire::message(&mut self.to_send, b'p', fill);
-    }
-
     /// ReadyForQuery: the statement at the front is through.
     fn finish_step(&mut self, plan: &Plan, news: &mut Vec<News>) -> Result<(), Fault> {
         let tally = std::mem::take(&mut self.tally);
@@ -458,7 +428,7 @@ impl Conn {
         }
         let mut request = self.inflight.pop_front().expect("it was at the front");
         let fault = request.fault.take();
-        news.push(News::Finished { request, at_ns: now_ns(), fault });
+        news.push(News::Finished { request, at_ns: self.arrived_ns.unwrap_or_else(now_ns), fault });
         Ok(())
     }
 }

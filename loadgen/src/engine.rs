@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
 
 /// Logins under way at a time, a thread: a server's listen backlog is not what is measured.
 const LOGINS_MAX: usize = 32;
@@ -109,6 +110,8 @@ struct Engine {
     requests: u64,
     inflight: usize,
     last_ns: u64,
+    /// Responses may lie unread, because the kernel has noted every arrival so far.
+    naps: bool,
 }
 
 impl Engine {
@@ -127,6 +130,7 @@ impl Engine {
             requests: 0,
             inflight: 0,
             last_ns: 0,
+            naps: task.plan.stamped,
             reports,
             stop,
             task,
@@ -229,10 +233,16 @@ impl Engine {
             let wake = due.saturating_sub(self.task.spin_ns).min(interval_end).min(sweep);
             // Below 2 us the kernel's timer costs more than it waits for.
             let wait = wake.saturating_sub(now_ns());
-            let events = self.epoll.wait(if wait < 2_000 { 0 } else { wait })?;
+            let wait = if wait < 2_000 { 0 } else { wait };
+            // The kernel notes when answers arrive: unless somebody waits for a connection they may lie until the next tick.
+            let nap = self.naps && generating && self.backlog.is_empty() && wait > 0;
+            let events = self.epoll.wait(if nap { 0 } else { wait })?;
             for index in 0..events {
                 let event = self.epoll.event(index);
                 self.event(&plan, event);
+            }
+            if nap {
+                std::thread::sleep(Duration::from_nanos(wake.saturating_sub(now_ns())));
             }
         }
         let (cpu, requests) = cpu_before.unwrap_or((sys::thread_cpu_ns(), self.requests));
@@ -325,6 +335,7 @@ impl Engine {
         let generation = conn.generation;
         let result = if conn.is_closed() { Ok(()) } else { conn.ready(plan, &self.epoll, event.hangup, &mut news) };
         self.counts.bytes += std::mem::take(&mut self.conns[index].bytes);
+        self.naps &= self.conns[index].stamped;
         for item in news.drain(..) {
             match item {
                 News::Ready if !plan.churn => self.free_slots(index, plan.depth, now_ns()),

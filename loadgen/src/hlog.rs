@@ -3,7 +3,6 @@
 //! A line holds start, length, maximum and a histogram: V2 encoding (zig-zag LEB128, runs of zeroes as a negative count), in
 //! a zlib stream, in base64. The zlib stream only stores: lines of mostly empty histograms are short as they are.
 
-use crate::auth::base64;
 use hdrhistogram::Histogram;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,9 +16,9 @@ const NS_PER_MS: f64 = 1e6;
 /// Most a stored block of deflate can hold.
 const STORED_BYTES_MAX: usize = 65_535;
 
-/// The lines before the first interval.
-pub fn head() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+/// The lines before the first interval. `since`: when measuring began, which interval times count from.
+pub fn head(since: SystemTime) -> String {
+    let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     format!(
         "#[Logged with lockgate-loadgen {}]\n#[Histogram log format version 1.3]\n#[StartTime: {since:.3} (seconds since epoch)]\n\
          \"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n",
@@ -81,6 +80,20 @@ fn compressed(payload: &[u8]) -> Vec<u8> {
     out.extend_from_slice(&(zlib.len() as u32).to_be_bytes());
     out.extend_from_slice(&zlib);
     out
+}
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+fn base64(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let group = chunk.iter().fold(0u32, |group, &byte| group << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
+        for index in 0..4 {
+            let digit = ALPHABET[(group >> (18 - 6 * index) & 63) as usize];
+            text.push(if index <= chunk.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text
 }
 
 /// RFC 1950 and 1951: stored blocks and the Adler-32 of it all.
@@ -156,6 +169,13 @@ mod tests {
             .collect();
         assert_eq!(found, indices);
         assert_eq!(found.iter().map(|(_, count)| count).sum::<i64>(), 4);
+    }
+
+    #[test]
+    fn base64_agrees_with_rfc_4648() {
+        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foobar", "Zm9vYmFy")] {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod hlog;
 mod manifest;
 mod measure;
 mod output;
+mod pgbench;
 mod process;
 mod program;
 mod report;

@@ -11,6 +11,11 @@ const DIGITS: u8 = 3;
 /// The percentiles every report shows.
 pub const PERCENTILES: [f64; 7] = [50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99];
 
+/// The value at a percentile. 99.9 / 100 is a little more than 0.999, which of 1,000 samples would be the largest.
+pub fn at(histogram: &Histogram<u64>, percentile: f64) -> u64 {
+    histogram.value_at_quantile((percentile * 100.0).round() / 10_000.0)
+}
+
 pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, TIME_NS_MAX, DIGITS).expect("the bounds are valid")
 }
@@ -113,7 +118,15 @@ impl Point {
     }
 
     pub fn rate(&self) -> f64 {
-        if self.seconds > 0.0 { self.done as f64 / self.seconds } else { 0.0 }
+        self.per_second(self.done)
+    }
+
+    pub fn offered_rate(&self) -> f64 {
+        self.per_second(self.offered)
+    }
+
+    fn per_second(&self, count: u64) -> f64 {
+        if self.seconds > 0.0 { count as f64 / self.seconds } else { 0.0 }
     }
 }
 
@@ -156,6 +169,13 @@ mod tests {
         assert_eq!(one.faults["lost"].1, "first");
         one.clear();
         assert_eq!((one.response.len(), one.faults_total()), (0, 0));
+    }
+
+    #[test]
+    fn percentiles_are_the_samples_they_name() {
+        let mut histogram = histogram();
+        (1..=1000).for_each(|value| histogram.saturating_record(value));
+        assert_eq!([50.0, 99.0, 99.9, 99.99].map(|percentile| at(&histogram, percentile)), [500, 990, 999, 1000]);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What a run came to, as a table for people and as JSON for programs.
 
 use crate::manifest;
-use crate::measure::{PERCENTILES, Point, samples_above, time};
-use crate::run::Outcome;
+use crate::measure::{PERCENTILES, Point, at, samples_above, time};
+use crate::run::{Outcome, Step};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -30,12 +30,16 @@ pub fn table(title: &str, outcome: &Outcome) -> String {
         let _ = writeln!(out, "  {count:>8} x {kind}: {detail}");
     }
     if total.bytes > 0 {
-        let _ = writeln!(out, "row data         {:.1} MB/s", total.bytes as f64 / 1e6 / outcome.elapsed_s);
+        let (per_second, unit) = match total.bytes as f64 / outcome.elapsed_s {
+            rate if rate < 1e6 => (rate / 1e3, "kB"),
+            rate => (rate / 1e6, "MB"),
+        };
+        let _ = writeln!(out, "row data         {per_second:.1} {unit}/s");
     }
     let _ = writeln!(out, "own CPU          {:.2} us a request", outcome.cpu_ns / 1e3);
     if !outcome.closed {
         let lag = &total.lag;
-        let (p50, p999) = (lag.value_at_quantile(0.5), lag.value_at_quantile(0.999));
+        let (p50, p999) = (at(lag, 50.0), at(lag, 99.9));
         let _ = writeln!(out, "own send lag     p50 {}, p99.9 {}, max {}", time(p50), time(p999), time(lag.max()));
     }
     if let Some(late) = &outcome.late {
@@ -47,16 +51,18 @@ pub fn table(title: &str, outcome: &Outcome) -> String {
     let _ = writeln!(out, "\n{:<10} {first:>14} {second:>14} {:>15}", "percentile", "samples above");
     for percentile in PERCENTILES {
         let above = samples_above(total.response.len(), percentile);
-        let value = |histogram: &Histogram<u64>| time(histogram.value_at_quantile(percentile / 100.0));
+        let value = |histogram: &Histogram<u64>| time(at(histogram, percentile));
         let service = if outcome.closed { String::new() } else { value(&total.service) };
         let guess = if above < SAMPLES_ABOVE_MIN { " (too few to mean much)" } else { "" };
         let response = value(&total.response);
         let _ = writeln!(out, "{:<10} {response:>14} {service:>14} {above:>15}{guess}", format!("p{percentile}"));
     }
     let service = if outcome.closed { String::new() } else { time(total.service.max()) };
-    let _ = writeln!(out, "{:<10} {:>14} {service:>14} {:>15}", "max", time(total.response.max()), 0);
+    let _ = writeln!(out, "{:<10} {:>14} {service:>14}", "max", time(total.response.max()));
     let service = if outcome.closed { String::new() } else { time(total.service.mean() as u64) };
-    let _ = writeln!(out, "{:<10} {:>14} {service:>14}", "mean", time(total.response.mean() as u64));
+    let samples = format!("of {}", total.response.len());
+    let _ = writeln!(out, "{:<10} {:>14} {service:>14} {samples:>15}", "mean", time(total.response.mean() as u64));
+    steps(&mut out, outcome);
     if outcome.closed {
         let _ = writeln!(
             out,
@@ -66,11 +72,45 @@ pub fn table(title: &str, outcome: &Outcome) -> String {
     out
 }
 
+fn steps(out: &mut String, outcome: &Outcome) {
+    if outcome.steps.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        out,
+        "\n{:<10} {:>10} {:>10} {:>8} {:>10} {:>10} {:>10} {:>10}",
+        "step", "offered/s", "answered/s", "errors", "p50", "p99", "p99.9", "max"
+    );
+    for step in &outcome.steps {
+        let (counts, seconds) = (&step.counts, step.seconds.max(1e-9));
+        let value = |percentile| time(at(&counts.response, percentile));
+        let _ = writeln!(
+            out,
+            "{:<10} {:>10.1} {:>10.1} {:>8} {:>10} {:>10} {:>10} {:>10}",
+            format!("{}/s", step.rate),
+            counts.offered as f64 / seconds,
+            counts.response.len() as f64 / seconds,
+            counts.faults_total(),
+            value(50.0),
+            value(99.0),
+            value(99.9),
+            time(counts.response.max())
+        );
+    }
+}
+
+fn step(step: &Step) -> Value {
+    json!({
+        "rate": step.rate, "seconds": step.seconds, "offered": step.counts.offered, "answered": step.counts.response.len(),
+        "errors": step.counts.faults_total(), "response": histogram(&step.counts.response),
+    })
+}
+
 fn histogram(histogram: &Histogram<u64>) -> Value {
     let percentiles: serde_json::Map<String, Value> = PERCENTILES
         .iter()
         .map(|&percentile| {
-            let value = histogram.value_at_quantile(percentile / 100.0);
+            let value = at(histogram, percentile);
             (
                 format!("p{percentile}"),
                 json!({"ns": value, "samples_above": samples_above(histogram.len(), percentile)}),
@@ -97,11 +137,18 @@ fn curve(histogram: &Histogram<u64>) -> Vec<Value> {
         .collect()
 }
 
-fn point(point: &Point) -> Value {
-    json!({
-        "at_s": point.at_s, "rate": point.rate(), "offered": point.offered, "done": point.done, "errors": point.faults,
-        "p50_ns": point.p50_ns, "p99_ns": point.p99_ns, "max_ns": point.max_ns, "lag_p999_ns": point.lag_p999_ns,
-    })
+/// Without times where the generator was late.
+fn point(point: &Point, late: bool) -> Value {
+    let mut value = json!({
+        "at_s": point.at_s, "rate": point.rate(), "offered": point.offered, "offered_per_s": point.offered_rate(),
+        "done": point.done, "errors": point.faults, "lag_p999_ns": point.lag_p999_ns,
+    });
+    if !late {
+        value["p50_ns"] = point.p50_ns.into();
+        value["p99_ns"] = point.p99_ns.into();
+        value["max_ns"] = point.max_ns.into();
+    }
+    value
 }
 
 pub fn json(outcome: &Outcome, settings: &Value) -> Value {
@@ -124,7 +171,7 @@ pub fn json(outcome: &Outcome, settings: &Value) -> Value {
         "late": outcome.late,
         "interrupted": outcome.interrupted,
         "server_version": outcome.server_version,
-        "intervals": outcome.points.iter().map(point).collect::<Vec<_>>(),
+        "intervals": outcome.points.iter().map(|one| point(one, outcome.late.is_some())).collect::<Vec<_>>(),
         "settings": settings,
         "manifest": manifest::collect(),
     });
@@ -132,6 +179,9 @@ pub fn json(outcome: &Outcome, settings: &Value) -> Value {
         value["response"] = histogram(&total.response);
         value["service"] = histogram(&total.service);
         value["response_curve"] = curve(&total.response).into();
+        if !outcome.steps.is_empty() {
+            value["steps"] = outcome.steps.iter().map(step).collect();
+        }
         value["service_curve"] = curve(&total.service).into();
     }
     value

@@ -42,6 +42,11 @@ pub struct Step {
 }
 
 impl Step {
+    /// The statement, with `$n` in place of variables.
+    pub fn sql(&self) -> &str {
+        &self.parametrised
+    }
+
     pub fn is_fixed(&self) -> bool {
         self.fixed.is_some()
     }

@@ -7,8 +7,8 @@ use crate::hlog;
 use crate::measure::{Counts, Point, time};
 use crate::program::Program;
 use crate::schedule::{Arrivals, Profile, Schedule};
-use crate::sys::{self, now_ns};
-use crate::target::Target;
+use crate::sys::{self, Address, now_ns};
+use crate::target::{Target, TlsMode};
 use crate::transport;
 use anyhow::{Result, anyhow, ensure};
 use std::collections::BTreeMap;
@@ -16,10 +16,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Between everybody being ready and the first send, so that all threads are there.
 const HEAD_START_NS: u64 = 20_000_000;
+
+/// Of responses on one connection that are left in the kernel until the next tick: a fraction of any receive buffer.
+const UNREAD_BYTES_MAX: u64 = 16 << 10;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -41,7 +44,18 @@ pub struct Settings {
     pub timeout_s: f64,
     pub lag_limit_ns: u64,
     pub spin_ns: u64,
+    /// 0: every request is sent when it is due.
+    pub tick_ns: u64,
     pub seed: u64,
+}
+
+/// One step of a step profile.
+#[derive(Debug)]
+pub struct Step {
+    pub rate: f64,
+    /// Of the intervals that lie in it whole; answers count when they came.
+    pub seconds: f64,
+    pub counts: Counts,
 }
 
 /// What a run came to.
@@ -50,6 +64,9 @@ pub struct Outcome {
     pub total: Counts,
     pub points: Vec<Point>,
     pub hlog: Vec<String>,
+    /// With a step profile, what each step came to.
+    pub steps: Vec<Step>,
+    pub began: SystemTime,
     /// Requests a second that were due, and that were answered rightly.
     pub offered: f64,
     pub achieved: f64,
@@ -94,9 +111,19 @@ pub fn prepare(settings: &Settings) -> Result<(Plan, String)> {
         first: Vec::new(),
         depth: settings.depth,
         churn: settings.churn,
+        stamped: false,
     };
     let (first, version) = engine::probe(&plan, (settings.timeout_s * 1e9) as u64).map_err(failed)?;
     plan.first = first;
+    // Only what is answered in one piece and never holds up the server may lie unread for a tick.
+    let bytes: u64 = plan.first.iter().map(|tally| tally.bytes).sum::<u64>() * settings.depth as u64;
+    plan.stamped = settings.tick_ns > 0
+        && matches!(settings.target.address, Address::Inet(_))
+        && settings.open.is_some()
+        && settings.target.tls == TlsMode::Disable
+        && plan.program.steps.len() == 1
+        && !settings.churn
+        && bytes <= UNREAD_BYTES_MAX;
     Ok((plan, version))
 }
 
@@ -133,7 +160,9 @@ fn task(settings: &Settings, plan: &Arc<Plan>, thread: usize, threads: usize) ->
     let share = |total: u64| total / threads as u64 + u64::from((thread as u64) < total % threads as u64);
     let duration_s = settings.duration_s.unwrap_or(f64::INFINITY);
     let schedule = settings.open.as_ref().map(|(profile, arrivals)| {
-        Schedule::new(profile, *arrivals, settings.warmup_s, duration_s, (thread, threads), settings.seed)
+        let share = (thread, threads);
+        Schedule::new(profile, *arrivals, settings.warmup_s, duration_s, share, settings.seed)
+            .in_ticks(settings.tick_ns)
     });
     Task {
         plan: Arc::clone(plan),
@@ -159,6 +188,9 @@ struct Collector {
     total: Counts,
     points: Vec<Point>,
     hlog: Vec<String>,
+    steps: Vec<Step>,
+    step_s: f64,
+    began: SystemTime,
     version: String,
     start_ns: u64,
     cpu_ns: u64,
@@ -169,7 +201,15 @@ struct Collector {
 
 impl Collector {
     fn new(settings: &Settings, threads: usize) -> Collector {
+        let rates = match &settings.open {
+            Some((Profile::Steps(rates), _)) => rates.as_slice(),
+            Some((Profile::Flat(_) | Profile::Ramp(..), _)) | None => &[],
+        };
+        let step = |&rate| Step { rate, seconds: 0.0, counts: Counts::default() };
         Collector {
+            steps: rates.iter().map(step).collect(),
+            step_s: settings.duration_s.unwrap_or(f64::INFINITY) / rates.len() as f64,
+            began: SystemTime::now(),
             threads,
             interval_s: settings.interval_s,
             warmup_s: settings.warmup_s,
@@ -213,6 +253,8 @@ impl Collector {
                     }
                     if ready == self.threads {
                         self.start_ns = now_ns() + HEAD_START_NS;
+                        let until = Duration::from_nanos(HEAD_START_NS) + Duration::from_secs_f64(self.warmup_s);
+                        self.began = SystemTime::now() + until;
                         for start in starts {
                             let _ = start.send(self.start_ns);
                         }
@@ -251,6 +293,17 @@ impl Collector {
         if index >= 0 && (point.done > 0 || point.faults > 0 || point.offered > 0) {
             self.hlog.push(hlog::line(index as f64 * self.interval_s, self.interval_s, &counts.response));
             self.points.push(point);
+            self.count_in_step(index, counts);
+        }
+    }
+
+    /// An interval that reaches into two steps counts in neither.
+    fn count_in_step(&mut self, index: i64, counts: &Counts) {
+        let (from, to) = (index as f64 * self.interval_s, (index + 1) as f64 * self.interval_s);
+        let (first, last) = ((from / self.step_s + 1e-6) as usize, (to / self.step_s - 1e-6) as usize);
+        if let Some(step) = self.steps.get_mut(first).filter(|_| first == last) {
+            step.seconds += self.interval_s;
+            step.counts.add(counts);
         }
     }
 
@@ -281,6 +334,8 @@ impl Collector {
             interrupted: self.interrupted,
             points: self.points,
             hlog: self.hlog,
+            steps: self.steps,
+            began: self.began,
             total: self.total,
         }
     }

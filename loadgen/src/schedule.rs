@@ -4,7 +4,7 @@
 //! time through the inverse of the cumulated rate. So constant, ramp and step profiles share one rule and nothing drifts.
 
 use crate::rng::Rng;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::fmt;
 use std::str::FromStr;
 
@@ -30,22 +30,24 @@ impl FromStr for Profile {
 
     /// `ramp:1000-20000` or `step:1000,5000,10000`.
     fn from_str(text: &str) -> Result<Profile> {
-        let rate = |text: &str| -> Result<f64> {
-            let rate: f64 = text.trim().parse().with_context(|| format!("`{text}` is no rate"))?;
-            if !rate.is_finite() || rate <= 0.0 {
-                bail!("a rate must be above 0, not {rate}");
-            }
-            Ok(rate)
-        };
         match text.split_once(':') {
             Some(("ramp", ends)) => {
                 let (from, to) = ends.split_once('-').context("a ramp is `ramp:FROM-TO`")?;
-                Ok(Profile::Ramp(rate(from)?, rate(to)?))
+                Ok(Profile::Ramp(parse_rate(from)?, parse_rate(to)?))
             }
-            Some(("step", rates)) => Ok(Profile::Steps(rates.split(',').map(rate).collect::<Result<_>>()?)),
+            Some(("step", rates)) => Ok(Profile::Steps(rates.split(',').map(parse_rate).collect::<Result<_>>()?)),
             _ => bail!("a profile is `ramp:FROM-TO` or `step:RATE,RATE,...`, in requests a second"),
         }
     }
+}
+
+/// Requests a second: `500`, `2.5k`.
+pub fn parse_rate(text: &str) -> Result<f64> {
+    let text = text.trim();
+    let (number, scale) = text.strip_suffix('k').map_or((text, 1.0), |number| (number, 1000.0));
+    let rate: f64 = number.parse().with_context(|| format!("`{text}` is no rate; one looks like 500 or 20k"))?;
+    ensure!(rate.is_finite() && rate > 0.0, "a rate must be above 0");
+    Ok(rate * scale)
 }
 
 impl fmt::Display for Profile {
@@ -53,7 +55,10 @@ impl fmt::Display for Profile {
         match self {
             Profile::Flat(rate) => write!(f, "{rate}/s"),
             Profile::Ramp(from, to) => write!(f, "ramp {from}-{to}/s"),
-            Profile::Steps(rates) => write!(f, "steps {rates:?}/s"),
+            Profile::Steps(rates) => {
+                let rates: Vec<String> = rates.iter().map(f64::to_string).collect();
+                write!(f, "steps {}/s", rates.join(", "))
+            }
         }
     }
 }
@@ -97,6 +102,8 @@ pub struct Schedule {
     drawn: u64,
     sum: f64,
     offset: f64,
+    /// Times are rounded up to multiples of this; 1 changes nothing.
+    tick_ns: u64,
 }
 
 impl Schedule {
@@ -137,7 +144,13 @@ impl Schedule {
             drawn: 0,
             sum: 0.0,
             offset: thread as f64 / threads as f64,
+            tick_ns: 1,
         }
+    }
+
+    /// The same arrivals in bursts: all that are due within a tick are due at its end.
+    pub fn in_ticks(self, tick_ns: u64) -> Schedule {
+        Schedule { tick_ns: tick_ns.max(1), ..self }
     }
 
     pub fn next_ns(&mut self) -> u64 {
@@ -152,7 +165,8 @@ impl Schedule {
         loop {
             let segment = self.segments[self.segment];
             if segment.seconds.is_infinite() || due < self.count_before + segment.count() {
-                return ((self.seconds_before + segment.at(due - self.count_before)) * 1e9) as u64;
+                let at = ((self.seconds_before + segment.at(due - self.count_before)) * 1e9) as u64;
+                return at.next_multiple_of(self.tick_ns);
             }
             self.count_before += segment.count();
             self.seconds_before += segment.seconds;
@@ -181,6 +195,14 @@ mod tests {
         let mut schedule = Schedule::new(&Profile::Flat(3000.0), Arrivals::Constant, 0.0, 1.0, (0, 1), 1);
         let late = (0..=3_000_000).map(|_| schedule.next_ns()).last();
         assert_eq!(late, Some(1_000_000_000_000));
+    }
+
+    #[test]
+    fn ticks_gather_what_is_due_and_lose_nothing() {
+        let schedule = Schedule::new(&Profile::Flat(2000.0), Arrivals::Constant, 0.0, 1.0, (0, 1), 1);
+        let mut schedule = schedule.in_ticks(2_000_000);
+        let times: Vec<u64> = (0..9).map(|_| schedule.next_ns()).collect();
+        assert_eq!(times, [0, 1, 1, 1, 1, 2, 2, 2, 2].map(|tick| tick * 2_000_000));
     }
 
     #[test]
@@ -222,7 +244,7 @@ mod tests {
     #[test]
     fn profiles_are_read_and_nonsense_is_refused() {
         assert_eq!("ramp:10-20".parse::<Profile>().ok(), Some(Profile::Ramp(10.0, 20.0)));
-        assert_eq!("step:1,2,3".parse::<Profile>().ok(), Some(Profile::Steps(vec![1.0, 2.0, 3.0])));
+        assert_eq!("step:1,2, 3k".parse::<Profile>().ok(), Some(Profile::Steps(vec![1.0, 2.0, 3000.0])));
         for bad in ["ramp:10", "step:", "step:0", "ramp:5--1", "flat", "ramp:nan-1"] {
             assert!(bad.parse::<Profile>().is_err(), "{bad}");
         }

@@ -1,34 +1,24 @@
-//! Whether the generator can be believed: it stops a server for a known time and compares what it measures with arithmetic,
-//! and it measures a queue that `pgbench -R` measures too.
+//! Whether the generator can be believed: it stops a server for a known time and compares what it measures with arithmetic.
+//! `pgbench.rs` compares it with another generator.
 
 use crate::cli;
-use crate::compare::median;
 use crate::measure::time;
 use crate::run::{self, Settings};
 use crate::schedule::{Arrivals, Profile};
 use crate::sys::{self, Signal, now_ns};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// How far a percentile may be from what arithmetic says, as a share of the stall.
 const STALL_TOLERANCE: f64 = 0.05;
-/// How far a median or mean may be from pgbench's.
-const PGBENCH_TOLERANCE: f64 = 0.05;
 const STALL: Duration = Duration::from_millis(200);
 const STALL_RATE: f64 = 2_000.0;
 const STALL_RUN_S: f64 = 5.0;
 const WARMUP_S: f64 = 0.5;
-/// The queue both measure: connections, and a server that answers after exactly that long, kept busy to half.
-const QUEUE_CONNECTIONS: usize = 4;
-const QUEUE_DELAY: &str = "10ms";
-const QUEUE_RATE: f64 = 200.0;
-const QUEUE_RUN_S: u64 = 5;
-const QUEUE_ROUNDS: usize = 5;
 
 /// One thing that was checked.
 #[derive(Clone, Debug)]
@@ -93,7 +83,7 @@ pub fn stall(program: &Path) -> Result<Vec<Check>> {
         open: Some((Profile::Flat(STALL_RATE), Arrivals::Constant)),
         duration_s: Some(STALL_RUN_S),
         warmup_s: WARMUP_S,
-        ..cli::plain_settings(&responder.url())?
+        ..cli::plain_settings(&responder.url(), None)?
     };
     let pid = responder.child.id();
     let stopper = std::thread::spawn(move || -> Result<f64> {
@@ -140,7 +130,7 @@ pub fn stall(program: &Path) -> Result<Vec<Check>> {
 /// A server that answers wrongly must be found out: otherwise the checks check nothing.
 pub fn canaries(program: &Path) -> Result<Vec<Check>> {
     let responder = Responder::start(program, &["--value", "4111-1111-1111-1111"])?;
-    let base = cli::plain_settings(&responder.url())?;
+    let base = cli::plain_settings(&responder.url(), None)?;
     let settings = Settings { count: Some(50), warmup_s: 0.0, ..base };
     let mut checks = Vec::new();
     let mut canary = |name: &str, expected: crate::check::Expectations| {
@@ -162,93 +152,6 @@ pub fn canaries(program: &Path) -> Result<Vec<Check>> {
     canary("wrong number of rows", crate::check::Expectations { rows: Some(2), ..plain() });
     canary("expected value missing", crate::check::Expectations { value: Some("no".into()), ..plain() });
     Ok(checks)
-}
-
-/// pgbench from the path or from where Debian keeps it.
-pub fn find_pgbench() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let debian =
-        fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
-    std::env::split_paths(&path).chain(debian).map(|directory| directory.join("pgbench")).find(|file| file.is_file())
-}
-
-/// A median and a mean, nanoseconds.
-#[derive(Clone, Copy, Debug)]
-struct Times {
-    p50: f64,
-    mean: f64,
-}
-
-/// The same queue measured by both, in turn.
-pub fn against_pgbench(program: &Path, pgbench: &Path) -> Result<Vec<Check>> {
-    let responder = Responder::start(program, &["--delay", QUEUE_DELAY])?;
-    let directory = std::env::temp_dir().join(format!("lockgate-loadgen-{}-{}", std::process::id(), now_ns()));
-    fs::create_dir_all(&directory)?;
-    let result = rounds(&responder, pgbench, &directory);
-    let _ = fs::remove_dir_all(&directory);
-    let (ours, theirs) = result?;
-    let compare = |name: &str, read: fn(&Times) -> f64| {
-        let middle = |times: &[Times]| median(&mut times.iter().map(read).collect::<Vec<_>>());
-        let (own, other) = (middle(&ours), middle(&theirs));
-        Check {
-            name: format!("{name} of a queue, {QUEUE_ROUNDS} rounds in turn with pgbench -R"),
-            expected: format!("{} within {:.0} %", time(other as u64), PGBENCH_TOLERANCE * 100.0),
-            found: format!("{} ({:+.1} %)", time(own as u64), (own / other - 1.0) * 100.0),
-            passed: (own / other - 1.0).abs() <= PGBENCH_TOLERANCE,
-        }
-    };
-    Ok(vec![compare("median", |times| times.p50), compare("mean", |times| times.mean)])
-}
-
-fn rounds(responder: &Responder, pgbench: &Path, directory: &Path) -> Result<(Vec<Times>, Vec<Times>)> {
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for round in 0..QUEUE_ROUNDS {
-        let settings = Settings {
-            open: Some((Profile::Flat(QUEUE_RATE), Arrivals::Poisson)),
-            connections: QUEUE_CONNECTIONS,
-            duration_s: Some(QUEUE_RUN_S as f64),
-            warmup_s: 0.0,
-            seed: round as u64,
-            ..cli::plain_settings(&responder.url())?
-        };
-        let outcome = run::run(&settings, &mut |_, _| {})?;
-        let response = &outcome.total.response;
-        ours.push(Times { p50: response.value_at_quantile(0.5) as f64, mean: response.mean() });
-        theirs.push(run_pgbench(responder, pgbench, directory, round)?);
-    }
-    Ok((ours, theirs))
-}
-
-fn run_pgbench(responder: &Responder, pgbench: &Path, directory: &Path, round: usize) -> Result<Times> {
-    let script = directory.join("script.sql");
-    fs::write(&script, "SELECT 1;\n")?;
-    let prefix = directory.join(format!("log{round}"));
-    let output = Command::new(pgbench)
-        .args(["--no-vacuum", "--log", "--jobs", "1"])
-        .arg(format!("--log-prefix={}", prefix.display()))
-        .arg(format!("--file={}", script.display()))
-        .arg(format!("--rate={QUEUE_RATE}"))
-        .arg(format!("--client={QUEUE_CONNECTIONS}"))
-        .arg(format!("--time={QUEUE_RUN_S}"))
-        .arg(format!("--random-seed={round}"))
-        .args(["--host", "127.0.0.1", "--username", "selftest"])
-        .arg(format!("--port={}", responder.port))
-        .arg("selftest")
-        .output()
-        .context("cannot start pgbench")?;
-    ensure!(output.status.success(), "pgbench failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-    let name = format!("log{round}.");
-    let mut latencies: Vec<f64> = Vec::new();
-    for entry in fs::read_dir(directory)?.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&name) {
-            // client, transaction, microseconds from its scheduled start, ...
-            let text = fs::read_to_string(entry.path())?;
-            latencies.extend(text.lines().filter_map(|line| line.split(' ').nth(2)?.parse::<f64>().ok()));
-        }
-    }
-    ensure!(!latencies.is_empty(), "pgbench left no log");
-    let mean = latencies.iter().sum::<f64>() / latencies.len() as f64 * 1e3;
-    Ok(Times { p50: median(&mut latencies) * 1e3, mean })
 }
 
 #[cfg(test)]

@@ -167,7 +167,11 @@ fn clock_ns(clock: libc::clockid_t) -> io::Result<u64> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` outlives the call, which fills it.
     check(unsafe { libc::clock_gettime(clock, &mut time) })?;
-    Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+    Ok(in_ns(&time))
+}
+
+fn in_ns(time: &libc::timespec) -> u64 {
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// CPU time this thread has used, user and system.
@@ -184,6 +188,48 @@ pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
         return Err(io::Error::from_raw_os_error(error));
     }
     clock_ns(clock)
+}
+
+/// From here on the kernel notes when bytes arrive on this socket.
+pub fn stamp_arrivals(fd: RawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: `on` outlives the call, which reads as many bytes as we say.
+    let result = unsafe {
+        let size = size_of::<libc::c_int>() as libc::socklen_t;
+        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, (&on as *const libc::c_int).cast(), size)
+    };
+    check(result).map(drop)
+}
+
+/// Room for one timestamp and its header, aligned as headers want to be.
+#[repr(C, align(8))]
+struct Control([u8; 64]);
+
+/// Reads without waiting. With the bytes comes when the last of them arrived, on the clock of [`now_ns`], where the kernel
+/// noted it.
+pub fn receive_stamped(fd: RawFd, buffer: &mut [u8]) -> io::Result<(usize, Option<u64>)> {
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let mut control = Control([0; 64]);
+    // SAFETY: all zeroes is a valid msghdr; both buffers outlive the call and have the sizes we say.
+    let (message, count) = unsafe {
+        let mut message: libc::msghdr = zeroed();
+        (message.msg_iov, message.msg_iovlen) = (&mut part, 1);
+        (message.msg_control, message.msg_controllen) = ((&raw mut control).cast(), size_of::<Control>());
+        let count = libc::recvmsg(fd, &mut message, libc::MSG_DONTWAIT);
+        (message, count)
+    };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: the kernel filled `control`, which is still there; the header it begins with says what follows.
+    let stamp = unsafe {
+        let header = libc::CMSG_FIRSTHDR(&message).as_ref();
+        header
+            .filter(|header| (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS))
+            .map(|header| libc::CMSG_DATA(header).cast::<libc::timespec>().read_unaligned())
+    };
+    let Some(stamp) = stamp else { return Ok((count, None)) };
+    // Stamps are of the wall clock: what counts is how long ago that was.
+    let age_ns = clock_ns(libc::CLOCK_REALTIME)?.saturating_sub(in_ns(&stamp));
+    Ok((count, Some(now_ns().saturating_sub(age_ns))))
 }
 
 /// Clock ticks a second, the unit of `/proc/PID/stat`.

@@ -62,6 +62,19 @@ impl Transport {
         }
     }
 
+    /// Has the kernel note when bytes arrive; says whether it does. Under TLS it would be the time of a record, not of a message.
+    pub fn stamp_arrivals(&self) -> bool {
+        matches!(self, Transport::Plain(socket) if sys::stamp_arrivals(socket.as_raw_fd()).is_ok())
+    }
+
+    /// As [`Transport::read`], with the time of arrival where that is noted.
+    pub fn read_stamped(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Option<u64>)> {
+        match self {
+            Transport::Plain(socket) => sys::receive_stamped(socket.as_raw_fd(), buffer),
+            Transport::Tls(_) => self.read(buffer).map(|count| (count, None)),
+        }
+    }
+
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Transport::Plain(socket) => socket.write(bytes),

@@ -82,6 +82,29 @@ fn an_open_loop_offers_its_rate() {
 }
 
 #[test]
+fn what_lies_unread_until_the_next_tick_is_timed_when_it_came() {
+    let responder = Responder::start(&[]);
+    let arguments = ["--rate", "100", "--tick", "400ms", "--count", "160", "--warmup", "400ms", "--connections", "100"];
+    let value = json(&run(&responder.url, &arguments));
+    assert_eq!((&value["answered"], &value["errors"]), (&160.into(), &0.into()), "{value}");
+    // Read at the next tick and timed then, half of them would have taken 400 ms.
+    let service = value["service"]["percentiles"]["p50"]["ns"].as_f64().expect("it is a number") / 1e6;
+    assert!(service < 200.0, "{service} ms");
+}
+
+#[test]
+fn each_step_of_a_profile_is_told_apart() {
+    let responder = Responder::start(&[]);
+    let profile = ["--profile", "step:100,0.3k", "--duration", "2s", "--interval", "500ms"];
+    let value = json(&run(&responder.url, &profile));
+    let steps = value["steps"].as_array().expect("it is a list");
+    let offered: Vec<u64> = steps.iter().filter_map(|step| step["offered"].as_u64()).collect();
+    assert!(offered.len() == 2 && offered.iter().sum::<u64>() == 400 && offered[0] < offered[1], "{value}");
+    let too_long = run(&responder.url, &["--profile", "step:100,300", "--duration", "1s", "--interval", "1s"]);
+    assert_eq!(too_long.status.code(), Some(2));
+}
+
+#[test]
 fn waiting_for_a_connection_counts() {
     // 20 ms a request on one connection, one request every 10 ms: each waits 10 ms longer than the one before.
     let responder = Responder::start(&["--delay", "20ms"]);
@@ -111,6 +134,7 @@ fn percentiles_are_refused_when_the_generator_was_late() {
     let value = json(&output);
     assert_eq!(output.status.code(), Some(3));
     assert!(value.get("response").is_none() && value["late"].is_string(), "{value}");
+    assert!(value["intervals"][0]["done"].is_u64() && value["intervals"][0].get("p99_ns").is_none(), "{value}");
 }
 
 #[test]
@@ -192,6 +216,19 @@ fn endpoints_are_compared_with_the_cpu_of_their_servers() {
     }
     let ratio = value["endpoints"][1]["cpu_per_request"]["to_first"]["median"].as_f64().expect("they are compared");
     assert!(ratio.is_finite() && ratio > 0.0, "{value}");
+}
+
+#[test]
+fn a_comparison_wants_two_to_six_names() {
+    let status = |endpoints: &[&str]| {
+        let endpoints = endpoints.iter().flat_map(|name| ["--endpoint".into(), format!("{name}=postgres://u@h/d")]);
+        let status =
+            Command::new(PROGRAM).arg("compare").args(endpoints).arg("--closed").stderr(Stdio::null()).status();
+        status.expect("the program is built").code()
+    };
+    for endpoints in [&["a"][..], &["a", "a"], &["a", "b", "c", "d", "e", "f", "g"]] {
+        assert_eq!(status(endpoints), Some(2), "{endpoints:?}");
+    }
 }
 
 #[test]

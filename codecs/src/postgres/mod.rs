@@ -11,7 +11,7 @@ mod expect;
 mod frame;
 mod login;
 mod results;
-mod scram;
+pub mod scram;
 mod session;
 mod startup;
 mod target;

@@ -1,4 +1,5 @@
-//! SCRAM-SHA-256 and SCRAM-SHA-256-PLUS, the client's part (RFC 5802, RFC 7677, RFC 5929), and md5.
+//! SCRAM-SHA-256 and SCRAM-SHA-256-PLUS, the client's part (RFC 5802, RFC 7677, RFC 5929), and md5. Public, because the load
+//! generator shows its password in the same way.
 
 use super::{ProtocolError, ScramKeys};
 use aws_lc_rs::{constant_time, digest, hmac, pbkdf2};
@@ -12,7 +13,7 @@ const ITERATIONS_MAX: u32 = 1_000_000;
 
 /// One exchange, from our first message on.
 #[derive(Debug)]
-pub(super) struct Scram {
+pub struct Scram {
     /// `n,,`, `y,,` or `p=tls-server-end-point,,`, and behind it the binding data.
     header: Vec<u8>,
     nonce: String,
@@ -27,7 +28,7 @@ pub(super) struct Scram {
 
 /// Channel binding as RFC 5802 puts it in the GS2 header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Binding<'a> {
+pub enum Binding<'a> {
     /// We could not: no TLS.
     None,
     /// We could, but the target did not offer it: lets it notice somebody who removed its offer.
@@ -114,7 +115,7 @@ impl Scram {
 
 /// RFC 5802, section 3. Milliseconds: never on a shard. Passwords are taken as they are, which is what SASLprep makes
 /// of ASCII and of most text already in its composed form.
-pub(super) fn derive(password: &[u8], salt: &[u8], iterations: u32) -> ScramKeys {
+pub fn derive(password: &[u8], salt: &[u8], iterations: u32) -> ScramKeys {
     let iterations = NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN);
     let mut salted = [0; 32];
     pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, password, &mut salted);
@@ -122,7 +123,7 @@ pub(super) fn derive(password: &[u8], salt: &[u8], iterations: u32) -> ScramKeys
 }
 
 /// AuthenticationMD5Password's answer: `md5` and the hash over the hash, in hex.
-pub(super) fn md5_password(user: &[u8], password: &[u8], salt: &[u8]) -> Vec<u8> {
+pub fn md5_password(user: &[u8], password: &[u8], salt: &[u8]) -> Vec<u8> {
     let inner = hex(&Md5::new().chain_update(password).chain_update(user).finalize());
     let outer = hex(&Md5::new().chain_update(&inner).chain_update(salt).finalize());
     [b"md5", outer.as_slice()].concat()

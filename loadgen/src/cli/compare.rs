@@ -2,16 +2,20 @@
 
 use super::args::{CompareArgs, Format};
 use super::settings::settings;
-use super::{Verdict, progress_bar, usage};
+use super::{Verdict, demand, progress_bar, usage};
 use crate::compare::{self, Endpoint};
 use crate::process::Server;
 use crate::rng::fresh_seed;
 use crate::schedule::Profile;
 use crate::{manifest, sys};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeSet;
 
 pub fn verb(args: &CompareArgs) -> Result<Verdict> {
     sys::catch_interrupt();
+    let names: BTreeSet<&str> = args.endpoint.iter().map(|(name, _)| name.as_str()).collect();
+    let well_named = (2..=6).contains(&args.endpoint.len()) && names.len() == args.endpoint.len();
+    demand(well_named, "give two to six --endpoint NAME=URL, each with a name of its own")?;
     let seed = args.load.seed.unwrap_or_else(fresh_seed);
     let mut endpoints = Vec::new();
     for (name, url) in &args.endpoint {
@@ -31,7 +35,8 @@ pub fn verb(args: &CompareArgs) -> Result<Verdict> {
         endpoints.push(Endpoint { name: name.clone(), settings, server });
     }
     for (name, _) in &args.pid {
-        ensure!(endpoints.iter().any(|endpoint| endpoint.name == *name), "--pid names `{name}`, which is no endpoint");
+        let known = endpoints.iter().any(|endpoint| endpoint.name == *name);
+        demand(known, &format!("--pid names `{name}`, which is no endpoint"))?;
     }
     let bar = progress_bar();
     let rounds = usize::from(args.rounds);

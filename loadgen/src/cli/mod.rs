@@ -12,6 +12,7 @@ pub use settings::plain_settings;
 
 use crate::measure::{Point, time};
 use crate::run::CheckFailed;
+use anyhow::Result;
 use args::{Cli, Verb};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -67,6 +68,10 @@ impl fmt::Display for Usage {
     }
 }
 
+fn demand(holds: bool, what: &str) -> Result<()> {
+    if holds { Ok(()) } else { Err(Usage(what.into()).into()) }
+}
+
 fn usage(error: anyhow::Error) -> anyhow::Error {
     Usage(format!("{error:#}")).into()
 }
@@ -76,21 +81,26 @@ pub fn progress_bar() -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}").unwrap_or(ProgressStyle::default_spinner());
-    ProgressBar::new_spinner().with_style(style)
+    let style = ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or(ProgressStyle::default_spinner());
+    let bar = ProgressBar::new_spinner().with_style(style).with_message("logging in");
+    bar.tick();
+    bar
 }
 
-pub fn show_progress(bar: &ProgressBar, point: &Point, warmup: bool) {
+/// The last interval, in a line short enough for 80 columns; `of_s` is how long it will take, where that is known.
+pub fn show_progress(bar: &ProgressBar, point: &Point, warmup: bool, of_s: Option<f64>) {
     if warmup {
         bar.set_message("warming up");
     } else {
+        let of = of_s.map_or(String::new(), |seconds| format!(" of {seconds}"));
+        let errors = if point.faults > 0 { format!("  errors {}", point.faults) } else { String::new() };
         bar.set_message(format!(
-            "{:.0}/s  p50 {}  p99 {}  max {}  errors {}  own lag p99.9 {}",
+            "{}{of} s  {:.0}/s  p50 {}  p99 {}  max {}{errors}  lag {}",
+            (point.at_s * 10.0).round() / 10.0,
             point.rate(),
             time(point.p50_ns),
             time(point.p99_ns),
             time(point.max_ns),
-            point.faults,
             time(point.lag_p999_ns)
         ));
     }

@@ -2,13 +2,13 @@
 
 use super::args::{Format, RunArgs};
 use super::settings::{describe, settings, title};
-use super::{Verdict, progress_bar, show_progress, usage};
+use super::{Verdict, demand, progress_bar, show_progress, usage};
 use crate::check::Wrong;
-use crate::measure::time;
+use crate::measure::{at, time};
 use crate::run::{self, Outcome};
 use crate::schedule::Profile;
 use crate::{hlog, output, report, sys};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::json;
 use std::fs;
 
@@ -20,19 +20,23 @@ pub fn verb(args: &RunArgs) -> Result<Verdict> {
     settings.count = args.count;
     settings.warmup_s = args.warmup;
     settings.interval_s = args.interval;
-    ensure!(args.interval >= 0.01, "--interval must be 10 ms or more");
-    ensure!(
-        args.profile.is_none() || settings.duration_s.is_some(),
-        "a --profile needs a --duration, over which it moves"
-    );
+    demand(args.interval >= 0.01, "--interval must be 10 ms or more")?;
+    let moves = args.profile.is_none() || settings.duration_s.is_some();
+    demand(moves, "a --profile needs a --duration, over which it moves")?;
+    if let (Some((Profile::Steps(rates), _)), Some(duration)) = (&settings.open, settings.duration_s) {
+        let step = duration / rates.len() as f64;
+        demand(args.interval <= step, &format!("--interval must be no longer than a step, which lasts {step} s here"))?;
+    }
     let bar = progress_bar();
-    let outcome = run::run(&settings, &mut |point, warmup| show_progress(&bar, point, warmup))?;
+    let outcome = run::run(&settings, &mut |point, warmup| show_progress(&bar, point, warmup, settings.duration_s))?;
     bar.finish_and_clear();
     let misses = misses(args, &outcome);
     let mut value = output::json(&outcome, &describe(&settings));
     value["thresholds_missed"] = json!(misses);
     if let Some(file) = &args.hlog {
-        let log = hlog::head() + &outcome.hlog.concat();
+        // As with percentiles: times that blame the server for the generator are not handed on.
+        let lines = if outcome.late.is_some() { String::new() } else { outcome.hlog.concat() };
+        let log = hlog::head(outcome.began) + &lines;
         fs::write(file, log).with_context(|| format!("cannot write {}", file.display()))?;
     }
     if let Some(file) = &args.report {
@@ -66,10 +70,10 @@ fn misses(args: &RunArgs, outcome: &Outcome) -> Vec<String> {
     // A wrong answer is never fine; a server's error may be, up to --fail-errors.
     let wrong = outcome.total.faults.iter().filter(|(kind, _)| Wrong::is_kind(kind));
     misses.extend(wrong.map(|(kind, (count, _))| format!("{count} responses: {kind}")));
-    let limits = [("p50", 0.5, args.fail_p50), ("p99", 0.99, args.fail_p99), ("p99.9", 0.999, args.fail_p999)];
-    for (name, quantile, limit) in limits {
+    let limits = [("p50", 50.0, args.fail_p50), ("p99", 99.0, args.fail_p99), ("p99.9", 99.9, args.fail_p999)];
+    for (name, percentile, limit) in limits {
         let Some(limit) = limit.filter(|_| outcome.late.is_none()) else { continue };
-        let (found, limit) = (outcome.total.response.value_at_quantile(quantile), (limit * 1e9) as u64);
+        let (found, limit) = (at(&outcome.total.response, percentile), (limit * 1e9) as u64);
         if outcome.total.response.is_empty() || found > limit {
             misses.push(format!("{name} is {}, the limit {}", time(found), time(limit)));
         }

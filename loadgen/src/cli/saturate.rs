@@ -2,12 +2,12 @@
 
 use super::args::{Format, SaturateArgs};
 use super::settings::{describe, settings};
-use super::{Verdict, usage};
+use super::{Verdict, demand, usage};
 use crate::measure::time;
 use crate::saturate::{self, Search};
 use crate::schedule::Profile;
 use crate::{manifest, sys};
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 pub fn verb(args: &SaturateArgs) -> Result<Verdict> {
     sys::catch_interrupt();
@@ -15,7 +15,7 @@ pub fn verb(args: &SaturateArgs) -> Result<Verdict> {
         settings(&args.target, &args.workload, &args.load, Some(Profile::Flat(args.from))).map_err(usage)?;
     settings.duration_s = Some(args.probe);
     settings.warmup_s = (args.probe / 4.0).min(1.0);
-    ensure!(args.precision > 0.0 && args.from <= args.max, "--precision must be above 0, and --from at most --max");
+    demand(args.precision > 0.0 && args.from <= args.max, "--precision must be above 0, and --from at most --max")?;
     let search = Search {
         from: args.from,
         rate_max: args.max,

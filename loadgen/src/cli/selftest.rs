@@ -1,17 +1,25 @@
 //! `selftest`: whether this generator can be believed.
 
-use super::Verdict;
 use super::args::{Format, SelftestArgs};
-use crate::{manifest, selftest};
-use anyhow::{Context, Result};
+use super::settings::plain_settings;
+use super::{Verdict, usage};
+use crate::{manifest, pgbench, selftest};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 pub fn verb(args: &SelftestArgs) -> Result<Verdict> {
     let program = std::env::current_exe().context("cannot find this program")?;
     let mut checks = selftest::stall(&program)?;
     checks.extend(selftest::canaries(&program)?);
-    match selftest::find_pgbench().filter(|_| !args.no_pgbench) {
-        Some(pgbench) => checks.extend(selftest::against_pgbench(&program, &pgbench)?),
+    match pgbench::find().filter(|_| !args.no_pgbench) {
+        Some(pgbench) => {
+            checks.extend(pgbench::on_a_queue(&program, &pgbench)?);
+            if let Some(url) = &args.target {
+                let settings = plain_settings(url, args.password_file.as_deref()).map_err(usage)?;
+                checks.extend(pgbench::on_a_target(settings, args.rate, usize::from(args.connections), &pgbench)?);
+            }
+        }
+        None if args.target.is_some() => bail!("there is no pgbench in the path or under /usr/lib/postgresql"),
         None => eprintln!("not compared with pgbench: it is not there, or --no-pgbench was given"),
     }
     let passed = checks.iter().all(|check| check.passed);

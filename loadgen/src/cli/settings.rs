@@ -2,7 +2,8 @@
 
 use super::args::{ArrivalsArg, Cli, LevelArg, LoadArgs, Verb, Workload, WorkloadArgs};
 use crate::check::{Expectations, Level};
-use crate::program::{Program, Protocol};
+use crate::measure::time;
+use crate::program::{Program, Protocol, Step};
 use crate::rng::fresh_seed;
 use crate::run::Settings;
 use crate::schedule::{Arrivals, Profile};
@@ -10,7 +11,9 @@ use crate::target::{Target, TlsMode};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use serde_json::{Value, json};
+use std::ffi::OsString;
 use std::fs;
+use std::path::Path;
 
 /// What all verbs that put load make of their arguments; durations are the caller's.
 pub fn settings(target: &str, workload: &WorkloadArgs, load: &LoadArgs, profile: Option<Profile>) -> Result<Settings> {
@@ -72,14 +75,18 @@ pub fn settings(target: &str, workload: &WorkloadArgs, load: &LoadArgs, profile:
         timeout_s: load.timeout,
         lag_limit_ns: (load.lag_limit * 1e9) as u64,
         spin_ns: (load.spin * 1e9) as u64,
+        tick_ns: (load.tick * 1e9) as u64,
         seed: load.seed.unwrap_or_else(fresh_seed),
     })
 }
 
 /// `SELECT 1` by Query messages, with defaults throughout.
-pub fn plain_settings(url: &str) -> Result<Settings> {
-    let cli = Cli::try_parse_from(["lockgate-loadgen", "run", "--closed", "--target", url])?;
-    let Verb::Run(args) = cli.verb else { bail!("`run` is what was asked for") };
+pub fn plain_settings(url: &str, password_file: Option<&Path>) -> Result<Settings> {
+    let mut arguments: Vec<OsString> = ["lockgate-loadgen", "run", "--closed", "--target", url].map(Into::into).into();
+    if let Some(file) = password_file {
+        arguments.extend(["--password-file".into(), file.into()]);
+    }
+    let Verb::Run(args) = Cli::try_parse_from(arguments)?.verb else { bail!("`run` is what was asked for") };
     let mut settings = settings(&args.target, &args.workload, &args.load, None)?;
     settings.lag_limit_ns = u64::MAX;
     Ok(settings)
@@ -87,35 +94,46 @@ pub fn plain_settings(url: &str) -> Result<Settings> {
 
 /// One line that says what was done.
 pub fn title(settings: &Settings) -> String {
+    format!("{}: {}", settings.target.shown(), load_line(settings))
+}
+
+fn name(arrivals: Arrivals) -> &'static str {
+    match arrivals {
+        Arrivals::Constant => "constant",
+        Arrivals::Poisson => "poisson",
+    }
+}
+
+fn load_line(settings: &Settings) -> String {
+    let tick = if settings.tick_ns > 0 { format!(" in ticks of {}", time(settings.tick_ns)) } else { String::new() };
     let load = match &settings.open {
-        Some((profile, arrivals)) => format!("open loop, {profile}, {arrivals:?} arrivals"),
+        Some((profile, arrivals)) => format!("open loop, {profile}, {} arrivals{tick}", name(*arrivals)),
         None => "closed loop".into(),
     };
     let tls = if settings.target.tls == TlsMode::Disable { "" } else { ", TLS" };
-    format!(
-        "{}: {load}, {} connections{tls}, {} thread(s), seed {}",
-        settings.target.shown(),
-        settings.connections,
-        settings.threads,
-        settings.seed
-    )
+    let threads = if settings.threads == 1 { "1 thread".into() } else { format!("{} threads", settings.threads) };
+    format!("{load}, {} connections{tls}, {threads}, seed {}", settings.connections, settings.seed)
 }
 
 pub fn describe(settings: &Settings) -> Value {
     json!({
         "title": title(settings),
+        "load": load_line(settings),
+        "protocol": format!("{:?}", settings.program.protocol).to_lowercase(),
+        "statements": settings.program.steps.iter().map(Step::sql).collect::<Vec<_>>(),
         "target": settings.target.shown(),
         "connections": settings.connections,
         "threads": settings.threads,
         "depth": settings.depth,
         "churn": settings.churn,
         "profile": settings.open.as_ref().map(|(profile, _)| profile.to_string()),
-        "arrivals": settings.open.as_ref().map(|(_, arrivals)| format!("{arrivals:?}").to_lowercase()),
+        "arrivals": settings.open.as_ref().map(|(_, arrivals)| name(*arrivals)),
         "warmup_s": settings.warmup_s,
         "duration_s": settings.duration_s,
         "count": settings.count,
         "seed": settings.seed,
         "lag_limit_ns": settings.lag_limit_ns,
         "spin_ns": settings.spin_ns,
+        "tick_ns": settings.tick_ns,
     })
 }

@@ -10,6 +10,7 @@ pub mod crash;
 pub mod demo;
 pub mod faults;
 pub mod identity;
+pub mod loadgen;
 pub mod masks;
 pub mod names;
 pub mod operations;
@@ -53,6 +54,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "faults", run: faults::suite, full_only: false, direct: true, held_back: None },
     Suite { name: "masks", run: masks::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "operations", run: operations::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "loadgen", run: loadgen::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "demo", run: demo::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "jdbc", run: clients::jdbc, full_only: true, direct: false, held_back: None },
     Suite { name: "pgx", run: clients::pgx, full_only: true, direct: false, held_back: None },
