@@ -6,7 +6,7 @@ use crate::measure::time;
 use crate::run::{self, Settings};
 use crate::schedule::{Arrivals, Profile};
 use crate::selftest::{Check, Responder};
-use crate::sys::now_ns;
+use crate::sys::{self, now_ns};
 use crate::target::{Target, TlsMode};
 use anyhow::{Context, Result, ensure};
 use std::fs;
@@ -58,6 +58,8 @@ fn compare(what: &str, settings: Settings, rate: f64, connections: usize, pgbenc
         warmup_s: 0.0,
         ..settings
     };
+    // pgbench sleeps before each send and inherits this: else it is 50 us late itself, more than a fast target takes.
+    sys::precise_timers();
     let directory = std::env::temp_dir().join(format!("lockgate-loadgen-{}-{}", std::process::id(), now_ns()));
     fs::create_dir_all(&directory)?;
     let result = rounds(&settings, rate, pgbench, &directory);

@@ -238,7 +238,7 @@ pub fn ticks_per_second() -> u64 {
     u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100)
 }
 
-/// Timers of this thread fire when asked, not up to 50 us later so that the kernel may bundle them.
+/// Timers of this thread, and of programs it starts, fire when asked, not up to 50 us later so that the kernel may bundle them.
 pub fn precise_timers() {
     // SAFETY: takes no pointer. Fails only on kernels without it, where the lag will show.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong, 0, 0, 0) };

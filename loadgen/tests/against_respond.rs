@@ -123,6 +123,7 @@ fn thresholds_set_the_exit_status() {
     let status = |more: &[&str]| run(&responder.url, &[&base, more].concat()).status.code();
     assert_eq!(status(&["--fail-p99", "10s", "--fail-errors", "0"]), Some(0));
     assert_eq!(status(&["--fail-p99", "1ms"]), Some(1));
+    assert_eq!(status(&["--fail-max", "1ms"]), Some(1));
     assert_eq!(status(&["--fail-rate", "1000"]), Some(1));
     assert_eq!(status(&["--fail-p99", "fast"]), Some(2));
 }

@@ -243,6 +243,9 @@ pub struct RunArgs {
     /// The same for p99.9
     #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Thresholds")]
     pub fail_p999: Option<f64>,
+    /// The same for the longest
+    #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Thresholds")]
+    pub fail_max: Option<f64>,
     /// Exit with 1 when more requests than that failed
     #[arg(long, value_name = "N", help_heading = "Thresholds")]
     pub fail_errors: Option<u64>,

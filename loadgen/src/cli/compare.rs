@@ -1,7 +1,7 @@
 //! `compare`: endpoints side by side.
 
 use super::args::{CompareArgs, Format};
-use super::settings::settings;
+use super::settings::{describe, load_line, settings};
 use super::{Verdict, demand, progress_bar, usage};
 use crate::compare::{self, Endpoint};
 use crate::process::Server;
@@ -53,10 +53,14 @@ pub fn verb(args: &CompareArgs) -> Result<Verdict> {
     match args.output {
         Format::Json => {
             let mut value = comparison.json();
+            value["settings"] = describe(&endpoints[0].settings);
             value["manifest"] = manifest::collect();
             println!("{value}");
         }
-        Format::Table => print!("{}", comparison.table()),
+        Format::Table => {
+            println!("{}, {} s a round", load_line(&endpoints[0].settings), args.round_time);
+            print!("{}", comparison.table());
+        }
     }
     Ok(match comparison.faults {
         0 if comparison.late_rounds > comparison.rounds() => Verdict::CannotTell,

@@ -47,7 +47,7 @@ pub fn verb(args: &RunArgs) -> Result<Verdict> {
         Format::Table => print!("{}", output::table(&title(&settings), &outcome)),
     }
     misses.iter().for_each(|miss| eprintln!("missed: {miss}"));
-    let asks_time = args.fail_p50.or(args.fail_p99).or(args.fail_p999).is_some();
+    let asks_time = args.fail_p50.or(args.fail_p99).or(args.fail_p999).or(args.fail_max).is_some();
     Ok(match (&outcome.late, misses.is_empty()) {
         (_, false) => Verdict::No,
         (Some(late), true) => {
@@ -70,7 +70,12 @@ fn misses(args: &RunArgs, outcome: &Outcome) -> Vec<String> {
     // A wrong answer is never fine; a server's error may be, up to --fail-errors.
     let wrong = outcome.total.faults.iter().filter(|(kind, _)| Wrong::is_kind(kind));
     misses.extend(wrong.map(|(kind, (count, _))| format!("{count} responses: {kind}")));
-    let limits = [("p50", 50.0, args.fail_p50), ("p99", 99.0, args.fail_p99), ("p99.9", 99.9, args.fail_p999)];
+    let limits = [
+        ("p50", 50.0, args.fail_p50),
+        ("p99", 99.0, args.fail_p99),
+        ("p99.9", 99.9, args.fail_p999),
+        ("max", 100.0, args.fail_max),
+    ];
     for (name, percentile, limit) in limits {
         let Some(limit) = limit.filter(|_| outcome.late.is_none()) else { continue };
         let (found, limit) = (at(&outcome.total.response, percentile), (limit * 1e9) as u64);

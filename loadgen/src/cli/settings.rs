@@ -104,7 +104,8 @@ fn name(arrivals: Arrivals) -> &'static str {
     }
 }
 
-fn load_line(settings: &Settings) -> String {
+/// The load, without the target it is put on.
+pub fn load_line(settings: &Settings) -> String {
     let tick = if settings.tick_ns > 0 { format!(" in ticks of {}", time(settings.tick_ns)) } else { String::new() };
     let load = match &settings.open {
         Some((profile, arrivals)) => format!("open loop, {profile}, {} arrivals{tick}", name(*arrivals)),
