@@ -85,7 +85,7 @@ pub const SELFTEST_EXAMPLES: &str = "Examples:
 
 It starts responders of its own, stops one for 200 ms in a run of 5 s at 2,000 requests a second, and compares percentiles with
 what follows from that. If pgbench is there (in the path or under /usr/lib/postgresql), both measure the same queue in turn,
-and then --target if one is given: medians of five rounds, median and mean response time within 5 % of pgbench -R.
+and then --target if one is given: in seven rounds, median and mean response time within 5 % of pgbench -R.
 
 Exit status: 0 all checks passed; 1 one did not; 2 wrong usage; 3 could not run.";
 
