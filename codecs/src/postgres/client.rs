@@ -280,11 +280,8 @@ impl<T: Clone> Session<T> {
             return;
         }
         let simple = matches!(kind, RequestKind::Query | RequestKind::FunctionCall { .. });
-        if simple && self.queue.is_inside_pipeline() {
-            self.fault = Some(ProtocolError::RefusedInsidePipeline);
-            return;
-        }
-        let local = self.status == TransactionStatus::Idle && !self.queue.is_unsettled();
+        let open = self.queue.is_unsettled() || simple && self.queue.is_inside_pipeline();
+        let local = self.status == TransactionStatus::Idle && !open;
         let mut bytes = Vec::new();
         compose::report(&mut bytes, Severity::Error, refusal);
         if local && simple {
@@ -297,15 +294,16 @@ impl<T: Clone> Session<T> {
                 pipes.to_target.compose(compose::flush);
             }
             self.queue.push(Expected::Refused { bytes });
+        } else if simple {
+            let unnamed = self.book.drop_unnamed();
+            self.queue.push(Expected::AbortingQuery { bytes: Some(bytes), unnamed });
+            pipes.to_target.compose(compose::certain_failure_query);
         } else {
             self.queue.push(Expected::Aborting { bytes });
             pipes.to_target.compose(compose::certain_failure);
         }
         if !simple {
             self.queue.skipping = Skipping::Yes;
-        } else if !local {
-            pipes.to_target.compose(compose::sync);
-            self.queue.push(Expected::Sync { ran: true, doubtful: false });
         }
         self.say_refusals(pipes);
     }

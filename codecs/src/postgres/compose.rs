@@ -11,6 +11,8 @@ pub(super) const CANCEL_REQUEST: u32 = 80_877_102;
 
 /// A prepared statement that cannot exist: describing it fails without running anything.
 const IMPOSSIBLE_STATEMENT: &[u8] = b"lockgate_refused";
+/// No statement begins with a closing parenthesis, whatever the settings of the lexer. The target's log shows the rest.
+const IMPOSSIBLE_QUERY: &[u8] = b") lockgate refused a statement";
 
 /// Writes one message: kind, length, and the body that `body` appends.
 pub(super) fn message(out: &mut Vec<u8>, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
@@ -105,13 +107,14 @@ pub(super) fn describe(out: &mut Vec<u8>, what: u8, name: &[u8]) {
     });
 }
 
-/// The message that takes a refused one's place inside a transaction: certain to fail, runs nothing.
+/// The message that takes a refused Parse's or Execute's place inside a transaction: certain to fail, runs nothing.
 pub(super) fn certain_failure(out: &mut Vec<u8>) {
     describe(out, b'S', IMPOSSIBLE_STATEMENT);
 }
 
-pub(super) fn sync(out: &mut Vec<u8>) {
-    message(out, b'S', |_| {});
+/// The same for a refused Query or FunctionCall: a Query, so that the target skips it where it would skip the refused one.
+pub(super) fn certain_failure_query(out: &mut Vec<u8>) {
+    message(out, b'Q', |out| text(out, IMPOSSIBLE_QUERY));
 }
 
 pub(super) fn flush(out: &mut Vec<u8>) {

@@ -62,8 +62,6 @@ pub enum ProtocolError {
     CopyBothOutsideReplication,
     /// The statement that cannot exist does exist: a refusal inside a transaction could not abort it.
     RefusalNotEnforced,
-    /// A simple Query was refused inside a pipeline that was not ended with Sync.
-    RefusedInsidePipeline,
     /// More prepared statements or portals than one session may name.
     TooManyNames,
 }
@@ -107,7 +105,6 @@ impl ProtocolError {
             | ProtocolError::CredentialMalformed
             | ProtocolError::UnknownMechanism
             | ProtocolError::PipelinedBehindCopy
-            | ProtocolError::RefusedInsidePipeline
             | ProtocolError::RefusalNotEnforced
             | ProtocolError::TooManyNames => Side::Client,
             ProtocolError::SecureReply { .. }

@@ -47,6 +47,9 @@ pub(super) enum Expected<T> {
     Refused { bytes: Box<[u8]> },
     /// A refusal that aborts the transaction: the target's ErrorResponse to the impossible Describe becomes these bytes.
     Aborting { bytes: Box<[u8]> },
+    /// The same for a Query or FunctionCall: ErrorResponse, which becomes these bytes (none are left then), then
+    /// ReadyForQuery.
+    AbortingQuery { bytes: Option<Box<[u8]>>, unnamed: Option<Rc<Statement<T>>> },
 }
 
 /// What the entry at the front is doing.
@@ -140,7 +143,8 @@ impl<T> Queue<T> {
                 Expected::Execute { .. }
                 | Expected::Query { .. }
                 | Expected::FunctionCall { .. }
-                | Expected::Aborting { .. } => true,
+                | Expected::Aborting { .. }
+                | Expected::AbortingQuery { .. } => true,
                 Expected::Sync { ran, doubtful } => *ran || *doubtful,
                 Expected::Parse { .. }
                 | Expected::Bind { .. }
@@ -161,6 +165,7 @@ impl<T> Queue<T> {
                 Expected::Sync { .. }
                     | Expected::Query { .. }
                     | Expected::FunctionCall { .. }
+                    | Expected::AbortingQuery { .. }
                     | Expected::Refused { .. }
             )
         )
@@ -350,7 +355,8 @@ impl<T> Expected<T> {
             | Expected::Sync { .. }
             | Expected::CopyEnd { .. }
             | Expected::Refused { .. }
-            | Expected::Aborting { .. } => None,
+            | Expected::Aborting { .. }
+            | Expected::AbortingQuery { .. } => None,
         }
     }
 
@@ -363,6 +369,7 @@ impl<T> Expected<T> {
                 names.take_back(book);
                 book.restore_statement(b"", None, unnamed);
             }
+            Expected::AbortingQuery { unnamed, .. } => book.restore_statement(b"", None, unnamed),
             Expected::Execute { names, .. } => names.take_back(book),
             Expected::Bind { name, before } => book.restore_portal(&name, before),
             Expected::ClosePortal { name, before } => book.restore_portal(&name, before),

@@ -12,9 +12,13 @@
 //! takes its place in the order of replies; in the extended protocol everything up to the next Sync is dropped as the
 //! server would, and the Sync goes on to the target. Inside a transaction, or where one may be open, that would let the other
 //! half of a half-refused transaction commit. There the refused message is replaced with one that is certain to fail
-//! without running anything (Describe of a statement that cannot exist, with a Sync for a simple Query), so that the
-//! target itself aborts; its ErrorResponse is replaced with ours, its ReadyForQuery is true. Should the impossible
-//! statement exist, the connection closes, which aborts just as well.
+//! without running anything (Describe of a statement that cannot exist; for a simple Query, a Query that cannot be parsed),
+//! so that the target itself aborts; its ErrorResponse is replaced with ours, its ReadyForQuery is true. Should the
+//! impossible statement exist, the connection closes, which aborts just as well.
+//!
+//! A Query inside a pipeline without a Sync ends that pipeline's implicit transaction at the server (measured: PostgreSQL 15
+//! answers what is before it, then the error, then ReadyForQuery), and is skipped if something before it failed. As the
+//! replacement is a Query too, both hold for a refused one.
 //!
 //! # Outcomes
 //!

@@ -196,7 +196,9 @@ impl<T: Clone> Session<T> {
                 self.counts.add(header.total - HEADER_BYTES);
                 return self.take_end(header, End::Complete { rows: None }, pipes);
             }
-            (_, Expected::Aborting { .. }) => return Err(ProtocolError::RefusalNotEnforced),
+            (_, Expected::Aborting { .. } | Expected::AbortingQuery { .. }) => {
+                return Err(ProtocolError::RefusalNotEnforced);
+            }
             _ => return Err(unexpected(kind)),
         };
         if pop {
@@ -288,9 +290,13 @@ impl<T: Clone> Session<T> {
                 }
                 self.queue.pop();
             }
+            Some(Expected::AbortingQuery { bytes: None, .. }) => drop(self.queue.pop()),
+            Some(Expected::AbortingQuery { .. }) => return Err(ProtocolError::RefusalNotEnforced),
             Some(Expected::Sync { .. }) => self.queue.pop_sync(),
             Some(_) | None => return Err(unexpected(b'Z')),
         }
+        // Nothing forwarded is unanswered, and the target says what became of all of it.
+        self.queue.ran &= !self.queue.is_empty();
         self.counts = Default::default();
         if self.queue.is_empty() {
             self.copied = Default::default();
@@ -306,7 +312,10 @@ impl<T: Clone> Session<T> {
 
     /// ErrorResponse: fields to watch first, then what it ended, then it goes (or ours in its place).
     fn take_error(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
-        let ours = matches!(self.queue.front(), Some(Expected::Aborting { .. }));
+        let ours = matches!(
+            self.queue.front(),
+            Some(Expected::Aborting { .. } | Expected::AbortingQuery { bytes: Some(_), .. })
+        );
         let bytes = pipes.target.undecided();
         if bytes.len() < header.total.min(ERROR_HEAD_BYTES) {
             return Ok(Some(Step::NeedBytes));
@@ -324,7 +333,10 @@ impl<T: Clone> Session<T> {
         self.query_shape.clear();
         match self.queue.front_mut() {
             // Nothing runs: the server ends the session. A Sync: the commit it stands for failed; ReadyForQuery follows.
-            None | Some(Expected::Sync { .. }) => {}
+            None | Some(Expected::Sync { .. } | Expected::AbortingQuery { bytes: None, .. }) => {}
+            Some(Expected::AbortingQuery { bytes, .. }) => {
+                told.then = Then::Replace(bytes.take().expect("the arm before took the other case"));
+            }
             Some(Expected::Query { .. } | Expected::FunctionCall { .. }) => {
                 let (id, first) = self.queue.fail_front(&mut self.book).expect("it is one with an id");
                 self.queue.mode = Mode::Plain;

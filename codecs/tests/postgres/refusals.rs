@@ -32,12 +32,12 @@ fn a_refused_query_in_a_transaction_aborts_it() {
             c(&[query("begin")]),
             t(&[complete("BEGIN"), ready(b'T')]),
             c(&[query("DENY")]),
-            t(&[error("26000", "prepared statement \"lockgate_refused\" does not exist"), ready(b'E')]),
+            t(&[error("42601", "syntax error at or near \")\""), ready(b'E')]),
             c(&[query("commit")]),
             t(&[complete("ROLLBACK"), ready(b'I')]),
         ],
     );
-    assert_eq!(came.target_said(), "Q(begin) D(Slockgate_refused) S Q(commit)");
+    assert_eq!(came.target_said(), "Q(begin) Q() lockgate refused a statement) Q(commit)");
     assert_eq!(came.client_said(), "C(BEGIN) ZT E(ERROR 42501 denied) ZE C(ROLLBACK) ZI");
     assert!(came.idle);
 }
@@ -48,7 +48,7 @@ fn a_refused_query_behind_one_whose_end_is_not_known_aborts_too() {
         &plain(),
         &[c(&[query("begin"), query("DENY")]), t(&[complete("BEGIN"), ready(b'T'), error("26000", "x"), ready(b'E')])],
     );
-    assert_eq!(came.target_said(), "Q(begin) D(Slockgate_refused) S");
+    assert_eq!(came.target_said(), "Q(begin) Q() lockgate refused a statement)");
     assert_eq!(came.client_said(), "C(BEGIN) ZT E(ERROR 42501 denied) ZE");
 }
 
@@ -124,16 +124,104 @@ fn an_error_before_a_refusal_takes_its_place() {
 fn a_refusal_the_target_does_not_enforce_closes_the_connection() {
     let came = check_open(
         &plain(),
-        &[c(&[query("begin"), query("DENY")]), t(&[complete("BEGIN"), ready(b'T'), parameters(), done(b'n')])],
+        &[c(&[query("begin"), parse("", "DENY")]), t(&[complete("BEGIN"), ready(b'T'), parameters(), done(b'n')])],
     );
     assert_eq!(came.error, Some(ProtocolError::RefusalNotEnforced));
     assert!(!came.client_said().contains("t"));
 }
 
 #[test]
-fn a_query_refused_inside_an_open_pipeline_closes_the_connection() {
-    let came = check_open(&plain(), &[c(&[step("insert"), query("DENY")])]);
-    assert_eq!(came.error, Some(ProtocolError::RefusedInsidePipeline));
+fn a_query_refused_inside_a_pipeline_ends_it_as_a_failing_one_would() {
+    // What PostgreSQL 15 answers to Parse, Bind, Execute, Query('select 1/0') and, later, Sync: 1 2 C E Z(I) .. Z(I).
+    let came = check_open(
+        &plain(),
+        &[
+            c(&[step("insert"), query("DENY"), step("next")]),
+            t(&[done(b'1'), done(b'2'), complete("INSERT 0 1"), error("42601", "x"), ready(b'I')]),
+            t(&[done(b'1'), done(b'2'), complete("NEXT 1")]),
+            c(&[sync()]),
+            t(&[ready(b'I')]),
+        ],
+    );
+    assert_eq!((came.error, came.idle), (None, true));
+    assert!(came.target_said().contains("E() Q() lockgate refused a statement) P("), "{}", came.target_said());
+    assert_eq!(came.client_said(), "1 2 C(INSERT 0 1) E(ERROR 42501 denied) ZI 1 2 C(NEXT 1) ZI");
+    assert_eq!(came.outcomes(), ["outcome 2 complete 1 0/0", "outcome 4 complete 1 0/0"]);
+}
+
+#[test]
+fn a_query_refused_behind_only_a_parse_still_waits_for_what_may_fail() {
+    let came = check_open(
+        &plain(),
+        &[
+            c(&[parse("s", "bad"), query("DENY"), query("skipped")]),
+            t(&[error("42601", "syntax")]),
+            c(&[sync()]),
+            t(&[ready(b'I')]),
+        ],
+    );
+    assert_eq!((came.error, came.idle), (None, true));
+    assert_eq!(came.client_said(), "E(ERROR 42601 syntax) ZI", "the server skips a Query behind an error, to Sync");
+    assert_eq!(came.outcomes(), ["outcome 2 skipped 0/0"]);
+}
+
+#[test]
+fn a_query_refused_in_a_pipeline_inside_a_transaction_leaves_it_failed() {
+    let came = check_open(
+        &plain(),
+        &[
+            c(&[step("begin"), step("insert"), query("DENY"), query("commit")]),
+            t(&[done(b'1'), done(b'2'), complete("BEGIN"), done(b'1'), done(b'2'), complete("INSERT 0 1")]),
+            t(&[error("42601", "x"), ready(b'E'), complete("ROLLBACK"), ready(b'I')]),
+        ],
+    );
+    assert_eq!((came.error, came.idle), (None, true));
+    assert!(came.client_said().ends_with("E(ERROR 42501 denied) ZE C(ROLLBACK) ZI"), "{}", came.client_said());
+}
+
+#[test]
+fn a_query_held_inside_a_pipeline_is_refused_in_order() {
+    let came = check_open(
+        &plain(),
+        &[
+            c(&[step("insert"), query("HOLD"), sync()]),
+            Turn::Release(false),
+            t(&[done(b'1'), done(b'2'), complete("INSERT 0 1"), error("42601", "x"), ready(b'I'), ready(b'I')]),
+        ],
+    );
+    assert_eq!((came.error, came.idle), (None, true));
+    assert_eq!(came.client_said(), "1 2 C(INSERT 0 1) E(ERROR 42501 denied) ZI ZI");
+}
+
+#[test]
+fn the_query_in_a_refused_ones_place_must_fail() {
+    for reply in [complete("SELECT 1"), ready(b'I'), columns(&["x"], 0), done(b'I')] {
+        let came = check_open(
+            &plain(),
+            &[c(&[query("begin"), query("DENY")]), t(&[complete("BEGIN"), ready(b'T'), reply, ready(b'T')])],
+        );
+        assert!(came.error.is_some());
+        assert_eq!(came.client_said(), "C(BEGIN) ZT");
+    }
+}
+
+#[test]
+fn a_refused_query_drops_the_unnamed_statement_unless_it_is_skipped() {
+    let bound = || c(&[bind("", "", &[], &[]), execute("", 0), sync()]);
+    let came = check_open(
+        &plain(),
+        &[c(&[parse("", "one"), query("DENY")]), t(&[done(b'1'), error("42601", "x"), ready(b'I')]), bound()],
+    );
+    assert!(came.client_log.ends_with("Execute { resumed: false } ?\n"), "{}", came.client_log);
+    let came = check_open(
+        &plain(),
+        &[
+            c(&[parse("", "one"), sync(), bind("", "ghost", &[], &[]), query("DENY"), sync()]),
+            t(&[done(b'1'), ready(b'I'), error("26000", "no ghost"), ready(b'I')]),
+            bound(),
+        ],
+    );
+    assert!(came.client_log.ends_with("Execute { resumed: false } one\n"), "{}", came.client_log);
 }
 
 #[test]
@@ -171,6 +259,6 @@ fn a_refusal_after_everything_is_settled_is_local_again() {
             c(&[query("DENY")]),
         ],
     );
-    assert!(!came.target_said().contains("lockgate_refused"));
+    assert!(!came.target_said().contains("lockgate"));
     assert!(came.client_said().ends_with("E(ERROR 42501 denied) ZI"));
 }

@@ -131,7 +131,11 @@ impl Target {
             }
             _ if self.failed => {}
             b'Q' => {
-                self.run(body, out, true);
+                if body.starts_with(b")") {
+                    message(out, b'E', &[b"SERROR\0C42601\0Msyntax error\0\0"]);
+                } else {
+                    self.run(body, out, true);
+                }
                 message(out, b'Z', &[b"I"]);
             }
             b'P' => {
