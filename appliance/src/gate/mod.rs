@@ -495,21 +495,29 @@ impl Gate {
         pipes: &mut Pipes<'_>,
         cx: &mut Context<'_>,
     ) {
-        cx.shared.counters.fault(match side {
+        use codecs::postgres::ProtocolError::{PipelinedBehindCopy, StatementDuringCopy};
+        // What one side did may come out only when the other one speaks.
+        let at_fault = error.side();
+        cx.shared.counters.fault(match at_fault {
             Side::Client => Fault::ClientProtocol,
             Side::Target => Fault::TargetProtocol,
         });
-        let reason = format!("protocol violation by the {side:?}: {error:?}");
+        let reason = format!("protocol violation by the {at_fault:?}: {error:?}");
         if side == Side::Target && self.state == State::AwaitTarget {
             return self.target_failed(*b"08004", &reason, pipes, cx);
         }
         let sqlstate = error.sqlstate();
-        let message = match (&sqlstate, side) {
-            (b"54000", _) => "the message is larger than the gateway accepts",
-            (_, Side::Client) => "protocol violation",
-            (_, Side::Target) => "the target violated the protocol",
+        let message = match (error, &sqlstate, at_fault) {
+            // The server's own words.
+            (StatementDuringCopy { kind }, ..) => {
+                format!("unexpected message type 0x{kind:02X} during COPY from stdin")
+            }
+            (PipelinedBehindCopy, ..) => "statements were sent behind COPY FROM STDIN before its data".to_owned(),
+            (_, b"54000", _) => "the message is larger than the gateway accepts".to_owned(),
+            (_, _, Side::Client) => "protocol violation".to_owned(),
+            (_, _, Side::Target) => "the target violated the protocol".to_owned(),
         };
-        self.end(&reason, &refusal(&sqlstate, message, None, None), pipes);
+        self.end(&reason, &refusal(&sqlstate, &message, None, None), pipes);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::binds::Bind;
 use super::book::{Name, Statement};
 use super::compose::{self, Severity};
-use super::expect::{Counts, Definitions, Expected, Skipping};
+use super::expect::{Counts, Definitions, Expected, Mode, Skipping};
 use super::frame::{HEADER_BYTES, Header, REPLY_BYTES_MAX, Reader};
 use super::session::{ClientStage, Life, Session, Stream};
 use super::{End, Event, ProtocolError, Refusal, Request, RequestKind, Step, TransactionStatus};
@@ -64,8 +64,13 @@ impl<T: Clone> Session<T> {
             self.drop_skipped(header)?;
             return Ok(None);
         }
-        if self.queue.mode.reads_copy() && !matches!(header.kind, b'd' | b'c' | b'f' | b'H') {
-            return Err(ProtocolError::UnexpectedMessage { side: Side::Client, kind: header.kind });
+        if !matches!(header.kind, b'd' | b'c' | b'f' | b'H') {
+            if self.queue.mode == Mode::CopyBoth {
+                return Err(ProtocolError::UnexpectedMessage { side: Side::Client, kind: header.kind });
+            }
+            if self.queue.awaits_copy_end() {
+                return self.break_copy(ProtocolError::StatementDuringCopy { kind: header.kind }).map(Some);
+            }
         }
         match header.kind {
             b'd' => {
@@ -82,6 +87,25 @@ impl<T: Clone> Session<T> {
             kind => return self.take_whole(kind, header, pipes),
         }
         Ok(None)
+    }
+
+    /// A message that is none of COPY's where the target reads copy data. The server fails the COPY and gives up the
+    /// connection, as it cannot tell data from statements any more. So do we: the COPY's outcome is told, then the error,
+    /// and the end of the connection is what makes the target fail the COPY.
+    pub(super) fn break_copy(&mut self, error: ProtocolError) -> Result<Step, ProtocolError> {
+        self.give_up_copy(error);
+        match self.news.pop_front() {
+            Some(outcome) => Ok(Step::Event(Event::Outcome(outcome))),
+            None => Err(error),
+        }
+    }
+
+    /// The same, told by the steps to come.
+    fn give_up_copy(&mut self, error: ProtocolError) {
+        let counts = self.take_counts();
+        let front = self.queue.give_up_front();
+        self.news.extend(front.map(|id| counts.outcome(id, End::Error { sqlstate: error.sqlstate() }, true)));
+        self.fault = Some(error);
     }
 
     fn pass_stream(&mut self, header: Header) {
@@ -204,6 +228,11 @@ impl<T: Clone> Session<T> {
     ) {
         self.client = ClientStage::Open;
         let names = std::mem::take(&mut self.defining);
+        if self.queue.awaits_copy_end() {
+            // It was being decided when the statement before it turned out to be COPY.
+            names.take_back(&mut self.book);
+            return self.give_up_copy(ProtocolError::StatementDuringCopy { kind: pipes.client.undecided()[0] });
+        }
         if self.is_skipping() {
             names.take_back(&mut self.book);
             // An error before it has come while it was held: the server would skip it, so it is not sent.
@@ -275,6 +304,9 @@ impl<T: Clone> Session<T> {
         self.client = ClientStage::Open;
         self.requested = None;
         std::mem::take(&mut self.defining).take_back(&mut self.book);
+        if self.queue.awaits_copy_end() {
+            return self.give_up_copy(ProtocolError::StatementDuringCopy { kind: pipes.client.undecided()[0] });
+        }
         pipes.client.skip(total);
         if self.is_skipping() {
             return;

@@ -56,8 +56,12 @@ pub enum ProtocolError {
     ColumnCountMismatch { described: usize, sent: usize },
     /// Rows of a statement that was described as returning none: no mask was made for them.
     RowWithoutShape,
-    /// Messages other than Sync and Flush were sent behind a statement that turned out to be COPY FROM STDIN.
+    /// Messages other than Sync and Flush were sent behind a statement that turned out to be COPY FROM STDIN, and nobody
+    /// can tell which of them the target will read as what.
     PipelinedBehindCopy,
+    /// A message other than CopyData, CopyDone, CopyFail, Flush and Sync while the target reads copy data. PostgreSQL 14
+    /// and later end the connection over it.
+    StatementDuringCopy { kind: u8 },
     /// CopyBothResponse outside a replication connection.
     CopyBothOutsideReplication,
     /// The statement that cannot exist does exist: a refusal inside a transaction could not abort it.
@@ -105,6 +109,7 @@ impl ProtocolError {
             | ProtocolError::CredentialMalformed
             | ProtocolError::UnknownMechanism
             | ProtocolError::PipelinedBehindCopy
+            | ProtocolError::StatementDuringCopy { .. }
             | ProtocolError::RefusalNotEnforced
             | ProtocolError::TooManyNames => Side::Client,
             ProtocolError::SecureReply { .. }

@@ -65,13 +65,6 @@ pub(super) enum Mode {
     CopyBoth,
 }
 
-impl Mode {
-    /// The target reads copy data and nothing else.
-    pub fn reads_copy(self) -> bool {
-        matches!(self, Mode::CopyIn | Mode::CopyBoth)
-    }
-}
-
 /// Whether the target throws away what the client sends, because of an error it awaits a Sync after.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) enum Skipping {
@@ -188,6 +181,14 @@ impl<T> Queue<T> {
         if !doubtful {
             self.skipping = Skipping::No;
             self.ran = false;
+        }
+    }
+
+    /// The target reads copy data and the client has not said that it ends: any other message is an error.
+    pub fn awaits_copy_end(&self) -> bool {
+        match self.mode {
+            Mode::CopyIn => self.copy_end().is_none(),
+            Mode::Plain | Mode::CopyOut { .. } | Mode::CopyBoth => false,
         }
     }
 
@@ -331,6 +332,13 @@ impl<T> Queue<T> {
             Expected::FunctionCall { id, done } => Some((*id, !std::mem::replace(done, true))),
             _ => None,
         }
+    }
+
+    /// What the target says of the statement at the front will not be heard. Returns its id if its last outcome is still
+    /// to be told.
+    pub fn give_up_front(&mut self) -> Option<u64> {
+        self.mode = Mode::Plain;
+        self.entries.pop_front().and_then(|entry| entry.id())
     }
 
     /// Ids of everything outstanding; nothing is expected any more.

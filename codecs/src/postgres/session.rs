@@ -204,7 +204,10 @@ impl<T: Clone> Session<T> {
     }
 
     fn try_step(&mut self, from: Side, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
-        if let Some(fault) = self.fault.take() {
+        // Outcomes first: what was found wrong may be what they are about.
+        if self.news.is_empty()
+            && let Some(fault) = self.fault.take()
+        {
             return Err(fault);
         }
         match (self.life, from) {

@@ -262,7 +262,7 @@ impl<T: Clone> Session<T> {
         Ok(Some(Step::Event(Event::Outcome(counts.outcome(id, end, last)))))
     }
 
-    fn take_counts(&mut self) -> super::expect::Counts {
+    pub(super) fn take_counts(&mut self) -> super::expect::Counts {
         let mut counts = std::mem::take(&mut self.counts);
         let copied = std::mem::take(&mut self.copied);
         counts.messages += copied.messages;
@@ -461,7 +461,11 @@ impl<T: Clone> Session<T> {
         };
         let binary = results::copy_is_binary(message).ok_or(malformed(kind))?;
         match kind {
-            b'G' => self.queue.start_copy_in()?,
+            b'G' => {
+                if let Err(error) = self.queue.start_copy_in() {
+                    return self.break_copy(error).map(Some);
+                }
+            }
             b'W' if !self.startup.as_ref().is_some_and(|startup| startup.replication) => {
                 return Err(ProtocolError::CopyBothOutsideReplication);
             }

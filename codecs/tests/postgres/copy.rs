@@ -108,9 +108,74 @@ fn statements_pipelined_behind_a_copy_close_the_connection() {
         &[pipelined, t(&[done(b'1'), done(b'2'), copy_start(b'G', false)])],
     );
     assert_eq!(came.error, Some(ProtocolError::PipelinedBehindCopy));
-    let turns = [c(&[query("copy")]), t(&[copy_start(b'G', false)]), c(&[query("next")])];
-    let came = check_open(&Manner::default(), &turns);
-    assert_eq!(came.error, Some(ProtocolError::UnexpectedMessage { side: Side::Client, kind: b'Q' }));
+    // What became of the COPY is told before the connection ends; what was behind it is nobody's to tell.
+    assert_eq!(came.outcomes(), ["outcome 2 error 08P01 0/0"]);
+    assert_eq!(came.abandoned, [3]);
+}
+
+#[test]
+fn a_statement_inside_copy_data_fails_the_copy_and_ends_the_connection_as_the_server_does() {
+    // PostgreSQL 15: ERROR 08P01 "unexpected message type 0x51 during COPY from stdin", then FATAL, for each of these.
+    let statements = [
+        query("next"),
+        parse("", "next"),
+        bind("", "", &[], &[]),
+        describe(b'S', ""),
+        execute("", 0),
+        close(b'S', ""),
+        message(b'F', &[0; 12]),
+    ];
+    for statement in statements {
+        let kind = statement[0];
+        let turns = [
+            c(&[query("copy")]),
+            t(&[copy_start(b'G', false)]),
+            c(&[copy_data("1\n"), flush(), sync(), statement, copy_done()]),
+        ];
+        let came = check_open(&Manner::default(), &turns);
+        assert_eq!(came.error, Some(ProtocolError::StatementDuringCopy { kind }));
+        assert_eq!(came.error.map(ProtocolError::side), Some(Side::Client));
+        assert_eq!(came.target_said(), "Q(copy) d(1\n) H S", "the copy is not ended: it must not be kept");
+        assert_eq!(came.outcomes(), ["outcome 1 error 08P01 1/2"]);
+        assert!(came.abandoned.is_empty());
+        assert!(!came.client_log.contains("next"), "it is not decided either");
+    }
+}
+
+#[test]
+fn a_statement_held_while_the_one_before_turns_out_to_be_copy_fails_the_copy() {
+    for release in [true, false] {
+        let turns = [c(&[query("copy"), query("HOLD")]), t(&[copy_start(b'G', false)]), Turn::Release(release)];
+        let came = check_open(&Manner::default(), &turns);
+        assert_eq!(came.error, Some(ProtocolError::StatementDuringCopy { kind: b'Q' }));
+        assert_eq!(came.target_said(), "Q(copy)");
+        assert_eq!(came.outcomes(), ["outcome 1 error 08P01 0/0"]);
+    }
+}
+
+#[test]
+fn a_statement_behind_the_end_of_the_data_is_decided_as_ever() {
+    let came = settled(&[
+        c(&[query("copy")]),
+        t(&[copy_start(b'G', false)]),
+        c(&[copy_data("1\n"), copy_done(), query("next"), query("DENY")]),
+        t(&[complete("COPY 1"), ready(b'I'), complete("NEXT"), ready(b'I'), error("42601", "x"), ready(b'I')]),
+    ]);
+    assert_eq!(came.target_said(), "Q(copy) d(1\n) c Q(next) Q() lockgate refused a statement)");
+    assert_eq!(came.client_said(), "G C(COPY 1) ZI C(NEXT) ZI E(ERROR 42501 denied) ZI");
+    assert_eq!(came.outcomes(), ["outcome 1 complete 1 1/2", "outcome 2 complete 0/0"]);
+    // The copy fails: the server drops the rest of its data, then goes on with what is behind.
+    let mut turns =
+        vec![libpq("copy t from stdin"), begun(), c(&[copy_data("bad"), copy_done(), sync(), query("select mask")])];
+    turns.extend([t(&[error("22P02", "bad"), ready(b'I')])]);
+    turns.extend([t(&[columns(&["mask"], 0), row(&[Some("v")]), complete("SELECT 1"), ready(b'I')])]);
+    let came = settled(&turns);
+    assert!(came.client_said().ends_with("E(ERROR 22P02 bad) ZI T D[***] C(SELECT 1) ZI"), "{}", came.client_said());
+    let blind = settled(&[
+        c(&[query("copy"), copy_data("1\n"), copy_done(), query("next")]),
+        t(&[copy_start(b'G', false), complete("COPY 1"), ready(b'I'), complete("NEXT"), ready(b'I')]),
+    ]);
+    assert_eq!(blind.client_said(), "G C(COPY 1) ZI C(NEXT) ZI");
 }
 
 #[test]

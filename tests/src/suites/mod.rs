@@ -14,6 +14,7 @@ pub mod loadgen;
 pub mod masks;
 pub mod names;
 pub mod operations;
+pub mod pipelines;
 pub mod policy;
 pub mod refusals;
 pub mod regress;
@@ -49,6 +50,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "cancel", run: cancel::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "names", run: names::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "refusals", run: refusals::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "pipelines", run: pipelines::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "audit", run: audit::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "crash", run: crash::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "faults", run: faults::suite, full_only: false, direct: true, held_back: None },
