@@ -103,8 +103,9 @@ impl View {
                 ..Verdict::ALLOW
             };
         }
-        // What an opaque statement may reach besides the tables it shows is judged as well.
-        let hidden = (statement.tables.is_empty() || statement.opaque).then_some(None);
+        // What a statement reaches, or may reach, besides the tables it names is judged as well.
+        let beyond = statement.opaque || !statement.reach.is_nothing();
+        let hidden = (statement.tables.is_empty() || beyond).then_some(None);
         let tables = statement.tables.iter().map(Some).chain(hidden);
         let verdicts = tables.map(|table| self.judge_unit(unit(table)));
         verdicts.reduce(Verdict::or_stricter).unwrap_or(Verdict::ALLOW)

@@ -2,7 +2,7 @@
 
 use super::{Action, ApprovalTerms};
 use crate::config::{self, Glob, RuleAction, TablePattern};
-use masking::sql::{Class, Classes, Statement, Table};
+use masking::sql::{Class, Classes, Reach, Statement, Table};
 use std::sync::Arc;
 
 pub(super) struct Rule {
@@ -86,7 +86,7 @@ impl Rule {
     /// Do they hold for what the text shows?
     pub fn seen(&self, unit: Unit<'_>) -> bool {
         (!self.missing_where || unit.statement.missing_where)
-            && (self.tables.is_empty() || unit.table.is_some_and(|table| self.names_table(table)))
+            && (self.tables.is_empty() || self.meets_tables(unit))
             && (self.words.is_empty() || self.finds_word(unit).is_some())
     }
 
@@ -109,6 +109,25 @@ impl Rule {
 
     pub fn wants_missing_where(&self) -> bool {
         self.missing_where
+    }
+
+    fn meets_tables(&self, unit: Unit<'_>) -> bool {
+        match unit.table {
+            Some(table) => self.names_table(table),
+            None => self.restricts() && self.is_reached(&unit.statement.reach),
+        }
+    }
+
+    /// Could one of the rule's tables be among those that a statement touches without naming them?
+    fn is_reached(&self, reach: &Reach) -> bool {
+        let inside = |pattern: &TablePattern| {
+            let schemas = reach.schemas.iter();
+            pattern
+                .schema
+                .as_ref()
+                .map_or(!reach.schemas.is_empty(), |wanted| schemas.clone().any(|one| wanted.matches(one)))
+        };
+        reach.everything || self.tables.iter().any(inside)
     }
 
     fn names_table(&self, table: &Table) -> bool {

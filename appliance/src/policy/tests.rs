@@ -530,3 +530,36 @@ fn a_rule_about_a_schema_is_not_gone_around_by_search_path() {
     let refused = view.refuses_search_path("public, billing").expect("refused").refusal();
     assert!(refused.message.contains("search_path") && refused.detail.is_some_and(|detail| detail.contains("billing")));
 }
+
+#[test]
+fn a_rule_about_a_table_meets_what_takes_it_along_unnamed() {
+    let rules = [
+        rule("scratch", ALLOW).on_tables(&["orders", "scratch.*"]),
+        rule("keep", DENY)
+            .on_classes(&[Drop, Truncate, Alter, Class::Revoke])
+            .on_tables(&["public.customers", "billing.*"]),
+    ];
+    let verdict = |text: &str| {
+        let decision = view_of(&rules, &ann()).decide(&analyse(text.as_bytes(), true));
+        format!("{} {}", decision.action.name(), decision.rule.as_deref().unwrap_or("-"))
+    };
+    for (text, expected) in [
+        ("DROP SCHEMA public CASCADE", "deny keep"),
+        ("DROP SCHEMA billing CASCADE", "deny keep"),
+        ("DROP SCHEMA scratch, billing CASCADE", "deny keep"),
+        ("DROP SCHEMA other CASCADE", "allow -"),
+        ("DROP SCHEMA public", "allow -"),
+        ("DROP OWNED BY svc", "deny keep"),
+        ("REASSIGN OWNED BY svc TO bob", "deny keep"),
+        ("DROP DATABASE shop", "deny keep"),
+        ("DROP EXTENSION citext CASCADE", "deny keep"),
+        // The rule that allows `orders` says nothing of what refers to it.
+        ("TRUNCATE orders", "allow scratch"),
+        ("TRUNCATE orders CASCADE", "deny keep"),
+        ("REVOKE SELECT ON ALL TABLES IN SCHEMA public FROM bob", "deny keep"),
+        ("ALTER SCHEMA billing RENAME TO old", "deny keep"),
+        ("DO $$ BEGIN DROP SCHEMA public CASCADE; END $$", "deny keep"),
+    ] {
+        assert_eq!(verdict(text), expected, "{text}");
+    }
+}

@@ -962,3 +962,42 @@ fn what_a_changed_table_held_may_be_read() {
     assert_eq!(read("INSERT INTO t SELECT * FROM s"), [(false, true), (true, false)]);
     assert_eq!(read("CREATE VIEW v AS TABLE t"), [(false, true), (true, false)]);
 }
+
+#[test]
+fn tables_touched_without_being_named_are_told_by_schema_or_as_any() {
+    let reach = |text: &str| {
+        let reach = analyse(text.as_bytes(), true).statements.swap_remove(0).reach;
+        format!("{}{}", reach.schemas.join(" "), if reach.everything { "*" } else { "" })
+    };
+    for (text, expected) in [
+        ("DROP SCHEMA billing CASCADE", "billing"),
+        ("DROP SCHEMA IF EXISTS a, \"B\" CASCADE", "a B"),
+        // Fails while there is a table in it.
+        ("DROP SCHEMA billing", ""),
+        ("DROP SCHEMA billing RESTRICT", ""),
+        ("DROP OWNED BY bob", "*"),
+        ("REASSIGN OWNED BY bob TO ann", "*"),
+        ("DROP DATABASE shop", "*"),
+        ("DROP EXTENSION citext CASCADE", "*"),
+        ("DROP TYPE mood CASCADE", "*"),
+        ("DROP SERVER far CASCADE", "*"),
+        ("DROP FUNCTION f() CASCADE", "*"),
+        ("DROP FUNCTION f()", ""),
+        ("DROP TABLE a CASCADE", ""),
+        ("TRUNCATE a", ""),
+        ("TRUNCATE a CASCADE", "*"),
+        ("GRANT SELECT ON ALL TABLES IN SCHEMA a, b TO bob", "a b"),
+        ("REVOKE ALL ON ALL TABLES IN SCHEMA a FROM bob", "a"),
+        ("GRANT SELECT ON a TO bob", ""),
+        ("ALTER SCHEMA billing RENAME TO old", "billing"),
+        ("ALTER TABLE ALL IN TABLESPACE x SET TABLESPACE y", "*"),
+        ("REINDEX SCHEMA billing", "billing"),
+        ("VACUUM", "*"),
+        ("VACUUM a", ""),
+        ("CLUSTER", "*"),
+        ("DO $$ BEGIN DROP SCHEMA billing CASCADE; END $$", "billing"),
+        ("CREATE SCHEMA billing", ""),
+    ] {
+        assert_eq!(reach(text), expected, "{text}");
+    }
+}

@@ -9,6 +9,7 @@ mod depth;
 mod kinds;
 mod outputs;
 mod plpgsql;
+mod reach;
 mod reader;
 mod session;
 mod tokens;
@@ -19,6 +20,7 @@ mod cases;
 
 pub use class::{Class, Classes};
 pub use outputs::Expressions;
+pub use reach::Reach;
 
 use pg_query::ParserOptions;
 use pg_query::protobuf as pg;
@@ -40,6 +42,8 @@ pub struct Statement {
     pub classes: Classes,
     /// Sorted by schema and name, each once.
     pub tables: Vec<Table>,
+    /// Tables it touches without naming them (DROP SCHEMA ... CASCADE, DROP OWNED, TRUNCATE ... CASCADE).
+    pub reach: Reach,
     /// UPDATE or DELETE (also inside a CTE, MERGE excepted) without a condition, or with one that is always true.
     pub missing_where: bool,
     /// It would store what it reads elsewhere: CREATE TABLE AS, SELECT INTO, INSERT ... SELECT, CREATE [MATERIALIZED] VIEW,

@@ -55,6 +55,7 @@ impl<'t> Reader<'t> {
             self.add(class);
         }
         more_classes(node, &mut |class| self.statement.classes.insert(class));
+        self.statement.reach.note(node);
         self.made = made(node).or(self.made);
         let uses = uses_what_it_writes(node);
         written(node, &mut |relation| self.note(&relation.schemaname, &relation.relname, true, uses));
@@ -257,6 +258,7 @@ impl<'t> Reader<'t> {
         own.stores |= found.stores;
         own.opaque |= found.opaque;
         own.copy_file |= found.copy_file;
+        own.reach.absorb(found.reach);
         own.defines = own.defines.take().or(found.defines);
         own.uses = own.uses.take().or(found.uses);
         own.forgets = own.forgets.take().or(found.forgets);
