@@ -125,6 +125,10 @@ impl Core {
             ToControl::Catalogue { shard, relay, target, not_before_us } => {
                 self.catalogue((shard, relay), target, not_before_us);
             }
+            ToControl::NamesMoved { shard, target } => {
+                let moved = |post: &Poster| post(ToShard::NamesMoved { target: target.clone(), from: shard });
+                self.state().shards.iter().for_each(moved);
+            }
             ToControl::Cancel { process, secret, waiter } => self.cancel(process, &secret, waiter),
             ToControl::Ended { shard, fault } => self.shard_ended(shard, fault),
         }

@@ -89,6 +89,7 @@ impl Gate {
         self.view = Some(Rc::new(view));
         self.snapshot_version = cx.snapshot.version;
         self.principal = Some(principal);
+        self.names_moved_at_open = cx.shared.catalogues.moves(&self.identity.target);
         self.target = Some(target.clone());
         match approval {
             Some(terms) => self.ask_for_access(terms, pipes, cx),

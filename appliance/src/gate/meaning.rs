@@ -1,9 +1,9 @@
 //! What texts mean, remembered per shard: the parser runs once for a text, not once for a statement.
 
+use super::catalogues::Catalogues;
 use crate::limits;
 use crate::metrics::ShardCounters;
 use crate::policy::{Decision, View};
-use crate::shard::mailbox::Catalogue;
 use masking::sql::{self, Analysis, Class, Classes};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -13,12 +13,9 @@ use std::sync::Arc;
 #[derive(Default)]
 pub struct Shared {
     cache: Cache,
-    /// By target name: when it was read (Unix microseconds), and what it said.
-    pub(super) catalogues: HashMap<String, (i64, Arc<Catalogue>)>,
+    pub catalogues: Catalogues,
     pub counters: Arc<ShardCounters>,
     pub(super) scratch: Scratch,
-    /// Counts statements after which a name may stand for another table.
-    pub(super) names_moved: u64,
 }
 
 /// Buffers lent to one record at a time, so that a steady statement allocates nothing.
@@ -68,13 +65,19 @@ impl Meaning {
             .any(|class| self.classes.contains(*class))
     }
 
-    /// Afterwards a name in a prepared statement may stand for another table than when it was described.
-    pub fn moves_names(&self) -> bool {
+    /// Afterwards a name in a statement that this session has prepared may stand for another table than when it was
+    /// described. ([`Self::changes_catalogue`]: in every session's.)
+    pub fn moves_own_names(&self) -> bool {
         const WHO_AND_WHERE: [&str; 3] = ["search_path", "role", "session_authorization"];
         let set = |statement: &sql::Statement| {
             statement.settings.iter().any(|(name, _)| WHO_AND_WHERE.contains(&name.as_str()))
         };
-        self.changes_catalogue() || self.analysis.statements.iter().any(set)
+        self.analysis.statements.iter().any(set)
+    }
+
+    /// May end a transaction in which such a statement has run.
+    pub fn ends_transaction(&self) -> bool {
+        self.classes.contains(Class::Transaction)
     }
 }
 
@@ -88,6 +91,17 @@ pub(crate) struct Marked {
     pub version: u64,
     /// What its results may show: decided from the tables it reads.
     pub reads: Reads,
+    pub leaning: Leaning,
+}
+
+/// Whether the verdict hangs on which columns the tables of a statement have.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Leaning {
+    No,
+    /// A mask would refuse it, were it not that the catalogue knows no masked column in its tables.
+    Passed,
+    /// A mask refuses it, and the catalogue has not been asked.
+    Unasked,
 }
 
 /// What expression columns (those without a table of their own) of a result may contain.

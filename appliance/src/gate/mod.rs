@@ -9,7 +9,9 @@
 //! Order is the promise: a request is journalled before it is forwarded, an outcome before the message that tells of it
 //! is cleared. A full journal leaves the bytes undecided ([`Retry`]) until there is room.
 
+mod catalogues;
 mod login;
+mod masked;
 mod meaning;
 mod record;
 mod results;
@@ -191,12 +193,18 @@ pub struct Gate {
     retry_target: Option<Retry>,
     /// A shape waits for the catalogue.
     awaiting_catalogue: Option<codecs::postgres::ShapeKind>,
+    /// A request waits for the catalogue.
+    asking: Option<codecs::postgres::Request>,
     /// Forwarded and not ended, oldest first.
     open: VecDeque<OpenRequest>,
     /// SQL-level cursors declared in this session.
     cursors: HashMap<String, Mark>,
-    /// The shard's count of moved names when the session began.
+    /// The shard's count of moved names of this target when the session began.
     names_moved_at_open: u64,
+    /// This session has changed whom it runs as, or its search_path.
+    own_names_moved: bool,
+    /// A statement that changes the catalogue was released, and its transaction may still be open.
+    ddl_open: bool,
     next_request: u64,
     statements: u64,
     opened_us: u64,
@@ -235,9 +243,12 @@ impl Gate {
             retry_client: None,
             retry_target: None,
             awaiting_catalogue: None,
+            asking: None,
             open: VecDeque::new(),
             cursors: HashMap::new(),
-            names_moved_at_open: cx.shared.names_moved,
+            names_moved_at_open: 0,
+            own_names_moved: false,
+            ddl_open: false,
             next_request: 1,
             statements: 0,
             opened_us: cx.now.mono_us,
@@ -330,7 +341,7 @@ impl Gate {
 
     fn may_step(&self, side: Side) -> bool {
         let waits = match side {
-            Side::Client => self.retry_client.is_some(),
+            Side::Client => self.retry_client.is_some() || self.asking.is_some(),
             Side::Target => self.retry_target.is_some() || self.awaiting_catalogue.is_some(),
         };
         !waits && !matches!(self.state, State::AwaitCancel | State::Closing)
@@ -355,7 +366,7 @@ impl Gate {
             Event::Value(value) => self.value(side, value, pipes, cx),
             Event::Outcome(outcome) => self.outcome(outcome, cx),
             Event::Setting { name, value } => self.setting(pipes.target.at(name), pipes.target.at(value)),
-            Event::Ready { .. } => {}
+            Event::Ready { status } => self.ready(status, cx),
         }
     }
 

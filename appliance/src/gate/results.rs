@@ -3,10 +3,11 @@
 use super::meaning::{Encoding, Reads};
 use super::{Context, Gate, Retry, refusal};
 use crate::audit::{self, Entry};
-use crate::limits;
 use crate::policy::View;
 use crate::shard::mailbox::{Catalogue, CatalogueTable, ToControl};
-use codecs::postgres::{Answer, Column, ColumnPlan, End, Outcome, ShapeKind, Value, ValueAnswer, ValueSource};
+use codecs::postgres::{
+    Answer, Column, ColumnPlan, End, Outcome, ShapeKind, TransactionStatus, Value, ValueAnswer, ValueSource,
+};
 use codecs::{Pipes, Side};
 use masking::sql::{Analysis, Table};
 use masking::style::{Masked, Style};
@@ -156,15 +157,19 @@ impl Gate {
 
     /// A catalogue that is fresh enough and knows every table and column of this shape.
     fn usable_catalogue(&self, cx: &Context<'_>) -> Option<Arc<Catalogue>> {
-        let (read_at, catalogue) = cx.shared.catalogues.get(&self.identity.target)?;
-        let fresh = cx.now.unix_us - read_at < limits::CATALOGUE_AGE_MAX_US;
+        let catalogue = cx.shared.catalogues.fresh(&self.identity.target, cx.now.unix_us)?;
         let known = self.session.columns().iter().all(|column| !matches!(origin(column, catalogue), Origin::Unknown));
-        (fresh && known).then(|| catalogue.clone())
+        known.then(|| catalogue.clone())
     }
 
     fn ask_catalogue(&mut self, kind: ShapeKind, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         self.session.answer(Side::Target, Answer::Hold, pipes);
         self.awaiting_catalogue = Some(kind);
+        self.want_catalogue(cx);
+    }
+
+    /// Asks for a reading that begins no earlier than now; [`Self::catalogue_read`] gets it.
+    pub(super) fn want_catalogue(&self, cx: &mut Context<'_>) {
         cx.control.push(ToControl::Catalogue {
             shard: self.origin.shard,
             relay: self.origin.relay,
@@ -179,15 +184,18 @@ impl Gate {
         pipes: &mut Pipes<'_>,
         cx: &mut Context<'_>,
     ) {
+        if let Ok((read_at_us, catalogue)) = &catalogue {
+            cx.shared.catalogues.keep(&self.identity.target, *read_at_us, catalogue.clone());
+        }
+        self.answer_asking(catalogue.is_ok(), pipes, cx);
         if self.awaiting_catalogue.take().is_none() {
             return;
         }
         match catalogue {
-            Ok((read_at, catalogue)) => {
+            Ok((_, catalogue)) => {
                 // Whatever it still does not know (made in an open transaction) is masked whole.
                 let view = self.view.clone().expect("results come after the login");
                 let plan = self.mask_plan(&view, &catalogue);
-                cx.shared.catalogues.insert(self.identity.target.clone(), (read_at, catalogue));
                 self.session.answer(Side::Target, Answer::Watch(plan), pipes);
             }
             Err(reason) => {
@@ -282,11 +290,25 @@ impl Gate {
             let open = self.open.remove(position).expect("its position was just found");
             cx.shared.counters.statement_duration.observe_ns(duration_us * 1_000);
             if open.mark.meaning.changes_catalogue() {
-                cx.shared.catalogues.remove(&self.identity.target);
+                self.names_moved(cx);
             }
         } else {
             self.open[position].masked = 0;
         }
+    }
+
+    /// ReadyForQuery: outside a transaction, what was changed in it is there for everybody.
+    pub(super) fn ready(&mut self, status: TransactionStatus, cx: &mut Context<'_>) {
+        if self.ddl_open && status == TransactionStatus::Idle {
+            self.names_moved(cx);
+            self.ddl_open = self.open.iter().any(|open| open.mark.meaning.changes_catalogue());
+        }
+    }
+
+    /// Names may stand for other tables than they did: for this shard at once, for the others as soon as they hear of it.
+    pub(super) fn names_moved(&mut self, cx: &mut Context<'_>) {
+        let news = cx.shared.catalogues.moved(&self.identity.target, self.origin.shard, cx.now.unix_us);
+        cx.control.extend(news);
     }
 
     pub(super) fn setting(&mut self, name: &[u8], value: &[u8]) {
@@ -361,7 +383,7 @@ fn meets_mask(analysis: &Analysis, view: &View, catalogue: &Catalogue) -> bool {
     })
 }
 
-fn table_meets_mask(named: &Table, view: &View, catalogue: &Catalogue) -> bool {
+pub(super) fn table_meets_mask(named: &Table, view: &View, catalogue: &Catalogue) -> bool {
     if !view.masks_table(named.schema.as_deref(), &named.name) {
         return false;
     }

@@ -1,15 +1,15 @@
 //! One statement on its way to the target: decided, recorded, then forwarded, refused or held for a person.
 
-use super::meaning::{self, Mark, Marked, Meaning, Reads};
-use super::{Context, Gate, OpenRequest, Retry, State, login, refusal};
+use super::meaning::{self, Leaning, Mark, Marked, Meaning, Reads};
+use super::{Context, Gate, OpenRequest, Retry, State, login, masked, refusal};
 use crate::approval::{Ruling, TicketId};
 use crate::audit::{self, Entry, Full};
 use crate::limits;
 use crate::policy::{Action, ApprovalTerms, Decision, View};
-use crate::shard::mailbox::ToControl;
+use crate::shard::mailbox::{Catalogue, ToControl};
 use codecs::postgres::{Answer, Refusal, Request, RequestKind};
 use codecs::{Pipes, Side};
-use masking::sql::{Class, CopyFormat, Named, Statement, Table};
+use masking::sql::{Class, Named, Statement};
 use smallvec::SmallVec;
 use std::rc::Rc;
 
@@ -57,6 +57,13 @@ impl Gate {
             return;
         }
         let mark = self.mark(&request, pipes, cx);
+        if mark.leaning == Leaning::Unasked {
+            return self.ask_about_tables(request, pipes, cx);
+        }
+        self.carry_out(request, mark, pipes, cx);
+    }
+
+    fn carry_out(&mut self, request: Request, mark: Mark, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         match mark.decision.action {
             Action::Deny => self.deny(request, &mark, pipes, cx),
             // Preparing runs nothing: the hold comes at Execute, with the values it will run with.
@@ -67,6 +74,24 @@ impl Gate {
             Action::Approve => self.hold(request, mark, pipes, cx),
             Action::Allow | Action::Alert => self.forward(request, mark, pipes, cx),
         }
+    }
+
+    /// A mask refuses this statement unless its tables have no masked column: the catalogue tells, when it has been read.
+    fn ask_about_tables(&mut self, request: Request, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        self.session.answer(Side::Client, Answer::Hold, pipes);
+        self.asking = Some(request);
+        self.want_catalogue(cx);
+    }
+
+    /// Decides the request that waits for a catalogue, which has been read or cannot be: then it is refused.
+    pub(super) fn answer_asking(&mut self, was_read: bool, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        let Some(request) = self.asking.take() else { return };
+        if was_read {
+            // As if it came now: time has passed, and names may have moved since the reading.
+            return self.request(request, pipes, cx);
+        }
+        let mark = blind(&self.mark_by(&request, None, pipes, cx));
+        self.deny(request, &mark, pipes, cx);
     }
 
     /// The configuration changed: what may this session do now? `false`: the session ends here.
@@ -92,33 +117,65 @@ impl Gate {
 
     /// Meaning and verdict of a request.
     fn mark(&mut self, request: &Request, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) -> Mark {
+        let mark = self.mark_by(request, None, pipes, cx);
+        if mark.leaning != Leaning::Unasked {
+            return mark;
+        }
+        match cx.shared.catalogues.fresh(&self.identity.target, cx.now.unix_us).cloned() {
+            Some(known) => self.mark_by(request, Some(&known), pipes, cx),
+            None => mark,
+        }
+    }
+
+    fn mark_by(
+        &mut self,
+        request: &Request,
+        known: Option<&Catalogue>,
+        pipes: &mut Pipes<'_>,
+        cx: &mut Context<'_>,
+    ) -> Mark {
         let view = self.view.clone().expect("statements come after the login");
         match request.kind {
             RequestKind::Query | RequestKind::Parse => {
                 let text = pipes.client.at(request.text);
                 let meaning = cx.shared.meaning(text, self.encoding, self.standard_conforming_strings);
-                self.judge(meaning, request.kind, &view)
+                self.judge(meaning, request.kind, &view, known)
             }
             RequestKind::Execute { .. } => match self.session.requested().cloned() {
-                Some(mark) if mark.version == self.snapshot_version && !uses_names(&mark.meaning) => mark,
-                Some(mark) => self.judge(mark.meaning.clone(), request.kind, &view),
+                Some(mark) if self.still_holds(&mark) => mark,
+                Some(mark) => self.judge(mark.meaning.clone(), request.kind, &view, known),
                 None => self.unknown(&view),
             },
             RequestKind::FunctionCall { .. } => self.function_call(&view),
         }
     }
 
-    fn judge(&self, meaning: Rc<Meaning>, kind: RequestKind, view: &View) -> Mark {
+    /// What was decided when the statement was prepared is what would be decided now.
+    fn still_holds(&self, mark: &Marked) -> bool {
+        mark.version == self.snapshot_version && !uses_names(&mark.meaning) && mark.leaning == Leaning::No
+    }
+
+    fn judge(&self, meaning: Rc<Meaning>, kind: RequestKind, view: &View, known: Option<&Catalogue>) -> Mark {
         let mut decision = view.decide(&meaning.analysis);
         let mut reads = meaning::reads(&meaning.analysis, view);
+        // What a rule refuses anyway needs no catalogue.
+        let ruled = decision.action == Action::Deny;
+        let mut leaning = Leaning::No;
         for statement in &meaning.analysis.statements {
-            if let Some(refused) = refused_by_mask(statement, view) {
-                decision = stricter(decision, refused);
-            }
+            let mut weigh = |statement: &Statement| {
+                let (refused, leans) = masked::refused(statement, view, known);
+                leaning = leaning.max(if ruled { Leaning::No } else { leans });
+                refused
+            };
+            decision = weigh(statement).into_iter().fold(decision, stricter);
             match &statement.uses {
                 Some(Named::Prepared(name)) => match self.session.prepared(name.as_bytes()) {
                     Some(used) => {
                         decision = stricter(decision, used.decision.clone());
+                        if used.leaning != Leaning::No {
+                            let again = used.meaning.analysis.statements.iter().filter_map(weigh);
+                            decision = again.fold(decision, stricter);
+                        }
                         reads = reads.max(used.reads);
                     }
                     // Parse of EXECUTE: what the name stands for is looked up when it runs.
@@ -134,7 +191,7 @@ impl Gate {
                 None => {}
             }
         }
-        Rc::new(Marked { meaning, decision, version: self.snapshot_version, reads })
+        Rc::new(Marked { meaning, decision, version: self.snapshot_version, reads, leaning })
     }
 
     /// Execute of a statement this gateway has not seen the text of.
@@ -159,6 +216,7 @@ impl Gate {
             decision,
             version: self.snapshot_version,
             reads: unknown_reads(view),
+            leaning: Leaning::No,
         })
     }
 
@@ -192,8 +250,10 @@ impl Gate {
     fn release(&mut self, kind: RequestKind, id: u64, mark: Mark, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         self.statements += 1;
         let describe = matches!(kind, RequestKind::Execute { .. }) && self.shape_may_differ(&mark, cx);
-        if mark.meaning.moves_names() {
-            cx.shared.names_moved += 1;
+        self.own_names_moved |= mark.meaning.moves_own_names();
+        self.ddl_open |= mark.meaning.changes_catalogue();
+        if mark.meaning.changes_catalogue() || self.ddl_open && mark.meaning.ends_transaction() {
+            self.names_moved(cx);
         }
         self.note_names(&mark);
         self.open.push_back(OpenRequest { id, started_us: cx.now.mono_us, masked: 0, mark: mark.clone() });
@@ -203,7 +263,8 @@ impl Gate {
     /// The rows of this Execute may be others than the ones its statement was described with: nobody described it (SQL
     /// PREPARE, DECLARE), it runs what another name stands for by now, or tables have changed their names since.
     fn shape_may_differ(&self, mark: &Mark, cx: &Context<'_>) -> bool {
-        let stale = cx.shared.names_moved != self.names_moved_at_open;
+        let moved = cx.shared.catalogues.moves(&self.identity.target) != self.names_moved_at_open;
+        let stale = moved || self.own_names_moved;
         let view = self.view.as_ref().expect("logged in");
         login::masks_anything(view) && (stale || !self.session.requested_is_guarded() || uses_names(&mark.meaning))
     }
@@ -326,6 +387,15 @@ impl Gate {
                     let over = refusal(b"57P01", "the identity token has expired", None, Some("connect again"));
                     return self.end("the session's time is over", &over, pipes);
                 }
+                if mark.leaning == Leaning::Passed && !self.still_passes(&mark, cx) {
+                    let changed = refusal(
+                        b"42501",
+                        "the tables of this statement changed while it waited",
+                        None,
+                        Some("ask again"),
+                    );
+                    return self.session.answer(Side::Client, Answer::Refuse(changed), pipes);
+                }
                 // One ruling, one use, for exactly these bytes.
                 assert_eq!(
                     digest,
@@ -335,6 +405,14 @@ impl Gate {
                 self.release(request.kind, held.request, mark, pipes, cx);
             }
         }
+    }
+
+    /// No mask refuses it by the last reading of the catalogue, and nothing has moved since that.
+    fn still_passes(&self, mark: &Marked, cx: &Context<'_>) -> bool {
+        let view = self.view.as_ref().expect("logged in");
+        let known = cx.shared.catalogues.unmoved(&self.identity.target);
+        let passes = |statement: &Statement| masked::refused(statement, view, known.map(|known| &**known)).0.is_none();
+        mark.meaning.analysis.statements.iter().all(passes)
     }
 
     fn refuse_held(&mut self, held: &Held, refusal: Refusal, pipes: &mut Pipes<'_>) {
@@ -453,7 +531,13 @@ fn beyond_ruling(mark: &Mark) -> Mark {
         message: Some("the statement or one of its values is too long to be approved".into()),
         ..mark.decision.clone()
     };
-    Rc::new(Marked { meaning: mark.meaning.clone(), decision, version: mark.version, reads: mark.reads })
+    Rc::new(Marked { meaning: mark.meaning.clone(), decision, ..**mark })
+}
+
+/// What becomes of a statement that only the catalogue could have let through.
+fn blind(mark: &Mark) -> Mark {
+    let decision = masked::denied("the gateway cannot tell which columns are masked: try again");
+    Rc::new(Marked { meaning: mark.meaning.clone(), decision, ..**mark })
 }
 
 /// The statement as a reviewer reads it: with what is masked for the requester masked.
@@ -505,48 +589,4 @@ fn same_masks(one: &View, other: &View) -> bool {
 /// The stricter of two verdicts; the first when they are alike.
 fn stricter(one: Decision, other: Decision) -> Decision {
     if other.action > one.action { other } else { one }
-}
-
-/// Catalogues in which ANALYZE keeps values of the tables it read.
-fn holds_samples(table: &Table) -> bool {
-    const SAMPLES: [&str; 5] =
-        ["pg_stats", "pg_statistic", "pg_stats_ext", "pg_stats_ext_exprs", "pg_statistic_ext_data"];
-    table.schema.as_deref().is_none_or(|schema| schema == "pg_catalog") && SAMPLES.contains(&table.name.as_str())
-}
-
-/// Statements that would carry masked data past the mask: COPY out of a masked table, storing it elsewhere, or reading
-/// the samples of it that the server keeps.
-fn refused_by_mask(statement: &Statement, view: &View) -> Option<Decision> {
-    if view.column_masks.is_empty() && view.detect.is_none() {
-        return None;
-    }
-    let masked = |table: &Table| view.masks_table(table.schema.as_deref(), &table.name);
-    let reads_masked = || {
-        !view.column_masks.is_empty() && statement.opaque
-            || statement.tables.iter().any(|table| table.read && masked(table))
-    };
-    let why = if let Some(copy) = &statement.copy
-        && statement.classes.contains(Class::CopyOut)
-    {
-        if statement.tables.iter().any(masked) {
-            "COPY of a table with masked columns cannot be masked: use SELECT"
-        } else if copy.format == CopyFormat::Binary && view.detect.is_some() {
-            "COPY in binary format cannot be masked: use FORMAT text or csv"
-        } else {
-            return None;
-        }
-    } else if statement.stores && reads_masked() {
-        "masked data may not be stored elsewhere"
-    } else if !view.column_masks.is_empty() && statement.tables.iter().any(holds_samples) {
-        "the planner's statistics hold samples of masked columns"
-    } else {
-        return None;
-    };
-    Some(Decision {
-        action: Action::Deny,
-        rule: Some("mask".into()),
-        message: Some(why.into()),
-        approval: None,
-        reason: why.to_string(),
-    })
 }

@@ -72,6 +72,11 @@ pub enum ToControl {
         target: Arc<Target>,
         not_before_us: i64,
     },
+    /// A statement that may move names passes through that shard: every shard is to hear of it.
+    NamesMoved {
+        shard: usize,
+        target: String,
+    },
     /// A CancelRequest arrived with one of our keys. `waiter`: the relay it came by, which is told with
     /// [`ToShard::Cancelled`] once the target has taken it, or there is nothing to take.
     Cancel {
@@ -104,6 +109,11 @@ pub enum ToShard {
     },
     Cancelled {
         relay: RelayId,
+    },
+    /// What [`ToControl::NamesMoved`] said, to all shards with the one it came from.
+    NamesMoved {
+        target: String,
+        from: usize,
     },
     /// `sessions kill`.
     Kill {

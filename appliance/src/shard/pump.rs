@@ -229,6 +229,11 @@ impl<D: Drive> Pump<D> {
             ToShard::Keys { relay, keys } => self.tell(relay, Input::Keys(keys)),
             ToShard::Catalogue { relay, catalogue } => self.tell(relay, Input::Catalogue(catalogue)),
             ToShard::Cancelled { relay } => self.tell(relay, Input::Cancelled),
+            ToShard::NamesMoved { target, from } => {
+                let (number, now_us) = (self.io.number, self.io.now.unix_us);
+                let more = self.io.shared.catalogues.heard(&target, from == number, number, now_us);
+                self.io.control.extend(more);
+            }
             ToShard::Kill { relay, session: _ } => self.tell(relay, Input::Kill(KILLED)),
             ToShard::Drain { now } => self.drain(now),
         }

@@ -1,0 +1,69 @@
+//! Statements that a mask refuses: COPY out of a masked table, storing masked data elsewhere, or reading the samples of it
+//! that the server keeps. Which tables have a masked column, their names may tell; where a pattern like `*.ssn` names every
+//! table, the catalogue has the last word.
+
+use super::meaning::Leaning;
+use super::results::table_meets_mask;
+use crate::policy::{Action, Decision, View};
+use crate::shard::mailbox::Catalogue;
+use masking::sql::{Class, CopyFormat, Statement, Table};
+
+/// Is the statement refused, and does that hang on the catalogue? `known`: what it says; without it the names decide, and
+/// [`Leaning::Unasked`] says that it could say otherwise.
+pub(super) fn refused(statement: &Statement, view: &View, known: Option<&Catalogue>) -> (Option<Decision>, Leaning) {
+    if view.column_masks.is_empty() && view.detect.is_none() {
+        return (None, Leaning::No);
+    }
+    let Some(by_name) = why(statement, view, &|table| view.masks_table(table.schema.as_deref(), &table.name)) else {
+        return (None, Leaning::No);
+    };
+    if let Some(why) = why(statement, view, &|_| false) {
+        return (Some(denied(why)), Leaning::No);
+    }
+    let Some(known) = known else { return (Some(denied(by_name)), Leaning::Unasked) };
+    match why(statement, view, &|table| table_meets_mask(table, view, known)) {
+        Some(why) => (Some(denied(why)), Leaning::No),
+        None => (None, Leaning::Passed),
+    }
+}
+
+fn why(statement: &Statement, view: &View, masked: &dyn Fn(&Table) -> bool) -> Option<&'static str> {
+    let reads_masked = || {
+        !view.column_masks.is_empty() && statement.opaque
+            || statement.tables.iter().any(|table| table.read && masked(table))
+    };
+    if let Some(copy) = &statement.copy
+        && statement.classes.contains(Class::CopyOut)
+    {
+        if statement.tables.iter().any(masked) {
+            Some("COPY of a table with masked columns cannot be masked: use SELECT")
+        } else if copy.format == CopyFormat::Binary && view.detect.is_some() {
+            Some("COPY in binary format cannot be masked: use FORMAT text or csv")
+        } else {
+            None
+        }
+    } else if statement.stores && reads_masked() {
+        Some("masked data may not be stored elsewhere")
+    } else if !view.column_masks.is_empty() && statement.tables.iter().any(holds_samples) {
+        Some("the planner's statistics hold samples of masked columns")
+    } else {
+        None
+    }
+}
+
+/// Catalogues in which ANALYZE keeps values of the tables it read.
+fn holds_samples(table: &Table) -> bool {
+    const SAMPLES: [&str; 5] =
+        ["pg_stats", "pg_statistic", "pg_stats_ext", "pg_stats_ext_exprs", "pg_statistic_ext_data"];
+    table.schema.as_deref().is_none_or(|schema| schema == "pg_catalog") && SAMPLES.contains(&table.name.as_str())
+}
+
+pub(super) fn denied(why: &str) -> Decision {
+    Decision {
+        action: Action::Deny,
+        rule: Some("mask".into()),
+        message: Some(why.into()),
+        approval: None,
+        reason: why.to_string(),
+    }
+}
