@@ -167,7 +167,12 @@ fn open_trail(config: &Config, number: usize, segment_bytes: u64) -> Result<Trai
     for note in notes {
         tracing::warn!(shard = number, "audit: {note}");
     }
-    let detail = format!("started: lockgate {}, durability {:?}", env!("CARGO_PKG_VERSION"), config.audit.durability);
+    let detail = format!(
+        "started: lockgate {}, durability {:?}, configuration {}",
+        env!("CARGO_PKG_VERSION"),
+        config.audit.durability,
+        config.hash
+    );
     // A ring that is full at start takes its record when there is room: statements wait for the same.
     let _ = writer.append(unix_us(), &NOBODY, &Entry::Gateway { detail: &detail });
     writer.write().context("the audit trail takes no record")?;

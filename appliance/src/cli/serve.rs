@@ -1,6 +1,7 @@
 //! `lockgate serve`: run the gateway.
 
 use crate::config::{self, Config, Durability, Payloads};
+use crate::control::Refused;
 use crate::limits::*;
 use anyhow::{Context, anyhow};
 use clap::ArgAction::Set;
@@ -112,12 +113,27 @@ pub enum LogFormat {
 }
 
 impl ServeArgs {
-    /// Reads the file and lays flags and variables over it. Again on HUP.
+    /// Reads the file and lays flags and variables over it.
     pub fn load(&self) -> anyhow::Result<Config> {
-        let config = config::load(&self.config).map_err(|error| {
+        let config = self.read().map_err(|error| {
             anyhow!("the configuration is not valid\n\n{error}\n\ncorrect {}, then start again", self.config.display())
         })?;
         self.overlay(config)
+    }
+
+    fn read(&self) -> Result<Config, config::ConfigError> {
+        config::load(&self.config)
+    }
+
+    /// The same on HUP, with what the trail needs to know of a file that is refused.
+    fn load_again(&self) -> Result<Config, Refused> {
+        let config = self.read().map_err(|error| Refused {
+            report: error.to_string(),
+            reason: error.reason(),
+            hash: error.hash,
+        })?;
+        let hash = config.hash.clone();
+        self.overlay(config).map_err(|error| Refused { hash: Some(hash), ..format!("{error:#}").into() })
     }
 
     /// The file's configuration with these flags on top, valid as before.
@@ -191,7 +207,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     for warning in &config.warnings {
         tracing::warn!("{}", warning.rendered);
     }
-    let load = Box::new(move || args.load().map_err(|error| format!("{error:#}")));
+    let load = Box::new(move || args.load_again());
     crate::gateway::run(config, load)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -38,12 +38,14 @@ pub const EXAMPLE: &str = include_str!("example.toml");
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let text = read(path)
         .map_err(|what| alone(path, "", Problem { severity: Severity::Error, span: None, what, right: None }))?;
+    let hash = hash(&text);
     let text = String::from_utf8(text).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
         let what = "the file is not UTF-8".to_owned();
         let right = Some("save it as UTF-8".to_owned());
-        alone(path, &text, Problem { severity: Severity::Error, span: Some(at..at + 1), what, right })
+        let problem = Problem { severity: Severity::Error, span: Some(at..at + 1), what, right };
+        ConfigError { hash: Some(hash), ..alone(path, &text, problem) }
     })?;
     parse(&text, path)
 }
@@ -55,9 +57,13 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
     let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
     let findings = report::render(&path.display().to_string(), text, problems);
     match config {
-        Some(config) if !failed => Ok(Config { warnings: findings, ..config }),
-        _ => Err(ConfigError { findings }),
+        Some(config) if !failed => Ok(Config { warnings: findings, hash: hash(text.as_bytes()), ..config }),
+        _ => Err(ConfigError { findings, hash: Some(hash(text.as_bytes())) }),
     }
+}
+
+fn hash(bytes: &[u8]) -> String {
+    format!("blake3:{}", blake3::hash(bytes).to_hex())
 }
 
 fn understand(text: &str, path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
@@ -85,7 +91,7 @@ fn syntax(error: &toml::de::Error) -> Problem {
 }
 
 fn alone(path: &Path, text: &str, problem: Problem) -> ConfigError {
-    ConfigError { findings: report::render(&path.display().to_string(), text, vec![problem]) }
+    ConfigError { findings: report::render(&path.display().to_string(), text, vec![problem]), hash: None }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {

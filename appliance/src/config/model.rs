@@ -16,6 +16,8 @@ use super::pattern::{ColumnPattern, Glob, TablePattern};
 pub struct Config {
     /// The file it was read from; relative paths in it were resolved against its folder.
     pub path: PathBuf,
+    /// `blake3:` and the hash of the file's bytes, for the trail.
+    pub hash: String,
     pub server: Server,
     pub ops: Ops,
     pub web: Web,

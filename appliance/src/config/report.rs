@@ -43,6 +43,19 @@ pub struct Finding {
 pub struct ConfigError {
     /// In file order, errors and warnings.
     pub findings: Vec<Finding>,
+    /// Of the file's bytes, as [`super::Config::hash`]; `None`: they could not be read.
+    pub hash: Option<String>,
+}
+
+impl ConfigError {
+    /// The first error in one line.
+    pub fn reason(&self) -> String {
+        match self.findings.iter().find(|finding| finding.severity == "error") {
+            Some(Finding { line: Some(line), message, .. }) => format!("line {line}: {message}"),
+            Some(finding) => finding.message.clone(),
+            None => "not valid".to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for ConfigError {

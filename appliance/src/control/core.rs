@@ -344,6 +344,17 @@ impl State {
         }
     }
 
+    /// A line about the gateway itself in the trail of every shard.
+    pub fn record_everywhere(&self, detail: &str) {
+        self.shards.iter().for_each(|post| post(ToShard::Record(detail.to_owned())));
+    }
+
+    /// The same in one trail: that of the first shard that runs.
+    pub fn record_once(&self, detail: &str) {
+        let running = self.ended.iter().position(Option::is_none).unwrap_or(0);
+        self.post(running, ToShard::Record(detail.to_owned()));
+    }
+
     /// All shards work from this from their next message on.
     pub fn replace_snapshot(&mut self, snapshot: Arc<Snapshot>, counters: &ControlCounters) {
         counters.snapshot_version.store(snapshot.version, Relaxed);

@@ -40,3 +40,6 @@ pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 pub const FAULT_DRAIN: Duration = Duration::from_secs(10);
 /// Keys are looked at this often: whether they are due, and whether somebody came with an unknown one.
 pub const KEYS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Characters of the reason for refusing a configuration that the trail keeps. The log has all of it.
+pub const REASON_CHARS_MAX: usize = 500;

@@ -44,7 +44,24 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 pub type Poster = Box<dyn Fn(ToShard) + Send>;
 
 /// Reads the configuration again; the error is the report to print.
-pub type Loader = Box<dyn Fn() -> Result<Config, String> + Send + Sync>;
+pub type Loader = Box<dyn Fn() -> Result<Config, Refused> + Send + Sync>;
+
+/// Why a configuration is not taken into use.
+#[derive(Clone, Debug, Default)]
+pub struct Refused {
+    /// The whole report, for the log and for whoever asked.
+    pub report: String,
+    /// One line of it, for the trail; empty: the report's first.
+    pub reason: String,
+    /// [`Config::hash`] of what was read, if anything was.
+    pub hash: Option<String>,
+}
+
+impl From<String> for Refused {
+    fn from(report: String) -> Self {
+        Self { report, ..Self::default() }
+    }
+}
 
 /// What a gateway starts with: the first snapshot, and who keeps the issuers' keys in it current.
 pub struct Prepared {

@@ -1,9 +1,9 @@
 //! New configuration, new keys, new addresses: each makes a whole new snapshot, or none.
 
 use super::core::Core;
-use super::limits::{KEYS_INTERVAL, RESOLVE_INTERVAL};
+use super::limits::{KEYS_INTERVAL, REASON_CHARS_MAX, RESOLVE_INTERVAL};
 use super::time::now_us;
-use super::{Certificates, Loader};
+use super::{Certificates, Loader, Refused};
 use crate::config::Config;
 use crate::identity::KeyKeeper;
 use crate::snapshot::{self, Built, Snapshot};
@@ -41,20 +41,38 @@ pub async fn reload(core: Arc<Core>) -> Outcome {
             core.counters.reloads.fetch_add(1, Relaxed);
             tracing::info!(version, "configuration taken into use");
         }
-        Err(report) => {
+        Err(refused) => {
             core.counters.reloads_failed.fetch_add(1, Relaxed);
-            tracing::error!("configuration refused, the one in use stays:\n{report}");
+            tracing::error!("configuration refused, the one in use stays:\n{}", refused.report);
+            core.state().record_once(&refusal(refused));
         }
     }
-    let outcome = Outcome { at_us: now_us(), result };
+    let outcome = Outcome { at_us: now_us(), result: result.map_err(|refused| refused.report) };
     core.state().last_reload = Some(outcome.clone());
     outcome
 }
 
+/// What the trail says of a configuration that was not taken into use.
+fn refusal(refused: &Refused) -> String {
+    let reason = if refused.reason.is_empty() { &refused.report } else { &refused.reason };
+    let line = reason.lines().next().unwrap_or_default();
+    let reason: String = line.chars().take(REASON_CHARS_MAX).collect();
+    match &refused.hash {
+        Some(hash) => format!("reload refused: configuration {hash}: {reason}"),
+        None => format!("reload refused: {reason}"),
+    }
+}
+
 /// All or nothing: certificates and keys are taken into use together with the snapshot.
-async fn load_and_build(core: &Arc<Core>, reloader: &mut Reloader) -> Result<u64, String> {
-    let load = reloader.load.clone().ok_or("there is no configuration file behind this gateway")?;
+async fn load_and_build(core: &Arc<Core>, reloader: &mut Reloader) -> Result<u64, Refused> {
+    let no_file = || "there is no configuration file behind this gateway".to_owned();
+    let load = reloader.load.clone().ok_or_else(no_file)?;
     let config = Arc::new(worker(move || load()).await??);
+    let hash = config.hash.clone();
+    take_into_use(core, reloader, config).await.map_err(|report| Refused { hash: Some(hash), ..report.into() })
+}
+
+async fn take_into_use(core: &Arc<Core>, reloader: &mut Reloader, config: Arc<Config>) -> Result<u64, String> {
     let certificates = reloader.certificates.prepare(&config).map_err(|error| error.to_string())?;
     reloader.keys.replace_issuers(&config.issuers);
     reloader.keys.reload();
@@ -73,7 +91,11 @@ async fn load_and_build(core: &Arc<Core>, reloader: &mut Reloader) -> Result<u64
         tracing::warn!(key, "this change takes effect at the next start only");
     }
     certificates.take_into_use();
-    core.state().replace_snapshot(Arc::new(snapshot), &core.counters);
+    let mut state = core.state();
+    // Ahead of the snapshot: in each shard's trail, what is decided by it comes behind this.
+    state.record_everywhere(&format!("reloaded: configuration {}, version {version}", config.hash));
+    state.replace_snapshot(Arc::new(snapshot), &core.counters);
+    drop(state);
     reloader.config = config;
     Ok(version)
 }

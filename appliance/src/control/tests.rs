@@ -24,6 +24,7 @@ pub fn target(name: &str) -> Target {
 pub fn config(data_dir: &std::path::Path) -> Config {
     let loopback = "127.0.0.1:0".parse().unwrap();
     Config {
+        hash: String::new(),
         path: "lockgate.toml".into(),
         server: config::Server {
             shards: 1,
@@ -98,7 +99,7 @@ impl Running {
             config: used.clone(),
             snapshot: Arc::new(snapshot),
             keys: KeyKeeper::new(&used.issuers),
-            load: Some(Box::new(move || next.lock().unwrap().clone().map(|()| used.clone()))),
+            load: Some(Box::new(move || next.lock().unwrap().clone().map(|()| used.clone()).map_err(Into::into))),
             certificates: Certificates::default(),
             shards: vec![Box::new(move |message| drop(post.send(message)))],
             counters: vec![Arc::default()],
@@ -338,10 +339,12 @@ fn a_wrong_configuration_changes_nothing_and_says_so() {
     let answer = running.post("/reload", json!({}));
     assert_eq!((answer.status, &answer.body["error"]), (422, &json!("line 3: no such key")));
     assert_eq!(running.get("/status").body["last_reload"]["error"], "line 3: no such key");
+    assert!(matches!(running.told(), ToShard::Record(detail) if detail == "reload refused: line 3: no such key"));
     assert!(running.shard.try_recv().is_err(), "the old snapshot stays");
 
     *running.reload.lock().unwrap() = Ok(());
     assert_eq!(running.post("/reload", json!({})).body, json!({ "snapshot": 1 }));
+    assert!(matches!(running.told(), ToShard::Record(detail) if detail.starts_with("reloaded: configuration ")));
     assert!(matches!(running.told(), ToShard::Snapshot(snapshot) if snapshot.version == 1));
     let status = running.get("/status").body;
     assert_eq!((&status["snapshot"], &status["last_reload"]["error"]), (&json!(1), &Value::Null));

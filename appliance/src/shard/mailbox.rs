@@ -94,6 +94,8 @@ pub enum ToControl {
 /// Control -> shard.
 pub enum ToShard {
     Snapshot(Arc<Snapshot>),
+    /// What happened to the gateway itself, for this shard's trail.
+    Record(String),
     Ruling {
         relay: RelayId,
         ticket: TicketId,

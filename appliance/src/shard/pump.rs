@@ -7,8 +7,11 @@ use super::mailbox::{Mailbox, RelayId, ToControl, ToShard};
 use super::relay::{self, Relay};
 use super::ring::{Completion, OpId, Raw};
 use super::turn;
+use crate::audit::Entry;
+use crate::audit::writer::NOBODY;
 use crate::gate::{Drive, Input, Now};
 use slab::Slab;
+use std::collections::VecDeque;
 use std::io as stdio;
 use std::net::TcpStream;
 use std::time::{Duration, Instant, SystemTime};
@@ -39,6 +42,8 @@ pub struct Pump<D> {
     pub relays_max: usize,
     pub generation: u32,
     pub draining: bool,
+    /// Records about the gateway that the trail has no room for yet: they go before any other.
+    pub owed: VecDeque<String>,
     /// Why the shard stops.
     pub fault: Option<String>,
 }
@@ -65,6 +70,7 @@ impl<D: Drive> Pump<D> {
             self.io.now = now();
             self.round(&mut completions);
         }
+        self.record_end();
         self.quiesce(&mut completions);
         let ended = ToControl::Ended { shard: self.io.number, fault: self.fault.take() };
         let _ = self.to_control.send(ended);
@@ -114,6 +120,7 @@ impl<D: Drive> Pump<D> {
     fn round(&mut self, completions: &mut Vec<Raw>) {
         self.io.counters.rounds.add(1);
         let decided_before = self.io.shared.counters.decided();
+        self.record_owed();
         for raw in completions.drain(..) {
             let completion = self.io.ring.complete(raw);
             self.complete(completion);
@@ -136,6 +143,27 @@ impl<D: Drive> Pump<D> {
         for message in self.io.control.drain(..) {
             // The control thread is gone only when the process ends.
             let _ = self.to_control.send(message);
+        }
+    }
+
+    fn record_owed(&mut self) {
+        while let Some(detail) = self.owed.front() {
+            if self.io.log.append(self.io.now.unix_us, &NOBODY, &Entry::Gateway { detail }).is_err() {
+                return;
+            }
+            self.owed.pop_front();
+        }
+    }
+
+    /// The last record of a shard that ends well. It may fail: the next start is on record whatever happens.
+    fn record_end(&mut self) {
+        if self.fault.is_some() {
+            return;
+        }
+        self.owed.push_back("stopped: drained".to_owned());
+        self.record_owed();
+        if let Err(error) = self.io.log.write() {
+            self.fail(format!("the last audit records could not be written: {error}"));
         }
     }
 
@@ -225,6 +253,10 @@ impl<D: Drive> Pump<D> {
     fn read(&mut self, message: ToShard) {
         match message {
             ToShard::Snapshot(snapshot) => self.io.snapshot = snapshot,
+            ToShard::Record(detail) => {
+                self.owed.push_back(detail);
+                self.record_owed();
+            }
             ToShard::Ruling { relay, ticket, ruling } => self.tell(relay, Input::Ruling { ticket, ruling }),
             ToShard::Keys { relay, keys } => self.tell(relay, Input::Keys(keys)),
             ToShard::Catalogue { relay, catalogue } => self.tell(relay, Input::Catalogue(catalogue)),
@@ -285,6 +317,7 @@ impl<D: Drive> Pump<D> {
     }
 
     fn offer_room(&mut self) {
+        self.record_owed();
         if self.io.waiting_for_room.is_empty() || !self.io.log.has_room() {
             return;
         }

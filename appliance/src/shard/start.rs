@@ -180,6 +180,7 @@ impl<F> Seed<F> {
             relays_max: options.relays_max,
             generation: 0,
             draining: false,
+            owed: VecDeque::new(),
             fault: None,
         })
     }

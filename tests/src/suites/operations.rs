@@ -28,6 +28,7 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     report.case("healthcheck says whether it is ready", || healthcheck(&world));
     report.case("HUP applies a new rule to a session that is open", || reload(&world, &setup));
     report.case("HUP with a wrong file changes nothing", || wrong_reload(&world));
+    report.case("the trail tells of each reload, with the configuration's hash", || reloads_recorded(&world));
     report.case("a token of lockgate's own development issuer is accepted", || development_token(settings, &world));
     report.case("an actor's version is in every record", || actor(&world));
     report.case("the target's certificate is verified, or the connect fails", || target_tls(&world));
@@ -144,6 +145,24 @@ fn wrong_reload(world: &World) -> Result<()> {
     world.gateway().reload()?;
     ensure!(complaint(&still).is_some_and(|said| said.sqlstate == "42501"), "the old rules no longer hold");
     told
+}
+
+fn reloads_recorded(world: &World) -> Result<()> {
+    let recorded = |text: &str| -> Result<Vec<Value>> {
+        audit::search(world.gateway(), &["--kind", "gateway", "--contains", text])
+    };
+    let config = fs::read(world.gateway().config())?;
+    let hash = format!("configuration blake3:{}", blake3::hash(&config).to_hex());
+    // Both shards took it into use: one record each, ahead of what they decide by it.
+    eventually("the reload is in the trail of each shard", DEADLINE, || {
+        recorded(&format!("reloaded: {hash}")).is_ok_and(|records| records.len() >= 2)
+    })?;
+    let refused = recorded("reload refused: configuration blake3:")?;
+    ensure!(!refused.is_empty(), "the refused configuration is not recorded");
+    let named = refused.iter().all(|record| record.to_string().contains(": line "));
+    ensure!(named, "{refused:?}");
+    ensure!(!recorded("started: lockgate")?.is_empty(), "the start is not recorded");
+    Ok(())
 }
 
 fn development_token(settings: &Settings, world: &World) -> Result<()> {

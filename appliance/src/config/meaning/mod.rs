@@ -28,6 +28,7 @@ pub fn check(file: &raw::File, path: &Path, problems: &mut Vec<Problem>) -> Conf
     let folder = path.parent().map(Path::to_owned).unwrap_or_default();
     let mut check = Check { folder, problems };
     let config = Config {
+        hash: String::new(),
         path: path.to_owned(),
         server: check.server(&file.server),
         ops: Ops { address: check.socket_or(file.ops.address.as_ref(), 9180) },
