@@ -10,6 +10,7 @@
 //! is cleared. A full journal leaves the bytes undecided ([`Retry`]) until there is room.
 
 mod catalogues;
+mod free;
 mod login;
 mod masked;
 mod meaning;

@@ -1,7 +1,7 @@
 //! What comes back: which columns are watched, how their values are masked, how a statement ended.
 
 use super::meaning::{Encoding, Reads};
-use super::{Context, Gate, Retry, refusal};
+use super::{Context, Gate, Retry, free, refusal};
 use crate::audit::{self, Entry};
 use crate::policy::View;
 use crate::shard::mailbox::{Catalogue, CatalogueTable, ToControl};
@@ -221,11 +221,14 @@ impl Gate {
             None => Reads::Unknown,
         };
         let columns = self.session.columns();
-        plan(columns.iter().map(|column| {
+        let executing = self.session.executing().filter(|_| reads == Reads::Masked);
+        let free = executing.and_then(|mark| free::outputs(&mark.meaning.analysis, view, catalogue));
+        let free = free.filter(|free| free.len() == columns.len()).unwrap_or_default();
+        plan(columns.iter().enumerate().map(|(at, column)| {
             let style = match origin(column, catalogue) {
                 Origin::Known { schema, table, column } => view.column_style(schema, table, column),
                 Origin::Unknown => Some(Style::Fill),
-                Origin::Expression if reads == Reads::Open => None,
+                Origin::Expression if reads == Reads::Open || free.get(at) == Some(&true) => None,
                 Origin::Expression => Some(Style::Fill),
             };
             match style {

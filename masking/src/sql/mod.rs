@@ -6,6 +6,7 @@ mod class;
 mod condition;
 mod constant;
 mod depth;
+mod inputs;
 mod kinds;
 mod outputs;
 mod plpgsql;
@@ -19,6 +20,7 @@ mod words;
 mod cases;
 
 pub use class::{Class, Classes};
+pub use inputs::{Inputs, Name, Read, Source};
 pub use outputs::Expressions;
 pub use reach::Reach;
 
@@ -71,6 +73,8 @@ pub struct Statement {
     pub copy_file: bool,
     /// Output columns that are not plain columns, as far as the text tells; only a refinement of what RowDescription says.
     pub expression_columns: Expressions,
+    /// What its outputs are made of, where the text proves it.
+    pub inputs: Option<Inputs>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

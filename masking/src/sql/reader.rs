@@ -46,6 +46,7 @@ impl<'t> Reader<'t> {
             self.add(Class::Other);
         }
         self.statement.expression_columns = super::outputs::of(node);
+        self.statement.inputs = super::inputs::of(node);
         self.statement.reads = self.reads > 0;
         merge(&mut self.statement.tables);
     }

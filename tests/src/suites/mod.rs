@@ -3,6 +3,7 @@
 pub mod access;
 pub mod audit;
 pub mod cancel;
+pub mod catalogue;
 pub mod certificates;
 pub mod clients;
 pub mod commands;
@@ -55,6 +56,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "crash", run: crash::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "faults", run: faults::suite, full_only: false, direct: true, held_back: None },
     Suite { name: "masks", run: masks::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "catalogue", run: catalogue::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "operations", run: operations::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "loadgen", run: loadgen::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "demo", run: demo::suite, full_only: false, direct: false, held_back: None },
