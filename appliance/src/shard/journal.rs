@@ -32,6 +32,11 @@ impl Ledger {
         }
     }
 
+    /// Nothing is left to write or to bring to stable storage.
+    pub fn is_settled<D>(&self, io: &Io<D>) -> bool {
+        !io.log.dirty() && self.written == self.synced && !self.syncing
+    }
+
     pub fn next_us(&self) -> u64 {
         self.due_us
     }

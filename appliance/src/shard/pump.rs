@@ -89,8 +89,10 @@ impl<D: Drive> Pump<D> {
         }
     }
 
+    /// Drained, and the record of it kept to the last line; or beyond keeping one.
     fn is_over(&self) -> bool {
-        (self.draining || self.fault.is_some()) && self.relays.is_empty()
+        let kept = self.fault.is_some() || self.draining && self.ledger.is_settled(&self.io);
+        kept && self.relays.is_empty()
     }
 
     /// Submits and sleeps until there is something to do.

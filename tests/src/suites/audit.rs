@@ -258,7 +258,8 @@ fn restart(world: &World) -> Result<()> {
 
 fn asynchronous(settings: &Settings, world: &World) -> Result<()> {
     const STATEMENTS: u32 = 300;
-    let setup = Setup { durability: "async", ..Setup::default() };
+    // All of it within one interval: what a clean stop leaves behind is what it wrote last.
+    let setup = Setup { durability: "async", audit: "commit_interval = \"1s\"\n".into(), ..Setup::default() };
     let mut gateway = Gateway::start(&settings.run_dir, &world.target, &world.issuer, &setup)?;
     let endpoint = gateway.endpoint(&world.issuer.token("ada@example.com", &[]), false);
     let mut wires = (0..4).map(|_| Wire::connect(&endpoint)).collect::<Result<Vec<_>>>()?;
