@@ -34,6 +34,11 @@ fn no_grant(target: &str) -> Refusal {
     )
 }
 
+/// What cannot be recorded does not happen.
+pub(super) fn journal_full() -> Refusal {
+    refusal(b"58030", "the audit journal is full", None, Some("try again"))
+}
+
 impl Gate {
     pub(super) fn secure(&mut self, pipes: &mut Pipes<'_>) {
         let offered = self.origin.tls_offered;
@@ -104,7 +109,7 @@ impl Gate {
         // A full journal: the client is told to come again, nothing was opened and nothing is owed.
         let refusal = match self.record(&entry, cx) {
             Ok(()) => refusal,
-            Err(_) => super::refusal(b"58030", "the audit journal is full", None, Some("try again")),
+            Err(_) => journal_full(),
         };
         cx.shared.counters.fault(Fault::LoginRefused);
         self.session.answer(Side::Client, Answer::Refuse(refusal), pipes);

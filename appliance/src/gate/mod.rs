@@ -399,7 +399,13 @@ impl Gate {
 
     fn check_deadlines(&mut self, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         let now = cx.now.mono_us;
+        let journal_waits = self.retry_client.is_some() || self.retry_target.is_some();
         match self.state {
+            State::AwaitLogin | State::AwaitTarget if journal_waits && now >= self.login_deadline_us => {
+                cx.shared.counters.fault(Fault::Deadline);
+                // Whatever was to be recorded of this login has not happened to the client: nothing is owed.
+                return self.end("the journal had no room for the login", &login::journal_full(), pipes);
+            }
             State::AwaitTarget if now >= self.login_deadline_us => {
                 cx.shared.counters.fault(Fault::Deadline);
                 return self.target_failed(*b"08001", "the target did not complete the login in time", pipes, cx);

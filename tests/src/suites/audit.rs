@@ -292,6 +292,7 @@ fn full_ring(settings: &Settings, world: &World) -> Result<()> {
     let setup = Setup {
         shards: 1,
         audit: "segment_mib = 1\nsegments_per_shard = 2\narchive = false\n".into(),
+        server: "login_timeout = \"2s\"\n".into(),
         ..Setup::default()
     };
     let gateway = Gateway::start(&settings.run_dir, &world.target, &world.issuer, &setup)?;
@@ -312,6 +313,10 @@ fn full_ring(settings: &Settings, world: &World) -> Result<()> {
             },
             Err(_) => break, // it waits: nobody answers
         }
+    }
+    for token in [world.issuer.token("ada@example.com", &[]), "wrong".into()] {
+        let refusal = Wire::refusal(&gateway.endpoint(&token, false)).context("a login while there is no room")?;
+        ensure!(refusal.sqlstate == "58030", "{refusal:?}");
     }
     ensure!(answered > 50, "blocked after {answered} statements already");
     ensure!(answered < 2_000, "2 MiB held {answered} records of 8 KB: something was dropped");
