@@ -15,7 +15,7 @@ build_packages=(
   clang libclang-dev # bindgen reads the parser's headers
   git # glommio's build calls it, although a crate from the registry has nothing to fetch
 )
-server_packages=(postgresql-15 postgresql-client-15) # always used from /usr/lib/postgresql/15/bin
+server_packages=(postgresql-15 postgresql-client-15 procps) # always used from /usr/lib/postgresql/15/bin
 client_packages=(python3 python3-venv openssl ca-certificates)
 command -v node >/dev/null && command -v npm >/dev/null || client_packages+=(nodejs npm)
 java_packages=(libpostgresql-jdbc-java openjdk-17-jdk-headless) # the JDK runs the client from its source file
