@@ -14,7 +14,7 @@ use slab::Slab;
 use std::collections::VecDeque;
 use std::io as stdio;
 use std::net::TcpStream;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// The clock all shards and the control thread share: microseconds since the process first asked.
@@ -81,7 +81,9 @@ impl<D: Drive> Pump<D> {
         self.mail.take().into_iter().for_each(|op| self.io.ring.cancel(op));
         let give_up_us = mono_us() + QUIESCE_US;
         while self.io.ring.in_flight() > 0 && mono_us() < give_up_us {
-            if self.io.ring.enter(Duration::from_millis(10)).is_err() {
+            let now_us = mono_us();
+            self.io.ring.wake_by(now_us + QUIESCE_STEP_US, now_us);
+            if self.io.ring.wait().is_err() {
                 return;
             }
             self.io.ring.reap(completions);
@@ -104,7 +106,7 @@ impl<D: Drive> Pump<D> {
         let asleep_us = self.io.now.mono_us;
         if self.spin_us > 0 {
             loop {
-                self.io.ring.enter(Duration::ZERO)?;
+                self.io.ring.look()?;
                 if self.io.ring.reap(completions) {
                     return Ok(());
                 }
@@ -113,7 +115,8 @@ impl<D: Drive> Pump<D> {
                 }
             }
         }
-        self.io.ring.enter(Duration::from_micros(until_us.saturating_sub(asleep_us)))?;
+        self.io.ring.wake_by(until_us, asleep_us);
+        self.io.ring.wait()?;
         self.io.ring.reap(completions);
         Ok(())
     }
@@ -353,5 +356,6 @@ impl<D: Drive> Pump<D> {
 
 /// Beyond: the ring's memory is left to the end of the process.
 const QUIESCE_US: u64 = 1_000_000;
+const QUIESCE_STEP_US: u64 = 10_000;
 /// What a session reads that is ended from outside.
 const KILLED: &str = "the session was ended by an operator";

@@ -10,6 +10,7 @@ pub mod socket;
 
 pub use buffers::{Buffers, Chunk, HEADROOM_BYTES};
 
+use super::timers::NEVER;
 use codecs::Side;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use slab::Slab;
@@ -68,6 +69,7 @@ enum Op {
     Send { relay: u32, side: Side, payload: Payload },
     Connect { relay: u32, _address: Box<socket::Address> },
     Sync { round: u64 },
+    Alarm { at_us: u64, _after: Box<types::Timespec> },
     Mail { _count: Box<[u8; 8]>, _eventfd: Arc<OwnedFd> },
     Cancel,
 }
@@ -146,6 +148,8 @@ pub struct Ring {
     ops: Slab<Op>,
     /// Sends that wait for the record of their round. Never in the submission queue: a full queue submits itself.
     parked: Vec<(u64, squeue::Entry)>,
+    /// The earliest alarm that is set; [`NEVER`]: none.
+    alarm_us: u64,
 }
 
 impl Ring {
@@ -157,7 +161,7 @@ impl Ring {
         // in flight (see Drop).
         unsafe { uring.submitter().register_buf_ring_with_flags(buffers.entries_address(), sizes.buffers, GROUP, 0) }
             .map_err(|e| explain(e, "a provided-buffer ring (Linux 5.19 or later)"))?;
-        Ok(Self { uring, buffers, ops: Slab::with_capacity(256), parked: Vec::new() })
+        Ok(Self { uring, buffers, ops: Slab::with_capacity(256), parked: Vec::new(), alarm_us: NEVER })
     }
 
     pub fn buffers(&self) -> &Buffers {
@@ -176,6 +180,7 @@ impl Ring {
             (opcode::Send::CODE, "send"),
             (opcode::Connect::CODE, "connect"),
             (opcode::Fsync::CODE, "fsync"),
+            (opcode::Timeout::CODE, "timeout"),
             (opcode::Read::CODE, "read"),
             (opcode::AsyncCancel::CODE, "cancel"),
         ];
@@ -297,24 +302,29 @@ impl Ring {
         self.push(&opcode::AsyncCancel::new(op.0).build().user_data(data));
     }
 
-    /// Submits what is queued and waits for a completion or until `timeout` has passed. Zero: only looks.
-    pub fn enter(&mut self, timeout: Duration) -> io::Result<()> {
-        let wait = types::Timespec::from(timeout);
-        let args = types::SubmitArgs::new().timespec(&wait);
-        let entered = if timeout.is_zero() {
-            let queued = self.uring.submission().len() as u32;
-            // SAFETY: no pointer is passed. GETEVENTS makes a DEFER_TASKRUN ring run the work it has put off.
-            unsafe { self.uring.submitter().enter::<libc::sigset_t>(queued, 0, libc_getevents(), None) }
-        } else {
-            self.uring.submitter().submit_with_args(1, &args)
-        };
-        match entered {
-            Ok(_) => Ok(()),
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {
-                Ok(())
-            }
-            Err(e) => Err(e),
+    /// Makes a waiting ring wake no later than `at_us`. A timer of its own, not a bound on the wait: the kernel would set
+    /// and clear that one at every wait, which costs more than the wait itself where the clock is virtual.
+    pub fn wake_by(&mut self, at_us: u64, now_us: u64) {
+        if at_us >= self.alarm_us {
+            return;
         }
+        self.alarm_us = at_us;
+        let after = Box::new(types::Timespec::from(Duration::from_micros(at_us.saturating_sub(now_us))));
+        let pointer: *const types::Timespec = &*after;
+        let data = self.begin(Op::Alarm { at_us, _after: after });
+        self.push(&opcode::Timeout::new(pointer).build().user_data(data));
+    }
+
+    /// Submits what is queued and waits for a completion.
+    pub fn wait(&mut self) -> io::Result<()> {
+        forgive(self.uring.submit_and_wait(1))
+    }
+
+    /// Submits what is queued and runs what the kernel has put off, without waiting.
+    pub fn look(&mut self) -> io::Result<()> {
+        let queued = self.uring.submission().len() as u32;
+        // SAFETY: no pointer is passed. GETEVENTS makes a DEFER_TASKRUN ring run the work it has put off.
+        forgive(unsafe { self.uring.submitter().enter::<libc::sigset_t>(queued, 0, libc_getevents(), None) })
     }
 
     /// Moves completions out of the kernel's queue. `true`: there were some.
@@ -349,7 +359,12 @@ impl Ring {
                 let result = outcome(raw.result).map(|_| unsafe { TcpStream::from_raw_fd(raw.result) });
                 return Completion::Accepted { listener, result, last };
             }
-            Op::Send { .. } | Op::Connect { .. } | Op::Sync { .. } | Op::Mail { .. } | Op::Cancel => {}
+            Op::Send { .. }
+            | Op::Connect { .. }
+            | Op::Sync { .. }
+            | Op::Alarm { .. }
+            | Op::Mail { .. }
+            | Op::Cancel => {}
         }
         match self.ops.remove(key) {
             Op::Send { relay, side, mut payload } => {
@@ -362,6 +377,12 @@ impl Ring {
             Op::Connect { relay, .. } => Completion::Connected { relay, result: outcome(raw.result).map(drop) },
             Op::Sync { round } => Completion::Synced { round, result: outcome(raw.result).map(drop) },
             Op::Mail { .. } => Completion::Mail,
+            Op::Alarm { at_us, .. } => {
+                if self.alarm_us == at_us {
+                    self.alarm_us = NEVER;
+                }
+                Completion::Nothing
+            }
             Op::Cancel | Op::Accept { .. } | Op::Receive { .. } => Completion::Nothing,
         }
     }
@@ -392,6 +413,15 @@ impl Drop for Ring {
         }
         std::mem::forget(std::mem::take(&mut self.ops));
         self.buffers.keep_for_ever();
+    }
+}
+
+/// What an interrupted or a busy enter leaves undone is done by the next.
+fn forgive(entered: io::Result<usize>) -> io::Result<()> {
+    match entered {
+        Ok(_) => Ok(()),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
+        Err(e) => Err(e),
     }
 }
 
