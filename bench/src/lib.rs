@@ -1,1 +1,3 @@
 //! Benches and the side-by-side harness
+
+pub mod gate;

@@ -1,5 +1,6 @@
 //! The trail: records, the segment files they are written to, and the readers. FORMAT.md draws the bytes.
 
+mod encode;
 pub mod frame;
 pub mod printable;
 pub mod reader;
@@ -13,7 +14,7 @@ pub mod verify;
 pub mod when;
 pub mod writer;
 
-pub use seal::{Sealer, SealerOptions};
+pub use seal::{Keeper, Sealer, SealerOptions};
 pub use writer::{RingOptions, SegmentWriter};
 
 /// Who and where, on every record.

@@ -138,7 +138,7 @@ impl Record {
         Some(record)
     }
 
-    fn fill_statement(&mut self, row: &ArchivedRequestRow<'_>) {
+    fn fill_statement(&mut self, row: &ArchivedRequestRow) {
         self.statement = Some(printable::bytes(row.statement()));
         self.statement_bytes = (row.statement_bytes() > row.statement().len() as u64).then(|| row.statement_bytes());
         self.binds = row.binds().map(|bind| bind.map(str::to_owned)).collect();
@@ -150,7 +150,7 @@ impl Record {
         self.complete = false;
     }
 
-    fn fill_event(&mut self, kind: Kind, row: &ArchivedEventRow<'_>) {
+    fn fill_event(&mut self, kind: Kind, row: &ArchivedEventRow) {
         match kind {
             Kind::SessionOpened => self.detail = Some(format!("opened by grant {}", row.what())),
             Kind::SessionClosed => {
@@ -166,7 +166,7 @@ impl Record {
         }
     }
 
-    fn add_outcome(&mut self, row: &ArchivedOutcomeRow<'_>, payloads: bool) {
+    fn add_outcome(&mut self, row: &ArchivedOutcomeRow, payloads: bool) {
         let sum = |sum: Option<u64>, more: u64| Some(sum.unwrap_or(0).saturating_add(more));
         self.rows = sum(self.rows, row.rows());
         self.bytes = sum(self.bytes, row.bytes());
@@ -179,7 +179,7 @@ impl Record {
         }
     }
 
-    fn add_ruling(&mut self, row: &ArchivedEventRow<'_>) {
+    fn add_ruling(&mut self, row: &ArchivedEventRow) {
         self.ticket = self.ticket.take().or_else(|| some(row.ticket()));
         let text = format!("{} {}", row.what(), ruling_text(row));
         self.detail = Some(match self.detail.take() {
@@ -189,7 +189,7 @@ impl Record {
     }
 }
 
-fn ruling_text(row: &ArchivedEventRow<'_>) -> String {
+fn ruling_text(row: &ArchivedEventRow) -> String {
     match (row.by(), row.detail()) {
         ("", reason) => reason.to_owned(),
         (by, "") => format!("by {by}"),
@@ -234,7 +234,7 @@ impl Filter {
         }
     }
 
-    fn admits_statement(&self, row: &ArchivedRequestRow<'_>) -> bool {
+    fn admits_statement(&self, row: &ArchivedRequestRow) -> bool {
         let class = |name: &&str| any(&self.classes, name);
         any(&self.decisions, row.decision())
             && (self.classes.is_empty() || class_names(row.classes()).iter().any(class))

@@ -11,11 +11,11 @@
 //! The next segment is made by the [`Sealer`](super::seal::Sealer) ahead of time and found here by its name alone: no
 //! lock and no message between the two. Without one there is no room, and `append` says [`Full`].
 
+use super::encode::{Encoder, Room};
 use super::frame::{
     FOOTER_BYTES, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Footer, FrameHeader, FrameKind, GENESIS, Hash,
     SEGMENT_HEADER_BYTES, SegmentHeader, hash, is_zero,
 };
-use super::record::{Encoder, Room};
 use super::recover::{self, Recovered};
 use super::segment::{self, SEGMENT_BYTES_MIN, SEGMENTS_PER_SHARD_MIN, at};
 use super::{Entry, Full, Journal, Who};
@@ -331,10 +331,7 @@ impl Journal for SegmentWriter {
                 return Err(Full);
             }
         }
-        if self.encoder.encode(time_us, who, entry, &mut self.batch).is_err() {
-            self.fail(&io::Error::other("a record could not be encoded"));
-            return Err(Full);
-        }
+        self.encoder.encode(time_us, who, entry, &mut self.batch);
         self.records += 1;
         self.dirty = true;
         self.times = (self.times.0.min(time_us), self.times.1.max(time_us));

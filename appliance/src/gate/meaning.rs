@@ -4,7 +4,11 @@ use super::catalogues::Catalogues;
 use crate::limits;
 use crate::metrics::ShardCounters;
 use crate::policy::{Decision, View};
+use crate::shard::mailbox::Catalogue;
+use codecs::postgres::ColumnPlan;
 use masking::sql::{self, Analysis, Class, Classes};
+use smallvec::SmallVec;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -92,6 +96,33 @@ pub(crate) struct Marked {
     /// What its results may show: decided from the tables it reads.
     pub reads: Reads,
     pub leaning: Leaning,
+    pub kept: Kept,
+}
+
+impl Marked {
+    /// The same statement under another verdict.
+    pub fn with(&self, decision: Decision) -> Mark {
+        let Self { meaning, version, reads, leaning, .. } = self;
+        let (version, reads, leaning) = (*version, *reads, *leaning);
+        Rc::new(Self { meaning: meaning.clone(), decision, version, reads, leaning, kept: Kept::default() })
+    }
+}
+
+/// What was worked out for a mark once and holds for as long as it does.
+#[derive(Default)]
+pub(crate) struct Kept {
+    /// The text as the trail shows it: with what is masked for this principal masked.
+    pub text: OnceCell<Box<[u8]>>,
+    /// How the columns of its last result were treated.
+    pub plan: RefCell<Option<Planned>>,
+}
+
+/// A column plan and what it was made from: it serves again for the same columns under the same catalogue.
+pub(crate) struct Planned {
+    pub columns: SmallVec<[(u32, i16, u32); 8]>,
+    /// `None`: no column is masked, so nobody asked.
+    pub catalogue: Option<Arc<Catalogue>>,
+    pub plan: Option<ColumnPlan>,
 }
 
 /// Whether the verdict hangs on which columns the tables of a statement have.

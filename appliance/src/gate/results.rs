@@ -1,6 +1,6 @@
 //! What comes back: which columns are watched, how their values are masked, how a statement ended.
 
-use super::meaning::{Encoding, Reads};
+use super::meaning::{Encoding, Planned, Reads};
 use super::{Context, Gate, Retry, free, refusal};
 use crate::audit::{self, Entry};
 use crate::policy::View;
@@ -139,27 +139,56 @@ impl Gate {
                 let plan: Option<ColumnPlan> = view.detect.is_some().then(|| [Treatment::Detect.code()].into());
                 self.session.answer(Side::Target, Answer::Watch(plan), pipes);
             }
-            ShapeKind::Rows => {
-                if view.column_masks.is_empty() {
+            ShapeKind::Rows if view.column_masks.is_empty() => {
+                let plan = self.kept_plan(None).unwrap_or_else(|| {
                     let plan = self.detect_plan(&view);
-                    return self.session.answer(Side::Target, Answer::Watch(plan), pipes);
-                }
-                match self.usable_catalogue(cx) {
-                    Some(catalogue) => {
+                    self.keep_plan(None, &plan);
+                    plan
+                });
+                self.session.answer(Side::Target, Answer::Watch(plan), pipes);
+            }
+            ShapeKind::Rows => match self.fresh_catalogue(cx) {
+                Some(catalogue) => match self.kept_plan(Some(&catalogue)) {
+                    Some(plan) => self.session.answer(Side::Target, Answer::Watch(plan), pipes),
+                    None if self.knows_columns(&catalogue) => {
                         let plan = self.mask_plan(&view, &catalogue);
+                        self.keep_plan(Some(catalogue), &plan);
                         self.session.answer(Side::Target, Answer::Watch(plan), pipes);
                     }
                     None => self.ask_catalogue(kind, pipes, cx),
-                }
-            }
+                },
+                None => self.ask_catalogue(kind, pipes, cx),
+            },
         }
     }
 
-    /// A catalogue that is fresh enough and knows every table and column of this shape.
-    fn usable_catalogue(&self, cx: &Context<'_>) -> Option<Arc<Catalogue>> {
-        let catalogue = cx.shared.catalogues.fresh(&self.identity.target, cx.now.unix_us)?;
-        let known = self.session.columns().iter().all(|column| !matches!(origin(column, catalogue), Origin::Unknown));
-        known.then(|| catalogue.clone())
+    /// The plan this statement's last result had, if this one has the same columns under the same catalogue.
+    fn kept_plan(&self, catalogue: Option<&Arc<Catalogue>>) -> Option<Option<ColumnPlan>> {
+        let kept = self.session.executing()?.kept.plan.borrow();
+        let planned = kept.as_ref()?;
+        let same_catalogue = match (&planned.catalogue, catalogue) {
+            (Some(then), Some(now)) => Arc::ptr_eq(then, now),
+            (None, None) => true,
+            _ => false,
+        };
+        let same = same_catalogue && self.session.columns().iter().map(identity).eq(planned.columns.iter().copied());
+        same.then(|| planned.plan.clone())
+    }
+
+    fn keep_plan(&self, catalogue: Option<Arc<Catalogue>>, plan: &Option<ColumnPlan>) {
+        let Some(mark) = self.session.executing() else { return };
+        let columns = self.session.columns().iter().map(identity).collect();
+        *mark.kept.plan.borrow_mut() = Some(Planned { columns, catalogue, plan: plan.clone() });
+    }
+
+    /// A catalogue that is fresh enough.
+    fn fresh_catalogue(&self, cx: &Context<'_>) -> Option<Arc<Catalogue>> {
+        cx.shared.catalogues.fresh(&self.identity.target, cx.now.unix_us).cloned()
+    }
+
+    /// Does it know every table and column of this shape?
+    fn knows_columns(&self, catalogue: &Catalogue) -> bool {
+        self.session.columns().iter().all(|column| !matches!(origin(column, catalogue), Origin::Unknown))
     }
 
     fn ask_catalogue(&mut self, kind: ShapeKind, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
@@ -322,6 +351,11 @@ impl Gate {
             _ => {}
         }
     }
+}
+
+/// What a column's treatment depends on.
+fn identity(column: &Column) -> (u32, i16, u32) {
+    (column.table_oid, column.attribute, column.type_oid)
 }
 
 fn plan(codes: impl Iterator<Item = u8>) -> Option<ColumnPlan> {

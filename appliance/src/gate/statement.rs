@@ -1,6 +1,6 @@
 //! One statement on its way to the target: decided, recorded, then forwarded, refused or held for a person.
 
-use super::meaning::{self, Leaning, Mark, Marked, Meaning, Reads};
+use super::meaning::{self, Kept, Leaning, Mark, Marked, Meaning, Reads};
 use super::{Context, Gate, OpenRequest, Retry, State, login, masked, refusal};
 use crate::approval::{Ruling, TicketId};
 use crate::audit::{self, Entry, Full};
@@ -10,6 +10,7 @@ use crate::shard::mailbox::{Catalogue, ToControl};
 use codecs::postgres::{Answer, Refusal, Request, RequestKind};
 use codecs::{Pipes, Side};
 use masking::sql::{Class, Named, Statement};
+use masking::style::{Style, TokenKey, mask_findings};
 use smallvec::SmallVec;
 use std::rc::Rc;
 
@@ -191,7 +192,7 @@ impl Gate {
                 None => {}
             }
         }
-        Rc::new(Marked { meaning, decision, version: self.snapshot_version, reads, leaning })
+        Rc::new(Marked { meaning, decision, version: self.snapshot_version, reads, leaning, kept: Kept::default() })
     }
 
     /// Execute of a statement this gateway has not seen the text of.
@@ -217,6 +218,7 @@ impl Gate {
             version: self.snapshot_version,
             reads: unknown_reads(view),
             leaning: Leaning::No,
+            kept: Kept::default(),
         })
     }
 
@@ -455,20 +457,18 @@ impl Gate {
         scratch.text.clear();
         scratch.binds.clear();
         scratch.ends.clear();
-        let text = match request.kind {
-            RequestKind::Query | RequestKind::Parse => pipes.client.at(request.text),
-            RequestKind::Execute { .. } | RequestKind::FunctionCall { .. } => &mark.meaning.text,
-        };
-        let kept = &text[..text.len().min(limits::AUDIT_STATEMENT_BYTES_MAX)];
         let view = self.view.as_ref().expect("logged in");
-        // What is masked for this principal is masked in the trail as well.
-        let kept = match &view.detect {
-            None => kept,
-            Some((detectors, _)) => {
-                scratch.text.extend_from_slice(kept);
-                let key = &cx.snapshot.token_key;
-                masking::style::mask_findings(detectors, masking::style::Style::Last4, key, &mut scratch.text);
-                &scratch.text
+        let key = &cx.snapshot.token_key;
+        let (text_bytes, kept) = match request.kind {
+            RequestKind::Query | RequestKind::Parse => {
+                let text = pipes.client.at(request.text);
+                let kept = &text[..text.len().min(limits::AUDIT_STATEMENT_BYTES_MAX)];
+                (text.len(), masked_text(view, kept, key, &mut scratch.text))
+            }
+            RequestKind::Execute { .. } | RequestKind::FunctionCall { .. } => {
+                let text = &*mark.meaning.text;
+                let mask = || masked_text(view, text, key, &mut scratch.text).into();
+                (text.len(), &**mark.kept.text.get_or_init(mask))
             }
         };
         if matches!(request.kind, RequestKind::Execute { .. }) {
@@ -483,7 +483,7 @@ impl Gate {
         let entry = Entry::Request(audit::Request {
             request: self.next_request,
             statement: kept,
-            statement_bytes: mark.meaning.text_bytes.max(text.len() as u64),
+            statement_bytes: mark.meaning.text_bytes.max(text_bytes as u64),
             binds: &binds,
             classes: mark.meaning.classes.0,
             tables: &mark.meaning.tables,
@@ -510,7 +510,7 @@ impl Gate {
                 (Some((detectors, _)), false) => {
                     let mut copy: SmallVec<[u8; 256]> = SmallVec::from_slice(cut);
                     let key = &cx.snapshot.token_key;
-                    masking::style::mask_findings(detectors, masking::style::Style::Last4, key, &mut copy);
+                    mask_findings(detectors, Style::Last4, key, &mut copy);
                     push_bind(out, &copy, false);
                 }
                 _ => push_bind(out, cut, binary),
@@ -523,6 +523,14 @@ impl Gate {
     }
 }
 
+/// What is masked for this principal is masked in the trail as well.
+fn masked_text<'a>(view: &View, text: &'a [u8], key: &TokenKey, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+    let Some((detectors, _)) = &view.detect else { return text };
+    scratch.extend_from_slice(text);
+    mask_findings(detectors, Style::Last4, key, scratch);
+    scratch
+}
+
 /// What becomes of a statement that is too long for a ruling.
 fn beyond_ruling(mark: &Mark) -> Mark {
     let decision = Decision {
@@ -531,20 +539,20 @@ fn beyond_ruling(mark: &Mark) -> Mark {
         message: Some("the statement or one of its values is too long to be approved".into()),
         ..mark.decision.clone()
     };
-    Rc::new(Marked { meaning: mark.meaning.clone(), decision, ..**mark })
+    mark.with(decision)
 }
 
 /// What becomes of a statement that only the catalogue could have let through.
 fn blind(mark: &Mark) -> Mark {
     let decision = masked::denied("the gateway cannot tell which columns are masked: try again");
-    Rc::new(Marked { meaning: mark.meaning.clone(), decision, ..**mark })
+    mark.with(decision)
 }
 
 /// The statement as a reviewer reads it: with what is masked for the requester masked.
 fn shown_text(meaning: &Meaning, view: &View, cx: &Context<'_>) -> String {
     let mut text = meaning.text.to_vec();
     if let Some((detectors, _)) = &view.detect {
-        masking::style::mask_findings(detectors, masking::style::Style::Last4, &cx.snapshot.token_key, &mut text);
+        mask_findings(detectors, Style::Last4, &cx.snapshot.token_key, &mut text);
     }
     String::from_utf8_lossy(&text).into_owned()
 }

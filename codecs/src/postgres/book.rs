@@ -10,7 +10,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 /// Prepared statements, and portals, that one session may name. Beyond: the connection closes.
-const NAMES_MAX: usize = 65_536;
+const NAMES_MAX: usize = 65_536 - FEW_NAMES;
+/// Names up to this many are compared one by one, which beats hashing; those beyond are hashed.
+const FEW_NAMES: usize = 8;
 /// Portals kept for reuse after their last Execute, so that a pipeline allocates nothing in its steady state.
 const SPARE_PORTALS_MAX: usize = 64;
 
@@ -94,34 +96,53 @@ impl<T> Portal<T> {
     }
 }
 
-/// Named things, the unnamed one among them but kept apart: it needs no hashing.
+/// Named things, the unnamed one among them but kept apart. A name is in `few` or in `many`, never in both.
 #[derive(Debug)]
 struct Names<V> {
     unnamed: Option<V>,
-    named: HashMap<Name, V>,
+    few: Vec<(Name, V)>,
+    many: HashMap<Name, V>,
 }
 
 impl<V> Default for Names<V> {
     fn default() -> Self {
-        Self { unnamed: None, named: HashMap::new() }
+        Self { unnamed: None, few: Vec::new(), many: HashMap::new() }
     }
 }
 
 impl<V> Names<V> {
     fn look(&self, name: &[u8]) -> Option<&V> {
-        if name.is_empty() { self.unnamed.as_ref() } else { self.named.get(name) }
+        if name.is_empty() {
+            return self.unnamed.as_ref();
+        }
+        let found = self.few.iter().find(|(known, _)| **known == *name).map(|(_, value)| value);
+        if found.is_none() && !self.many.is_empty() { self.many.get(name) } else { found }
     }
 
     fn put(&mut self, name: &[u8], value: Option<V>) -> Option<V> {
-        match value {
-            value if name.is_empty() => std::mem::replace(&mut self.unnamed, value),
-            Some(value) => self.named.insert(name.into(), value),
-            None => self.named.remove(name),
+        if name.is_empty() {
+            return std::mem::replace(&mut self.unnamed, value);
+        }
+        let place = self.few.iter().position(|(known, _)| **known == *name);
+        match (value, place) {
+            (Some(value), Some(place)) => Some(std::mem::replace(&mut self.few[place].1, value)),
+            (None, Some(place)) => Some(self.few.swap_remove(place).1),
+            (None, None) => self.many.remove(name),
+            (Some(value), None) if self.few.len() < FEW_NAMES && !self.many.contains_key(name) => {
+                self.few.push((name.into(), value));
+                None
+            }
+            (Some(value), None) => self.many.insert(name.into(), value),
         }
     }
 
+    fn clear_named(&mut self) {
+        self.few.clear();
+        self.many.clear();
+    }
+
     fn check_room(&self) -> Result<(), ProtocolError> {
-        if self.named.len() < NAMES_MAX { Ok(()) } else { Err(ProtocolError::TooManyNames) }
+        if self.many.len() < NAMES_MAX { Ok(()) } else { Err(ProtocolError::TooManyNames) }
     }
 }
 
@@ -177,7 +198,7 @@ impl<T> Book<T> {
     }
 
     pub fn forget_statements(&mut self) {
-        self.statements.named.clear();
+        self.statements.clear_named();
         self.statements.unnamed = None;
     }
 
@@ -229,9 +250,7 @@ impl<T> Book<T> {
 
     /// The transaction has ended, and portals live no longer than that.
     pub fn drop_named_portals(&mut self) {
-        if !self.portals.named.is_empty() {
-            self.portals.named.clear();
-        }
+        self.portals.clear_named();
     }
 
     /// A simple Query destroys the unnamed statement and the unnamed portal. Returns the statement, to be put back.

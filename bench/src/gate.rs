@@ -1,0 +1,349 @@
+//! One gateway session without sockets: a real gate, a real journal, and both ends played from bytes recorded once. What
+//! a statement costs inside the gateway can be counted here to the instruction, on any machine.
+
+use codecs::{Outgoing, Piece, Pipes, Side, Window};
+use lockgate::audit::{Keeper, RingOptions, SealerOptions, SegmentWriter};
+use lockgate::config;
+use lockgate::gate::{Context, Drive, Gate, Input, Now, Origin, Output, Shared};
+use lockgate::identity::development::{NewKey, SigningKey};
+use lockgate::identity::{IssuerKeys, Jwks, Verifier};
+use lockgate::policy::Policy;
+use lockgate::shard::mailbox::{Catalogue, CatalogueTable, ToControl};
+use lockgate::snapshot::{Snapshot, Target};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Unix seconds at which every session here begins.
+const NOW_S: i64 = 1_790_000_000;
+const TABLE_OID: u32 = 16_400;
+const TEXT: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = $1;";
+
+const OFF: &str = r#"
+[[listener]]
+protocol = "postgres"
+address = "127.0.0.1:6432"
+[[issuer]]
+name = "bench"
+issuer = "https://bench.example"
+audience = "lockgate"
+algorithms = ["ES256"]
+jwks_file = "jwks.json"
+[[target]]
+name = "postgres"
+protocol = "postgres"
+address = "127.0.0.1:5432"
+database = "postgres"
+user = "svc"
+password_env = "BENCH_PASSWORD"
+tls = "disable"
+[[grant]]
+targets = ["postgres"]
+"#;
+
+const RULED: [&str; 10] =
+    ["drop", "truncate", "alter", "grant", "revoke", "copy_program", "do", "vacuum", "lock", "comment"];
+
+/// What `bench/side-by-side.sh` calls `on`, besides the audit: ten deny rules, masks on two columns, four detectors.
+fn on() -> String {
+    let mut text = OFF.to_string();
+    for class in RULED {
+        text.push_str(&format!(
+            "[[rule]]\nname = \"no-{class}\"\ntargets = [\"postgres\"]\nclasses = [\"{class}\"]\naction = \"deny\"\n"
+        ));
+    }
+    text.push_str(
+        "[[mask]]\ntargets = [\"postgres\"]\ncolumns = [\"pgbench_accounts.filler\", \"customers.card_number\"]\n",
+    );
+    text.push_str("detect = [\"card\", \"email\", \"ssn\", \"iban\"]\nstyle = \"last4\"\n");
+    text
+}
+
+fn snapshot(text: &str) -> (Arc<Snapshot>, String) {
+    let config = config::parse(text, Path::new("bench.toml")).expect("the bench's configuration");
+    let key = SigningKey::generate(NewKey::Es256).expect("a key pair");
+    let keys = Arc::new(Jwks::parse(key.jwks().to_string().as_bytes()).expect("our own key set"));
+    let issuer = Arc::new(config.issuers[0].clone());
+    let claims = serde_json::json!({
+        "iss": "https://bench.example", "aud": "lockgate", "sub": "bench", "email": "bench@example.com",
+        "groups": ["bench"], "exp": NOW_S + 360_000,
+    });
+    let target = Target {
+        name: "postgres".into(),
+        address: "127.0.0.1:5432".into(),
+        resolved: vec!["127.0.0.1:5432".parse().expect("an address")],
+        database: "postgres".into(),
+        user: "svc".into(),
+        password: Vec::new().into(),
+        tls: None,
+        server_name: "localhost".into(),
+    };
+    let snapshot = Snapshot {
+        version: 1,
+        targets: vec![Arc::new(target)],
+        policy: Policy::compile(&config),
+        verifier: Verifier::new(vec![IssuerKeys { issuer, keys, wanted: Arc::default() }]),
+        token_key: masking::style::TokenKey([7; 32]),
+    };
+    (Arc::new(snapshot), key.token(&claims).expect("a token"))
+}
+
+fn message(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
+    out.push(kind);
+    out.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
+    out.extend_from_slice(body);
+}
+
+/// Which features a session has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Features {
+    /// Token login and a grant.
+    Off,
+    /// Besides: rules, masks and detectors.
+    On,
+}
+
+/// An open session with one prepared statement.
+pub struct Rig {
+    gate: Gate,
+    shared: Shared,
+    snapshot: Arc<Snapshot>,
+    journal: SegmentWriter,
+    keeper: Keeper,
+    now: Now,
+    windows: [Vec<u8>; 2],
+    out: [Outgoing; 2],
+    control: Vec<ToControl>,
+    /// What the client sends and the target answers for one execution.
+    execution: Vec<u8>,
+    answer: Vec<u8>,
+    query: Vec<u8>,
+    query_answer: Vec<u8>,
+    /// Bytes that left the gate, to tell that it works at all.
+    pub passed: [u64; 2],
+    statements: u64,
+}
+
+impl Rig {
+    /// Logs in and prepares; the journal lies in `directory`.
+    pub fn open(features: Features, directory: &Path) -> Self {
+        let (snapshot, token) = match features {
+            Features::Off => snapshot(OFF),
+            Features::On => snapshot(&on()),
+        };
+        let ring =
+            RingOptions { data_dir: directory.to_owned(), shard: 0, segment_bytes: 64 << 20, segments_per_shard: 4 };
+        let (mut journal, _) = SegmentWriter::open(&ring, NOW_S * 1_000_000).expect("the directory can be written");
+        let keeper = Keeper::new(SealerOptions {
+            data_dir: directory.to_owned(),
+            shards: 1,
+            segment_bytes: ring.segment_bytes,
+            segments_per_shard: ring.segments_per_shard,
+            archive: true,
+        });
+        let origin = Origin {
+            shard: 0,
+            relay: 1,
+            client: "127.0.0.1:50000".parse().expect("an address"),
+            tls_offered: false,
+            encrypted: false,
+            allow_plaintext: false,
+            certificate_required: false,
+            entropy: [5; 64],
+        };
+        let now = Now { mono_us: 1_000, unix_us: NOW_S * 1_000_000 };
+        let (mut shared, mut control) = (Shared::default(), Vec::new());
+        let mut cx =
+            Context { now, snapshot: &snapshot, journal: &mut journal, control: &mut control, shared: &mut shared };
+        let gate = Gate::new(origin, 30_000_000, &mut cx);
+        let mut rig = Self {
+            gate,
+            shared,
+            snapshot,
+            journal,
+            keeper,
+            now,
+            windows: Default::default(),
+            out: Default::default(),
+            control,
+            execution: execution(),
+            answer: answer(),
+            query: query(),
+            query_answer: query_answer(),
+            passed: [0; 2],
+            statements: 0,
+        };
+        rig.log_in(&token, features);
+        rig
+    }
+
+    fn log_in(&mut self, token: &str, features: Features) {
+        let mut bytes = Vec::new();
+        let body = b"\0\x03\0\0user\0bench\0database\0postgres\0application_name\0pgbench\0\0";
+        bytes.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
+        bytes.extend_from_slice(body);
+        self.deliver(Side::Client, &bytes);
+        bytes.clear();
+        message(&mut bytes, b'p', &[token.as_bytes(), b"\0"].concat());
+        self.deliver(Side::Client, &bytes);
+        self.input(Input::Connected);
+        bytes.clear();
+        message(&mut bytes, b'R', &0u32.to_be_bytes());
+        message(&mut bytes, b'S', b"client_encoding\0UTF8\0");
+        message(&mut bytes, b'S', b"standard_conforming_strings\0on\0");
+        message(&mut bytes, b'K', &[0, 0, 0, 7, 0, 0, 0, 9]);
+        message(&mut bytes, b'Z', b"I");
+        self.deliver(Side::Target, &bytes);
+        bytes.clear();
+        message(&mut bytes, b'P', &[b"P0_1\0", TEXT.as_bytes(), b"\0\0\0"].concat());
+        message(&mut bytes, b'S', b"");
+        self.deliver(Side::Client, &bytes);
+        bytes.clear();
+        message(&mut bytes, b'1', b"");
+        if features == Features::On {
+            // Under masks the gate itself asks for the statement's columns.
+            message(&mut bytes, b't', &[0, 1, 0, 0, 0, 23]);
+            message(&mut bytes, b'T', &description());
+        }
+        message(&mut bytes, b'Z', b"I");
+        self.deliver(Side::Target, &bytes);
+        assert!(self.passed.iter().all(|bytes| *bytes > 0), "the session did not open");
+    }
+
+    /// One execution of the prepared statement, there and back: `Bind Describe Execute Sync` as libpq sends it.
+    pub fn prepared(&mut self) {
+        let (sent, answer) = (std::mem::take(&mut self.execution), std::mem::take(&mut self.answer));
+        self.round(&sent, &answer);
+        (self.execution, self.answer) = (sent, answer);
+    }
+
+    /// The same statement as simple Query whose constant is new each time.
+    pub fn simple(&mut self) {
+        let (mut sent, answer) = (std::mem::take(&mut self.query), std::mem::take(&mut self.query_answer));
+        let end = sent.len() - 2;
+        let mut number = self.statements;
+        for digit in sent[end - 6..end].iter_mut().rev() {
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+        self.round(&sent, &answer);
+        (self.query, self.query_answer) = (sent, answer);
+    }
+
+    fn round(&mut self, sent: &[u8], answer: &[u8]) {
+        let before = self.passed;
+        self.deliver(Side::Client, sent);
+        self.commit();
+        self.deliver(Side::Target, answer);
+        self.commit();
+        self.statements += 1;
+        let moved = [self.passed[0] - before[0], self.passed[1] - before[1]];
+        assert_eq!(moved, [answer.len() as u64, sent.len() as u64], "the statement did not pass");
+    }
+
+    /// What a shard does between a round's statements and its sends, here for every message: ten statements a round
+    /// share one write under load.
+    fn commit(&mut self) {
+        if self.statements.is_multiple_of(10) {
+            self.journal.write().expect("there is room on disk");
+        }
+    }
+
+    /// Prepares the next segments, as the sealer does on a thread of its own. Not part of a statement.
+    pub fn keep_segments(&mut self) {
+        self.keeper.look().expect("there is room on disk");
+    }
+
+    fn deliver(&mut self, side: Side, bytes: &[u8]) {
+        self.windows[side as usize].extend_from_slice(bytes);
+        self.input(Input::Bytes(side));
+    }
+
+    fn input(&mut self, input: Input) {
+        self.now.mono_us += 20;
+        self.now.unix_us += 20;
+        let [client, target] = &mut self.windows;
+        let [to_client, to_target] = &mut self.out;
+        let mut pipes = Pipes { client: Window::new(client), target: Window::new(target), to_client, to_target };
+        let mut cx = Context {
+            now: self.now,
+            snapshot: &self.snapshot,
+            journal: &mut self.journal,
+            control: &mut self.control,
+            shared: &mut self.shared,
+        };
+        self.gate.handle(input, &mut pipes, &mut cx);
+        let decided = [pipes.client.decided(), pipes.target.decided()];
+        for (side, out) in self.out.iter_mut().enumerate() {
+            self.passed[side] += out.pieces().iter().map(|piece| length(piece) as u64).sum::<u64>();
+            out.reset();
+        }
+        for (window, decided) in self.windows.iter_mut().zip(decided) {
+            window.copy_within(decided.., 0);
+            window.truncate(window.len() - decided);
+        }
+        while !matches!(self.gate.poll(), Output::Idle) {}
+        while let Some(wish) = self.control.pop() {
+            if matches!(wish, ToControl::Catalogue { .. }) {
+                return self.input(Input::Catalogue(Ok((self.now.unix_us, catalogue()))));
+            }
+        }
+    }
+}
+
+fn length(piece: &Piece) -> usize {
+    match piece {
+        Piece::Pass { start, end } | Piece::Composed { start, end } => end - start,
+    }
+}
+
+fn catalogue() -> Arc<Catalogue> {
+    let names = ["aid", "bid", "abalance", "filler"];
+    let columns = names.iter().enumerate().map(|(index, name)| (index as i16 + 1, name.to_string())).collect();
+    let table = CatalogueTable { schema: "public".into(), name: "pgbench_accounts".into(), columns };
+    Arc::new(Catalogue { tables: HashMap::from([(TABLE_OID, table)]) })
+}
+
+fn execution() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message(&mut bytes, b'B', b"\0P0_1\0\0\0\0\x01\0\0\0\x0590449\0\0");
+    message(&mut bytes, b'D', b"P\0");
+    message(&mut bytes, b'E', b"\0\0\0\0\0");
+    message(&mut bytes, b'S', b"");
+    bytes
+}
+
+fn description() -> Vec<u8> {
+    let mut body = b"\0\x01abalance\0".to_vec();
+    body.extend_from_slice(&TABLE_OID.to_be_bytes());
+    body.extend_from_slice(&3i16.to_be_bytes());
+    body.extend_from_slice(&23u32.to_be_bytes());
+    body.extend_from_slice(&[0, 4, 0xff, 0xff, 0xff, 0xff, 0, 0]);
+    body
+}
+
+fn result(bytes: &mut Vec<u8>) {
+    message(bytes, b'T', &description());
+    message(bytes, b'D', b"\0\x01\0\0\0\x010");
+    message(bytes, b'C', b"SELECT 1\0");
+    message(bytes, b'Z', b"I");
+}
+
+fn answer() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message(&mut bytes, b'2', b"");
+    result(&mut bytes);
+    bytes
+}
+
+fn query() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message(&mut bytes, b'Q', b"SELECT abalance FROM pgbench_accounts WHERE aid = 000000;\0");
+    bytes
+}
+
+fn query_answer() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    result(&mut bytes);
+    bytes
+}
