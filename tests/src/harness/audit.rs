@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::Value;
 
 use super::Gateway;
@@ -15,7 +15,7 @@ pub fn search(gateway: &Gateway, filters: &[&str]) -> Result<Vec<Value>> {
 }
 
 /// Every file below a folder.
-pub fn files(folder: &Path) -> Vec<PathBuf> {
+fn files(folder: &Path) -> Vec<PathBuf> {
     let (mut found, mut folders) = (Vec::new(), vec![folder.to_path_buf()]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -27,6 +27,21 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// What the files below a folder hold. One that a running gateway has renamed since it was listed is read under its
+/// new name: the folder is listed until all of a listing could be read.
+pub fn contents(folder: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    for _ in 0..100 {
+        let read: Vec<_> = files(folder).into_iter().map(|file| (fs::read(&file), file)).collect();
+        let moved = |(read, _): &(std::io::Result<Vec<u8>>, PathBuf)| {
+            read.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+        };
+        if !read.iter().any(moved) {
+            return read.into_iter().map(|(read, file)| Ok((file, read?))).collect();
+        }
+    }
+    bail!("the files below {} change faster than they can be read", folder.display())
 }
 
 /// Whether bytes hold a text.

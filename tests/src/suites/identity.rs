@@ -1,7 +1,6 @@
 //! Who gets in, who does not, and that those who do not all read the same.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::thread;
@@ -189,8 +188,7 @@ fn password_nowhere(world: &World) -> Result<()> {
     let gateway = world.gateway();
     let told = format!("{}{:?}", gateway.log(), audit::search(gateway, &[])?);
     ensure!(!told.contains(PASSWORD), "the target's password is in the log or the audit");
-    for file in audit::files(&gateway.home().join("data")) {
-        let bytes = fs::read(&file)?;
+    for (file, bytes) in audit::contents(&gateway.home().join("data"))? {
         ensure!(!audit::holds(&bytes, PASSWORD), "the target's password is in {}", file.display());
     }
     Ok(())

@@ -238,8 +238,8 @@ fn credential(settings: &Settings, world: &World) -> Result<()> {
     })?;
     let endpoint = gateway.endpoint(&world.issuer.token("ada@example.com", &[]), false);
     ensure!(Wire::connect(&endpoint.with_dbname("sealed"))?.value("SELECT session_user")? == "service");
-    for file in audit::files(&gateway.home().join("data")).into_iter().chain(audit::files(&home)) {
-        ensure!(!audit::holds(&fs::read(&file)?, PASSWORD), "the password is readable in {}", file.display());
+    for (file, bytes) in audit::contents(&gateway.home().join("data"))?.into_iter().chain(audit::contents(&home)?) {
+        ensure!(!audit::holds(&bytes, PASSWORD), "the password is readable in {}", file.display());
     }
     Ok(())
 }
