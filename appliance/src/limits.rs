@@ -88,10 +88,13 @@ const _: () = assert!(AUDIT_STATEMENT_BYTES_MAX + AUDIT_BINDS_BYTES_MAX + RECORD
 
 // The gate's.
 
-/// Texts whose meaning a shard remembers, per generation (there are two). Beyond: the older generation is forgotten.
+/// Texts, and as many shapes of texts, whose meaning a shard remembers, per generation (there are two). Beyond: the older
+/// generation is forgotten.
 pub const CACHED_TEXTS_MAX: usize = 4096;
-/// Longer texts are parsed each time.
+/// A text or shape that is remembered. Longer ones are parsed each time.
 pub const CACHED_TEXT_BYTES_MAX: usize = 16 << 10;
+/// A text that is looked up by its shape, constants and all. Longer ones are parsed each time.
+pub const SHAPED_TEXT_BYTES_MAX: usize = 1 << 20;
 /// SQL cursors a session is remembered to have declared. Beyond: their expression columns count as unknown.
 pub const CURSORS_MAX: usize = 1024;
 /// How old a target's catalogue may be before a result waits for a new one.

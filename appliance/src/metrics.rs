@@ -90,6 +90,11 @@ pub struct ShardCounters {
     pub audit_records: Cell,
     /// Statements that had to wait because the journal was full.
     pub journal_full: Cell,
+    /// Texts whose meaning was remembered: the text itself, or one that differs in constants only.
+    pub known_texts: Cell,
+    pub known_shapes: Cell,
+    /// Texts given to PostgreSQL's parser.
+    pub parsed_texts: Cell,
     /// How far stable storage is behind the newest record.
     pub audit_lag_us: Cell,
     pub audit_ring_used_bytes: Cell,
@@ -165,13 +170,22 @@ impl ShardCounters {
 /// Plain numbers: name, help, kind, value.
 type Row = (&'static str, &'static str, MetricType, fn(&ShardCounters) -> f64);
 
-const ROWS: [Row; 8] = [
+const ROWS: [Row; 11] = [
     ("lockgate_sessions", "Open sessions", MetricType::Gauge, |c| c.sessions.value() as f64),
     ("lockgate_sessions_opened", "Sessions opened", MetricType::Counter, |c| c.sessions_total.value() as f64),
     ("lockgate_masked_values", "Values masked", MetricType::Counter, |c| c.masked_values.value() as f64),
     ("lockgate_audit_records", "Audit records written", MetricType::Counter, |c| c.audit_records.value() as f64),
     ("lockgate_audit_journal_full", "Statements that waited for room in the journal", MetricType::Counter, |c| {
         c.journal_full.value() as f64
+    }),
+    ("lockgate_texts_known", "Statement texts whose meaning was remembered", MetricType::Counter, |c| {
+        c.known_texts.value() as f64
+    }),
+    ("lockgate_texts_known_by_shape", "The same for texts known but for their constants", MetricType::Counter, |c| {
+        c.known_shapes.value() as f64
+    }),
+    ("lockgate_texts_parsed", "Statement texts that had to be parsed", MetricType::Counter, |c| {
+        c.parsed_texts.value() as f64
     }),
     ("lockgate_audit_lag_seconds", "How far stable storage is behind", MetricType::Gauge, |c| {
         c.audit_lag_us.value() as f64 / 1e6

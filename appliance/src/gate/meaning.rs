@@ -10,6 +10,7 @@ use masking::sql::{self, Analysis, Class, Classes};
 use smallvec::SmallVec;
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -33,17 +34,31 @@ pub(super) struct Scratch {
 /// A text and what it does.
 #[derive(Debug)]
 pub(crate) struct Meaning {
-    /// The text as far as the trail keeps it.
+    /// The text as far as the trail keeps it: always the one that was sent, never another of its shape.
     pub text: Box<[u8]>,
     pub text_bytes: u64,
+    does: Rc<Does>,
+}
+
+/// What a text does, without the text: all texts of one shape may share it.
+#[derive(Debug)]
+pub(crate) struct Does {
     pub analysis: Analysis,
     pub classes: Classes,
     /// Names for the trail, `schema.table` where the text says so.
     pub tables: Vec<String>,
 }
 
-impl Meaning {
-    fn of(text: &[u8], analysis: Analysis) -> Self {
+impl Deref for Meaning {
+    type Target = Does;
+
+    fn deref(&self) -> &Does {
+        &self.does
+    }
+}
+
+impl Does {
+    fn new(analysis: Analysis) -> Self {
         let mut classes = Classes::default();
         let mut tables: Vec<String> = Vec::new();
         for statement in &analysis.statements {
@@ -58,8 +73,24 @@ impl Meaning {
                 }
             }
         }
+        Self { analysis, classes, tables }
+    }
+}
+
+impl Meaning {
+    fn of(text: &[u8], does: Rc<Does>) -> Self {
         let kept = &text[..text.len().min(limits::AUDIT_STATEMENT_BYTES_MAX)];
-        Self { text: kept.into(), text_bytes: text.len() as u64, analysis, classes, tables }
+        Self { text: kept.into(), text_bytes: text.len() as u64, does }
+    }
+
+    /// Of something that was sent without a text.
+    pub fn without_text(statement: sql::Statement) -> Self {
+        let does = Does { classes: statement.classes, tables: Vec::new(), analysis: one(statement) };
+        Self::of(b"", Rc::new(does))
+    }
+
+    fn is_of(&self, text: &[u8]) -> bool {
+        self.text_bytes == text.len() as u64 && *self.text == *text
     }
 
     /// May change names, columns or rights that the catalogue tells of.
@@ -171,43 +202,96 @@ impl Encoding {
     }
 }
 
-/// Two generations of texts: when the young one is full it becomes the old one, and the old one is forgotten.
+fn one(statement: sql::Statement) -> Analysis {
+    Analysis { statements: vec![statement], words: Vec::new() }
+}
+
+/// Two generations of meanings: when the young one is full it becomes the old one, and the old one is forgotten. Keys are
+/// compared whole, so that no choice of texts can make two of them meet; the hash (SipHash, keyed by chance) only finds them.
 #[derive(Default)]
-struct Cache {
+struct Generations {
     young: HashMap<Box<[u8]>, Rc<Meaning>>,
     old: HashMap<Box<[u8]>, Rc<Meaning>>,
 }
 
-impl Cache {
-    fn find(&mut self, text: &[u8]) -> Option<Rc<Meaning>> {
-        if let Some(meaning) = self.young.get(text) {
+impl Generations {
+    fn find(&mut self, key: &[u8]) -> Option<Rc<Meaning>> {
+        if let Some(meaning) = self.young.get(key) {
             return Some(meaning.clone());
         }
-        let (text, meaning) = self.old.remove_entry(text)?;
-        self.keep(text, meaning.clone());
+        let (key, meaning) = self.old.remove_entry(key)?;
+        self.keep(key, meaning.clone());
         Some(meaning)
     }
 
-    fn keep(&mut self, text: Box<[u8]>, meaning: Rc<Meaning>) {
+    fn keep(&mut self, key: Box<[u8]>, meaning: Rc<Meaning>) {
         if self.young.len() >= limits::CACHED_TEXTS_MAX {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(text, meaning);
+        self.young.insert(key, meaning);
+    }
+}
+
+/// What was read before, for texts read under the default settings.
+struct Cache {
+    /// Texts that hang on none of their constants, by their shape. The meaning is the first such text's.
+    by_shape: Generations,
+    /// All others, by themselves.
+    by_text: Generations,
+    /// Where a shape is written.
+    room: Box<[u8]>,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        let room = vec![0; limits::CACHED_TEXT_BYTES_MAX].into();
+        Self { by_shape: Generations::default(), by_text: Generations::default(), room }
+    }
+}
+
+impl Cache {
+    fn meaning(&mut self, text: &[u8], counters: &ShardCounters) -> Rc<Meaning> {
+        let shape = if text.len() <= limits::SHAPED_TEXT_BYTES_MAX { sql::shape(text, &mut self.room) } else { None };
+        if let Some(known) = shape.and_then(|shape| self.by_shape.find(shape)) {
+            if known.is_of(text) {
+                counters.known_texts.add(1);
+                return known;
+            }
+            counters.known_shapes.add(1);
+            return Rc::new(Meaning::of(text, known.does.clone()));
+        }
+        if let Some(known) = self.by_text.find(text) {
+            counters.known_texts.add(1);
+            return known;
+        }
+        counters.parsed_texts.add(1);
+        let sql::Reading { analysis, by_shape } = sql::read(text);
+        let meaning = Rc::new(Meaning::of(text, Rc::new(Does::new(analysis))));
+        let short = text.len() <= limits::CACHED_TEXT_BYTES_MAX;
+        match shape.filter(|_| by_shape) {
+            Some(shape) if short => self.by_shape.keep(shape.into(), meaning.clone()),
+            // A short shape of a long text is kept without the text.
+            Some(shape) => self.by_shape.keep(shape.into(), Rc::new(Meaning::of(b"", meaning.does.clone()))),
+            None if short => self.by_text.keep(text.into(), meaning.clone()),
+            None => {}
+        }
+        meaning
     }
 }
 
 impl Shared {
-    /// What `text` does. Cached under the whole text when it is short and was read under the default settings.
+    /// What `text` does. Remembered where it was read under the default settings.
     pub(super) fn meaning(&mut self, text: &[u8], encoding: Encoding, standard_strings: bool) -> Rc<Meaning> {
-        let usual = standard_strings && encoding == Encoding::Utf8;
-        if usual && let Some(meaning) = self.cache.find(text) {
-            return meaning;
+        if standard_strings && encoding == Encoding::Utf8 {
+            return self.cache.meaning(text, &self.counters);
         }
-        let meaning = Rc::new(Meaning::of(text, read(text, encoding, standard_strings)));
-        if usual && text.len() <= limits::CACHED_TEXT_BYTES_MAX {
-            self.cache.keep(text.into(), meaning.clone());
-        }
-        meaning
+        self.counters.parsed_texts.add(1);
+        Rc::new(Meaning::of(text, Rc::new(Does::new(read(text, encoding, standard_strings)))))
+    }
+
+    /// The verdict on a text sent under the default settings.
+    pub fn decide(&mut self, text: &[u8], view: &View) -> Decision {
+        view.decide(&self.meaning(text, Encoding::Utf8, true).analysis)
     }
 }
 
@@ -238,4 +322,85 @@ pub(super) fn reads(analysis: &Analysis, view: &View) -> Reads {
         .flat_map(|statement| &statement.tables)
         .any(|table| view.masks_table(table.schema.as_deref(), &table.name));
     if masked { Reads::Masked } else { Reads::Open }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What every later step uses, and the counters: known text, known shape, parsed.
+    #[track_caller]
+    fn check(shared: &mut Shared, text: &str, counted: [u64; 3]) -> Rc<Meaning> {
+        let meaning = shared.meaning(text.as_bytes(), Encoding::Utf8, true);
+        let fresh = Does::new(sql::analyse(text.as_bytes(), true));
+        assert_eq!(format!("{:?}", *meaning.does), format!("{fresh:?}"), "{text}");
+        assert_eq!(meaning.text_bytes, text.len() as u64);
+        let kept = text.len().min(limits::AUDIT_STATEMENT_BYTES_MAX);
+        assert_eq!(*meaning.text, text.as_bytes()[..kept], "the text that was sent");
+        let c = &shared.counters;
+        assert_eq!([c.known_texts.value(), c.known_shapes.value(), c.parsed_texts.value()], counted, "{text}");
+        meaning
+    }
+
+    #[test]
+    fn texts_that_differ_in_constants_are_parsed_once_and_keep_their_own_text() {
+        let shared = &mut Shared::default();
+        let first = check(shared, "SELECT abalance FROM pgbench_accounts WHERE aid = 17;", [0, 0, 1]);
+        let second = check(shared, "SELECT abalance FROM pgbench_accounts WHERE aid = 4;", [0, 1, 1]);
+        check(shared, "select abalance /* x */ from pgbench_accounts where aid=9999 ;", [0, 2, 1]);
+        let again = check(shared, "SELECT abalance FROM pgbench_accounts WHERE aid = 17;", [1, 2, 1]);
+        assert!(Rc::ptr_eq(&first, &again) && Rc::ptr_eq(&first.does, &second.does));
+        check(shared, "SELECT abalance FROM pgbench_accounts WHERE aid = 'x';", [1, 2, 2]);
+        check(shared, "SELECT abalance FROM pgbench_tellers WHERE aid = 17;", [1, 2, 3]);
+    }
+
+    #[test]
+    fn texts_whose_meaning_hangs_on_a_constant_are_parsed_each() {
+        let shared = &mut Shared::default();
+        check(shared, "DELETE FROM t WHERE 1 = 2", [0, 0, 1]);
+        let all = check(shared, "DELETE FROM t WHERE 1 = 1", [0, 0, 2]);
+        assert!(all.analysis.statements[0].missing_where);
+        check(shared, "SELECT set_config('application_name', 'a', false)", [0, 0, 3]);
+        check(shared, "SELECT set_config('search_path', 'billing', false)", [0, 0, 4]);
+        check(shared, "DO 'BEGIN DROP TABLE a; END'", [0, 0, 5]);
+        check(shared, "DO 'BEGIN DROP TABLE b; END'", [0, 0, 6]);
+        check(shared, "SET search_path = 'a'", [0, 0, 7]);
+        check(shared, "SET search_path = 'b'", [0, 0, 8]);
+        check(shared, "SET search_path = 'b'", [1, 0, 8]);
+    }
+
+    #[test]
+    fn a_constant_that_makes_the_text_unreadable_is_noticed() {
+        let shared = &mut Shared::default();
+        check(shared, "SELECT * FROM t WHERE a = 'x'", [0, 0, 1]);
+        let unreadable = shared.meaning(b"SELECT * FROM t WHERE a = '\xff'", Encoding::Utf8, true);
+        assert!(unreadable.classes.contains(Class::Unparsed));
+        let backslash = b"SELECT * FROM t WHERE a = '\\'";
+        assert!(shared.meaning(backslash, Encoding::Utf8, false).classes.contains(Class::Unparsed));
+        assert!(!shared.meaning(backslash, Encoding::Utf8, true).classes.contains(Class::Unparsed));
+    }
+
+    #[test]
+    fn long_constants_are_known_by_their_shape_and_not_kept() {
+        let shared = &mut Shared::default();
+        let insert = |byte: &str, count| format!("INSERT INTO t (a) VALUES ('{}')", byte.repeat(count));
+        check(shared, &insert("a", limits::CACHED_TEXT_BYTES_MAX), [0, 0, 1]);
+        check(shared, &insert("b", limits::CACHED_TEXT_BYTES_MAX), [0, 1, 1]);
+        check(shared, &insert("c", limits::AUDIT_STATEMENT_BYTES_MAX), [0, 2, 1]);
+        assert!(shared.cache.by_shape.young.values().all(|kept| kept.text.is_empty()));
+        check(shared, &insert("d", limits::SHAPED_TEXT_BYTES_MAX), [0, 2, 2]);
+        check(shared, &insert("d", limits::SHAPED_TEXT_BYTES_MAX), [0, 2, 3]);
+    }
+
+    #[test]
+    fn the_older_generation_is_forgotten() {
+        let shared = &mut Shared::default();
+        for table in 0..3 * limits::CACHED_TEXTS_MAX {
+            shared.meaning(format!("SELECT 1 FROM t{table}").as_bytes(), Encoding::Utf8, true);
+            shared.meaning(format!("SET a = {table}").as_bytes(), Encoding::Utf8, true);
+        }
+        for generations in [&shared.cache.by_shape, &shared.cache.by_text] {
+            assert!(generations.young.len() + generations.old.len() <= 2 * limits::CACHED_TEXTS_MAX);
+        }
+    }
 }

@@ -209,11 +209,8 @@ impl Gate {
     }
 
     fn synthetic(&self, statement: Statement, decision: Decision, view: &View) -> Mark {
-        let classes = statement.classes;
-        let analysis = masking::sql::Analysis { statements: vec![statement], words: Vec::new() };
-        let meaning = Meaning { text: Box::default(), text_bytes: 0, analysis, classes, tables: Vec::new() };
         Rc::new(Marked {
-            meaning: Rc::new(meaning),
+            meaning: Rc::new(Meaning::without_text(statement)),
             decision,
             version: self.snapshot_version,
             reads: unknown_reads(view),

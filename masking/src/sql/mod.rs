@@ -8,11 +8,14 @@ mod constant;
 mod depth;
 mod inputs;
 mod kinds;
+mod lexer;
 mod outputs;
+mod plain;
 mod plpgsql;
 mod reach;
 mod reader;
 mod session;
+mod shape;
 mod tokens;
 mod words;
 
@@ -23,6 +26,7 @@ pub use class::{Class, Classes};
 pub use inputs::{Inputs, Name, Read, Source};
 pub use outputs::Expressions;
 pub use reach::Reach;
+pub use shape::shape;
 
 use pg_query::ParserOptions;
 use pg_query::protobuf as pg;
@@ -108,6 +112,14 @@ pub struct Analysis {
     pub words: Vec<String>,
 }
 
+/// The meaning of a text, and how far it carries.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    pub analysis: Analysis,
+    /// Every text of the same [`shape`] has this analysis: it hangs on none of the constants.
+    pub by_shape: bool,
+}
+
 /// The first words of the commands of a replication connection, which are not SQL.
 const REPLICATION: [&str; 9] = [
     "identify_system",
@@ -124,11 +136,26 @@ const REPLICATION: [&str; 9] = [
 /// Analyses a text. A text that PostgreSQL's grammar refuses gives one statement of class `Unparsed`.
 /// `standard_conforming_strings`: the session's setting; when it is off, a text with backslashes is `Unparsed`.
 pub fn analyse(text: &[u8], standard_conforming_strings: bool) -> Analysis {
-    let Ok(text) = std::str::from_utf8(text) else { return unparsed(String::from_utf8_lossy(text).as_ref()) };
+    let Ok(text) = std::str::from_utf8(text) else { return unparsed(&String::from_utf8_lossy(text)) };
     if text.contains('\0') || (!standard_conforming_strings && text.contains('\\')) {
         return unparsed(text);
     }
     parse(text, ParserOptions::DEFAULT, statements_of).unwrap_or_else(|| unparsed(text))
+}
+
+/// [`analyse`] for a text read with `standard_conforming_strings`, which also tells whether other texts of its shape do the
+/// same.
+pub fn read(text: &[u8]) -> Reading {
+    let whole = |tree: &pg::ParseResult, text: &str, words| {
+        let analysis = statements_of(tree, text, words);
+        let by_shape = plain::plain(tree, text, &analysis);
+        Reading { analysis, by_shape }
+    };
+    let parsed = match std::str::from_utf8(text) {
+        Ok(text) if !text.contains('\0') => parse(text, ParserOptions::DEFAULT, whole),
+        Ok(_) | Err(_) => None,
+    };
+    parsed.unwrap_or_else(|| Reading { analysis: unparsed(&String::from_utf8_lossy(text)), by_shape: false })
 }
 
 fn statements_of(tree: &pg::ParseResult, text: &str, words: Vec<String>) -> Analysis {
