@@ -3,7 +3,8 @@
 # servers and real clients. Quick the second time.
 #
 #   tests/run.sh                  format, lints, unit tests, and the integration suites
-#   tests/run.sh --full           the same, and the long ones: PostgreSQL's own suites, 200 crash rounds, JDBC, pgx
+#   tests/run.sh --full           the same, and the long ones: PostgreSQL's own suites, 200 crash rounds, JDBC, pgx, the
+#                                 instruction budget
 #   tests/run.sh --suite NAME     one integration suite alone (again for more); a wrong name lists them
 #   tests/run.sh --direct         the integration suites straight at PostgreSQL, to try the tests themselves
 #
@@ -90,6 +91,7 @@ done
 packages=("${build_packages[@]}" "${server_packages[@]}" "${client_packages[@]}")
 [ -n "$wants_postgres_suites" ] && packages+=("${regress_packages[@]}")
 [ -n "$wants_java" ] && packages+=("${java_packages[@]}")
+[ -n "$full" ] && packages+=("${count_packages[@]}")
 [ -n "$wants_go" ] && packages+=("${go_packages[@]}")
 [ ${#suites[@]} -eq 0 ] && [ -z "$direct" ] && packages+=("${browser_packages[@]}") # unit tests run then
 step "Debian packages" install_packages "${packages[@]}" || exit 3
@@ -111,6 +113,7 @@ else
   if [ ${#suites[@]} -eq 0 ] && [ -z "$direct" ]; then
     check "cargo clippy" "$CARGO" clippy --release --workspace --all-targets -- -D warnings
     step "unit tests" cargo_tests
+    [ -n "$full" ] && check "instructions a statement" bench/instructions.sh
   fi
   step "integration suites" integration
 fi

@@ -95,6 +95,8 @@ pub const CACHED_TEXTS_MAX: usize = 4096;
 pub const CACHED_TEXT_BYTES_MAX: usize = 16 << 10;
 /// A text that is looked up by its shape, constants and all. Longer ones are parsed each time.
 pub const SHAPED_TEXT_BYTES_MAX: usize = 1 << 20;
+/// Verdicts a session keeps for texts that come again unprepared. Beyond: the oldest is decided anew when it returns.
+pub const RECENT_MARKS_MAX: usize = 8;
 /// SQL cursors a session is remembered to have declared. Beyond: their expression columns count as unknown.
 pub const CURSORS_MAX: usize = 1024;
 /// How old a target's catalogue may be before a result waits for a new one.

@@ -4,10 +4,10 @@
 use codecs::{Outgoing, Piece, Pipes, Side, Window};
 use lockgate::audit::{Keeper, RingOptions, SealerOptions, SegmentWriter};
 use lockgate::config;
-use lockgate::gate::{Context, Drive, Gate, Input, Now, Origin, Output, Shared};
+use lockgate::gate::{Context, Drive, Gate, Input, Now, Origin, Output, Shared, Standing};
 use lockgate::identity::development::{NewKey, SigningKey};
-use lockgate::identity::{IssuerKeys, Jwks, Verifier};
-use lockgate::policy::Policy;
+use lockgate::identity::{IssuerKeys, Jwks, Principal, Verifier};
+use lockgate::policy::{Policy, View};
 use lockgate::shard::mailbox::{Catalogue, CatalogueTable, ToControl};
 use lockgate::snapshot::{Snapshot, Target};
 use std::collections::HashMap;
@@ -17,7 +17,6 @@ use std::sync::Arc;
 /// Unix seconds at which every session here begins.
 const NOW_S: i64 = 1_790_000_000;
 const TABLE_OID: u32 = 16_400;
-const TEXT: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = $1;";
 
 const OFF: &str = r#"
 [[listener]]
@@ -101,6 +100,80 @@ pub enum Features {
     Off,
     /// Besides: rules, masks and detectors.
     On,
+    /// The same, and the column that the statement reads is masked.
+    Masked,
+}
+
+impl Features {
+    fn snapshot(self) -> (Arc<Snapshot>, String) {
+        match self {
+            Features::Off => snapshot(OFF),
+            Features::On | Features::Masked => snapshot(&on()),
+        }
+    }
+
+    fn column(self) -> &'static Column {
+        if self == Features::Masked { &FILLER } else { &ABALANCE }
+    }
+}
+
+/// A column of `pgbench_accounts`, and one of its values.
+struct Column {
+    name: &'static str,
+    number: i16,
+    type_oid: u32,
+    type_bytes: i16,
+    value: &'static str,
+}
+
+const ABALANCE: Column = Column { name: "abalance", number: 3, type_oid: 23, type_bytes: 4, value: "0" };
+const FILLER: Column = Column { name: "filler", number: 4, type_oid: 25, type_bytes: -1, value: "4111-1111-1111-1111" };
+
+/// What a session with these features meets on the target.
+pub fn view(features: Features) -> View {
+    let principal = Principal {
+        user: "bench@example.com".into(),
+        subject: "bench".into(),
+        issuer: "https://bench.example".into(),
+        groups: vec!["bench".into()],
+        actor: Vec::new(),
+        expires_at: NOW_S + 360_000,
+    };
+    let (snapshot, _) = features.snapshot();
+    snapshot.policy.view("postgres", &principal).expect("everybody is granted the target")
+}
+
+/// What left the gate towards one side.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Left {
+    pub bytes: u64,
+    /// Stretches sent from where they were received, and those that the gate wrote itself.
+    pub passed_pieces: u64,
+    pub composed_pieces: u64,
+}
+
+impl Left {
+    /// What has left since it was `earlier`.
+    pub fn since(self, earlier: Left) -> Left {
+        Left {
+            bytes: self.bytes - earlier.bytes,
+            passed_pieces: self.passed_pieces - earlier.passed_pieces,
+            composed_pieces: self.composed_pieces - earlier.composed_pieces,
+        }
+    }
+
+    fn add(&mut self, piece: &Piece) {
+        match piece {
+            Piece::Pass { start, end } => {
+                self.passed_pieces += 1;
+                self.bytes += (end - start) as u64;
+            }
+            Piece::Composed { start, end } => {
+                self.composed_pieces += 1;
+                self.bytes += (end - start) as u64;
+            }
+        }
+    }
 }
 
 /// An open session with one prepared statement.
@@ -119,18 +192,15 @@ pub struct Rig {
     answer: Vec<u8>,
     query: Vec<u8>,
     query_answer: Vec<u8>,
-    /// Bytes that left the gate, to tell that it works at all.
-    pub passed: [u64; 2],
+    /// Towards client and target.
+    pub left: [Left; 2],
     statements: u64,
 }
 
 impl Rig {
     /// Logs in and prepares; the journal lies in `directory`.
     pub fn open(features: Features, directory: &Path) -> Self {
-        let (snapshot, token) = match features {
-            Features::Off => snapshot(OFF),
-            Features::On => snapshot(&on()),
-        };
+        let (snapshot, token) = features.snapshot();
         let ring =
             RingOptions { data_dir: directory.to_owned(), shard: 0, segment_bytes: 64 << 20, segments_per_shard: 4 };
         let (mut journal, _) = SegmentWriter::open(&ring, NOW_S * 1_000_000).expect("the directory can be written");
@@ -167,10 +237,10 @@ impl Rig {
             out: Default::default(),
             control,
             execution: execution(),
-            answer: answer(),
-            query: query(),
-            query_answer: query_answer(),
-            passed: [0; 2],
+            answer: answer(features.column()),
+            query: query(features.column()),
+            query_answer: query_answer(features.column()),
+            left: Default::default(),
             statements: 0,
         };
         rig.log_in(&token, features);
@@ -195,19 +265,20 @@ impl Rig {
         message(&mut bytes, b'Z', b"I");
         self.deliver(Side::Target, &bytes);
         bytes.clear();
-        message(&mut bytes, b'P', &[b"P0_1\0", TEXT.as_bytes(), b"\0\0\0"].concat());
+        let text = format!("SELECT {} FROM pgbench_accounts WHERE aid = $1;", features.column().name);
+        message(&mut bytes, b'P', &[b"P0_1\0", text.as_bytes(), b"\0\0\0"].concat());
         message(&mut bytes, b'S', b"");
         self.deliver(Side::Client, &bytes);
         bytes.clear();
         message(&mut bytes, b'1', b"");
-        if features == Features::On {
+        if features != Features::Off {
             // Under masks the gate itself asks for the statement's columns.
             message(&mut bytes, b't', &[0, 1, 0, 0, 0, 23]);
-            message(&mut bytes, b'T', &description());
+            message(&mut bytes, b'T', &description(features.column()));
         }
         message(&mut bytes, b'Z', b"I");
         self.deliver(Side::Target, &bytes);
-        assert!(self.passed.iter().all(|bytes| *bytes > 0), "the session did not open");
+        assert!(self.left.iter().all(|left| left.bytes > 0), "the session did not open");
     }
 
     /// One execution of the prepared statement, there and back: `Bind Describe Execute Sync` as libpq sends it.
@@ -230,14 +301,21 @@ impl Rig {
         (self.query, self.query_answer) = (sent, answer);
     }
 
+    /// The same simple Query again and again.
+    pub fn repeated(&mut self) {
+        let (sent, answer) = (std::mem::take(&mut self.query), std::mem::take(&mut self.query_answer));
+        self.round(&sent, &answer);
+        (self.query, self.query_answer) = (sent, answer);
+    }
+
     fn round(&mut self, sent: &[u8], answer: &[u8]) {
-        let before = self.passed;
+        let before = self.left;
         self.deliver(Side::Client, sent);
         self.commit();
         self.deliver(Side::Target, answer);
         self.commit();
         self.statements += 1;
-        let moved = [self.passed[0] - before[0], self.passed[1] - before[1]];
+        let moved = [self.left[0].since(before[0]).bytes, self.left[1].since(before[1]).bytes];
         assert_eq!(moved, [answer.len() as u64, sent.len() as u64], "the statement did not pass");
     }
 
@@ -247,6 +325,17 @@ impl Rig {
         if self.statements.is_multiple_of(10) {
             self.journal.write().expect("there is room on disk");
         }
+    }
+
+    /// The identity check that every statement begins with.
+    #[inline]
+    pub fn standing(&self) -> Standing {
+        self.gate.standing(self.now, &self.snapshot)
+    }
+
+    /// Values that were masked so far.
+    pub fn masked_values(&self) -> u64 {
+        self.shared.counters.masked_values.value()
     }
 
     /// Prepares the next segments, as the sealer does on a thread of its own. Not part of a statement.
@@ -275,7 +364,7 @@ impl Rig {
         self.gate.handle(input, &mut pipes, &mut cx);
         let decided = [pipes.client.decided(), pipes.target.decided()];
         for (side, out) in self.out.iter_mut().enumerate() {
-            self.passed[side] += out.pieces().iter().map(|piece| length(piece) as u64).sum::<u64>();
+            out.pieces().iter().for_each(|piece| self.left[side].add(piece));
             out.reset();
         }
         for (window, decided) in self.windows.iter_mut().zip(decided) {
@@ -288,12 +377,6 @@ impl Rig {
                 return self.input(Input::Catalogue(Ok((self.now.unix_us, catalogue()))));
             }
         }
-    }
-}
-
-fn length(piece: &Piece) -> usize {
-    match piece {
-        Piece::Pass { start, end } | Piece::Composed { start, end } => end - start,
     }
 }
 
@@ -313,37 +396,40 @@ fn execution() -> Vec<u8> {
     bytes
 }
 
-fn description() -> Vec<u8> {
-    let mut body = b"\0\x01abalance\0".to_vec();
+fn description(column: &Column) -> Vec<u8> {
+    let mut body = [b"\0\x01", column.name.as_bytes(), b"\0"].concat();
     body.extend_from_slice(&TABLE_OID.to_be_bytes());
-    body.extend_from_slice(&3i16.to_be_bytes());
-    body.extend_from_slice(&23u32.to_be_bytes());
-    body.extend_from_slice(&[0, 4, 0xff, 0xff, 0xff, 0xff, 0, 0]);
+    body.extend_from_slice(&column.number.to_be_bytes());
+    body.extend_from_slice(&column.type_oid.to_be_bytes());
+    body.extend_from_slice(&column.type_bytes.to_be_bytes());
+    body.extend_from_slice(&[0xff, 0xff, 0xff, 0xff, 0, 0]);
     body
 }
 
-fn result(bytes: &mut Vec<u8>) {
-    message(bytes, b'T', &description());
-    message(bytes, b'D', b"\0\x01\0\0\0\x010");
+fn result(bytes: &mut Vec<u8>, column: &Column) {
+    message(bytes, b'T', &description(column));
+    let bytes_of_value = (column.value.len() as u32).to_be_bytes();
+    message(bytes, b'D', &[b"\0\x01", &bytes_of_value[..], column.value.as_bytes()].concat());
     message(bytes, b'C', b"SELECT 1\0");
     message(bytes, b'Z', b"I");
 }
 
-fn answer() -> Vec<u8> {
+fn answer(column: &Column) -> Vec<u8> {
     let mut bytes = Vec::new();
     message(&mut bytes, b'2', b"");
-    result(&mut bytes);
+    result(&mut bytes, column);
     bytes
 }
 
-fn query() -> Vec<u8> {
+fn query(column: &Column) -> Vec<u8> {
     let mut bytes = Vec::new();
-    message(&mut bytes, b'Q', b"SELECT abalance FROM pgbench_accounts WHERE aid = 000000;\0");
+    let text = format!("SELECT {} FROM pgbench_accounts WHERE aid = 000000;\0", column.name);
+    message(&mut bytes, b'Q', text.as_bytes());
     bytes
 }
 
-fn query_answer() -> Vec<u8> {
+fn query_answer(column: &Column) -> Vec<u8> {
     let mut bytes = Vec::new();
-    result(&mut bytes);
+    result(&mut bytes, column);
     bytes
 }

@@ -54,27 +54,27 @@ pub struct ServeArgs {
     pub buffer_kib: Option<u32>,
 
     /// From accept to a session that is open [default: 15s]. Lower where strangers can connect.
-    #[arg(long, help_heading = CONNECTIONS, value_name = "DURATION", env = "LOCKGATE_LOGIN_TIMEOUT", value_parser = timeout)]
+    #[arg(long, help_heading = DEADLINES, value_name = "DURATION", env = "LOCKGATE_LOGIN_TIMEOUT", value_parser = timeout)]
     pub login_timeout: Option<Duration>,
     /// For one connection to a target [default: 5s]. Raise for targets that are far away.
-    #[arg(long, help_heading = CONNECTIONS, value_name = "DURATION", env = "LOCKGATE_CONNECT_TIMEOUT", value_parser = timeout)]
+    #[arg(long, help_heading = DEADLINES, value_name = "DURATION", env = "LOCKGATE_CONNECT_TIMEOUT", value_parser = timeout)]
     pub connect_timeout: Option<Duration>,
-    /// Address of health and metrics [default: 127.0.0.1:9180].
-    #[arg(long, help_heading = CONNECTIONS, value_name = "IP:PORT", env = "LOCKGATE_OPS_ADDRESS")]
+    /// Address of health and metrics [default: 127.0.0.1:9180]. Change it when the port is taken or a scraper comes from elsewhere.
+    #[arg(long, help_heading = ADDRESSES, value_name = "IP:PORT", env = "LOCKGATE_OPS_ADDRESS")]
     pub ops_address: Option<SocketAddr>,
-    /// Address of the admin API and pages [default: 127.0.0.1:8444].
-    #[arg(long, help_heading = CONNECTIONS, value_name = "IP:PORT", env = "LOCKGATE_WEB_ADDRESS")]
+    /// Address of the admin API and pages [default: 127.0.0.1:8444]. Change it when the port is taken.
+    #[arg(long, help_heading = ADDRESSES, value_name = "IP:PORT", env = "LOCKGATE_WEB_ADDRESS")]
     pub web_address: Option<SocketAddr>,
 
     /// Folder for audit segments, archive, state and control socket [default: data, beside the configuration]. Other commands find it
     /// through the file only.
     #[arg(long, help_heading = FILES, value_name = "DIR", env = "LOCKGATE_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
-    /// File with the key of the encrypted credential store.
+    /// File with the key of the encrypted credential store [default: none]. Give it when a target's `credential` names an entry.
     #[arg(long, help_heading = FILES, value_name = "FILE", env = "LOCKGATE_VAULT_KEY_FILE")]
     pub vault_key_file: Option<PathBuf>,
 
-    /// When a record is safe [default: group]: async, group or strict. Each costs more than the one before.
+    /// When a record is safe [default: group]. Give strict when a power cut may cost no record, async when a crash may cost some.
     #[arg(long, help_heading = AUDIT, value_enum, env = "LOCKGATE_DURABILITY")]
     pub durability: Option<Durability>,
     /// Time between syncs to disk [default: 5ms]. Longer costs less and risks more at a power cut.
@@ -86,22 +86,23 @@ pub struct ServeArgs {
     /// Segment files of each shard [default: 8]. Raise when statements wait for room.
     #[arg(long, help_heading = AUDIT, value_name = "N", env = "LOCKGATE_SEGMENTS_PER_SHARD", value_parser = value_parser!(u32).range(SEGMENTS_MIN as i64..=SEGMENTS_MAX as i64))]
     pub segments_per_shard: Option<u32>,
-    /// How much of each response is recorded [default: masked]: none, or masked as its user saw it.
+    /// How much of each response is recorded [default: masked]: none, or masked as its user saw it. Give none to save disk.
     #[arg(long, help_heading = AUDIT, value_enum, env = "LOCKGATE_PAYLOADS")]
     pub payloads: Option<Payloads>,
-    /// Recorded bytes of each response, KiB [default: 64].
+    /// Recorded bytes of each response, KiB [default: 64]. Lower to save disk.
     #[arg(long, help_heading = AUDIT, value_name = "KIB", env = "LOCKGATE_PAYLOAD_KIB", value_parser = value_parser!(u32).range(1..=PAYLOAD_KIB_MAX as i64))]
     pub payload_kib: Option<u32>,
-    /// How long sealed records are kept [default: 400d].
+    /// How long sealed records are kept [default: 400d]. Set what your auditors ask for.
     #[arg(long, help_heading = AUDIT, value_name = "DURATION", env = "LOCKGATE_RETENTION", value_parser = retention)]
     pub retention: Option<Duration>,
-    /// Seal full segments into the archive [default: true].
+    /// Seal full segments into the archive [default: true]. Turn off only to look at segments as they are: the ring fills.
     #[arg(long, help_heading = AUDIT, value_name = "BOOL", env = "LOCKGATE_ARCHIVE", action = Set, num_args = 0..=1, default_missing_value = "true")]
     pub archive: Option<bool>,
 }
 
 const SHARDS: &str = "Shards";
-const CONNECTIONS: &str = "Connections";
+const DEADLINES: &str = "Deadlines";
+const ADDRESSES: &str = "Addresses";
 const FILES: &str = "Files";
 const AUDIT: &str = "Audit";
 
@@ -283,6 +284,41 @@ mod tests {
         assert_eq!((audit.commit_interval.as_millis(), audit.segment_mib, audit.segments_per_shard), (20, 8, 3));
         assert_eq!((audit.payloads, audit.payload_kib, audit.archive), (Payloads::None, 9, false));
         assert_eq!(audit.retention, Duration::from_secs(2 * 86_400));
+    }
+
+    /// Every key of the tables that tune the gateway, as the schema names them, and the flag that it should have.
+    fn tuning_keys() -> Vec<(String, String)> {
+        let schema = config::schema();
+        let mut keys = Vec::new();
+        for (table, definition) in [("server", "Server"), ("ops", "Ops"), ("web", "Web"), ("audit", "Audit")] {
+            let properties = &schema["$defs"][definition]["properties"];
+            for key in properties.as_object().expect("the table has keys").keys() {
+                let flag = if key == "address" { format!("{table}-address") } else { key.replace('_', "-") };
+                keys.push((format!("{table}.{key}"), flag));
+            }
+        }
+        keys
+    }
+
+    #[test]
+    fn every_tuning_key_has_a_flag_and_a_variable_with_default_and_heading() {
+        use clap::CommandFactory as _;
+        let command = Line::command();
+        // It has one value, which is the promise that nothing is dropped.
+        let only_one_value = "audit.on_full";
+        let keys = tuning_keys();
+        assert!(keys.len() >= 20, "{keys:?}");
+        for (key, flag) in keys.iter().filter(|(key, _)| key != only_one_value) {
+            let found = command.get_arguments().find(|argument| argument.get_long() == Some(flag));
+            let argument = found.unwrap_or_else(|| panic!("{key} has no flag --{flag}"));
+            let variable = format!("LOCKGATE_{}", flag.replace('-', "_").to_uppercase());
+            assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(&*variable), "{key}");
+            assert!(argument.get_help_heading().is_some(), "{key} is in no group");
+            let help = argument.get_help().expect("it has a help text").to_string();
+            let after =
+                help.split_once("[default: ").and_then(|(_, rest)| rest.split_once(']')).map(|(_, after)| after);
+            assert!(after.is_some_and(|after| after.len() > 10), "--{flag}: default, then when to touch it: {help}");
+        }
     }
 
     #[test]

@@ -139,6 +139,37 @@ impl Marked {
     }
 }
 
+/// The latest marks of one session, found by the meaning they were made for: a text that comes again is neither decided
+/// nor planned again, though its client prepares nothing.
+#[derive(Default)]
+pub(super) struct Recent {
+    /// At most [`limits::RECENT_MARKS_MAX`], each for another meaning.
+    marks: Vec<Mark>,
+    /// Which one gives way next.
+    next: usize,
+}
+
+impl Recent {
+    pub fn find(&self, meaning: &Rc<Meaning>) -> Option<&Mark> {
+        self.marks.iter().find(|mark| Rc::ptr_eq(&mark.meaning, meaning))
+    }
+
+    /// Long texts are not cached, so each has a meaning of its own every time: keeping it would serve nobody.
+    pub fn keep(&mut self, mark: Mark) {
+        if mark.meaning.text_bytes > limits::CACHED_TEXT_BYTES_MAX as u64 {
+            return;
+        }
+        if let Some(older) = self.marks.iter_mut().find(|older| Rc::ptr_eq(&older.meaning, &mark.meaning)) {
+            *older = mark;
+        } else if self.marks.len() < limits::RECENT_MARKS_MAX {
+            self.marks.push(mark);
+        } else {
+            self.marks[self.next] = mark;
+            self.next = (self.next + 1) % limits::RECENT_MARKS_MAX;
+        }
+    }
+}
+
 /// What was worked out for a mark once and holds for as long as it does.
 #[derive(Default)]
 pub(crate) struct Kept {

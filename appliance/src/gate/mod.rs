@@ -31,10 +31,11 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use meaning::Mark;
 pub use meaning::Shared;
+use meaning::{Mark, Recent};
 use record::Identity;
 use statement::Held;
+pub use statement::Standing;
 
 /// The shard's clock, read once a round.
 #[derive(Clone, Copy, Debug, Default)]
@@ -200,6 +201,7 @@ pub struct Gate {
     open: VecDeque<OpenRequest>,
     /// SQL-level cursors declared in this session.
     cursors: HashMap<String, Mark>,
+    recent: Recent,
     /// The shard's count of moved names of this target when the session began.
     names_moved_at_open: u64,
     /// This session has changed whom it runs as, or its search_path.
@@ -247,6 +249,7 @@ impl Gate {
             asking: None,
             open: VecDeque::new(),
             cursors: HashMap::new(),
+            recent: Recent::default(),
             names_moved_at_open: 0,
             own_names_moved: false,
             ddl_open: false,

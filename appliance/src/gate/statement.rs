@@ -1,12 +1,13 @@
 //! One statement on its way to the target: decided, recorded, then forwarded, refused or held for a person.
 
 use super::meaning::{self, Kept, Leaning, Mark, Marked, Meaning, Reads};
-use super::{Context, Gate, OpenRequest, Retry, State, login, masked, refusal};
+use super::{Context, Gate, Now, OpenRequest, Retry, State, login, masked, refusal};
 use crate::approval::{Ruling, TicketId};
 use crate::audit::{self, Entry, Full};
 use crate::limits;
 use crate::policy::{Action, ApprovalTerms, Decision, View};
 use crate::shard::mailbox::{Catalogue, ToControl};
+use crate::snapshot::Snapshot;
 use codecs::postgres::{Answer, Refusal, Request, RequestKind};
 use codecs::{Pipes, Side};
 use masking::sql::{Class, Named, Statement};
@@ -46,16 +47,41 @@ pub(super) fn waiting_notice(ticket: &TicketId, terms: &ApprovalTerms) -> Refusa
     )
 }
 
+/// What a session's identity is worth when a statement begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    Good,
+    /// The token has expired, or the grant's time is over.
+    Over,
+    /// The configuration has changed: grant and rules are looked up again.
+    Stale,
+}
+
 impl Gate {
-    pub(super) fn request(&mut self, request: Request, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
-        if self.ends_at_us.is_some_and(|end| cx.now.mono_us >= end) {
-            // No statement starts after the token's end: it is answered like one that arrived to find it over.
-            let over =
-                refusal(b"57P01", "the identity token has expired", None, Some("connect again with a fresh token"));
-            return self.end("the session's time is over", &over, pipes);
+    /// The identity check of every statement: signature and claims were checked at the login, and the token's end became
+    /// a deadline there.
+    #[inline]
+    pub fn standing(&self, now: Now, snapshot: &Snapshot) -> Standing {
+        if self.ends_at_us.is_some_and(|end| now.mono_us >= end) {
+            Standing::Over
+        } else if snapshot.version != self.snapshot_version {
+            Standing::Stale
+        } else {
+            Standing::Good
         }
-        if cx.snapshot.version != self.snapshot_version && !self.renew_view(pipes, cx) {
-            return;
+    }
+
+    pub(super) fn request(&mut self, request: Request, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        match self.standing(cx.now, cx.snapshot) {
+            Standing::Good => {}
+            Standing::Over => {
+                // No statement starts after the token's end: it is answered like one that arrived to find it over.
+                let over =
+                    refusal(b"57P01", "the identity token has expired", None, Some("connect again with a fresh token"));
+                return self.end("the session's time is over", &over, pipes);
+            }
+            Standing::Stale if self.renew_view(pipes, cx) => {}
+            Standing::Stale => return,
         }
         let mark = self.mark(&request, pipes, cx);
         if mark.leaning == Leaning::Unasked {
@@ -140,7 +166,16 @@ impl Gate {
             RequestKind::Query | RequestKind::Parse => {
                 let text = pipes.client.at(request.text);
                 let meaning = cx.shared.meaning(text, self.encoding, self.standard_conforming_strings);
-                self.judge(meaning, request.kind, &view, known)
+                if let Some(mark) = self.recent.find(&meaning)
+                    && self.still_holds(mark)
+                {
+                    return mark.clone();
+                }
+                let mark = self.judge(meaning, request.kind, &view, known);
+                if self.still_holds(&mark) {
+                    self.recent.keep(mark.clone());
+                }
+                mark
             }
             RequestKind::Execute { .. } => match self.session.requested().cloned() {
                 Some(mark) if self.still_holds(&mark) => mark,
@@ -151,7 +186,7 @@ impl Gate {
         }
     }
 
-    /// What was decided when the statement was prepared is what would be decided now.
+    /// What was decided when the text came, or was prepared, is what would be decided now.
     fn still_holds(&self, mark: &Marked) -> bool {
         mark.version == self.snapshot_version && !uses_names(&mark.meaning) && mark.leaning == Leaning::No
     }

@@ -1,5 +1,5 @@
 //! Runs statements through one gate and exits: something for `valgrind --tool=callgrind` to count. Usage: gate-rounds
-//! on|off prepared|simple COUNT
+//! on|off prepared|repeated|simple COUNT
 
 use lockgate_bench::gate::{Features, Rig};
 
@@ -8,7 +8,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [features, mode, count] = &args[..] else { panic!("usage: gate-rounds on|off prepared|simple COUNT") };
+    let [features, mode, count] = &args[..] else { panic!("usage: gate-rounds on|off prepared|repeated|simple COUNT") };
     let features = if features == "on" { Features::On } else { Features::Off };
     let count: u64 = count.parse().expect("a number of statements");
     let directory = tempfile::tempdir().expect("a directory");
@@ -18,7 +18,11 @@ fn main() {
         rig.keep_segments();
         let start = std::time::Instant::now();
         for _ in 0..BATCH {
-            if mode == "simple" { rig.simple() } else { rig.prepared() }
+            match mode.as_str() {
+                "simple" => rig.simple(),
+                "repeated" => rig.repeated(),
+                _ => rig.prepared(),
+            }
         }
         spent += start.elapsed();
     }

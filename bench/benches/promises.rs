@@ -1,0 +1,155 @@
+//! What one statement may cost inside the gateway, one group for each promise. `cargo bench -p lockgate-bench` runs them; on a
+//! shared machine trust the instruction counts of `bench/instructions.sh` instead.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use lockgate::audit::{Entry, Journal as _, Outcome, Request, RingOptions, SegmentWriter, Who};
+use lockgate::gate::{Shared, Standing};
+use lockgate_bench::gate::{Features, Rig, view};
+use std::hint::black_box;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const TEXT: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = 90449;";
+const NOW_US: i64 = 1_790_000_000_000_000;
+
+const WHO: Who<'static> = Who {
+    session: "0505050505050505",
+    user: "bench@example.com",
+    groups: &[],
+    actor: &[],
+    target: "postgres",
+    client: "127.0.0.1:50000",
+    application: "pgbench",
+    claimed_user: "bench",
+};
+
+fn request() -> Entry<'static> {
+    Entry::Request(Request {
+        request: 7,
+        statement: TEXT.as_bytes(),
+        statement_bytes: TEXT.len() as u64,
+        binds: &[Some("90449")],
+        classes: 1,
+        tables: &[],
+        decision: "allow",
+        rule: "",
+        ticket: "",
+    })
+}
+
+fn outcome() -> Entry<'static> {
+    Entry::Outcome(Outcome {
+        request: 7,
+        rows: 1,
+        bytes: 60,
+        duration_us: 120,
+        error: "",
+        masked: 0,
+        more: false,
+        payload: &[],
+    })
+}
+
+/// Statements in one segment of this size never fill it.
+const SEGMENT_BYTES: u64 = 64 << 20;
+const STATEMENTS_PER_SEGMENT: u64 = 40_000;
+
+fn journal(directory: &Path) -> SegmentWriter {
+    let options =
+        RingOptions { data_dir: directory.to_owned(), shard: 0, segment_bytes: SEGMENT_BYTES, segments_per_shard: 4 };
+    SegmentWriter::open(&options, NOW_US).expect("the directory can be written").0
+}
+
+/// Appends `count` statements, two records each, in frames of ten statements. `writes`: count the write of each frame, too.
+fn append(count: u64, writes: bool) -> Duration {
+    let mut spent = Duration::ZERO;
+    let mut left = count;
+    while left > 0 {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut journal = journal(directory.path());
+        let here = left.min(STATEMENTS_PER_SEGMENT);
+        for begin in (0..here).step_by(10) {
+            let start = Instant::now();
+            for _ in begin..here.min(begin + 10) {
+                journal.append(NOW_US, &WHO, black_box(&request())).expect("there is room");
+                journal.append(NOW_US, &WHO, black_box(&outcome())).expect("there is room");
+            }
+            if !writes {
+                spent += start.elapsed();
+            }
+            journal.write().expect("there is room on disk");
+            if writes {
+                spent += start.elapsed();
+            }
+        }
+        left -= here;
+    }
+    spent / 2
+}
+
+/// At most 150 ns a record on the statement's path.
+fn audit(c: &mut Criterion) {
+    c.bench_function("audit append, a record", |b| b.iter_custom(|count| append(count, false)));
+    c.bench_function("audit append and frame write, a record", |b| b.iter_custom(|count| append(count, true)));
+}
+
+/// At most 20 ns a statement.
+fn identity(c: &mut Criterion) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let rig = Rig::open(Features::On, directory.path());
+    assert_eq!(rig.standing(), Standing::Good);
+    c.bench_function("identity check", |b| b.iter(|| black_box(&rig).standing()));
+}
+
+/// At most 1/40 of a parse: compare the first two. The verdict on a text that was read before: at most 100 ns.
+fn deny_list(c: &mut Criterion) {
+    let view = view(Features::On);
+    let mut shared = Shared::default();
+    let analysis = masking::sql::analyse(TEXT.as_bytes(), true);
+    c.bench_function("pg_query parse", |b| {
+        b.iter(|| pg_query::parse(black_box(TEXT), pg_query::ParserOptions::DEFAULT).expect("it is SQL"))
+    });
+    c.bench_function("ten deny rules", |b| b.iter(|| view.decide(black_box(&analysis))));
+    c.bench_function("analysis of a new text", |b| b.iter(|| masking::sql::analyse(black_box(TEXT.as_bytes()), true)));
+    let mut cached = move || shared.decide(black_box(TEXT.as_bytes()), &view);
+    cached();
+    c.bench_function("cached decision", |b| b.iter(&mut cached));
+}
+
+/// There and back through the gate, its records and their writes included.
+fn round(c: &mut Criterion) {
+    type Round = (&'static str, fn(&mut Rig));
+    let modes: [Round; 3] =
+        [("prepared", Rig::prepared), ("simple, repeated", Rig::repeated), ("simple, new", Rig::simple)];
+    for features in [Features::Off, Features::On] {
+        for (mode, statement) in modes {
+            c.bench_function(&format!("gate round {features:?}, {mode}"), |b| {
+                let directory = tempfile::tempdir().expect("a directory");
+                let mut rig = Rig::open(features, directory.path());
+                b.iter_custom(|count| {
+                    let mut spent = Duration::ZERO;
+                    for begin in (0..count).step_by(1_000) {
+                        rig.keep_segments();
+                        let start = Instant::now();
+                        (begin..count.min(begin + 1_000)).for_each(|_| statement(&mut rig));
+                        spent += start.elapsed();
+                    }
+                    spent
+                });
+            });
+        }
+    }
+}
+
+fn quick() -> Criterion {
+    Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_millis(1_000))
+}
+
+criterion_group! { name = promises; config = quick(); targets = audit, identity, deny_list, round }
+criterion_main!(promises);
