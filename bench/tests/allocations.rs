@@ -1,4 +1,5 @@
-//! A steady statement allocates nothing and its bytes are not copied inside the gateway.
+//! A steady prepared statement allocates nothing and its bytes are not copied inside the gateway. Nor does a simple Query whose text
+//! was the first of its shape; another text of that shape is given a meaning of its own each time it comes.
 //!
 //! Covered: the gate, the session, the SQL cache, the masks and the real journal with its writes, played without sockets
 //! (`bench/src/gate.rs`), from the client's bytes to the outcome record. That the bytes of a message leave as one
