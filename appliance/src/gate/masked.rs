@@ -27,6 +27,8 @@ pub(super) fn refused(statement: &Statement, view: &View, known: Option<&Catalog
     }
 }
 
+pub(super) const STORED: &str = "masked data may not be stored elsewhere";
+
 fn why(statement: &Statement, view: &View, masked: &dyn Fn(&Table) -> bool) -> Option<&'static str> {
     let reads_masked = || {
         !view.column_masks.is_empty() && statement.opaque
@@ -42,13 +44,20 @@ fn why(statement: &Statement, view: &View, masked: &dyn Fn(&Table) -> bool) -> O
         } else {
             None
         }
-    } else if statement.stores && reads_masked() {
-        Some("masked data may not be stored elsewhere")
+    } else if (statement.stores || writes_from_variables(statement)) && reads_masked() {
+        Some(STORED)
     } else if !view.column_masks.is_empty() && statement.tables.iter().any(holds_samples) {
         Some("the planner's statistics hold samples of masked columns")
     } else {
         None
     }
+}
+
+/// A DO block that changes something: between what it reads and what it writes there are variables, which no text tells
+/// apart from constants.
+fn writes_from_variables(statement: &Statement) -> bool {
+    const WRITES: [Class; 6] = [Class::Insert, Class::Update, Class::Merge, Class::Create, Class::Set, Class::CopyIn];
+    statement.classes.contains(Class::Do) && WRITES.iter().any(|class| statement.classes.contains(*class))
 }
 
 /// Catalogues in which ANALYZE keeps values of the tables it read.

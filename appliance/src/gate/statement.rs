@@ -208,6 +208,10 @@ impl Gate {
                 Some(Named::Prepared(name)) => match self.session.prepared(name.as_bytes()) {
                     Some(used) => {
                         decision = stricter(decision, used.decision.clone());
+                        if statement.stores && used.reads != Reads::Open {
+                            // CREATE TABLE ... AS EXECUTE
+                            decision = stricter(decision, masked::denied(masked::STORED));
+                        }
                         if used.leaning != Leaning::No {
                             let again = used.meaning.analysis.statements.iter().filter_map(weigh);
                             decision = again.fold(decision, stricter);
@@ -221,6 +225,8 @@ impl Gate {
                         reads = unknown_reads(view);
                     }
                 },
+                // Among other statements the name may stand for something else by the time it is used.
+                Some(Named::Cursor(_)) if meaning.analysis.statements.len() > 1 => reads = unknown_reads(view),
                 Some(Named::Cursor(name)) => {
                     reads = reads.max(self.cursors.get(name).map_or_else(|| unknown_reads(view), |used| used.reads));
                 }
@@ -306,6 +312,10 @@ impl Gate {
     /// Keeps the books of names that SQL itself makes: PREPARE, DECLARE, DEALLOCATE, CLOSE, DISCARD.
     fn note_names(&mut self, mark: &Mark) {
         for statement in &mark.meaning.analysis.statements {
+            if ends_cursors(statement) {
+                // Whatever has such a name from now on was not declared where we saw it: it counts as unknown.
+                self.cursors.clear();
+            }
             match &statement.defines {
                 Some(Named::Prepared(name)) => self.session.define(name.as_bytes(), mark.clone()),
                 Some(Named::Cursor(name)) => {
@@ -604,6 +614,14 @@ fn push_bind(out: &mut String, bytes: &[u8], binary: bool) {
             super::record::push_hex(out, bytes);
         }
     }
+}
+
+/// Cursors may be gone afterwards, and their names free for others: CLOSE, the end of a transaction or of a savepoint, and
+/// blocks that open and close what they like.
+fn ends_cursors(statement: &Statement) -> bool {
+    const ENDS: [Class; 3] = [Class::Transaction, Class::Do, Class::Call];
+    let closes = statement.forgets.is_some() && statement.classes.contains(Class::Fetch);
+    closes || ENDS.iter().any(|class| statement.classes.contains(*class))
 }
 
 fn uses_names(meaning: &Meaning) -> bool {

@@ -29,6 +29,8 @@ pub(super) struct Reader<'t> {
     ctes: HashMap<&'t str, u32>,
     /// Relations read so far; compared before and after a part to learn whether that part reads.
     reads: u64,
+    /// Uses of what a WITH clause holds, counted likewise: they name no relation, but what they read goes on.
+    handed_on: u64,
     /// The relation that is being made: named, not read.
     made: Option<&'t pg::RangeVar>,
 }
@@ -36,7 +38,7 @@ pub(super) struct Reader<'t> {
 impl<'t> Reader<'t> {
     pub(super) fn new(source: &'t str, depth: u8) -> Self {
         let (statement, words) = Default::default();
-        Self { statement, words, source, depth, ctes: HashMap::new(), reads: 0, made: None }
+        Self { statement, words, source, depth, ctes: HashMap::new(), reads: 0, handed_on: 0, made: None }
     }
 
     /// Reads a whole statement.
@@ -132,6 +134,7 @@ impl<'t> Reader<'t> {
         }
         for (query, name) in with.ctes.iter().filter_map(|cte| cte.node.as_ref()).zip(&names) {
             self.visit(query.to_ref());
+            self.hands_on(query.to_ref());
             if !with.recursive {
                 *self.ctes.entry(name).or_default() += 1;
             }
@@ -139,6 +142,24 @@ impl<'t> Reader<'t> {
         inside(self);
         for name in names {
             *self.ctes.get_mut(name).expect("entered above") -= 1;
+        }
+    }
+
+    /// What a statement in a WITH clause returns, the statement around it reads: `WITH d AS (UPDATE t ... RETURNING ssn)
+    /// INSERT INTO u SELECT ssn FROM d`.
+    fn hands_on(&mut self, query: NodeRef<'t>) {
+        let NodeRef::CommonTableExpr(cte) = query else { return };
+        let Some(inner) = cte.ctequery.as_ref().and_then(|inner| inner.node.as_ref()) else { return };
+        let (returns, relation) = match inner.to_ref() {
+            NodeRef::InsertStmt(s) => (s.returning_clause.is_some(), &s.relation),
+            NodeRef::UpdateStmt(s) => (s.returning_clause.is_some(), &s.relation),
+            NodeRef::DeleteStmt(s) => (s.returning_clause.is_some(), &s.relation),
+            NodeRef::MergeStmt(s) => (s.returning_clause.is_some(), &s.relation),
+            _ => return,
+        };
+        if let (true, Some(relation)) = (returns, relation) {
+            self.handed_on += 1;
+            self.note(&relation.schemaname, &relation.relname, true, true);
         }
     }
 
@@ -171,6 +192,11 @@ impl<'t> Reader<'t> {
     }
 
     fn merge_into(&mut self, node: NodeRef<'t>, s: &'t pg::MergeStmt) {
+        self.statement.stores |=
+            s.merge_when_clauses.iter().filter_map(|when| when.node.as_ref()).any(|when| match when {
+                pg_query::NodeEnum::MergeWhenClause(when) => session::moves_columns(&when.target_list, &[]),
+                _ => true,
+            });
         self.storing(|reader| reader.with(s.with_clause.as_ref(), |reader| reader.rest(node, s.relation.as_ref())));
     }
 
@@ -182,14 +208,16 @@ impl<'t> Reader<'t> {
 
     /// What `inside` reads, the statement stores.
     fn storing(&mut self, inside: impl FnOnce(&mut Self)) {
-        let before = self.reads;
+        let before = (self.reads, self.handed_on);
         inside(self);
-        self.statement.stores |= self.reads > before;
+        self.statement.stores |= (self.reads, self.handed_on) != before;
     }
 
     fn read(&mut self, relation: &pg::RangeVar) {
         let in_scope = self.ctes.get(relation.relname.as_str()).is_some_and(|count| *count > 0);
-        if !in_scope || !relation.schemaname.is_empty() {
+        if in_scope && relation.schemaname.is_empty() {
+            self.handed_on += 1;
+        } else {
             self.reads += 1;
             let made = self.made.is_some_and(|made| std::ptr::eq(made, relation));
             self.note(&relation.schemaname, &relation.relname, false, !made);

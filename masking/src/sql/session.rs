@@ -54,15 +54,26 @@ pub(super) fn anything(statement: &mut Statement) {
 
 /// Functions of PostgreSQL and its extensions that put an argument where a later statement, another session or another
 /// host finds it.
-const KEEPERS: [&str; 14] = [
+const KEEPERS: [&str; 24] = [
     "set_config",
     "setval",
     "pg_notify",
     "pg_logical_emit_message",
+    "lo_create",
+    "lo_creat",
     "lo_from_bytea",
     "lo_put",
     "lowrite",
     "pg_file_write",
+    // Locks show their numbers in pg_locks.
+    "pg_advisory_lock",
+    "pg_advisory_lock_shared",
+    "pg_advisory_xact_lock",
+    "pg_advisory_xact_lock_shared",
+    "pg_try_advisory_lock",
+    "pg_try_advisory_lock_shared",
+    "pg_try_advisory_xact_lock",
+    "pg_try_advisory_xact_lock_shared",
     "dblink",
     "dblink_connect",
     "dblink_connect_u",
