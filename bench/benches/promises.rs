@@ -24,6 +24,7 @@ const WHO: Who<'static> = Who {
     client: "127.0.0.1:50000",
     application: "pgbench",
     claimed_user: "bench",
+    packed: None,
 };
 
 fn request() -> Entry<'static> {

@@ -75,15 +75,20 @@ impl Encoder {
             Entry::SessionClosed { reason, .. } => text(reason),
             Entry::Gateway { detail } => text(detail),
         };
-        let who = text(who.session)
-            + text(who.user)
-            + text(who.target)
-            + text(who.client)
-            + text(who.application)
-            + text(who.claimed_user)
-            + list(who.groups)
-            + list(who.actor);
+        let who = match self.packed(who) {
+            Some(packed) => packed.bytes.len(),
+            None => {
+                let texts = [who.session, who.user, who.target, who.client, who.application, who.claimed_user];
+                texts.into_iter().map(text).sum::<usize>() + list(who.groups) + list(who.actor)
+            }
+        };
         FIXED_BYTES + who + entry
+    }
+
+    /// The packed form, unless segments are so small that a part of it may have to be cut.
+    #[inline]
+    fn packed<'a>(&self, who: &Who<'a>) -> Option<&'a PackedWho> {
+        who.packed.filter(|packed| packed.bytes.len() <= self.room.text)
     }
 
     /// Appends one record to `out`, whose length is a multiple of [`ALIGN`] and stays one.
@@ -92,10 +97,14 @@ impl Encoder {
         let start = out.len();
         out.extend_from_slice(&[0; PREFIX_BYTES]);
         let mut flat = Flat { out, room: self.room, cut: 0 };
+        let who = match self.packed(who) {
+            Some(packed) => flat.packed_who(packed),
+            None => flat.who(who),
+        };
         let kind = match entry {
-            Entry::Request(request) => flat.request(time_us, who, request),
-            Entry::Outcome(outcome) => flat.outcome(time_us, who, outcome),
-            event => flat.event(time_us, who, event),
+            Entry::Request(request) => flat.request(time_us, &who, request),
+            Entry::Outcome(outcome) => flat.outcome(time_us, &who, outcome),
+            event => flat.event(time_us, &who, event),
         };
         let archive_bytes = (out.len() - start - PREFIX_BYTES) as u32;
         out[start..start + 4].copy_from_slice(&archive_bytes.to_le_bytes());
@@ -106,7 +115,7 @@ impl Encoder {
 }
 
 /// Where a text or a list lies in the buffer, and how many bytes or items it has.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Put {
     at: usize,
     count: usize,
@@ -114,6 +123,24 @@ struct Put {
 
 /// The parts of [`ArchivedWhoRow`], in its order.
 type WhoPut = [Put; 8];
+
+/// Who and where as it stands at the beginning of each of a session's records: texts and lists behind one another. Every
+/// pointer in it is relative to itself, so the bytes are the same wherever they stand (at a multiple of [`ALIGN`]).
+#[derive(Clone, Debug, Default)]
+pub struct PackedWho {
+    bytes: Vec<u8>,
+    /// Counted from where the bytes begin.
+    puts: WhoPut,
+}
+
+impl PackedWho {
+    pub fn new(who: &Who<'_>) -> Self {
+        let unbounded = Room { statement: 0, payload: 0, list: usize::MAX, text: usize::MAX };
+        let mut bytes = Vec::new();
+        let puts = Flat { out: &mut bytes, room: unbounded, cut: 0 }.who(who);
+        Self { bytes, puts }
+    }
+}
 
 /// The fixed part of a record while it is filled in.
 struct Row<const BYTES: usize> {
@@ -152,8 +179,7 @@ struct Flat<'o> {
 }
 
 impl Flat<'_> {
-    fn request(&mut self, time_us: i64, who: &Who<'_>, request: &Request<'_>) -> Kind {
-        let who = self.who(who);
+    fn request(&mut self, time_us: i64, who: &WhoPut, request: &Request<'_>) -> Kind {
         let statement = self.bytes(request.statement, self.room.statement, CUT_STATEMENT);
         if (statement.count as u64) < request.statement_bytes {
             self.cut |= CUT_STATEMENT;
@@ -168,7 +194,7 @@ impl Flat<'_> {
         row.number(offset_of!(R, request), request.request);
         row.number(offset_of!(R, statement_bytes), request.statement_bytes);
         row.number(offset_of!(R, classes), request.classes);
-        row.who(offset_of!(R, who), &who);
+        row.who(offset_of!(R, who), who);
         row.pointer(offset_of!(R, statement), statement);
         row.pointer(offset_of!(R, binds), binds);
         row.pointer(offset_of!(R, tables), tables);
@@ -180,8 +206,7 @@ impl Flat<'_> {
         Kind::Request
     }
 
-    fn outcome(&mut self, time_us: i64, who: &Who<'_>, outcome: &Outcome<'_>) -> Kind {
-        let who = self.who(who);
+    fn outcome(&mut self, time_us: i64, who: &WhoPut, outcome: &Outcome<'_>) -> Kind {
         let error = self.text(outcome.error);
         let payload = self.bytes(outcome.payload, self.room.payload, CUT_PAYLOAD);
         type R = ArchivedOutcomeRow;
@@ -192,7 +217,7 @@ impl Flat<'_> {
         row.number(offset_of!(R, bytes), outcome.bytes);
         row.number(offset_of!(R, duration_us), outcome.duration_us);
         row.number(offset_of!(R, masked), outcome.masked);
-        row.who(offset_of!(R, who), &who);
+        row.who(offset_of!(R, who), who);
         row.pointer(offset_of!(R, error), error);
         row.pointer(offset_of!(R, payload), payload);
         row.bytes[offset_of!(R, more)] = u8::from(outcome.more);
@@ -201,9 +226,8 @@ impl Flat<'_> {
         Kind::Outcome
     }
 
-    fn event(&mut self, time_us: i64, who: &Who<'_>, entry: &Entry<'_>) -> Kind {
+    fn event(&mut self, time_us: i64, who: &WhoPut, entry: &Entry<'_>) -> Kind {
         let event = Event::of(entry);
-        let who = self.who(who);
         let (what, ticket) = (self.text(event.what), self.text(event.ticket));
         let (by, detail) = (self.text(event.by), self.text(event.detail));
         type R = ArchivedEventRow;
@@ -212,7 +236,7 @@ impl Flat<'_> {
         row.number(offset_of!(R, request), event.request);
         row.number(offset_of!(R, duration_us), event.duration_us);
         row.number(offset_of!(R, statements), event.statements);
-        row.who(offset_of!(R, who), &who);
+        row.who(offset_of!(R, who), who);
         row.pointer(offset_of!(R, what), what);
         row.pointer(offset_of!(R, ticket), ticket);
         row.pointer(offset_of!(R, by), by);
@@ -248,6 +272,14 @@ impl Flat<'_> {
         ]
     }
 
+    #[inline]
+    fn packed_who(&mut self, packed: &PackedWho) -> WhoPut {
+        let at = self.out.len();
+        self.out.extend_from_slice(&packed.bytes);
+        packed.puts.map(|put| Put { at: at + put.at, ..put })
+    }
+
+    #[inline]
     fn put(&mut self, bytes: &[u8]) -> Put {
         let at = self.out.len();
         self.out.extend_from_slice(bytes);

@@ -14,6 +14,7 @@ pub mod verify;
 pub mod when;
 pub mod writer;
 
+pub use encode::PackedWho;
 pub use seal::{Keeper, Sealer, SealerOptions};
 pub use writer::{RingOptions, SegmentWriter};
 
@@ -30,6 +31,8 @@ pub struct Who<'a> {
     pub application: &'a str,
     /// What the client claimed as `user`; only recorded.
     pub claimed_user: &'a str,
+    /// All of the above as it is written, made once for the many records of a session.
+    pub packed: Option<&'a PackedWho>,
 }
 
 /// One thing that happened, borrowed from whoever saw it: nothing is allocated to record it.

@@ -27,6 +27,7 @@ pub(super) fn who<'a>(session: &'a str, user: &'a str, groups: &'a [String]) -> 
         client: "127.0.0.1:50000",
         application: "psql",
         claimed_user: "postgres",
+        packed: None,
     }
 }
 

@@ -340,8 +340,17 @@ impl Journal for SegmentWriter {
 }
 
 /// The gateway itself.
-pub const NOBODY: Who<'static> =
-    Who { session: "", user: "", groups: &[], actor: &[], target: "", client: "", application: "", claimed_user: "" };
+pub const NOBODY: Who<'static> = Who {
+    session: "",
+    user: "",
+    groups: &[],
+    actor: &[],
+    target: "",
+    client: "",
+    application: "",
+    claimed_user: "",
+    packed: None,
+};
 
 pub(super) const FIRST: (u64, u64, u64, Hash) = (1, 1, 1, GENESIS);
 

@@ -699,6 +699,7 @@ mod tests {
             client: "[::1]:50000",
             application: "psql\u{1b}[31m",
             claimed_user: "=cmd()",
+            packed: None,
         };
         let (tables, binds) = (["public.customers".to_owned()], [Some("4\u{8}2"), None]);
         let request = Request {

@@ -49,9 +49,7 @@ impl Gate {
     }
 
     pub(super) fn login(&mut self, startup: Startup, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
-        self.identity.target.clone_from(&startup.database);
-        self.identity.application.clone_from(&startup.application_name);
-        self.identity.claimed_user.clone_from(&startup.user);
+        self.identity.claim(&startup);
         let Origin { encrypted, certificate_required, allow_plaintext, client, .. } = &self.origin;
         // A certificate is shown in a TLS handshake only: without one nobody gets past it, from loopback neither.
         let private = *encrypted || !certificate_required && (*allow_plaintext || client.ip().is_loopback());
@@ -94,7 +92,8 @@ impl Gate {
         self.view = Some(Rc::new(view));
         self.snapshot_version = cx.snapshot.version;
         self.principal = Some(principal);
-        self.names_moved_at_open = cx.shared.catalogues.moves(&self.identity.target);
+        self.slot = cx.shared.catalogues.slot(&self.identity.target);
+        self.names_moved_at_open = cx.shared.catalogues.moves(self.slot);
         self.target = Some(target.clone());
         match approval {
             Some(terms) => self.ask_for_access(terms, pipes, cx),

@@ -202,6 +202,8 @@ pub struct Gate {
     /// SQL-level cursors declared in this session.
     cursors: HashMap<String, Mark>,
     recent: Recent,
+    /// Where the shard keeps what it knows of the target's catalogue; set with `view`.
+    slot: catalogues::Slot,
     /// The shard's count of moved names of this target when the session began.
     names_moved_at_open: u64,
     /// This session has changed whom it runs as, or its search_path.
@@ -250,6 +252,7 @@ impl Gate {
             open: VecDeque::new(),
             cursors: HashMap::new(),
             recent: Recent::default(),
+            slot: catalogues::Slot::default(),
             names_moved_at_open: 0,
             own_names_moved: false,
             ddl_open: false,
@@ -311,12 +314,17 @@ impl Gate {
 
     /// Steps both sides until neither gets further.
     fn pump(&mut self, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
-        loop {
-            let client = self.drive(Side::Client, pipes, cx);
-            let target = self.drive(Side::Target, pipes, cx);
-            if !client && !target {
-                return;
-            }
+        self.drive(Side::Client, pipes, cx);
+        self.pump_from(Side::Target, pipes, cx);
+        self.pump_from(Side::Client, pipes, cx);
+    }
+
+    /// Steps the side that has news, then the other one, then each in turn for as long as the other one got further.
+    fn pump_from(&mut self, first: Side, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        let mut side = first;
+        // Replies may pass without a word to the gate and yet make room for what the client has waiting.
+        while (self.drive(side, pipes, cx) || side == first) && self.session.may_move(side.other(), pipes) {
+            side = side.other();
         }
     }
 
@@ -547,8 +555,13 @@ impl Drive for Gate {
         if self.state == State::Closing {
             return self.finish(cx);
         }
-        self.take(input, pipes, cx);
-        self.pump(pipes, cx);
+        match input {
+            Input::Bytes(side) => self.pump_from(side, pipes, cx),
+            news => {
+                self.take(news, pipes, cx);
+                self.pump(pipes, cx);
+            }
+        }
         self.settle(pipes, cx);
     }
 

@@ -1,10 +1,12 @@
 //! What a gate writes into the trail, and who it says it was.
 
 use super::{Context, Gate, Origin};
-use crate::audit::{Entry, Full, Outcome, Who};
+use crate::audit::{Entry, Full, Outcome, PackedWho, Who};
 use crate::identity::Principal;
+use codecs::postgres::Startup;
 
-/// Who and where, owned once per session and borrowed for every record.
+/// Who and where, owned once per session and borrowed for every record. Parts change only through methods here: they are
+/// kept in the form that records begin with as well.
 pub(super) struct Identity {
     pub session: String,
     pub user: String,
@@ -14,11 +16,13 @@ pub(super) struct Identity {
     pub client: String,
     pub application: String,
     pub claimed_user: String,
+    /// Made from the parts above by [`Self::repack`].
+    packed: PackedWho,
 }
 
 impl Identity {
     pub fn new(origin: &Origin) -> Self {
-        Self {
+        let mut identity = Self {
             session: crate::approval::hex(&origin.entropy[..8]),
             user: String::new(),
             groups: Vec::new(),
@@ -27,15 +31,37 @@ impl Identity {
             client: origin.client.to_string(),
             application: String::new(),
             claimed_user: String::new(),
-        }
+            packed: PackedWho::default(),
+        };
+        identity.repack();
+        identity
     }
 
     pub fn admit(&mut self, principal: &Principal) {
         self.user.clone_from(&principal.user);
         self.groups.clone_from(&principal.groups);
         self.actor.clone_from(&principal.actor);
+        self.repack();
     }
 
+    /// What the start-up message claims.
+    pub fn claim(&mut self, startup: &Startup) {
+        self.target.clone_from(&startup.database);
+        self.application.clone_from(&startup.application_name);
+        self.claimed_user.clone_from(&startup.user);
+        self.repack();
+    }
+
+    pub fn name_application(&mut self, name: &[u8]) {
+        self.application = String::from_utf8_lossy(name).into_owned();
+        self.repack();
+    }
+
+    fn repack(&mut self) {
+        self.packed = PackedWho::new(&Who { packed: None, ..self.who() });
+    }
+
+    #[inline]
     pub fn who(&self) -> Who<'_> {
         Who {
             session: &self.session,
@@ -46,6 +72,7 @@ impl Identity {
             client: &self.client,
             application: &self.application,
             claimed_user: &self.claimed_user,
+            packed: Some(&self.packed),
         }
     }
 }

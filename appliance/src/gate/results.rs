@@ -183,7 +183,7 @@ impl Gate {
 
     /// A catalogue that is fresh enough.
     fn fresh_catalogue(&self, cx: &Context<'_>) -> Option<Arc<Catalogue>> {
-        cx.shared.catalogues.fresh(&self.identity.target, cx.now.unix_us).cloned()
+        cx.shared.catalogues.fresh(self.slot, cx.now.unix_us).cloned()
     }
 
     /// Does it know every table and column of this shape?
@@ -214,7 +214,7 @@ impl Gate {
         cx: &mut Context<'_>,
     ) {
         if let Ok((read_at_us, catalogue)) = &catalogue {
-            cx.shared.catalogues.keep(&self.identity.target, *read_at_us, catalogue.clone());
+            cx.shared.catalogues.keep(self.slot, *read_at_us, catalogue.clone());
         }
         self.answer_asking(catalogue.is_ok(), pipes, cx);
         if self.awaiting_catalogue.take().is_none() {
@@ -339,7 +339,7 @@ impl Gate {
 
     /// Names may stand for other tables than they did: for this shard at once, for the others as soon as they hear of it.
     pub(super) fn names_moved(&mut self, cx: &mut Context<'_>) {
-        let news = cx.shared.catalogues.moved(&self.identity.target, self.origin.shard, cx.now.unix_us);
+        let news = cx.shared.catalogues.moved(self.slot, self.origin.shard, cx.now.unix_us);
         cx.control.extend(news);
     }
 
@@ -347,7 +347,7 @@ impl Gate {
         match name {
             b"standard_conforming_strings" => self.standard_conforming_strings = value == b"on",
             b"client_encoding" => self.encoding = Encoding::named(value),
-            b"application_name" => self.identity.application = String::from_utf8_lossy(value).into_owned(),
+            b"application_name" => self.identity.name_application(value),
             _ => {}
         }
     }

@@ -148,7 +148,7 @@ impl Gate {
         if mark.leaning != Leaning::Unasked {
             return mark;
         }
-        match cx.shared.catalogues.fresh(&self.identity.target, cx.now.unix_us).cloned() {
+        match cx.shared.catalogues.fresh(self.slot, cx.now.unix_us).cloned() {
             Some(known) => self.mark_by(request, Some(&known), pipes, cx),
             None => mark,
         }
@@ -303,7 +303,7 @@ impl Gate {
     /// The rows of this Execute may be others than the ones its statement was described with: nobody described it (SQL
     /// PREPARE, DECLARE), it runs what another name stands for by now, or tables have changed their names since.
     fn shape_may_differ(&self, mark: &Mark, cx: &Context<'_>) -> bool {
-        let moved = cx.shared.catalogues.moves(&self.identity.target) != self.names_moved_at_open;
+        let moved = cx.shared.catalogues.moves(self.slot) != self.names_moved_at_open;
         let stale = moved || self.own_names_moved;
         let view = self.view.as_ref().expect("logged in");
         login::masks_anything(view) && (stale || !self.session.requested_is_guarded() || uses_names(&mark.meaning))
@@ -454,7 +454,7 @@ impl Gate {
     /// No mask refuses it by the last reading of the catalogue, and nothing has moved since that.
     fn still_passes(&self, mark: &Marked, cx: &Context<'_>) -> bool {
         let view = self.view.as_ref().expect("logged in");
-        let known = cx.shared.catalogues.unmoved(&self.identity.target);
+        let known = cx.shared.catalogues.unmoved(self.slot);
         let passes = |statement: &Statement| masked::refused(statement, view, known.map(|known| &**known)).0.is_none();
         mark.meaning.analysis.statements.iter().all(passes)
     }

@@ -98,6 +98,12 @@ impl<T> Queue<T> {
         self.entries.front()
     }
 
+    /// The front entry is one that the target sends nothing for.
+    #[inline]
+    pub fn front_is_unasked(&self) -> bool {
+        matches!(self.entries.front(), Some(Expected::Refused { .. } | Expected::CopyEnd { .. }))
+    }
+
     pub fn front_mut(&mut self) -> Option<&mut Expected<T>> {
         self.entries.front_mut()
     }

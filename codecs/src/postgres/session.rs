@@ -203,6 +203,17 @@ impl<T: Clone> Session<T> {
         step
     }
 
+    /// Would a step of this side come to anything? With no bytes of its own it has something to say only when the session
+    /// is ending, found something wrong, or has outcomes to report.
+    #[inline]
+    pub fn may_move(&self, from: Side, pipes: &Pipes<'_>) -> bool {
+        let bytes = match from {
+            Side::Client => pipes.client.undecided(),
+            Side::Target => pipes.target.undecided(),
+        };
+        !bytes.is_empty() || self.life != Life::Alive || self.fault.is_some() || !self.news.is_empty()
+    }
+
     fn try_step(&mut self, from: Side, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
         // Outcomes first: what was found wrong may be what they are about.
         if self.news.is_empty()

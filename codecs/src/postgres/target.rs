@@ -67,8 +67,12 @@ impl<T: Clone> Session<T> {
             if self.target_stream.left > 0 && !self.stream_from_target(pipes) {
                 return Ok(Step::NeedBytes);
             }
-            self.say_deferred(pipes);
-            self.say_refusals(pipes);
+            if !self.deferred.is_empty() {
+                self.say_deferred(pipes);
+            }
+            if self.queue.front_is_unasked() {
+                self.say_refusals(pipes);
+            }
             if self.client == ClientStage::Terminated && self.step_terminated_target() {
                 return Ok(Step::Closed);
             }

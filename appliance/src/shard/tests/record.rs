@@ -92,8 +92,17 @@ impl Drive for Recorder {
     }
 }
 
-const NOBODY: Who<'static> =
-    Who { session: "", user: "", groups: &[], actor: &[], target: "", client: "", application: "", claimed_user: "" };
+const NOBODY: Who<'static> = Who {
+    session: "",
+    user: "",
+    groups: &[],
+    actor: &[],
+    target: "",
+    client: "",
+    application: "",
+    claimed_user: "",
+    packed: None,
+};
 
 /// A shard that records, its script, and what has arrived at the target.
 fn recording(durability: Mode) -> (Shard, FakeLog, Arc<Mutex<Vec<u8>>>) {
