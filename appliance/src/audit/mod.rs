@@ -1,11 +1,13 @@
 //! The trail: records, the segment files they are written to, and the readers. FORMAT.md draws the bytes.
 
+pub mod archive;
 mod encode;
 pub mod frame;
 pub mod printable;
 pub mod reader;
 pub mod record;
 mod recover;
+pub mod row;
 pub mod seal;
 pub mod search;
 pub mod segment;

@@ -223,6 +223,15 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Bits `CUT_*`: what was shortened.
+    pub fn cut(&self) -> u8 {
+        match self {
+            Self::Request(row) => row.cut,
+            Self::Outcome(row) => row.cut,
+            Self::Event(_, row) => row.cut,
+        }
+    }
+
     pub fn who(&self) -> &'a ArchivedWhoRow {
         match self {
             Self::Request(row) => &row.who,
