@@ -4,7 +4,9 @@
 //!   claim data_dir -> keys -> snapshot -> per shard: trail, listeners, ring, thread -> control thread -> wait -> sealer
 //! ```
 
-use crate::audit::{Entry, Full, Journal, RingOptions, Sealer, SealerOptions, SegmentWriter, Who, writer::NOBODY};
+use crate::audit::{
+    Entry, Full, Journal, RingOptions, Sealer, SealerOptions, SegmentWriter, Who, origin, writer::NOBODY,
+};
 use crate::config::{Config, Durability, Listener};
 use crate::control::{self, Certificates, Claim, ControlOptions, Loader, Poster, Prepared};
 use crate::gate::{Context, Gate, Origin};
@@ -70,6 +72,7 @@ fn mode(durability: Durability) -> Mode {
 /// Runs the gateway until it has drained. `load` reads the configuration again on HUP.
 pub fn run(config: Config, load: Loader) -> Result<()> {
     let claim = Claim::take(&config.server.data_dir)?;
+    origin::read_or_make(&config.server.data_dir).context("the appliance's id")?;
     let certificates = Certificates::load(&config)?;
     let Prepared { snapshot, keys, warnings } = control::prepare(&config)?;
     for warning in &warnings {

@@ -3,6 +3,8 @@
 pub mod archive;
 mod encode;
 pub mod frame;
+pub mod ocsf;
+pub mod origin;
 pub mod printable;
 pub mod reader;
 pub mod record;

@@ -66,6 +66,9 @@ pub struct Record {
     /// Nothing more is to come.
     #[serde(skip)]
     pub complete: bool,
+    /// Who ruled; `None`: nobody did.
+    #[serde(skip)]
+    pub by: Option<String>,
     #[serde(skip)]
     request: u64,
 }
@@ -128,6 +131,7 @@ impl Record {
             statement_bytes: None,
             payload: None,
             complete: true,
+            by: None,
             request: view.request(),
         };
         match view {
@@ -159,7 +163,7 @@ impl Record {
             }
             Kind::LoginRefused => (self.error, self.detail) = (some(row.what()), some(row.detail())),
             Kind::Ruling => {
-                (self.decision, self.ticket) = (some(row.what()), some(row.ticket()));
+                (self.decision, self.ticket, self.by) = (some(row.what()), some(row.ticket()), some(row.by()));
                 self.detail = Some(ruling_text(row));
             }
             Kind::Request | Kind::Outcome | Kind::Gateway => self.detail = some(row.detail()),

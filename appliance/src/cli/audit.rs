@@ -4,7 +4,7 @@ use crate::audit::printable::{csv_field, escape, escape_lines, json_safe, one_li
 use crate::audit::reader::Damage;
 use crate::audit::search::{Filter, Follower, News, Record, search, show};
 use crate::audit::verify::{ShardReport, verify};
-use crate::audit::{segment, when};
+use crate::audit::{ocsf, origin, segment, when};
 use crate::cli::{ANSWER_NO, DONE, FAILED, USAGE};
 use crate::config::{self, Glob};
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -138,7 +138,7 @@ enum Format {
     /// One object a line
     Json,
     Csv,
-    /// OCSF 1.4 Datastore Activity, one object a line
+    /// Events of the Open Cybersecurity Schema Framework 1.4.0, one object a line
     Ocsf,
 }
 
@@ -222,7 +222,7 @@ fn run_search(args: SearchArgs) -> Result<ExitCode> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     match args.output {
         Format::Table => print_table(&mut out, &records)?,
-        other => print_lines(&mut out, &records, other, true)?,
+        other => print_lines(&mut out, &records, &Lines::of(other, &data_dir)?, true)?,
     }
     out.flush()?;
     if args.output == Format::Table {
@@ -238,6 +238,7 @@ fn run_search(args: SearchArgs) -> Result<ExitCode> {
 fn run_tail(args: TailArgs) -> Result<ExitCode> {
     let data_dir = args.trail.data_dir()?;
     let patience = if args.no_follow { Duration::ZERO } else { TAIL_PATIENCE };
+    let lines = Lines::of(args.output, &data_dir)?;
     let mut follower = Follower::new(data_dir, args.filter.filter(), patience);
     let mut header = true;
     let mut skip = Some(args.lines);
@@ -255,7 +256,7 @@ fn run_tail(args: TailArgs) -> Result<ExitCode> {
         let mut out = io::stdout().lock();
         match args.output {
             Format::Table => print_tail(&mut out, &records)?,
-            other => print_lines(&mut out, &records, other, header)?,
+            _ => print_lines(&mut out, &records, &lines, header)?,
         }
         out.flush()?;
         header = false;
@@ -279,7 +280,7 @@ fn run_show(args: ShowArgs) -> Result<ExitCode> {
     let mut out = io::stdout().lock();
     match args.output {
         Format::Table => print_record(&mut out, &record)?,
-        other => print_lines(&mut out, std::slice::from_ref(&record), other, true)?,
+        other => print_lines(&mut out, std::slice::from_ref(&record), &Lines::of(other, &data_dir)?, true)?,
     }
     Ok(ExitCode::from(DONE))
 }
@@ -362,14 +363,31 @@ fn print_reports(out: &mut impl io::Write, reports: &[ShardReport]) -> Result<()
     Ok(())
 }
 
-fn print_lines(out: &mut impl io::Write, records: &[Record], format: Format, header: bool) -> Result<()> {
+/// What is printed a record a line.
+struct Lines {
+    format: Format,
+    /// Of the trail, for the ids of OCSF events.
+    appliance: Option<String>,
+}
+
+impl Lines {
+    fn of(format: Format, data_dir: &Path) -> Result<Self> {
+        let appliance = if format == Format::Ocsf { origin::read(data_dir)? } else { None };
+        Ok(Self { format, appliance })
+    }
+}
+
+fn print_lines(out: &mut impl io::Write, records: &[Record], lines: &Lines, header: bool) -> Result<()> {
+    let format = lines.format;
     if format == Format::Csv && header {
         writeln!(out, "{}", CSV_COLUMNS.join(","))?;
     }
     for record in records {
         match format {
             Format::Csv => writeln!(out, "{}", csv_line(record))?,
-            Format::Ocsf => writeln!(out, "{}", json_safe(&ocsf(record).to_string()))?,
+            Format::Ocsf => {
+                writeln!(out, "{}", json_safe(&ocsf::event(record, lines.appliance.as_deref()).to_string()))?;
+            }
             Format::Json | Format::Table => writeln!(out, "{}", json_safe(&serde_json::to_string(record)?))?,
         }
     }
@@ -435,53 +453,6 @@ fn csv_line(record: &Record) -> String {
         text(&record.detail),
     ];
     fields.iter().map(|field| csv_field(field)).collect::<Vec<_>>().join(",")
-}
-
-/// OCSF 1.4, category Application Activity, class Datastore Activity (6005).
-fn ocsf(record: &Record) -> serde_json::Value {
-    let has = |names: &[&str]| record.classes.iter().any(|class| names.contains(class));
-    let (activity_id, activity) = match record.kind {
-        "session" | "login" => (3, "Connect"),
-        _ if has(&["delete", "truncate", "drop"]) => (7, "Delete"),
-        _ if has(&["create"]) => (6, "Create"),
-        _ if has(&["update", "merge", "alter"]) => (2, "Update"),
-        _ if has(&["insert", "copy_in"]) => (5, "Write"),
-        _ if has(&["select", "copy_out", "fetch", "show"]) => (1, "Read"),
-        "statement" => (4, "Query"),
-        _ => (99, "Other"),
-    };
-    let denied = record.decision.as_deref() == Some("deny");
-    let (status_id, status) = match (&record.error, record.complete) {
-        (Some(_), _) => (2, "Failure"),
-        (None, _) if denied => (2, "Failure"),
-        (None, true) => (1, "Success"),
-        (None, false) => (0, "Unknown"),
-    };
-    let (ip, port) = record.client.rsplit_once(':').unwrap_or((&record.client, ""));
-    let groups: Vec<_> = record.groups.iter().map(|name| serde_json::json!({ "name": name })).collect();
-    let tables: Vec<_> = record.tables.iter().map(|name| serde_json::json!({ "name": name })).collect();
-    serde_json::json!({
-        "class_uid": 6005, "class_name": "Datastore Activity", "category_uid": 6, "category_name": "Application Activity",
-        "activity_id": activity_id, "activity_name": activity, "type_uid": 600_500 + activity_id,
-        "type_id": 1, "severity_id": if denied { 3 } else { 1 },
-        "time": record.time_us.div_euclid(1000),
-        "duration": record.duration_us.map(|duration| duration / 1000),
-        "status_id": status_id, "status": status, "status_code": record.error, "status_detail": record.detail,
-        "action_id": if denied { 2 } else { 1 }, "disposition_id": if denied { 2 } else { 1 },
-        "actor": { "user": { "name": record.user, "groups": groups }, "session": { "uid": record.session },
-                   "app_name": record.application, "invoked_by": record.actor.first() },
-        "src_endpoint": { "ip": ip.trim_matches(['[', ']']), "port": port.parse::<u16>().ok() },
-        "dst_endpoint": { "svc_name": record.target },
-        "database": { "name": record.target, "type_id": 1 },
-        "table": tables.first(), "tables": tables,
-        "query_info": { "query_string": record.statement, "bytes": record.bytes, "query_result_count": record.rows },
-        "policy": record.rule.as_ref().map(|rule| serde_json::json!({ "name": rule })),
-        "metadata": { "version": "1.4.0", "uid": record.id, "sequence": record.sequence,
-                      "product": { "name": "Lockgate", "vendor_name": "Lockgate", "version": env!("CARGO_PKG_VERSION") } },
-        "unmapped": { "kind": record.kind, "decision": record.decision, "ticket": record.ticket, "classes": record.classes,
-                      "binds": record.binds, "masked": record.masked, "actor": record.actor,
-                      "claimed_user": record.claimed_user },
-    })
 }
 
 fn plain_table<const N: usize>(header: [&str; N]) -> Table {
@@ -747,6 +718,10 @@ mod tests {
         String::from_utf8(out).expect("UTF-8")
     }
 
+    fn lines(format: Format) -> Lines {
+        Lines { format, appliance: Some("00ff00ff00ff00ff".into()) }
+    }
+
     #[test]
     fn no_form_of_output_lets_a_control_character_through() {
         let records = records();
@@ -754,9 +729,9 @@ mod tests {
             printed(|out| print_table(out, &records)),
             printed(|out| print_tail(out, &records)),
             printed(|out| print_record(out, &records[0])),
-            printed(|out| print_lines(out, &records, Format::Json, true)),
-            printed(|out| print_lines(out, &records, Format::Csv, true)),
-            printed(|out| print_lines(out, &records, Format::Ocsf, true)),
+            printed(|out| print_lines(out, &records, &lines(Format::Json), true)),
+            printed(|out| print_lines(out, &records, &lines(Format::Csv), true)),
+            printed(|out| print_lines(out, &records, &lines(Format::Ocsf), true)),
         ];
         for form in forms {
             let unsafe_char = form.chars().find(|&c| (c.is_control() && c != '\n') || c == '\u{202e}');
@@ -781,24 +756,14 @@ mod tests {
     #[test]
     fn json_lines_carry_the_exact_statement_and_csv_one_line_a_record() {
         let records = records();
-        let json = printed(|out| print_lines(out, &records, Format::Json, true));
+        let json = printed(|out| print_lines(out, &records, &lines(Format::Json), true));
         let first: serde_json::Value = serde_json::from_str(json.lines().next().expect("a line")).expect("JSON");
         assert_eq!((first["statement"].as_str(), first["rows"].as_u64()), (Some(HOSTILE), Some(3)));
         assert_eq!(first["binds"], serde_json::json!(["4\u{8}2", null]));
         assert_eq!(json.lines().count(), 2);
-        let csv = printed(|out| print_lines(out, &records, Format::Csv, true));
+        let csv = printed(|out| print_lines(out, &records, &lines(Format::Csv), true));
         assert_eq!(csv.lines().count(), 3, "{csv}");
         assert!(csv.contains(",'=cmd(),"), "{csv}");
-    }
-
-    #[test]
-    fn ocsf_tells_reads_deletes_and_denials_apart() {
-        let records = records();
-        let (read, denied) = (ocsf(&records[0]), ocsf(&records[1]));
-        assert_eq!((read["class_uid"].as_u64(), read["type_uid"].as_u64()), (Some(6005), Some(600_501)));
-        assert_eq!((read["status"].as_str(), read["src_endpoint"]["ip"].as_str()), (Some("Success"), Some("::1")));
-        assert_eq!((denied["activity_id"].as_u64(), denied["status"].as_str()), (Some(7), Some("Failure")));
-        assert_eq!(denied["policy"]["name"].as_str(), Some("no-ddl"));
     }
 
     #[test]
