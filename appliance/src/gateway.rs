@@ -12,7 +12,7 @@ use crate::control::{self, Certificates, Claim, ControlOptions, Loader, Poster, 
 use crate::gate::{Context, Gate, Origin};
 use crate::metrics::ShardCounters;
 use crate::shard::mailbox::ToControl;
-use crate::shard::{self, Deadlines, ListenerOptions, Mode, RoundLog, ShardHandle, ShardOptions};
+use crate::shard::{self, Balance, Deadlines, ListenerOptions, Mode, RoundLog, ShardHandle, ShardOptions};
 use crate::snapshot::Snapshot;
 use anyhow::{Context as _, Result, anyhow};
 use std::io;
@@ -151,9 +151,14 @@ fn start_shards(
     .context("the sealer of audit segments did not start")?;
     let mut handles = Vec::new();
     let mut counters = Vec::new();
+    let evens_out = config.server.balance && config.server.shards > 1;
+    let balance = if evens_out { Balance::of(config.server.shards) } else { Arc::default() };
     for (number, trail) in trails.into_iter().enumerate() {
         counters.push(trail.counters.clone());
-        handles.push(start_shard(config, number, &listeners, trail, snapshot, to_control)?);
+        handles.push(start_shard(config, number, &listeners, trail, snapshot, &balance, to_control)?);
+    }
+    if evens_out {
+        balance.begin(handles.iter().map(|shard: &ShardHandle| shard.post.clone()).collect());
     }
     Ok(Shards { handles, counters, sealer })
 }
@@ -190,12 +195,14 @@ fn start_shard(
     listeners: &[ListenerOptions],
     trail: Trail,
     snapshot: &Arc<Snapshot>,
+    balance: &Arc<Balance>,
     to_control: &UnboundedSender<ToControl>,
 ) -> Result<ShardHandle> {
     let server = &config.server;
     let login_timeout_us = micros(server.login_timeout);
     let options = ShardOptions {
         number,
+        balance: balance.clone(),
         pin: server.pin,
         spin_us: u64::from(server.spin_us),
         listeners: listeners.to_vec(),

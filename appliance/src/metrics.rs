@@ -199,11 +199,17 @@ const ROWS: [Row; 11] = [
 /// The same for what the shard itself counts.
 type SocketRow = (&'static str, &'static str, MetricType, fn(&Counters) -> u64);
 
-const SOCKET_ROWS: [SocketRow; 14] = [
+const SOCKET_ROWS: [SocketRow; 15] = [
     ("lockgate_client_connections", "Open client connections", MetricType::Gauge, |c| c.relays.value()),
     ("lockgate_client_connections_accepted", "Client connections accepted", MetricType::Counter, |c| {
         c.accepted.value()
     }),
+    (
+        "lockgate_client_connections_adopted",
+        "Client connections taken over from the shard that accepted them, to even out",
+        MetricType::Counter,
+        |c| c.adopted.value(),
+    ),
     (
         "lockgate_client_connections_turned_away",
         "Connections closed because the shard was full",

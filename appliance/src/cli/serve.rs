@@ -40,6 +40,10 @@ pub struct ServeArgs {
     /// Pin each shard to a core [default: true]. Turn off where the cores are shared with other work.
     #[arg(long, help_heading = SHARDS, value_name = "BOOL", env = "LOCKGATE_PIN", action = Set, num_args = 0..=1, default_missing_value = "true")]
     pub pin: Option<bool>,
+    /// Hand a new connection to the shard that has the fewest [default: true]. Turn off where connections are many and short: it
+    /// saves a wake of another shard for some of them.
+    #[arg(long, help_heading = SHARDS, value_name = "BOOL", env = "LOCKGATE_BALANCE", action = Set, num_args = 0..=1, default_missing_value = "true")]
+    pub balance: Option<bool>,
     /// Microseconds to spin before sleeping [default: 0]. Lowers latency with few clients, costs idle CPU.
     #[arg(long, help_heading = SHARDS, value_name = "US", env = "LOCKGATE_SPIN_US", value_parser = value_parser!(u32).range(0..=SPIN_US_MAX as i64))]
     pub spin_us: Option<u32>,
@@ -142,6 +146,7 @@ impl ServeArgs {
         let server = &mut config.server;
         set(&mut server.shards, self.shards.map(|shards| shards as usize));
         set(&mut server.pin, self.pin);
+        set(&mut server.balance, self.balance);
         set(&mut server.spin_us, self.spin_us);
         set(&mut server.ring_entries, self.ring_entries);
         set(&mut server.buffers, self.buffers);
@@ -273,10 +278,12 @@ mod tests {
             "--retention=2d",
             "--archive=false",
             "--spin-us=5",
+            "--balance=false",
         ];
         let config = over("", &flags).unwrap();
         let server = &config.server;
         assert_eq!((server.ring_entries, server.buffers, server.buffer_kib, server.spin_us), (256, 512, 8, 5));
+        assert!(!server.balance && over("", &[]).unwrap().server.balance);
         assert_eq!((server.login_timeout.as_secs(), server.connect_timeout.as_secs()), (60, 1));
         assert_eq!((config.ops.address.port(), server.data_dir.to_str()), (2, Some("/d")));
         assert_eq!(server.vault_key_file.as_deref(), Some(Path::new("/k")));

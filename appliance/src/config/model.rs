@@ -48,6 +48,8 @@ pub struct Server {
     pub data_dir: PathBuf,
     /// Pin each shard to its core.
     pub pin: bool,
+    /// New connections go to the shard that has the fewest.
+    pub balance: bool,
     /// Microseconds to spin before sleeping in the socket ring.
     pub spin_us: u32,
     pub vault_key_file: Option<PathBuf>,

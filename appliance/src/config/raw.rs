@@ -53,6 +53,8 @@ pub struct Server {
     pub data_dir: Option<At<String>>,
     /// Pin each shard to a core. Default: true. Turn off where the cores are shared with other work.
     pub pin: Option<bool>,
+    /// Hand a new connection to the shard that has the fewest. Default: true. Turn off to leave each where the kernel puts it.
+    pub balance: Option<bool>,
     /// Microseconds to spin before sleeping. Default: 0. Helps latency with few clients, costs idle CPU.
     #[schemars(range(min = 0, max = SPIN_US_MAX))]
     pub spin_us: Option<At<i64>>,

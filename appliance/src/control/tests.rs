@@ -30,6 +30,7 @@ pub fn config(data_dir: &std::path::Path) -> Config {
             shards: 1,
             data_dir: data_dir.to_owned(),
             pin: false,
+            balance: true,
             spin_us: 0,
             vault_key_file: None,
             ring_entries: 64,

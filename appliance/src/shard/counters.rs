@@ -9,6 +9,8 @@ pub struct Counters {
     /// Rounds of the pump.
     pub rounds: Cell,
     pub accepted: Cell,
+    /// Connections another shard accepted and handed to this one.
+    pub adopted: Cell,
     /// Accepting paused for want of descriptors or memory.
     pub accept_paused: Cell,
     /// Connections turned away because the shard was full.

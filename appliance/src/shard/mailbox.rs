@@ -7,6 +7,7 @@ use codecs::postgres::ScramKeys;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 
@@ -122,6 +123,11 @@ pub enum ToShard {
         relay: RelayId,
         session: String,
     },
+    /// Shard -> shard: a connection another one has accepted on the listener of that number and that is this one's to serve.
+    Adopt {
+        listener: usize,
+        socket: TcpStream,
+    },
     /// Stop accepting; close sessions as they become idle. `now`: close them all at once.
     Drain {
         now: bool,
@@ -135,7 +141,7 @@ pub struct Mailbox {
 }
 
 /// The way to a shard. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Post {
     messages: mpsc::Sender<ToShard>,
     eventfd: Arc<File>,

@@ -1,6 +1,7 @@
 //! Everything one core owns: sockets, relays, gates, buffers, the segment being written.
 
 mod accept;
+mod balance;
 mod bare;
 mod connect;
 mod counters;
@@ -23,6 +24,7 @@ mod windows;
 mod tests;
 
 pub use accept::{ListenerOptions, ListenerTls};
+pub use balance::Balance;
 pub use bare::BareRelay;
 pub use counters::Counters;
 pub use io::Deadlines;

@@ -1,6 +1,7 @@
 //! The loop of a shard: submit what is queued, reap, hand each completion to its relay, write the record, repeat.
 
 use super::accept::Acceptor;
+use super::balance::Place;
 use super::io::Io;
 use super::journal::Ledger;
 use super::mailbox::{Mailbox, RelayId, ToControl, ToShard};
@@ -37,6 +38,8 @@ pub struct Pump<D> {
     /// The read of its eventfd.
     pub mail: Option<OpId>,
     pub to_control: UnboundedSender<ToControl>,
+    /// Which of the shards takes a new connection.
+    pub place: Place,
     pub ledger: Ledger,
     pub spin_us: u64,
     pub relays_max: usize,
@@ -233,6 +236,7 @@ impl<D: Drive> Pump<D> {
 
     fn forget(&mut self, slot: u32) {
         self.relays.remove(slot as usize);
+        self.place.left();
         self.io.counters.relays.set(self.relays.len() as u64);
     }
 
@@ -241,12 +245,20 @@ impl<D: Drive> Pump<D> {
         if last && acceptor.ended(listener, result.as_ref().err(), io.now.mono_us, &mut io.ring) {
             io.counters.accept_paused.add(1);
         }
-        let Ok(socket) = result else { return };
+        if let Some(socket) = result.ok().and_then(|socket| self.place.deal(listener, socket)) {
+            self.adopt(listener, socket);
+        }
+    }
+
+    /// Serves a connection that was accepted here or by another shard.
+    fn adopt(&mut self, listener: usize, socket: TcpStream) {
+        let (io, acceptor) = (&mut self.io, &self.acceptors[listener]);
         if self.draining || self.fault.is_some() || self.relays.len() >= self.relays_max {
+            self.place.left();
             return io.counters.turned_away.add(1);
         }
         // Fails when the client has gone again.
-        let Ok(client) = relay::prepare(&socket) else { return };
+        let Ok(client) = relay::prepare(&socket) else { return self.place.left() };
         io.counters.accepted.add(1);
         self.generation = self.generation.wrapping_add(1);
         let slot = self.relays.vacant_entry();
@@ -272,6 +284,10 @@ impl<D: Drive> Pump<D> {
                 self.io.control.extend(more);
             }
             ToShard::Kill { relay, session: _ } => self.tell(relay, Input::Kill(KILLED)),
+            ToShard::Adopt { listener, socket } => {
+                self.io.counters.adopted.add(1);
+                self.adopt(listener, socket);
+            }
             ToShard::Drain { now } => self.drain(now),
         }
     }
@@ -297,6 +313,7 @@ impl<D: Drive> Pump<D> {
     }
 
     fn stop_accepting(&mut self) {
+        self.place.retire();
         for acceptor in &mut self.acceptors {
             acceptor.stop(&mut self.io.ring);
         }

@@ -1,6 +1,7 @@
 //! Starting a shard: its listeners are bound and its ring exists before `start` returns.
 
 use super::accept::{self, Acceptor, ListenerOptions};
+use super::balance::{Balance, Place};
 use super::counters::Counters;
 use super::io::{Deadlines, Io};
 use super::journal::Ledger;
@@ -26,6 +27,8 @@ const GLOMMIO_MEMORY_BYTES: usize = 2 << 20;
 #[derive(Clone)]
 pub struct ShardOptions {
     pub number: usize,
+    /// How the shards even out their connections; shared by all of them.
+    pub balance: Arc<Balance>,
     /// Keep the shard on the core of its number.
     pub pin: bool,
     /// Look for completions this long before sleeping.
@@ -47,6 +50,7 @@ impl Default for ShardOptions {
     fn default() -> Self {
         Self {
             number: 0,
+            balance: Arc::default(),
             pin: false,
             spin_us: 0,
             listeners: Vec::new(),
@@ -175,6 +179,7 @@ impl<F> Seed<F> {
             mailbox: self.mailbox,
             mail: None,
             to_control: self.to_control,
+            place: Place::new(options.balance, options.number),
             ledger,
             spin_us: options.spin_us,
             relays_max: options.relays_max,

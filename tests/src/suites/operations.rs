@@ -25,6 +25,7 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     world.gateway_mut().start_again()?;
     report.case("live sessions are listed and can be killed", || sessions(&world));
     report.case("the ops pages answer, and the metrics count", || metrics(&world));
+    report.case("sessions opened one after another lie evenly on both shards", || even(&world));
     report.case("healthcheck says whether it is ready", || healthcheck(&world));
     report.case("HUP applies a new rule to a session that is open", || reload(&world, &setup));
     report.case("HUP with a wrong file changes nothing", || wrong_reload(&world));
@@ -112,6 +113,28 @@ fn metrics(world: &World) -> Result<()> {
             && grown("lockgate_statement_duration_seconds_count") >= 10.0
             && metric(&after, "lockgate_client_connections").is_ok_and(|now| now >= 1.0)
     })
+}
+
+/// Open client connections, shard by shard.
+fn connections(world: &World) -> Vec<f64> {
+    let page = world.gateway().ops("/metrics").unwrap_or_default();
+    let lines = page.lines().filter(|line| line.starts_with("lockgate_client_connections{"));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect()
+}
+
+fn even(world: &World) -> Result<()> {
+    let open = |count: usize| (0..count).map(|_| session(world)).collect::<Result<Vec<Wire>>>();
+    let total_is =
+        |count: f64| eventually("sessions have ended", DEADLINE, || connections(world).iter().sum::<f64>() == count);
+    total_is(0.0)?;
+    let mut sessions = open(8)?;
+    ensure!(connections(world) == [4.0, 4.0], "{:?}", connections(world));
+    // Whichever shards these lie on.
+    sessions.drain(2..5);
+    total_is(5.0)?;
+    sessions.extend(open(3)?);
+    ensure!(connections(world) == [4.0, 4.0], "{:?}", connections(world));
+    Ok(())
 }
 
 fn healthcheck(world: &World) -> Result<()> {

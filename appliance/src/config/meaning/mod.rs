@@ -76,6 +76,7 @@ impl Check<'_> {
             shards: raw.shards.as_ref().map_or(cores, |shards| **shards as usize),
             data_dir: data_dir.unwrap_or_else(|| self.folder.join("data")),
             pin: raw.pin.unwrap_or(true),
+            balance: raw.balance.unwrap_or(true),
             spin_us: number(raw.spin_us.as_ref(), 0),
             vault_key_file: raw.vault_key_file.as_ref().map(|file| self.path(file)),
             ring_entries: self.power_of_two("ring_entries", raw.ring_entries.as_ref(), 1024),

@@ -171,6 +171,60 @@ fn two_shards_share_one_address() {
     assert!(accepted.iter().all(|count| *count > 0), "the kernel spreads connections: {accepted:?}");
 }
 
+/// Two shards on one address that even out their connections.
+fn balanced() -> [Shard; 2] {
+    let balance = Balance::of(2);
+    let shard = |number: usize, address: SocketAddr| {
+        let listener = ListenerOptions { address, tls: None, allow_plaintext: true };
+        let options =
+            ShardOptions { number, balance: balance.clone(), listeners: vec![listener], ..ShardOptions::default() };
+        Shard::bare(options, peer(echo))
+    };
+    let first = shard(0, loopback());
+    let second = shard(1, first.handle().addresses[0]);
+    balance.begin([&first, &second].map(|shard| shard.handle().post.clone()).into());
+    [first, second]
+}
+
+/// A connection that has been served: something came back through it.
+fn served(shard: &Shard) -> TcpStream {
+    let mut socket = shard.connect();
+    socket.write_all(b"hello").expect("a shard reads");
+    socket.read_exact(&mut [0; 5]).expect("a shard answers");
+    socket
+}
+
+#[test]
+fn connections_opened_one_after_another_are_shared_evenly_and_again_after_some_close() {
+    let shards = balanced();
+    let alive = || shards.each_ref().map(|shard| shard.counters().relays.value());
+    let mut open: Vec<TcpStream> = (0..8).map(|_| served(&shards[0])).collect();
+    assert_eq!(alive(), [4, 4]);
+    for seed in 1..6 {
+        let mut dice = Dice(seed);
+        for _ in 0..5 {
+            open.swap_remove(dice.below(open.len()));
+        }
+        // Gone when the shard has seen the end; a connection opened before that would be dealt by the old numbers.
+        while alive().iter().sum::<u64>() > 3 {
+            std::thread::yield_now();
+        }
+        open.extend((0..5).map(|_| served(&shards[0])));
+        assert_eq!(alive(), [4, 4], "seed {seed}");
+    }
+    let [first, second] = &shards;
+    assert!(first.counters().adopted.value() + second.counters().adopted.value() > 0, "the hash alone was even");
+}
+
+#[test]
+fn connections_go_on_when_one_of_two_shards_has_ended() {
+    let [first, second] = balanced();
+    let _held: Vec<TcpStream> = (0..4).map(|_| served(&first)).collect();
+    drop(second);
+    let later: Vec<TcpStream> = (0..6).map(|_| served(&first)).collect();
+    assert_eq!(first.counters().relays.value(), 2 + later.len() as u64);
+}
+
 /// Asks to be woken, and closes when it is.
 struct Sleeper {
     wish: Option<Output>,
