@@ -6,6 +6,7 @@
 //!
 //! A request that finds no connection free waits in the backlog with its intended time, so its wait is measured, not hidden.
 
+use crate::alarms::{self, Alarms};
 use crate::conn::{Conn, Fault, News, Plan, Request};
 use crate::measure::{Counts, add_fault};
 use crate::rng::Rng;
@@ -15,7 +16,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::Duration;
 
 /// Logins under way at a time, a thread: a server's listen backlog is not what is measured.
 const LOGINS_MAX: usize = 32;
@@ -23,6 +23,8 @@ const LOGINS_MAX: usize = 32;
 const SWEEP_NS: u64 = 20_000_000;
 /// A connection that was lost is tried again after that long.
 const RECONNECT_NS: u64 = 100_000_000;
+/// Answers are left unread until the next send if that is at most so far off: every wake has its price.
+const NAP_NS_MAX: u64 = 500_000;
 /// Events taken from the kernel at a time.
 const EVENTS_MAX: usize = 256;
 
@@ -33,6 +35,8 @@ pub struct Task {
     pub connections: usize,
     /// `None`: closed loop.
     pub schedule: Option<Schedule>,
+    /// The schedule is in ticks.
+    pub ticks: bool,
     pub warmup_ns: u64,
     /// Requests end that long after measuring began ...
     pub duration_ns: Option<u64>,
@@ -146,7 +150,7 @@ impl Engine {
                 self.conns[opened].open(&plan, &self.epoll)?;
                 opened += 1;
             }
-            let events = self.epoll.wait(SWEEP_NS).map_err(|error| Fault::new("epoll", error.to_string()))?;
+            let events = self.epoll.wait(Some(SWEEP_NS)).map_err(|error| Fault::new("epoll", error.to_string()))?;
             for index in 0..events {
                 let event = self.epoll.event(index);
                 let conn = &mut self.conns[event.token as usize];
@@ -174,7 +178,8 @@ impl Engine {
         for conn in 0..self.conns.len() {
             self.free_slots(conn, plan.depth, start_ns);
         }
-        let mut next = self.task.schedule.as_mut().map(|schedule| start_ns + schedule.next_ns());
+        let mut alarms = Alarms::new(&self.epoll, self.task.spin_ns)?;
+        self.look_ahead(&mut alarms, start_ns);
         let mut interval_end = start_ns + self.task.interval_ns;
         let mut interval = -((self.task.warmup_ns / self.task.interval_ns) as i64);
         if self.task.warmup_ns > 0 {
@@ -203,22 +208,23 @@ impl Engine {
                 }
             }
             if now >= start_ns {
-                match (&mut next, self.task.schedule.as_mut()) {
-                    (Some(next), Some(schedule)) => {
-                        while left > 0 && *next <= now && *next < end_ns {
-                            self.backlog.push_back(*next);
-                            if *next >= self.measure_ns {
-                                self.counts.offered += 1;
-                                left -= 1;
-                            }
-                            *next = start_ns + schedule.next_ns();
+                if self.task.schedule.is_some() {
+                    while left > 0
+                        && let Some(due) = alarms.take_due(now.min(end_ns - 1))
+                    {
+                        self.backlog.push_back(due);
+                        if due >= self.measure_ns {
+                            self.counts.offered += 1;
+                            left -= 1;
                         }
-                        now = self.dispatch(&plan, now);
+                        self.look_ahead(&mut alarms, start_ns);
                     }
-                    _ => self.dispatch_closed(&plan, now, end_ns, &mut left),
+                    now = self.dispatch(&plan, now);
+                } else {
+                    self.dispatch_closed(&plan, now, end_ns, &mut left);
                 }
             }
-            let generating = left > 0 && next.unwrap_or(now) < end_ns;
+            let generating = left > 0 && alarms.next().unwrap_or(now) < end_ns;
             if !generating {
                 if self.inflight == 0 && self.backlog.is_empty() {
                     break;
@@ -229,20 +235,31 @@ impl Engine {
                     break;
                 }
             }
-            let due = if now < start_ns { start_ns } else { next.filter(|_| generating).unwrap_or(u64::MAX) };
-            let wake = due.saturating_sub(self.task.spin_ns).min(interval_end).min(sweep);
-            // Below 2 us the kernel's timer costs more than it waits for.
-            let wait = wake.saturating_sub(now_ns());
-            let wait = if wait < 2_000 { 0 } else { wait };
-            // The kernel notes when answers arrive: unless somebody waits for a connection they may lie until the next tick.
-            let nap = self.naps && generating && self.backlog.is_empty() && wait > 0;
-            let events = self.epoll.wait(if nap { 0 } else { wait })?;
+            let due = alarms.next().filter(|_| generating).map_or(u64::MAX, |due| due - self.task.spin_ns.min(due));
+            let other = if now < start_ns { start_ns } else { interval_end.min(sweep) };
+            // Below 2 us a wait costs more than it waits for.
+            let now = now_ns();
+            let left_ns = due.min(other).saturating_sub(now);
+            let wait = match left_ns {
+                0..2_000 => Some(0),
+                _ if due <= other => None,
+                _ => Some(left_ns),
+            };
+            if wait.is_none() {
+                alarms.set(now)?;
+            }
+            // The kernel notes when answers arrive: unless somebody waits for a connection they may lie until the next send.
+            let nap_ns_max = if self.task.ticks { u64::MAX } else { NAP_NS_MAX };
+            let nap = self.naps && self.backlog.is_empty() && wait.is_none() && left_ns <= nap_ns_max;
+            let events = self.epoll.wait(if nap { Some(0) } else { wait })?;
             for index in 0..events {
                 let event = self.epoll.event(index);
-                self.event(&plan, event);
+                if event.token != alarms::TOKEN {
+                    self.event(&plan, event);
+                }
             }
-            if nap {
-                std::thread::sleep(Duration::from_nanos(wake.saturating_sub(now_ns())));
+            if nap && now_ns() < due {
+                alarms.sleep()?;
             }
         }
         let (cpu, requests) = cpu_before.unwrap_or((sys::thread_cpu_ns(), self.requests));
@@ -251,6 +268,14 @@ impl Engine {
         let _ = self.reports.send(Report::Interval { index: interval, counts });
         self.conns.iter_mut().for_each(|conn| drop(conn.close()));
         Ok(end)
+    }
+
+    /// Draws the next times to send.
+    fn look_ahead(&mut self, alarms: &mut Alarms, start_ns: u64) {
+        let Some(schedule) = self.task.schedule.as_mut() else { return };
+        while !alarms.is_full() {
+            alarms.add(start_ns + schedule.next_ns());
+        }
     }
 
     fn free_slots(&mut self, conn: usize, count: usize, since_ns: u64) {
@@ -436,7 +461,7 @@ pub fn probe(plan: &Plan, timeout_ns: u64) -> Result<(Vec<crate::check::Tally>, 
     conn.open(plan, &epoll)?;
     let begun = now_ns();
     loop {
-        for index in 0..epoll.wait(SWEEP_NS).map_err(epoll_fault)? {
+        for index in 0..epoll.wait(Some(SWEEP_NS)).map_err(epoll_fault)? {
             let event = epoll.event(index);
             conn.ready(plan, &epoll, event.hangup, &mut news)?;
         }

@@ -1,5 +1,6 @@
 //! The bundled load generator: open-loop load on PostgreSQL servers and proxies, with numbers that can be believed.
 
+mod alarms;
 mod auth;
 mod check;
 pub mod cli;

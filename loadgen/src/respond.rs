@@ -95,7 +95,7 @@ pub fn serve(address: SocketAddr, canned: &Canned, listening: impl FnOnce(Socket
     let mut held: Held = VecDeque::new();
     loop {
         let wait = held.front().map_or(WAIT_NS, |(due, ..)| due.saturating_sub(now_ns()));
-        let events = epoll.wait(wait)?;
+        let events = epoll.wait(Some(wait))?;
         release(&mut held, &mut sessions);
         for index in 0..events {
             let event = epoll.event(index);

@@ -115,10 +115,9 @@ pub fn prepare(settings: &Settings) -> Result<(Plan, String)> {
     };
     let (first, version) = engine::probe(&plan, (settings.timeout_s * 1e9) as u64).map_err(failed)?;
     plan.first = first;
-    // Only what is answered in one piece and never holds up the server may lie unread for a tick.
+    // Only what is answered in one piece and never holds up the server may lie unread until the next send.
     let bytes: u64 = plan.first.iter().map(|tally| tally.bytes).sum::<u64>() * settings.depth as u64;
-    plan.stamped = settings.tick_ns > 0
-        && matches!(settings.target.address, Address::Inet(_))
+    plan.stamped = matches!(settings.target.address, Address::Inet(_))
         && settings.open.is_some()
         && settings.target.tls == TlsMode::Disable
         && plan.program.steps.len() == 1
@@ -168,6 +167,7 @@ fn task(settings: &Settings, plan: &Arc<Plan>, thread: usize, threads: usize) ->
         plan: Arc::clone(plan),
         connections: share(settings.connections as u64) as usize,
         schedule,
+        ticks: settings.tick_ns > 0,
         warmup_ns: (settings.warmup_s * 1e9) as u64,
         duration_ns: settings.duration_s.map(|seconds| (seconds * 1e9) as u64),
         count: settings.count.map(share),

@@ -72,21 +72,24 @@ impl Epoll {
         check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), operation, fd, &mut event) }).map(drop)
     }
 
-    /// Waits until something happens or `timeout_ns` have passed; returns how many events there are. Signals count as none.
-    pub fn wait(&mut self, timeout_ns: u64) -> io::Result<usize> {
-        let timeout = libc::timespec {
-            tv_sec: (timeout_ns / 1_000_000_000) as libc::time_t,
-            tv_nsec: (timeout_ns % 1_000_000_000) as libc::c_long,
-        };
+    /// A timer that fires again before it is looked at is one event.
+    pub fn add_timer(&self, timer: &Timer, token: u64) -> io::Result<()> {
+        self.add(timer.0.as_raw_fd(), token, Interest::Read)
+    }
+
+    /// Waits until something happens or that many nanoseconds have passed; returns how many events there are. Signals count as none.
+    pub fn wait(&mut self, timeout_ns: Option<u64>) -> io::Result<usize> {
+        let timeout = timeout_ns.map(timespec);
+        let timeout = timeout.as_ref().map_or(std::ptr::null(), |timeout| timeout as *const libc::timespec);
         // epoll_pwait2 (Linux 5.11), because epoll_wait counts in milliseconds.
-        // SAFETY: the buffer has as many entries as we say, `timeout` outlives the call, no signal mask is given.
+        // SAFETY: the buffer has as many entries as we say, `timeout` points to what outlives the call, or nowhere; no signal mask is given.
         let count = unsafe {
             libc::syscall(
                 libc::SYS_epoll_pwait2,
                 self.fd.as_raw_fd(),
                 self.events.as_mut_ptr(),
                 self.events.len() as libc::c_int,
-                &timeout as *const libc::timespec,
+                timeout,
                 std::ptr::null::<libc::sigset_t>(),
                 size_of::<u64>(),
             )
@@ -104,6 +107,30 @@ impl Epoll {
         let ended = libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR;
         Readiness { token: event.u64, hangup: bits & ended != 0 }
     }
+}
+
+/// Becomes readable when its time has come.
+#[derive(Debug)]
+pub struct Timer(OwnedFd);
+
+impl Timer {
+    pub fn new() -> io::Result<Timer> {
+        let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
+        // SAFETY: takes no pointer; the descriptor it returns is ours alone.
+        Ok(Timer(unsafe { OwnedFd::from_raw_fd(check(libc::timerfd_create(libc::CLOCK_MONOTONIC, flags))?) }))
+    }
+
+    /// Once, that many nanoseconds from now.
+    pub fn set(&self, after_ns: u64) -> io::Result<()> {
+        // Zero would take the timer back.
+        let once = libc::itimerspec { it_interval: timespec(0), it_value: timespec(after_ns.max(1)) };
+        // SAFETY: `once` outlives the call; what was set before is not asked for.
+        check(unsafe { libc::timerfd_settime(self.0.as_raw_fd(), 0, &once, std::ptr::null_mut()) }).map(drop)
+    }
+}
+
+fn timespec(ns: u64) -> libc::timespec {
+    libc::timespec { tv_sec: (ns / 1_000_000_000) as libc::time_t, tv_nsec: (ns % 1_000_000_000) as libc::c_long }
 }
 
 /// Begins to connect and does not wait. The socket is writable once it is known how that ended.
