@@ -20,6 +20,7 @@ client_packages=(python3 python3-venv openssl ca-certificates)
 command -v node >/dev/null && command -v npm >/dev/null || client_packages+=(nodejs npm)
 java_packages=(libpostgresql-jdbc-java openjdk-17-jdk-headless) # the JDK runs the client from its source file
 go_packages=(golang-go golang-github-jackc-pgx-v4-dev)
+bench_packages=(pgbouncer haproxy linux-perf iproute2) # what the scripts of bench/ compare with and count by
 count_packages=(valgrind) # counts the instructions of a statement
 browser_packages=(chromium) # the load generator's report draws itself in a real browser
 regress_packages=(dpkg-dev bzip2 xz-utils patch) # PostgreSQL's own suites come from Debian's source package

@@ -4,7 +4,7 @@
 #
 #   tests/run.sh                  format, lints, unit tests, and the integration suites
 #   tests/run.sh --full           the same, and the long ones: PostgreSQL's own suites, 200 crash rounds, JDBC, pgx, the
-#                                 instruction budget
+#                                 instruction budget, the scripts of bench/
 #   tests/run.sh --suite NAME     one integration suite alone (again for more); a wrong name lists them
 #   tests/run.sh --direct         the integration suites straight at PostgreSQL, to try the tests themselves
 #
@@ -81,17 +81,18 @@ integration() { # the suites of tests/src/suites, counted by the runner itself
   return "$status"
 }
 
-build() { "$CARGO" build --release -p lockgate -p lockgate-loadgen -p lockgate-tests; }
+build() { "$CARGO" build --release -p lockgate -p lockgate-loadgen -p lockgate-tests ${wants_bench:+-p lockgate-bench --bins}; }
 
 echo "Lockgate tests. Build and client libraries are kept in $LOCKGATE_CACHE"
-wants_postgres_suites=$full wants_java=$full wants_go=$full
+wants_postgres_suites=$full wants_java=$full wants_go=$full wants_bench=$full
 for suite in ${suites[@]+"${suites[@]}"}; do
-  case $suite in regress | isolation) wants_postgres_suites=1 ;; jdbc) wants_java=1 ;; pgx) wants_go=1 ;; esac
+  case $suite in regress | isolation) wants_postgres_suites=1 ;; jdbc) wants_java=1 ;; pgx) wants_go=1 ;; bench) wants_bench=1 ;; esac
 done
 packages=("${build_packages[@]}" "${server_packages[@]}" "${client_packages[@]}")
 [ -n "$wants_postgres_suites" ] && packages+=("${regress_packages[@]}")
 [ -n "$wants_java" ] && packages+=("${java_packages[@]}")
 [ -n "$full" ] && packages+=("${count_packages[@]}")
+[ -n "$wants_bench" ] && packages+=("${bench_packages[@]}")
 [ -n "$wants_go" ] && packages+=("${go_packages[@]}")
 [ ${#suites[@]} -eq 0 ] && [ -z "$direct" ] && packages+=("${browser_packages[@]}") # unit tests run then
 step "Debian packages" install_packages "${packages[@]}" || exit 3

@@ -131,6 +131,15 @@ const FILLER: Column = Column { name: "filler", number: 4, type_oid: 25, type_by
 
 /// What a session with these features meets on the target.
 pub fn view(features: Features) -> View {
+    of_everybody(&features.snapshot().0)
+}
+
+/// The same with these rules, as the configuration file has them.
+pub fn view_with(rules: &str) -> View {
+    of_everybody(&snapshot(&format!("{OFF}{rules}")).0)
+}
+
+fn of_everybody(snapshot: &Snapshot) -> View {
     let principal = Principal {
         user: "bench@example.com".into(),
         subject: "bench".into(),
@@ -139,7 +148,6 @@ pub fn view(features: Features) -> View {
         actor: Vec::new(),
         expires_at: NOW_S + 360_000,
     };
-    let (snapshot, _) = features.snapshot();
     snapshot.policy.view("postgres", &principal).expect("everybody is granted the target")
 }
 

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod bench;
 pub mod cancel;
 pub mod catalogue;
 pub mod certificates;
@@ -62,6 +63,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "demo", run: demo::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "jdbc", run: clients::jdbc, full_only: true, direct: false, held_back: None },
     Suite { name: "pgx", run: clients::pgx, full_only: true, direct: false, held_back: None },
+    Suite { name: "bench", run: bench::suite, full_only: true, direct: false, held_back: None },
     Suite { name: "regress", run: regress::regress, full_only: true, direct: true, held_back: None },
     Suite { name: "isolation", run: regress::isolation, full_only: true, direct: true, held_back: None },
 ];
