@@ -6,6 +6,8 @@
 #   bench/instructions.sh --print    count, and print lines for the budget with 10 % on top
 #   MODES="prepared repeated simple" bench/instructions.sh --print     prepared (the default, the one with a budget), the same
 #                                    simple Query again and again, one with a new constant each time
+#   FEATURES="off unrecorded on" bench/instructions.sh --print    off: login and grant; on: rules, masks, detectors, and each
+#                                    response recorded; unrecorded: the same with payloads = "none"
 #
 # The difference between a run of 12,000 statements and one of 2,000 leaves start and login out.
 set -euo pipefail
@@ -30,7 +32,7 @@ counted() { # features, mode, statements
 
 status=0
 for mode in ${MODES:-prepared}; do
-  for features in off on; do
+  for features in ${FEATURES:-off on}; do
     few=$(counted $features $mode 2000) && many=$(counted $features $mode 12000) || exit 3
     each=$(((many - few) / 10000))
     name=${mode}_$features

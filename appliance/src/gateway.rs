@@ -220,8 +220,10 @@ fn start_shard(
         ..ShardOptions::default()
     };
     let counters = trail.counters.clone();
+    let payload_bytes_max = config.audit.payload_bytes();
     let factory = move |origin: Origin, cx: &mut Context<'_>| {
         cx.shared.counters = counters.clone();
+        cx.shared.payload_bytes_max = payload_bytes_max;
         Gate::new(origin, login_timeout_us, cx)
     };
     shard::start(options, snapshot.clone(), Box::new(trail), to_control.clone(), factory)

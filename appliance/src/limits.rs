@@ -64,8 +64,8 @@ pub const SEGMENT_MIB_MAX: u32 = 4096;
 /// One being written, one being sealed.
 pub const SEGMENTS_MIN: u32 = 2;
 pub const SEGMENTS_MAX: u32 = 4096;
-/// KiB of a response in one record.
-pub const PAYLOAD_KIB_MAX: u32 = 64 << 10;
+/// KiB of a response in one record: a frame is 16 MiB at most, and every session may hold one such response.
+pub const PAYLOAD_KIB_MAX: u32 = 4 << 10;
 /// People one statement can wait for.
 pub const APPROVERS_MAX: u32 = 16;
 /// Seconds a statement or a session request may wait for a ruling: a week. A client that waits longer has given up.

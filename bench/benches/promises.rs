@@ -54,6 +54,7 @@ fn outcome() -> Entry<'static> {
         masked: 0,
         more: false,
         payload: &[],
+        payload_cut: false,
     })
 }
 

@@ -98,8 +98,10 @@ fn message(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
 pub enum Features {
     /// Token login and a grant.
     Off,
-    /// Besides: rules, masks and detectors.
+    /// Besides: rules, masks and detectors, and each response is recorded (`payloads = "masked"`).
     On,
+    /// The same, but that responses are not recorded (`payloads = "none"`).
+    Unrecorded,
     /// The same, and the column that the statement reads is masked.
     Masked,
 }
@@ -108,7 +110,15 @@ impl Features {
     fn snapshot(self) -> (Arc<Snapshot>, String) {
         match self {
             Features::Off => snapshot(OFF),
-            Features::On | Features::Masked => snapshot(&on()),
+            Features::On | Features::Unrecorded | Features::Masked => snapshot(&on()),
+        }
+    }
+
+    /// Bytes of each response that are recorded.
+    fn payload_bytes_max(self) -> usize {
+        match self {
+            Features::Off | Features::Unrecorded => 0,
+            Features::On | Features::Masked => 64 << 10,
         }
     }
 
@@ -231,6 +241,7 @@ impl Rig {
         };
         let now = Now { mono_us: 1_000, unix_us: NOW_S * 1_000_000 };
         let (mut shared, mut control) = (Shared::default(), Vec::new());
+        shared.payload_bytes_max = features.payload_bytes_max();
         let mut cx =
             Context { now, snapshot: &snapshot, journal: &mut journal, control: &mut control, shared: &mut shared };
         let gate = Gate::new(origin, 30_000_000, &mut cx);

@@ -94,6 +94,8 @@ fn check_prepared(features: Features) {
 #[test]
 fn a_prepared_execution_allocates_nothing_and_passes_uncopied() {
     check_prepared(Features::Off);
+    check_prepared(Features::Unrecorded);
+    // With each response recorded.
     check_prepared(Features::On);
 }
 

@@ -37,7 +37,7 @@ impl Room {
     pub fn of_segment(segment_bytes: usize) -> Self {
         Self {
             statement: AUDIT_STATEMENT_BYTES_MAX.min(segment_bytes / 4),
-            payload: PAYLOAD_BYTES_MAX.min(segment_bytes / 4),
+            payload: PAYLOAD_BYTES_MAX.min(segment_bytes / 2),
             list: LIST_BYTES_MAX.min(segment_bytes / 16),
             text: TEXT_BYTES_MAX.min(segment_bytes / 64),
         }
@@ -209,6 +209,9 @@ impl Flat<'_> {
     fn outcome(&mut self, time_us: i64, who: &WhoPut, outcome: &Outcome<'_>) -> Kind {
         let error = self.text(outcome.error);
         let payload = self.bytes(outcome.payload, self.room.payload, CUT_PAYLOAD);
+        if outcome.payload_cut {
+            self.cut |= CUT_PAYLOAD;
+        }
         type R = ArchivedOutcomeRow;
         let mut row = self.row::<{ size_of::<R>() }>();
         row.number(offset_of!(R, time_us), time_us as u64);

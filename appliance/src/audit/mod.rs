@@ -9,11 +9,13 @@ pub mod printable;
 pub mod reader;
 pub mod record;
 mod recover;
+pub mod response;
 pub mod row;
 pub mod seal;
 pub mod search;
 pub mod segment;
 pub mod trail;
+mod values;
 pub mod verify;
 pub mod when;
 pub mod writer;
@@ -106,6 +108,8 @@ pub struct Outcome<'a> {
     pub more: bool,
     /// The response as the client saw it (after masking), as far as `payload_kib` allows. Empty: not recorded.
     pub payload: &'a [u8],
+    /// There was more of it than that.
+    pub payload_cut: bool,
 }
 
 /// Where a gate records. `Full`: nothing was recorded; the gate leaves the bytes undecided and tries again later.

@@ -4,7 +4,7 @@
 //! text is a relative offset and a length, never inlined, so that a reader in any language needs two rules only.
 
 use super::frame::{ALIGN, u32_at};
-use crate::limits::AUDIT_BINDS_BYTES_MAX;
+use crate::limits::{AUDIT_BINDS_BYTES_MAX, PAYLOAD_KIB_MAX};
 use rkyv::Archived;
 use rkyv::boxed::ArchivedBox;
 use rkyv::vec::ArchivedVec;
@@ -14,7 +14,7 @@ pub const ROW_VERSION: u8 = 1;
 /// Length, kind, version, two zeros.
 pub const PREFIX_BYTES: usize = 8;
 /// Response bytes kept. Beyond: cut (the outcome's `bytes` says how many there were).
-pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+pub const PAYLOAD_BYTES_MAX: usize = (PAYLOAD_KIB_MAX as usize) << 10;
 /// Any other single text (names, reasons). Beyond: cut, `CUT_TEXT` set.
 pub const TEXT_BYTES_MAX: usize = 16 << 10;
 /// Texts of one list, each counted with [`ITEM_BYTES`] more. Beyond: the rest of the list is left out, `CUT_*` set.

@@ -2,7 +2,8 @@
 
 use super::printable;
 use super::reader::Damage;
-use super::record::{ArchivedEventRow, ArchivedOutcomeRow, ArchivedRequestRow, Kind, View};
+use super::record::{ArchivedEventRow, ArchivedOutcomeRow, ArchivedRequestRow, CUT_PAYLOAD, Kind, View};
+use super::response::Payload;
 use super::segment::{self, Archived, SegmentFile};
 use super::trail::{Advance, ChainReader};
 use super::when;
@@ -60,9 +61,9 @@ pub struct Record {
     /// Length of the whole statement, when the record holds only its beginning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statement_bytes: Option<u64>,
-    /// The response as the client saw it; only `show` asks for it.
+    /// The response as the client saw it; only `show` and `replay` ask for it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub payload: Option<String>,
+    pub payload: Option<Payload>,
     /// Nothing more is to come.
     #[serde(skip)]
     pub complete: bool,
@@ -179,7 +180,7 @@ impl Record {
         self.error = self.error.take().or_else(|| some(row.error()));
         self.complete = !row.more();
         if payloads && !row.payload().is_empty() {
-            self.payload.get_or_insert_default().push_str(&printable::bytes(row.payload()));
+            self.payload.get_or_insert_default().push(row.payload(), row.cut & CUT_PAYLOAD != 0);
         }
     }
 

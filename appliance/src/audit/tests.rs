@@ -46,7 +46,17 @@ pub(super) fn request<'a>(number: u64, statement: &'a str) -> Request<'a> {
 }
 
 pub(super) fn outcome(number: u64) -> Outcome<'static> {
-    Outcome { request: number, rows: 3, bytes: 99, duration_us: 1500, error: "", masked: 2, more: false, payload: &[] }
+    Outcome {
+        request: number,
+        rows: 3,
+        bytes: 99,
+        duration_us: 1500,
+        error: "",
+        masked: 2,
+        more: false,
+        payload: &[],
+        payload_cut: false,
+    }
 }
 
 /// In memory where there is such a place: these tests sync thousands of times.

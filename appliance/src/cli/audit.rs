@@ -5,6 +5,7 @@ use crate::audit::reader::Damage;
 use crate::audit::search::{Filter, Follower, News, Record, search, show};
 use crate::audit::verify::{ShardReport, verify};
 use crate::audit::{ocsf, origin, segment, when};
+use crate::cli::replay::{self, table};
 use crate::cli::{ANSWER_NO, DONE, FAILED, USAGE};
 use crate::config::{self, Glob};
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -42,13 +43,15 @@ enum AuditVerb {
     Tail(TailArgs),
     /// Print one record in full
     Show(ShowArgs),
+    /// Play a recorded session: statements, results as the client saw them, and timing
+    Replay(replay::ReplayArgs),
     /// Prove that the trail is whole and unchanged
     Verify(VerifyArgs),
 }
 
 /// Where the trail lies.
 #[derive(clap::Args)]
-struct Trail {
+pub struct Trail {
     /// Configuration of the gateway
     #[arg(long, value_name = "FILE", default_value = "/etc/lockgate/lockgate.toml", env = "LOCKGATE_CONFIG")]
     config: PathBuf,
@@ -58,7 +61,7 @@ struct Trail {
 }
 
 impl Trail {
-    fn data_dir(&self) -> Result<PathBuf> {
+    pub fn data_dir(&self) -> Result<PathBuf> {
         let dir = match &self.dir {
             Some(dir) => dir.clone(),
             None => configured_data_dir(&self.config)?,
@@ -194,6 +197,7 @@ pub fn run(args: AuditArgs) -> Result<ExitCode> {
         AuditVerb::Search(args) => run_search(args),
         AuditVerb::Tail(args) => run_tail(args),
         AuditVerb::Show(args) => run_show(args),
+        AuditVerb::Replay(args) => replay::run(args),
         AuditVerb::Verify(args) => run_verify(args),
     };
     match done {
@@ -207,7 +211,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-fn report(damage: &Damage) {
+pub fn report(damage: &Damage) {
     eprintln!("lockgate: damaged audit trail: {}", escape(&damage.to_string()));
 }
 
@@ -469,7 +473,7 @@ fn number(number: Option<u64>) -> Cell {
     Cell::new(number.map(|number| number.to_string()).unwrap_or_default()).set_alignment(CellAlignment::Right)
 }
 
-fn coloured() -> bool {
+pub fn coloured() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
@@ -643,7 +647,9 @@ fn print_record(out: &mut impl io::Write, record: &Record) -> Result<()> {
         }
     }
     if let Some(payload) = &record.payload {
-        writeln!(out, "\nresponse\n{}", escape_lines(payload))?;
+        let mut response = String::new();
+        table::response(&mut response, &payload.read(), record.statement.as_deref().unwrap_or(""));
+        writeln!(out, "\nresponse\n{}", response.trim_end())?;
     }
     Ok(())
 }
@@ -692,7 +698,8 @@ mod tests {
             error: "",
             masked: 2,
             more: false,
-            payload: b"4111\x1b[0m",
+            payload: b"T\0\0\0\x1a\0\x01a\0\0\0\0\0\0\0\0\0\0\x19\0\0\0\0\0\0\0\0D\0\0\0\x0d\0\x01\0\0\0\x034\x1b[",
+            payload_cut: false,
         };
         let drop = Request {
             request: 2,
@@ -775,7 +782,7 @@ mod tests {
             "$1           '4\\u{8}2'",
             "$2           NULL",
             "1.5 ms",
-            "response",
+            "response\n    a\n----------\n 4\\u{1b}[\n(1 row)",
         ] {
             assert!(shown.contains(part), "{part} in {shown}");
         }

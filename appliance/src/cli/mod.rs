@@ -15,6 +15,7 @@ mod doctor;
 mod explain;
 mod gateway;
 mod healthcheck;
+mod replay;
 mod serve;
 mod sessions;
 mod token;

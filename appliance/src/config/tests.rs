@@ -1289,7 +1289,7 @@ error: a record with a payload of 2048 KiB does not fit a segment of 1 MiB
  --> gw.toml:3:15
   |
 3 | payload_kib = 2048
-  |               ^^^^ a smaller payload_kib, or segment_mib = 3 or more
+  |               ^^^^ a smaller payload_kib, or segment_mib = 4 or more
 "#,
     );
 }

@@ -20,6 +20,8 @@ pub struct Shared {
     cache: Cache,
     pub catalogues: Catalogues,
     pub counters: Arc<ShardCounters>,
+    /// Bytes of each response that go into its outcome's record; 0: none.
+    pub payload_bytes_max: usize,
     pub(super) scratch: Scratch,
 }
 

@@ -235,8 +235,10 @@ impl Gate {
         let limits =
             SessionLimits { request_bytes_max: limits::REQUEST_BYTES_MAX, row_bytes_max: limits::ROW_BYTES_MAX };
         let login_deadline_us = cx.now.mono_us + login_timeout_us;
+        let mut session = Session::new(limits, origin.encrypted);
+        session.keep_responses(cx.shared.payload_bytes_max);
         let mut gate = Self {
-            session: Session::new(limits, origin.encrypted),
+            session,
             identity: Identity::new(&origin),
             state: State::AwaitLogin,
             view: None,
@@ -353,7 +355,11 @@ impl Gate {
 
     fn may_step(&self, side: Side) -> bool {
         let waits = match side {
-            Side::Client => self.retry_client.is_some() || self.asking.is_some(),
+            // An outcome that waits for room comes before whatever the session would tell next, on either side.
+            Side::Client => {
+                let owed = matches!(self.retry_target, Some(Retry::Outcome(_)));
+                owed || self.retry_client.is_some() || self.asking.is_some()
+            }
             Side::Target => self.retry_target.is_some() || self.awaiting_catalogue.is_some(),
         };
         !waits && !matches!(self.state, State::AwaitCancel | State::Closing)

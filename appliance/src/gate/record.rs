@@ -112,7 +112,12 @@ impl Gate {
             self.record(&entry, cx)?;
             self.held.as_mut().expect("just looked at").recorded = true;
         }
+        // What the client has got of the oldest one's response. Tried again, it is still there.
+        if !self.open.is_empty() {
+            self.session.end_response();
+        }
         while let Some(open) = self.open.front() {
+            let response = self.session.response();
             let entry = Entry::Outcome(Outcome {
                 request: open.id,
                 rows: 0,
@@ -121,9 +126,11 @@ impl Gate {
                 error: "disconnected",
                 masked: open.masked,
                 more: false,
-                payload: &[],
+                payload: response.bytes,
+                payload_cut: response.cut,
             });
             self.record(&entry, cx)?;
+            self.session.forget_response();
             self.open.pop_front();
         }
         if self.recorded_open {

@@ -293,8 +293,9 @@ impl Gate {
 
     pub(super) fn outcome(&mut self, outcome: Outcome, cx: &mut Context<'_>) {
         let Some(position) = self.open.iter().position(|open| open.id == outcome.id) else {
-            return;
+            return self.session.forget_response();
         };
+        let response = self.session.response();
         let open = &self.open[position];
         let duration_us = cx.now.mono_us.saturating_sub(open.started_us);
         let (rows, error) = match &outcome.end {
@@ -312,12 +313,14 @@ impl Gate {
             error,
             masked: open.masked,
             more: !outcome.last,
-            payload: &[],
+            payload: response.bytes,
+            payload_cut: response.cut,
         });
         if self.record(&entry, cx).is_err() {
             self.retry_target = Some(Retry::Outcome(outcome));
             return;
         }
+        self.session.forget_response();
         if outcome.last {
             let open = self.open.remove(position).expect("its position was just found");
             cx.shared.counters.statement_duration.observe_ns(duration_us * 1_000);

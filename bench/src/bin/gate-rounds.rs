@@ -1,5 +1,5 @@
 //! Runs statements through one gate and exits: something for `valgrind --tool=callgrind` to count. Usage: gate-rounds
-//! on|off prepared|repeated|simple COUNT
+//! on|off|unrecorded prepared|repeated|simple COUNT
 
 use lockgate_bench::gate::{Features, Rig};
 
@@ -8,8 +8,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [features, mode, count] = &args[..] else { panic!("usage: gate-rounds on|off prepared|repeated|simple COUNT") };
-    let features = if features == "on" { Features::On } else { Features::Off };
+    let [features, mode, count] = &args[..] else {
+        panic!("usage: gate-rounds on|off|unrecorded prepared|repeated|simple COUNT")
+    };
+    let features = match features.as_str() {
+        "on" => Features::On,
+        "unrecorded" => Features::Unrecorded,
+        _ => Features::Off,
+    };
     let count: u64 = count.parse().expect("a number of statements");
     let directory = tempfile::tempdir().expect("a directory");
     let mut rig = Rig::open(features, directory.path());

@@ -28,6 +28,8 @@ pub(super) struct Shape {
     pub plan: Option<ColumnPlan>,
     pub types: Vec<u32>,
     pub formats: Formats,
+    /// The RowDescription itself, while responses are kept.
+    pub description: Vec<u8>,
 }
 
 impl Shape {
@@ -37,14 +39,17 @@ impl Shape {
         self.plan = None;
         self.types.clear();
         self.formats.clear();
+        self.description.clear();
     }
 
-    pub fn set(&mut self, columns: &[Column], formats: &Formats, plan: Option<ColumnPlan>) {
+    pub fn set(&mut self, columns: &[Column], formats: &Formats, description: &[u8], plan: Option<ColumnPlan>) {
         self.has_rows = true;
         self.plan = plan.filter(|plan| plan.iter().any(|&code| code != 0));
         self.types.clear();
         self.types.extend(columns.iter().map(|column| column.type_oid));
         self.formats.clone_from(formats);
+        self.description.clear();
+        self.description.extend_from_slice(description);
     }
 }
 

@@ -109,7 +109,7 @@ impl<T: Clone> Session<T> {
     }
 
     fn pass_stream(&mut self, header: Header) {
-        self.client_stream = Stream { left: header.total, drop: false };
+        self.client_stream = Stream { left: header.total, ..Stream::default() };
     }
 
     /// After an error the server drops everything up to the next Sync; so do we, and the target never sees it.
@@ -117,7 +117,7 @@ impl<T: Clone> Session<T> {
         if self.queue.skipping == Skipping::Doubtful && !matches!(header.kind, b'd' | b'c' | b'f' | b'H') {
             return Err(ProtocolError::PipelinedBehindCopy);
         }
-        self.client_stream = Stream { left: header.total, drop: true };
+        self.client_stream = Stream { left: header.total, drop: true, keep: false };
         Ok(())
     }
 

@@ -148,7 +148,7 @@ impl<T: Clone> Session<T> {
                 b'R' => {}
                 b'E' => return self.take_login_error(header, pipes),
                 b'N' | b'v' => {
-                    self.target_stream = Stream { left: header.total, drop: true };
+                    self.target_stream = Stream { left: header.total, drop: true, keep: false };
                     continue;
                 }
                 kind => return Err(unexpected(kind)),

@@ -34,6 +34,7 @@ use super::binds::BindValues;
 use super::book::{Book, Portal, Shape, Statement};
 use super::compose::{self, Edit, Severity};
 use super::expect::{Counts, Definitions, Expected, Queue, Skipping};
+use super::kept::Kept;
 use super::login::{Login, LoginStage};
 use super::results::Row;
 use super::target::{Asked as TargetAsked, Told};
@@ -93,6 +94,8 @@ pub(super) enum Life {
 pub(super) struct Stream {
     pub left: usize,
     pub drop: bool,
+    /// It is part of the response that is kept.
+    pub keep: bool,
 }
 
 /// The automaton. `T` is the gate's own mark on a statement (kept with prepared names and portals).
@@ -143,6 +146,9 @@ pub struct Session<T> {
     pub(super) columns: Vec<Column>,
     pub(super) columns_len: usize,
     pub(super) column_formats: super::binds::Formats,
+    /// The RowDescription they come from, while responses are kept.
+    pub(super) description: Vec<u8>,
+    pub(super) kept: Kept,
     /// Notices of ours that wait for a message boundary.
     pub(super) deferred: Vec<u8>,
     /// The FATAL error that ends the session at the next message boundary.
@@ -188,6 +194,8 @@ impl<T: Clone> Session<T> {
             columns: Vec::new(),
             columns_len: 0,
             column_formats: super::binds::Formats::default(),
+            description: Vec::new(),
+            kept: Kept::default(),
             deferred: Vec::new(),
             last_words: Vec::new(),
         }
@@ -196,9 +204,10 @@ impl<T: Clone> Session<T> {
     /// Looks at the undecided bytes of `from`: clears, skips, edits, until something must be said.
     pub fn step(&mut self, from: Side, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
         let step = self.try_step(from, pipes);
-        if step.is_err() {
+        match &step {
+            Ok(step) => self.keep_ending(step, pipes),
             // Nothing of either side is believed any more; `fail` may still say why, at a message boundary.
-            self.life = Life::Closed;
+            Err(_) => self.life = Life::Closed,
         }
         step
     }

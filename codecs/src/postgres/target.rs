@@ -5,7 +5,7 @@ use super::expect::{Expected, Mode};
 use super::frame::{ERROR_HEAD_BYTES, HEADER_BYTES, Header, REPLY_BYTES_MAX, Reader, SHAPE_BYTES_MAX};
 use super::login::LoginStage;
 use super::results::{self, Row};
-use super::session::{ClientStage, Session};
+use super::session::{ClientStage, Session, Stream};
 use super::{End, Event, ProtocolError, ShapeKind, Step, TransactionStatus};
 use crate::{Pipes, Side, Span};
 
@@ -107,6 +107,7 @@ impl<T: Clone> Session<T> {
     }
 
     fn finish(&mut self, told: Told, pipes: &mut Pipes<'_>) {
+        self.ending_goes();
         match told.then {
             Then::Pass => self.pass(told.total, pipes),
             Then::Drop => self.drop_reply(told.total, pipes),
@@ -116,8 +117,15 @@ impl<T: Clone> Session<T> {
             }
             Then::Edit(framing) => {
                 let message = &pipes.target.undecided()[..told.total];
-                let edits = &self.edits;
-                pipes.to_client.compose(|out| compose::edited(out, message, edits, framing));
+                let keep = self.keeps(message[0]);
+                let (edits, kept) = (&self.edits, &mut self.kept);
+                pipes.to_client.compose(|out| {
+                    let start = out.len();
+                    compose::edited(out, message, edits, framing);
+                    if keep {
+                        kept.whole(&out[start..]);
+                    }
+                });
                 pipes.target.skip(told.total);
                 self.edits.clear();
             }
@@ -126,14 +134,16 @@ impl<T: Clone> Session<T> {
 
     /// Clears a message, as much of it as is here; the rest streams.
     fn pass(&mut self, total: usize, pipes: &mut Pipes<'_>) {
-        self.target_stream.left = total;
-        self.target_stream.drop = false;
+        let keep = self.keeps(pipes.target.undecided()[0]);
+        if keep {
+            self.kept.begin(total);
+        }
+        self.target_stream = Stream { left: total, drop: false, keep };
         self.stream_from_target(pipes);
     }
 
     fn drop_reply(&mut self, total: usize, pipes: &mut Pipes<'_>) {
-        self.target_stream.left = total;
-        self.target_stream.drop = true;
+        self.target_stream = Stream { left: total, drop: true, keep: false };
         self.stream_from_target(pipes);
     }
 
@@ -143,6 +153,9 @@ impl<T: Clone> Session<T> {
         if self.target_stream.drop {
             pipes.target.skip(len);
         } else {
+            if self.target_stream.keep && self.kept.takes_more() {
+                self.kept.add(&pipes.target.undecided()[..len]);
+            }
             pipes.target.clear(len, pipes.to_client);
         }
         self.target_stream.left -= len;
@@ -197,6 +210,9 @@ impl<T: Clone> Session<T> {
                 (true, *ours)
             }
             (b'V', Expected::FunctionCall { .. }) => {
+                if pipes.target.undecided().len() < header.total.min(ERROR_HEAD_BYTES) {
+                    return Ok(Some(Step::NeedBytes));
+                }
                 self.counts.add(header.total - HEADER_BYTES);
                 return self.take_end(header, End::Complete { rows: None }, pipes);
             }
@@ -244,6 +260,7 @@ impl<T: Clone> Session<T> {
             }
             _ => return Err(unexpected(kind)),
         };
+        self.keep_columns();
         match self.queue.mode {
             Mode::CopyIn => self.queue.end_copy_in()?,
             Mode::CopyBoth => self.queue.end_copy_both(),
@@ -382,6 +399,7 @@ impl<T: Clone> Session<T> {
             }
             _ => return Err(unexpected(b'D')),
         };
+        self.keep_columns();
         let Some(plan) = plan else {
             let received = pipes.target.undecided();
             if received.len() < header.total.min(HEADER_BYTES + 2) {
@@ -415,6 +433,10 @@ impl<T: Clone> Session<T> {
         };
         self.columns_len =
             results::read_columns(message, &mut self.columns, &mut self.column_formats).ok_or(malformed(b'T'))?;
+        self.description.clear();
+        if self.kept.is_on() {
+            self.description.extend_from_slice(message);
+        }
         self.asked = Asked::Shape { total: header.total, ours, copy: None };
         Ok(Some(Step::Event(Event::Shape(ShapeKind::Rows))))
     }
@@ -432,19 +454,19 @@ impl<T: Clone> Session<T> {
         }
         let columns = &self.columns[..self.columns_len];
         assert!(plan.as_ref().is_none_or(|plan| plan.len() == columns.len()), "a plan has one code a column");
-        let formats = &self.column_formats;
+        let (formats, description) = (&self.column_formats, &self.description);
         let done = match self.queue.front() {
             Some(Expected::DescribeStatement { statement, .. }) => {
-                statement.shape.borrow_mut().set(columns, formats, plan);
+                statement.shape.borrow_mut().set(columns, formats, description, plan);
                 true
             }
             Some(Expected::DescribePortal { portal, .. }) => {
-                portal.statement.shape.borrow_mut().set(columns, formats, plan);
+                portal.statement.shape.borrow_mut().set(columns, formats, description, plan);
                 portal.formats.borrow_mut().clone_from(formats);
                 true
             }
             _ => {
-                self.query_shape.set(columns, formats, plan);
+                self.query_shape.set(columns, formats, description, plan);
                 false
             }
         };

@@ -2,6 +2,7 @@
 
 mod copy;
 mod extended;
+mod kept;
 mod login;
 mod random;
 mod refusals;

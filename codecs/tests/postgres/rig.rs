@@ -57,6 +57,8 @@ pub struct Manner {
     /// Leave the target unconnected.
     pub connect: bool,
     pub client_process: i32,
+    /// Bytes kept of each response.
+    pub keep: usize,
 }
 
 impl Default for Manner {
@@ -75,6 +77,7 @@ impl Default for Manner {
             limits: LIMITS,
             connect: true,
             client_process: 77,
+            keep: 1 << 16,
         }
     }
 }
@@ -89,6 +92,8 @@ pub struct Came {
     pub target_log: String,
     pub error: Option<ProtocolError>,
     pub closed: bool,
+    /// Of each outcome: its id, what was kept of its response, and whether that is cut.
+    pub kept: Vec<(u64, Vec<u8>, bool)>,
     pub abandoned: Vec<u64>,
     /// Open, with nothing outstanding.
     pub idle: bool,
@@ -101,6 +106,11 @@ impl Came {
 
     pub fn target_said(&self) -> String {
         said(&self.to_target)
+    }
+
+    /// What was kept of each response, `...` behind what was cut.
+    pub fn kept(&self) -> Vec<String> {
+        self.kept.iter().map(|(_, bytes, cut)| format!("{}{}", said(bytes), if *cut { "..." } else { "" })).collect()
     }
 
     /// Lines of the log of both sides that are outcomes, in order.
@@ -135,6 +145,7 @@ impl Rig {
     pub fn new(manner: Manner) -> Self {
         let mut session = Session::new(manner.limits, manner.encrypted);
         session.watch_texts(manner.watch_texts);
+        session.keep_responses(manner.keep);
         Self {
             session,
             manner,
@@ -286,6 +297,9 @@ impl Rig {
             Event::Shape(kind) => self.plan(side, kind),
             Event::Value(value) => self.mask(side, value),
             Event::Outcome(outcome) => {
+                let response = self.session.response();
+                self.came.kept.push((outcome.id, response.bytes.to_vec(), response.cut));
+                self.session.forget_response();
                 // A side's outcome may be told by a step of the other: where it is noted must not depend on that.
                 return self.note(Side::Target, &outcome_words(&outcome));
             }

@@ -315,8 +315,10 @@ fn full_ring(settings: &Settings, world: &World) -> Result<()> {
         }
     }
     for token in [world.issuer.token("ada@example.com", &[]), "wrong".into()] {
-        let refusal = Wire::refusal(&gateway.endpoint(&token, false)).context("a login while there is no room")?;
-        ensure!(refusal.sqlstate == "58030", "{refusal:?}");
+        // What is left of the room may take a few records that are smaller than the one that waits.
+        let endpoint = gateway.endpoint(&token, false);
+        let refused = (0..50).any(|_| Wire::refusal(&endpoint).is_ok_and(|refusal| refusal.sqlstate == "58030"));
+        ensure!(refused, "logins go on while there is no room");
     }
     ensure!(answered > 50, "blocked after {answered} statements already");
     ensure!(answered < 2_000, "2 MiB held {answered} records of 8 KB: something was dropped");

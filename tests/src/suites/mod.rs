@@ -20,6 +20,7 @@ pub mod pipelines;
 pub mod policy;
 pub mod refusals;
 pub mod regress;
+pub mod replay;
 
 use std::fs;
 use std::path::PathBuf;
@@ -58,6 +59,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "faults", run: faults::suite, full_only: false, direct: true, held_back: None },
     Suite { name: "masks", run: masks::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "catalogue", run: catalogue::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "replay", run: replay::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "operations", run: operations::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "loadgen", run: loadgen::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "demo", run: demo::suite, full_only: false, direct: false, held_back: None },

@@ -1,11 +1,13 @@
 //! The simulator: whole gateway sessions as a function of a seed. Splits, delays, disconnects, rulings and a full journal
-//! come from the seed; three laws are checked at every byte:
+//! come from the seed; four laws are checked at every byte:
 //!
 //! 1. no uncleared byte leaves: a masked value never reaches the client;
 //! 2. nothing reaches the target unrecorded, and nothing that was refused reaches it at all;
-//! 3. no completed result reaches the client without its outcome record.
+//! 3. no completed result reaches the client without its outcome record;
+//! 4. the rows in those records are the rows the client got, masked as it got them.
 //!
-//! Three canaries (no mask, a journal that forgets requests, one that forgets outcomes) must break their law.
+//! Four canaries (no mask, a journal that forgets requests, one that forgets outcomes, one that alters responses) must break
+//! their law.
 
 mod peers;
 mod world;
@@ -61,4 +63,11 @@ fn canary_a_journal_that_forgets_requests_is_noticed() {
 #[test]
 fn canary_a_journal_that_forgets_outcomes_is_noticed() {
     must_break(Faults { forget_outcomes: true, ..Faults::default() }, |breach| matches!(breach, Breach::NoOutcome));
+}
+
+#[test]
+fn canary_a_journal_that_alters_responses_is_noticed() {
+    must_break(Faults { alter_responses: true, ..Faults::default() }, |breach| {
+        matches!(breach, Breach::Misrecorded(..))
+    });
 }

@@ -10,6 +10,9 @@ use lockgate::snapshot::Snapshot;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+/// Of each response that is recorded: all of them fit.
+const PAYLOAD_BYTES_MAX: usize = 64 << 10;
+
 /// Which faults a run has.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
@@ -19,6 +22,7 @@ pub struct Faults {
     pub no_mask: bool,
     pub forget_requests: bool,
     pub forget_outcomes: bool,
+    pub alter_responses: bool,
 }
 
 /// A law that did not hold. The fields are for whoever reads the panic.
@@ -33,6 +37,8 @@ pub enum Breach {
     NoOutcome,
     /// A forwarded statement has no outcome at the end.
     NeverEnded(u64),
+    /// What is recorded of the responses is not what the client got: rows recorded, rows got.
+    Misrecorded(usize, usize),
     /// Everything was delivered and the session did not get to its end.
     Stuck {
         answered: usize,
@@ -67,6 +73,8 @@ struct Trail {
     approved: HashSet<u64>,
     forwarded: HashSet<u64>,
     outcomes: HashSet<u64>,
+    /// Each outcome's response, and whether it is cut.
+    responses: Vec<(Vec<u8>, bool)>,
 }
 
 impl Journal for Trail {
@@ -87,7 +95,14 @@ impl Journal for Trail {
                 self.approved.insert(*request);
                 self.forwarded.insert(*request);
             }
-            Entry::Outcome(outcome) if !self.faults.forget_outcomes => drop(self.outcomes.insert(outcome.request)),
+            Entry::Outcome(outcome) if !self.faults.forget_outcomes => {
+                self.outcomes.insert(outcome.request);
+                let mut response = outcome.payload.to_vec();
+                if self.faults.alter_responses {
+                    response.iter_mut().for_each(|byte| *byte = byte.wrapping_add(u8::from(*byte == b'p')));
+                }
+                self.responses.push((response, outcome.payload_cut));
+            }
             _ => {}
         }
         Ok(())
@@ -131,6 +146,7 @@ impl World {
         let (snapshot, token) = super::world::snapshot::build(faults.no_mask);
         let mut trail = Trail { faults, ..Trail::default() };
         let mut shared = Shared::default();
+        shared.payload_bytes_max = PAYLOAD_BYTES_MAX;
         let mut control = Vec::new();
         let now = Now { mono_us: 1_000, unix_us: snapshot::NOW_S * 1_000_000 };
         let mut entropy = [0; 64];
@@ -335,10 +351,42 @@ impl World {
         if self.faults.forget_outcomes || self.faults.forget_requests {
             return Ok(());
         }
+        self.responses_are_what_the_client_got()?;
         match self.trail.forwarded.difference(&self.trail.outcomes).next() {
             Some(request) => Err(Breach::NeverEnded(*request)),
             None => Ok(()),
         }
+    }
+}
+
+impl World {
+    /// Law 4: every row the client got is in the record of its statement's outcome, and no other. Of the last one, when the
+    /// connection ended in the middle of it, the record has a part and says so.
+    fn responses_are_what_the_client_got(&self) -> Result<(), Breach> {
+        let rows = |bytes: &[u8]| -> Vec<Vec<u8>> {
+            let (mut rows, mut at) = (Vec::new(), 0);
+            while let Some((kind, body, length)) = peers::whole(&bytes[at..]) {
+                rows.extend((kind == b'D').then(|| body.to_vec()));
+                at += length;
+            }
+            rows
+        };
+        let got = rows(&self.client_got);
+        let mut kept = Vec::new();
+        let mut partial = false;
+        for (response, cut) in &self.trail.responses {
+            if response.windows(SECRET.len()).any(|window| window == SECRET) {
+                return Err(Breach::SecretLeft);
+            }
+            kept.extend(rows(response));
+            partial |= *cut;
+        }
+        if partial {
+            kept.pop();
+        }
+        let missing = got.len().checked_sub(kept.len());
+        let holds = got.starts_with(&kept) && missing.is_some_and(|missing| missing <= usize::from(partial));
+        if holds { Ok(()) } else { Err(Breach::Misrecorded(kept.len(), got.len())) }
     }
 }
 

@@ -261,21 +261,28 @@ impl Check<'_> {
 impl Audit {
     /// The largest record must fit a segment. The error is what is wrong and what would be right.
     pub fn fits(&self) -> Result<(), (String, String)> {
-        let payload = match self.payloads {
-            Payloads::None => 0,
-            Payloads::Masked => (self.payload_kib as usize) << 10,
-        };
+        let payload = self.payload_bytes();
         let record = AUDIT_STATEMENT_BYTES_MAX + AUDIT_BINDS_BYTES_MAX + RECORD_OVERHEAD_BYTES + payload;
+        // A payload gets half of a segment at most: what says whose it is has its shares as well.
+        let least = record.max(2 * payload);
         let segment = (self.segment_mib as usize) << 20;
-        if record <= segment {
+        if least <= segment {
             return Ok(());
         }
         let what = format!(
             "a record with a payload of {} KiB does not fit a segment of {} MiB",
             self.payload_kib, self.segment_mib
         );
-        let mib = record.div_ceil(1 << 20);
+        let mib = least.div_ceil(1 << 20);
         Err((what, format!("a smaller payload_kib, or segment_mib = {mib} or more")))
+    }
+
+    /// Bytes of each response that are recorded.
+    pub fn payload_bytes(&self) -> usize {
+        match self.payloads {
+            Payloads::None => 0,
+            Payloads::Masked => (self.payload_kib as usize) << 10,
+        }
     }
 }
 
