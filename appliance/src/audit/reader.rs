@@ -60,12 +60,38 @@ pub enum DamageKind {
     Unsealed,
     /// The footer does not say what the segment holds.
     Footer,
-    /// The file's name does not carry the hash of its footer.
+    /// The file's name does not carry the times and the hash of its footer.
     Name,
     /// The segment is not there though later ones are, or though it must have followed.
     MissingSegment,
     /// A frame's bytes are as they were written but hold no such record.
     Record { index: u32, broken: RecordBroken },
+    /// A file too many: of a number that has one already, behind the prepared one, or not a regular file.
+    Surplus,
+}
+
+impl DamageKind {
+    /// The word FORMAT.md has for it: what programs compare.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Header(_) => "header",
+            Self::Frame { .. } => "frame",
+            Self::Tail(_) => "tail",
+            Self::Chain => "chain",
+            Self::MissingFrames { .. } => "missing_frames",
+            Self::RepeatedFrame { .. } => "repeated_frame",
+            Self::Records { .. } => "sequence",
+            Self::Foreign { .. } => "foreign",
+            Self::Size { .. } => "size",
+            Self::AfterEnd => "after_end",
+            Self::Unsealed => "unsealed",
+            Self::Footer => "footer",
+            Self::Name => "name",
+            Self::MissingSegment => "missing_segment",
+            Self::Record { .. } => "record",
+            Self::Surplus => "surplus",
+        }
+    }
 }
 
 impl fmt::Display for Damage {
@@ -98,8 +124,9 @@ impl fmt::Display for DamageKind {
             Self::AfterEnd => write!(f, "there is data behind the end of the records"),
             Self::Unsealed => write!(f, "the segment ends without a footer though another follows: its end was cut"),
             Self::Footer => write!(f, "the footer does not match what the segment holds"),
-            Self::Name => write!(f, "the file name does not carry the hash of its footer"),
+            Self::Name => write!(f, "the file name is not what its footer makes it"),
             Self::MissingSegment => write!(f, "the segment is missing"),
+            Self::Surplus => write!(f, "a file too many: the trail has no place for it"),
             Self::Record { index, broken } => {
                 write!(f, "record {index} of the frame cannot be read ({broken:?}): not written by this gateway")
             }
@@ -219,6 +246,11 @@ impl SegmentReader {
         self.continues
     }
 
+    /// Neither a header nor a frame was found in it: prepared, or emptied.
+    pub fn is_blank(&self) -> bool {
+        self.state == State::Header
+    }
+
     /// What it holds so far.
     pub fn held(&self) -> Footer {
         self.held
@@ -307,8 +339,19 @@ impl SegmentReader {
         }
     }
 
-    /// Is there a whole frame at `offset`?
+    /// Is there a whole frame at `offset`? What was read ahead of a live writer is stale, in part or in whole: before
+    /// anything else is said, the file itself is looked at again.
     fn look(&mut self, offset: u64) -> io::Result<Look> {
+        match self.look_once(offset)? {
+            Look::Frame(header) => Ok(Look::Frame(header)),
+            Look::Nothing | Look::Broken(_) => {
+                self.buffer.clear();
+                self.look_once(offset)
+            }
+        }
+    }
+
+    fn look_once(&mut self, offset: u64) -> io::Result<Look> {
         if !self.buffered(offset, FRAME_HEADER_BYTES)? {
             let rest = self.file_bytes.saturating_sub(offset) as usize;
             if rest == 0 || (self.buffered(offset, rest)? && is_zero(self.slice(offset, rest))) {
@@ -316,15 +359,9 @@ impl SegmentReader {
             }
             return Ok(Look::Broken(Broken::Length));
         }
-        let mut raw: [u8; FRAME_HEADER_BYTES] = self.slice(offset, FRAME_HEADER_BYTES).try_into().expect("buffered");
-        if raw[..4] != FRAME_MAGIC {
-            // What was read ahead of a live writer is stale: look again at the file itself.
-            self.buffer.clear();
-            self.buffered(offset, FRAME_HEADER_BYTES)?;
-            raw = self.slice(offset, FRAME_HEADER_BYTES).try_into().expect("buffered");
-            if is_zero(&raw) {
-                return Ok(Look::Nothing);
-            }
+        let raw: [u8; FRAME_HEADER_BYTES] = self.slice(offset, FRAME_HEADER_BYTES).try_into().expect("buffered");
+        if is_zero(&raw) {
+            return Ok(Look::Nothing);
         }
         let header = match FrameHeader::decode(&raw) {
             Ok(header) => header,
@@ -334,14 +371,9 @@ impl SegmentReader {
             return Ok(Look::Broken(Broken::Length));
         }
         if !header.intact(self.slice(offset, header.element_bytes())) {
-            // Perhaps read ahead while it was being written.
-            self.buffer.clear();
-            self.buffered(offset, header.element_bytes())?;
-            if !header.intact(self.slice(offset, header.element_bytes())) {
-                return Ok(Look::Broken(Broken::Checksum));
-            }
+            return Ok(Look::Broken(Broken::Checksum));
         }
-        if self.slice(offset, FRAME_HEADER_BYTES)[56..64] != [0; 8] {
+        if raw[56..64] != [0; 8] {
             return Ok(Look::Broken(Broken::Field));
         }
         Ok(Look::Frame(header))

@@ -55,27 +55,71 @@ pub enum Archived {
 pub type Chains = BTreeMap<u32, BTreeMap<u64, SegmentFile>>;
 
 pub fn list(data_dir: &Path) -> io::Result<Chains> {
-    let mut chains = Chains::new();
+    list_all(data_dir).map(|listing| listing.chains)
+}
+
+/// Every file with a segment's name.
+#[derive(Debug, Default)]
+pub struct Listing {
+    pub chains: Chains,
+    /// Besides: second files of a number, and names of segments on what is not a regular file (never opened: a pipe
+    /// would wait for ever). By shard: number and path.
+    pub surplus: BTreeMap<u32, Vec<(u64, PathBuf)>>,
+}
+
+pub fn list_all(data_dir: &Path) -> io::Result<Listing> {
+    let mut listing = Listing::default();
     // The ring first: a segment moved in between is then found in the archive.
     for (name, path) in entries(&data_dir.join("segments"))? {
-        if let Some(shard) = name.strip_prefix("shard-").and_then(|shard| shard.parse().ok()) {
-            chains.entry(shard).or_default().extend(list_ring(&path, shard)?);
+        if let Some(shard) = parse_ring(&name) {
+            listing.chains.entry(shard).or_default();
+            for (name, path) in entries(&path)? {
+                if let Some(number) = parse_in_ring(&name) {
+                    listing.take(SegmentFile { shard, number, path, archived: None });
+                }
+            }
         }
     }
-    for (name, path) in entries(&archive_dir(data_dir))? {
+    let mut archived = entries(&archive_dir(data_dir))?;
+    archived.sort();
+    for (name, path) in archived {
         if let Some((shard, number, archived)) = parse_archived(&name) {
-            let file = SegmentFile { shard, number, path, archived: Some(archived) };
-            chains.entry(shard).or_default().insert(number, file);
+            listing.take(SegmentFile { shard, number, path, archived: Some(archived) });
         }
     }
-    Ok(chains)
+    Ok(listing)
+}
+
+impl Listing {
+    /// Of several files of one number the archived one counts, among those the first.
+    fn take(&mut self, file: SegmentFile) {
+        use std::collections::btree_map::Entry;
+        let surplus = self.surplus.entry(file.shard).or_default();
+        if !is_regular(&file.path) {
+            // Gone since it was listed: it is listed again where it is now.
+            surplus.extend(file.path.symlink_metadata().is_ok().then_some((file.number, file.path)));
+            return;
+        }
+        match self.chains.entry(file.shard).or_default().entry(file.number) {
+            Entry::Vacant(slot) => drop(slot.insert(file)),
+            Entry::Occupied(slot) if slot.get().archived.is_some() => surplus.push((file.number, file.path)),
+            Entry::Occupied(mut slot) => {
+                let before = slot.insert(file);
+                surplus.extend(before.path.exists().then_some((before.number, before.path)));
+            }
+        }
+    }
+}
+
+fn is_regular(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|metadata| metadata.is_file())
 }
 
 /// The files of one ring, by number.
 pub fn list_ring(ring: &Path, shard: u32) -> io::Result<BTreeMap<u64, SegmentFile>> {
     let mut files = BTreeMap::new();
     for (name, path) in entries(ring)? {
-        if let Some(number) = name.strip_suffix(".seg").and_then(|number| number.parse().ok()) {
+        if let Some(number) = parse_in_ring(&name).filter(|_| is_regular(&path)) {
             files.insert(number, SegmentFile { shard, number, path, archived: None });
         }
     }
@@ -98,6 +142,21 @@ fn entries(dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
+/// `shard-3`, written in no other way: two names of one shard would hide one of them.
+fn parse_ring(name: &str) -> Option<u32> {
+    let shard = name.strip_prefix("shard-")?.parse().ok()?;
+    (name == format!("shard-{shard}")).then_some(shard)
+}
+
+fn parse_in_ring(name: &str) -> Option<u64> {
+    parse_number(name.strip_suffix(".seg")?)
+}
+
+fn parse_number(text: &str) -> Option<u64> {
+    let number = text.parse().ok()?;
+    (text == format!("{number:010}")).then_some(number)
+}
+
 /// The name of a sealed segment in the archive.
 pub fn archived_name(shard: u32, number: u64, footer: &Footer, hash: &Hash) -> String {
     let since = stamp(footer.first_us.div_euclid(1_000_000));
@@ -118,7 +177,7 @@ fn parse_archived(name: &str) -> Option<(u32, u64, Archived)> {
         }
         _ => return None,
     };
-    Some((parts[0].parse().ok()?, parts[1].parse().ok()?, archived))
+    Some((parse_ring(&format!("shard-{}", parts[0]))?, parse_number(parts[1])?, archived))
 }
 
 fn stamp(unix_s: i64) -> String {
@@ -135,7 +194,7 @@ pub fn hex(bytes: &[u8]) -> String {
 
 fn unhex(text: &str) -> Option<Hash> {
     let mut out = [0; 32];
-    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if text.len() != 64 || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
         return None;
     }
     for (index, byte) in out.iter_mut().enumerate() {
@@ -206,6 +265,27 @@ pub fn find_footer(file: &File) -> io::Result<Option<(Footer, Hash)>> {
     Ok(None)
 }
 
+/// Offset of the first byte that is not zero. A file that is gone is all zeros.
+pub fn first_nonzero(path: &Path) -> io::Result<Option<u64>> {
+    let opened = match File::open(path) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(at(path, error)),
+    };
+    let mut chunk = vec![0; 64 << 10];
+    let mut start = 0;
+    loop {
+        let read = opened.read_at(&mut chunk, start).map_err(|error| at(path, error))?;
+        if let Some(index) = chunk[..read].iter().position(|&byte| byte != 0) {
+            return Ok(Some(start + index as u64));
+        }
+        if read == 0 {
+            return Ok(None);
+        }
+        start += read as u64;
+    }
+}
+
 /// Offset of the last byte that is not zero.
 pub fn last_nonzero(file: &File) -> io::Result<Option<u64>> {
     let mut chunk = vec![0; 64 << 10];
@@ -238,8 +318,24 @@ mod tests {
         let sealed = Archived::Sealed { since_s: 1_795_000_000, until_s: 1_795_000_002, hash: [0xab; 32] };
         assert_eq!(parse_archived(&name), Some((3, 42, sealed)), "{name}");
         assert_eq!(parse_archived(&damaged_name(0, 1)), Some((0, 1, Archived::Damaged)));
-        for other in ["x.seg", "shard-0.seg", "shard-a-1-damaged.seg", "shard-0-1-a-b-c.seg", "notes.txt"] {
+        for other in [
+            "x.seg",
+            "shard-0.seg",
+            "shard-a-1-damaged.seg",
+            "shard-0-1-damaged.seg",
+            "shard-00-0000000001-damaged.seg",
+            "shard-0-00000000001-damaged.seg",
+            "shard-0-1-a-b-c.seg",
+            "notes.txt",
+        ] {
             assert_eq!(parse_archived(other), None, "{other}");
+        }
+        assert_eq!(
+            (parse_in_ring("0000000042.seg"), parse_in_ring("10000000042.seg")),
+            (Some(42), Some(10_000_000_042))
+        );
+        for other in ["42.seg", "+000000042.seg", "00000000042.seg", "0000000042.tmp"] {
+            assert_eq!(parse_in_ring(other), None, "{other}");
         }
     }
 

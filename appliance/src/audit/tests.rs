@@ -487,6 +487,96 @@ fn removed_and_swapped_frames_are_named() {
     assert!(kinds(&damages).contains(&&DamageKind::RepeatedFrame { expected: 4 }), "{damages:?}");
 }
 
+/// What a thorough verification says, file names without their folders.
+fn verified(dir: &Path) -> Vec<(String, &'static str)> {
+    let mut found = Vec::new();
+    verify::verify_still(dir, &mut |damage| {
+        found.push((damage.file.file_name().expect("a name").to_string_lossy().into_owned(), damage.kind.word()));
+    })
+    .expect("readable");
+    found
+}
+
+#[test]
+fn files_that_have_no_place_in_the_trail_are_named_and_pipes_are_not_waited_for() {
+    let dir = scratch();
+    let archived = archived_trail(dir.path());
+    assert_eq!(verified(dir.path()), []);
+    let (ring, archive) = (segment::ring_dir(dir.path(), 0), segment::archive_dir(dir.path()));
+    let original = fs::read_dir(&archive).expect("listable").count();
+    let elsewhere = [
+        ring.join("0000000009.seg"),
+        ring.join("0000000002.seg"),
+        archive.join("shard-0-0000000000-damaged.seg"),
+        archive.join("shard-0-0000000003-damaged.seg"),
+    ];
+    for path in &elsewhere {
+        fs::copy(&archived[1], path).expect("copied");
+        let found = verified(dir.path());
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        assert!(found.contains(&(name.clone(), "surplus")), "{name}: {found:?}");
+        fs::remove_file(path).expect("removed");
+        let pipe = std::process::Command::new("mkfifo").arg(path).status().expect("mkfifo runs");
+        assert!(pipe.success());
+        assert_eq!(verified(dir.path()), [(name, "surplus")]);
+        drop(open(dir.path(), 3));
+        fs::remove_file(path).expect("removed");
+    }
+    assert_eq!(verified(dir.path()), []);
+    assert_eq!(fs::read_dir(&archive).expect("listable").count(), original);
+}
+
+#[test]
+fn a_prepared_segment_holds_nothing_but_zeros() {
+    let dir = scratch();
+    short_trail(dir.path(), 2);
+    keeper(dir.path(), 2, true).look().expect("the keeper works");
+    let prepared = segment::ring_path(&segment::ring_dir(dir.path(), 0), 2);
+    for at in [0, 64, 4096, SEGMENT_BYTES_MIN as usize - 1] {
+        let mut bytes = fs::read(&prepared).expect("readable");
+        bytes[at] = 1;
+        fs::write(&prepared, &bytes).expect("written");
+        assert_eq!(verified(dir.path()), [("0000000002.seg".to_owned(), "after_end")], "byte {at}");
+        bytes[at] = 0;
+        fs::write(&prepared, &bytes).expect("written");
+    }
+    assert_eq!(verified(dir.path()), []);
+}
+
+#[test]
+fn an_unfinished_frame_is_a_whole_one_once_its_writer_has_finished_it() {
+    let dir = scratch();
+    let offsets = short_trail(dir.path(), 2);
+    let path = first_segment(dir.path());
+    let whole = fs::read(&path).expect("readable");
+    let mut torn = whole.clone();
+    torn[offsets[1] as usize + 40..].fill(0);
+    fs::write(&path, &torn).expect("written");
+    let mut chain = ChainReader::whole(dir.path().to_owned(), 0).thorough();
+    assert!(matches!(chain.advance().expect("readable"), Advance::Frame(_)));
+    for _ in 0..3 {
+        assert_eq!(chain.advance().expect("readable"), Advance::End);
+        assert!(chain.is_unfinished());
+    }
+    fs::write(&path, &whole).expect("written");
+    assert!(matches!(chain.advance().expect("readable"), Advance::Frame(header) if header.frame == 2));
+    assert_eq!((chain.advance().expect("readable"), chain.take_unfinished()), (Advance::End, None));
+}
+
+#[test]
+fn an_archived_file_is_called_what_its_footer_makes_of_it() {
+    let dir = scratch();
+    let archived = archived_trail(dir.path());
+    let name = archived[1].file_name().expect("a name").to_string_lossy().into_owned();
+    let since = name.split('-').nth(3).expect("a time");
+    for other in [name.replacen(since, "20261001T000000Z", 1), segment::damaged_name(0, 2)] {
+        let renamed = segment::archive_dir(dir.path()).join(&other);
+        fs::rename(&archived[1], &renamed).expect("renamed");
+        assert_eq!(verified(dir.path()), [(other, "name")]);
+        fs::rename(&renamed, &archived[1]).expect("renamed");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

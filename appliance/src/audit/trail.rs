@@ -1,13 +1,13 @@
 //! The chain of one shard over all its files: archived segments, then the ring.
 
-use super::frame::{Footer, FrameHeader, GENESIS};
+use super::frame::{Footer, FrameHeader, GENESIS, Hash, SegmentHeader};
 use super::reader::{Damage, DamageKind, Expected, SegmentReader, Step};
 use super::record::{View, split_record};
 use super::segment::{self, Archived, SegmentFile};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The news of one advance.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -147,10 +147,13 @@ impl ChainReader {
     /// The file has no more frames and no footer. `None`: go on reading.
     fn at_end(&mut self) -> io::Result<Option<Advance>> {
         let Some(reader) = &mut self.current else { return Ok(Some(Advance::End)) };
-        let (offset, continued) = (reader.offset(), successor_in_use(&self.data_dir, self.shard, self.number)?);
+        let offset = reader.offset();
+        let continued = successor_begun(&self.data_dir, self.shard, self.number, self.thorough)?;
         let archived = self.archived.is_some();
-        if (self.thorough || continued || archived)
-            && let Some(damage) = reader.check_rest()?.filter(|_| self.unfinished.is_none())
+        // An unfinished frame is all there is behind the end, and is looked at again where it begins.
+        if self.unfinished.is_none()
+            && (self.thorough || continued || archived)
+            && let Some(damage) = reader.check_rest()?
         {
             self.damaged = true;
             return Ok(Some(Advance::Damage(damage)));
@@ -184,18 +187,54 @@ impl ChainReader {
 
     fn leave_sealed(&mut self, footer: Footer) -> io::Result<Option<Damage>> {
         let Some(reader) = &mut self.current else { return Ok(None) };
-        let (expected, held, offset) = (reader.expected(), reader.held(), reader.offset());
+        let (expected, held, offset) = (reader.expected(), reader.held(), reader.frame_offset());
         let mut damage = if self.thorough { reader.check_rest()? } else { None };
         if damage.is_none() && !self.damaged && held != footer {
-            damage = Some(self.damage(offset, DamageKind::Footer));
+            let frame = expected.frame.map(|next| next.saturating_sub(1));
+            damage = Some(Damage { frame, ..self.damage(offset, DamageKind::Footer) });
         }
-        if let (None, Some(Archived::Sealed { hash, .. })) = (&damage, &self.archived)
-            && expected.previous != Some(*hash)
-        {
-            damage = Some(self.damage(offset, DamageKind::Name));
+        if damage.is_none() && !self.name_fits(&footer, expected.previous) {
+            damage = Some(Damage { frame: None, ..self.damage(offset, DamageKind::Name) });
         }
         self.leave(expected);
         Ok(damage)
+    }
+
+    /// An archived file is called what its footer makes of it.
+    fn name_fits(&self, footer: &Footer, hash: Option<Hash>) -> bool {
+        let (Some(_), Some(reader), Some(hash)) = (&self.archived, &self.current, hash) else { return true };
+        let name = segment::archived_name(self.shard, self.number, footer, &hash);
+        reader.path().file_name().is_some_and(|found| found == name.as_str())
+    }
+
+    /// What lies behind the end of the chain, once [`Advance::End`] was told and no unfinished frame is waited for.
+    /// `None`: the chain has grown meanwhile, go on.
+    pub fn behind(&self) -> io::Result<Option<Vec<Damage>>> {
+        let listing = segment::list_all(&self.data_dir)?;
+        let (chains, mut surplus) = (listing.chains, listing.surplus.get(&self.shard).cloned().unwrap_or_default());
+        let (prepared, unread) = match &self.current {
+            Some(reader) if !reader.is_blank() => (self.number + 1, true),
+            _ => (self.number, false),
+        };
+        let files = chains.get(&self.shard);
+        let mut damages = Vec::new();
+        if let Some(file) = files.and_then(|files| files.get(&prepared)) {
+            if begun(file)? {
+                return Ok(None);
+            }
+            if unread && let Some(offset) = segment::first_nonzero(&file.path)? {
+                // Begun this very moment?
+                if begun(file)? {
+                    return Ok(None);
+                }
+                damages.push(self.damage_of(&file.path, prepared, offset, DamageKind::AfterEnd));
+            }
+        }
+        let strays = files.into_iter().flatten().filter(|&(&number, _)| number > prepared || number == 0);
+        surplus.extend(strays.map(|(&number, file)| (number, file.path.clone())));
+        surplus.sort();
+        let surplus = surplus.iter().map(|(number, path)| self.damage_of(path, *number, 0, DamageKind::Surplus));
+        Ok(Some(damages.into_iter().chain(surplus).collect()))
     }
 
     fn leave(&mut self, expected: Expected) {
@@ -242,14 +281,13 @@ impl ChainReader {
 
     fn damage_missing(&self) -> Damage {
         let file = segment::ring_path(&segment::ring_dir(&self.data_dir, self.shard), self.number);
-        Damage {
-            file,
-            shard: self.shard,
-            segment: self.number,
-            offset: 0,
-            frame: self.expected.frame,
-            kind: DamageKind::MissingSegment,
-        }
+        let damage = self.damage_of(&file, self.number, 0, DamageKind::MissingSegment);
+        Damage { frame: self.expected.frame, ..damage }
+    }
+
+    /// Damage that is not about a frame.
+    fn damage_of(&self, file: &Path, segment: u64, offset: u64, kind: DamageKind) -> Damage {
+        Damage { file: file.to_owned(), shard: self.shard, segment, offset, frame: None, kind }
     }
 }
 
@@ -258,17 +296,34 @@ enum Opened {
     News(Advance),
 }
 
-/// Has the segment after `number` been begun?
-fn successor_in_use(data_dir: &std::path::Path, shard: u32, number: u64) -> io::Result<bool> {
-    let ring = segment::ring_path(&segment::ring_dir(data_dir, shard), number + 1);
-    match File::open(&ring) {
-        Ok(file) => Ok(segment::read_header(&file).is_ok_and(|raw| !super::frame::is_zero(&raw))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let files = segment::list(data_dir)?.remove(&shard).unwrap_or_default();
-            Ok(files.range(number + 1..).any(|(_, file): (_, &SegmentFile)| file.archived.is_some()))
+/// Has a segment after `number` been begun? Only `thorough` looks further than the next while that is merely prepared.
+fn successor_begun(data_dir: &Path, shard: u32, number: u64, thorough: bool) -> io::Result<bool> {
+    let path = segment::ring_path(&segment::ring_dir(data_dir, shard), number + 1);
+    if path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
+        let begun = begun(&SegmentFile { shard, number: number + 1, path, archived: None })?;
+        if begun || !thorough {
+            return Ok(begun);
         }
-        Err(error) => Err(segment::at(&ring, error)),
     }
+    let files = segment::list(data_dir)?.remove(&shard).unwrap_or_default();
+    for file in files.range(number + 1..).map(|(_, file)| file) {
+        if begun(file)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Does it have a header that holds and is its own? A copy under another number begins nothing.
+fn begun(file: &SegmentFile) -> io::Result<bool> {
+    let raw = match File::open(&file.path).and_then(|opened| segment::read_header(&opened)) {
+        Ok(raw) => raw,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {
+            return Ok(false);
+        }
+        Err(error) => return Err(segment::at(&file.path, error)),
+    };
+    Ok(SegmentHeader::decode(&raw).is_ok_and(|header| (header.shard, header.number) == (file.shard, file.number)))
 }
 
 /// The records of one frame.

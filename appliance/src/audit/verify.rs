@@ -27,6 +27,15 @@ pub struct ShardReport {
 
 /// Checks all shards. Every break is handed out as it is met.
 pub fn verify(data_dir: &Path, broken: &mut dyn FnMut(&Damage)) -> io::Result<Vec<ShardReport>> {
+    verify_all(data_dir, UNFINISHED_LOOKS, broken)
+}
+
+/// The same for a trail that nobody is writing: nothing is waited for.
+pub fn verify_still(data_dir: &Path, broken: &mut dyn FnMut(&Damage)) -> io::Result<Vec<ShardReport>> {
+    verify_all(data_dir, 0, broken)
+}
+
+fn verify_all(data_dir: &Path, looks: u32, broken: &mut dyn FnMut(&Damage)) -> io::Result<Vec<ShardReport>> {
     let mut reports = Vec::new();
     for (shard, files) in segment::list(data_dir)? {
         let mut report = ShardReport { shard, segments: files.len() as u64, ..ShardReport::default() };
@@ -34,13 +43,18 @@ pub fn verify(data_dir: &Path, broken: &mut dyn FnMut(&Damage)) -> io::Result<Ve
             // One that has just moved to the archive counts all the same.
             report.bytes += file.path.metadata().map_or(0, |metadata| metadata.len());
         }
-        verify_shard(data_dir, &mut report, broken)?;
+        verify_shard(data_dir, looks, &mut report, broken)?;
         reports.push(report);
     }
     Ok(reports)
 }
 
-fn verify_shard(data_dir: &Path, report: &mut ShardReport, broken: &mut dyn FnMut(&Damage)) -> io::Result<()> {
+fn verify_shard(
+    data_dir: &Path,
+    looks_max: u32,
+    report: &mut ShardReport,
+    broken: &mut dyn FnMut(&Damage),
+) -> io::Result<()> {
     let mut chain = ChainReader::whole(data_dir.to_owned(), report.shard).thorough();
     let mut looks = 0;
     let mut found = |damage: Damage, report: &mut ShardReport| {
@@ -62,7 +76,7 @@ fn verify_shard(data_dir: &Path, report: &mut ShardReport, broken: &mut dyn FnMu
                 }
             }
             Advance::Damage(damage) => found(damage, report),
-            Advance::End if chain.is_unfinished() && looks < UNFINISHED_LOOKS => {
+            Advance::End if chain.is_unfinished() && looks < looks_max => {
                 looks += 1;
                 std::thread::sleep(UNFINISHED_PAUSE);
             }
@@ -70,6 +84,8 @@ fn verify_shard(data_dir: &Path, report: &mut ShardReport, broken: &mut dyn FnMu
                 if let Some(damage) = chain.take_unfinished() {
                     found(damage, report);
                 }
+                let Some(behind) = chain.behind()? else { continue };
+                behind.into_iter().for_each(|damage| found(damage, report));
                 return Ok(());
             }
         }

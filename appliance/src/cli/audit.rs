@@ -325,6 +325,7 @@ fn run_verify(args: VerifyArgs) -> Result<ExitCode> {
 fn print_break(damage: &Damage) {
     let value = serde_json::json!({
         "break": damage.kind.to_string(),
+        "kind": damage.kind.word(),
         "file": damage.file,
         "shard": damage.shard,
         "segment": damage.segment,

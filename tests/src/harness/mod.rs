@@ -7,8 +7,10 @@ pub mod gateway;
 pub mod issuer;
 pub mod postgres;
 pub mod process;
+pub mod random;
 pub mod report;
 pub mod scripted;
+pub mod trail;
 pub mod wire;
 
 use std::path::PathBuf;

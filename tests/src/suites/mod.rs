@@ -21,6 +21,7 @@ pub mod policy;
 pub mod refusals;
 pub mod regress;
 pub mod replay;
+pub mod tamper;
 
 use std::fs;
 use std::path::PathBuf;
@@ -55,6 +56,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "refusals", run: refusals::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "pipelines", run: pipelines::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "audit", run: audit::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "tamper", run: tamper::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "crash", run: crash::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "faults", run: faults::suite, full_only: false, direct: true, held_back: None },
     Suite { name: "masks", run: masks::suite, full_only: false, direct: false, held_back: None },

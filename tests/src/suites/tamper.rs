@@ -1,0 +1,328 @@
+//! The trail is tampered with in every way there is, thousands of times. The product's verifier and an independent one, written in
+//! Python from FORMAT.md alone, must name the same breaks each time, and none in a trail that is whole.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use lockgate::audit::verify::{verify, verify_still};
+
+use crate::harness::process::{Finished, built, run};
+use crate::harness::random::Random;
+use crate::harness::trail::{self, Files, Tampered, Tampering};
+use crate::harness::{Report, Settings};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// How often each way is tried: by default, and under `--full`.
+const FLIPS: (u64, u64) = (3_000, 100_000);
+const OTHERS: (u64, u64) = (200, 2_000);
+/// Trails of different shapes over which the attempts are spread.
+const TRAILS: u64 = 8;
+
+pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
+    let count = |(default, full): (u64, u64)| if settings.full { full } else { default };
+    report.case("whole trails are whole for both verifiers", whole);
+    for (how, name, count) in [
+        (Tampering::Flip, "one bit flipped", count(FLIPS)),
+        (Tampering::Delete, "files and frames deleted", count(OTHERS)),
+        (Tampering::Swap, "files and frames swapped", count(OTHERS)),
+        (Tampering::Truncate, "files and frames truncated", count(OTHERS)),
+        (Tampering::Replay, "files and frames replayed", count(OTHERS)),
+        (Tampering::RollBack, "files rolled back or replaced by another history", count(OTHERS)),
+    ] {
+        report.case(&format!("{name}, {count} times: named, and by both alike"), || campaign(how, count));
+    }
+    report.case("a tail cut to a whole frame is all that a chain alone cannot see", cut_tails);
+    report.case("what is no file, and what has no place, is named and waited for by nobody", strangers);
+    report.case("a trail that is being written is whole at every moment", live);
+    report.case("both programs print the breaks and exit alike", programs);
+    Ok(())
+}
+
+/// File below the data directory, frame, kind.
+type Break = (String, Option<u64>, String);
+
+/// In memory where there is such a place.
+fn scratch() -> Result<tempfile::TempDir> {
+    Ok(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?)
+}
+
+fn rust(dir: &Path) -> Result<Vec<Break>> {
+    let mut breaks = Vec::new();
+    verify_still(dir, &mut |damage| {
+        let file = damage.file.strip_prefix(dir).unwrap_or(&damage.file);
+        breaks.push((file.to_string_lossy().into_owned(), damage.frame, damage.kind.word().to_string()));
+    })?;
+    Ok(breaks)
+}
+
+/// The independent verifier, asked folder by folder.
+struct Python {
+    child: Child,
+    asks: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+fn verify_py(arguments: &[&str]) -> Command {
+    let program = std::env::var("LOCKGATE_PYTHON").unwrap_or_else(|_| "python3".into());
+    let mut command = Command::new(program);
+    command.arg("-B").arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("verifier/verify.py")).args(arguments);
+    command
+}
+
+impl Python {
+    fn start() -> Result<Python> {
+        let mut child = verify_py(&["--batch"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let asks = child.stdin.take().context("piped")?;
+        let answers = BufReader::new(child.stdout.take().context("piped")?);
+        Ok(Python { child, asks, answers })
+    }
+
+    fn ask(&mut self, dir: &Path) -> Result<()> {
+        Ok(writeln!(self.asks, "{}", dir.display())?)
+    }
+
+    fn answer(&mut self) -> Result<Vec<Break>> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        let value: serde_json::Value = serde_json::from_str(&line).context("verify.py died")?;
+        ensure!(value["error"].is_null(), "verify.py: {}", value["error"]);
+        let breaks = value["breaks"].as_array().context("no breaks")?;
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_string();
+        let breaks: Vec<Break> = breaks.iter().map(|one| (text(&one[0]), one[1].as_u64(), text(&one[2]))).collect();
+        ensure!(value["status"] == u64::from(!breaks.is_empty()), "{line}");
+        Ok(breaks)
+    }
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One folder that is tampered with and mended again and again.
+struct Bench {
+    dir: tempfile::TempDir,
+    whole: Files,
+    /// The same shape, another history.
+    other: Files,
+    python: Python,
+}
+
+impl Bench {
+    fn new(seed: u64) -> Result<Bench> {
+        let (dir, twin) = (scratch()?, scratch()?);
+        trail::write(dir.path(), seed)?;
+        trail::write(twin.path(), seed + 1_000)?;
+        let (whole, other) = (Files::read(dir.path())?, Files::read(twin.path())?);
+        Ok(Bench { dir, whole, other, python: Python::start()? })
+    }
+
+    /// What both say of these files; the folder is as it was afterwards.
+    fn judge(&mut self, files: &Files) -> Result<Vec<Break>> {
+        files.put(self.dir.path(), &self.whole)?;
+        self.python.ask(self.dir.path())?;
+        let found = rust(self.dir.path())?;
+        let others = self.python.answer()?;
+        self.whole.put(self.dir.path(), files)?;
+        ensure!(found == others, "they differ\n  lockgate:  {found:?}\n  verify.py: {others:?}");
+        Ok(found)
+    }
+
+    fn attempt(&mut self, how: Tampering, seed: u64) -> Result<()> {
+        let tampered = trail::tamper(&self.whole, &self.other, how, &mut Random::new(seed));
+        let found = self.judge(&tampered.files).with_context(|| tampered.what.clone())?;
+        check(&tampered, &found).with_context(|| format!("{}: {found:?}", tampered.what))
+    }
+}
+
+/// Found, and the first break names what was touched.
+fn check(tampered: &Tampered, found: &[Break]) -> Result<()> {
+    let (file, frame, kind) = found.first().context("nothing was found")?;
+    let mut digits = file.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse::<u64>().ok());
+    let (shard, number) = (digits.next().context("no shard")? as u32, digits.next().context("no number")?);
+    ensure!(tampered.named.contains(&(shard, number)), "another file is named than {:?}", tampered.named);
+    if let Some((wanted, kinds)) = &tampered.exactly {
+        ensure!(
+            found.len() == 1 && frame == wanted && kinds.contains(&kind.as_str()),
+            "should be {wanted:?} {kinds:?}"
+        );
+    }
+    Ok(())
+}
+
+/// Spreads the attempts over trails and cores; the first that goes wrong ends it, with its seed.
+fn campaign(how: Tampering, count: u64) -> Result<()> {
+    let threads = thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+    thread::scope(|scope| {
+        let workers: Vec<_> =
+            (0..threads).map(|thread| scope.spawn(move || work(how, count, thread, threads))).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().expect("no worker panics"))
+    })
+}
+
+fn work(how: Tampering, count: u64, thread: u64, threads: u64) -> Result<()> {
+    for trail in 0..TRAILS {
+        let mut bench = Bench::new(trail)?;
+        for seed in (trail..count).step_by(TRAILS as usize).skip(thread as usize).step_by(threads as usize) {
+            bench.attempt(how, seed).with_context(|| format!("{how:?}, trail {trail}, seed {seed}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn whole() -> Result<()> {
+    for trail in 0..TRAILS {
+        let mut bench = Bench::new(trail)?;
+        let found = bench.judge(&bench.whole.clone())?;
+        ensure!(found.is_empty(), "trail {trail}: {found:?}");
+        // Nothing of the trail is in a prepared file.
+        let mut bare = bench.whole.clone();
+        bare.0.retain(|_, bytes| bytes.iter().any(|&byte| byte != 0));
+        let found = bench.judge(&bare)?;
+        ensure!(found.is_empty(), "trail {trail} without its prepared files: {found:?}");
+    }
+    Ok(())
+}
+
+fn cut_tails() -> Result<()> {
+    for trail in 0..TRAILS {
+        let mut bench = Bench::new(trail)?;
+        for seed in 0..20 {
+            let cut = trail::cut_tail(&bench.whole, &mut Random::new(seed));
+            ensure!(cut != bench.whole);
+            let found = bench.judge(&cut)?;
+            ensure!(found.is_empty(), "trail {trail}, seed {seed}: {found:?}");
+        }
+    }
+    Ok(())
+}
+
+fn strangers() -> Result<()> {
+    let mut bench = Bench::new(0)?;
+    let dir = bench.dir.path().to_owned();
+    let archived = bench.whole.names(|file| file.archived);
+    let name = archived.first().context("an archived segment")?.to_string_lossy().into_owned();
+    let later = name.replacen("-000000000", "-000000009", 1);
+    for (make, path) in [
+        ("fifo", "archive/shard-0-0000000077-damaged.seg"),
+        ("fifo", "segments/shard-0/0000000002.seg"),
+        ("link", later.as_str()),
+    ] {
+        let full = dir.join(path);
+        match make {
+            "fifo" => run(Command::new("mkfifo").arg(&full), DEADLINE)?.succeeded().map(drop)?,
+            _ => std::os::unix::fs::symlink(dir.join(&name), &full)?,
+        }
+        let found = bench.judge(&bench.whole.clone())?;
+        std::fs::remove_file(&full)?;
+        ensure!(found == [(path.to_string(), None, "surplus".to_string())], "{make}: {found:?}");
+    }
+    Ok(())
+}
+
+/// A writer and a sealer at work while both verifiers read.
+fn live() -> Result<()> {
+    let dir = scratch()?;
+    trail::write(dir.path(), 99)?;
+    let (written, done) = (AtomicBool::new(false), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| -> Result<u64> {
+            let (mut writer, mut random) = (trail::writer(dir.path(), 0)?, Random::new(5));
+            let mut keeper = trail::keeper(dir.path(), true);
+            for number in 10_000.. {
+                while !trail::append(&mut writer, number, &mut random) {
+                    keeper.look()?;
+                }
+                if random.chance(30) {
+                    writer.write()?;
+                }
+                keeper.look()?;
+                written.store(true, Ordering::Release);
+                if done.load(Ordering::Acquire) {
+                    writer.write()?;
+                    return Ok(number);
+                }
+                // A bounded archive: reading all of it again and again is what takes the time.
+                thread::yield_now();
+                if number > 12_000 {
+                    writer.write()?;
+                    return Ok(number);
+                }
+            }
+            bail!("numbers end")
+        });
+        let read = || -> Result<()> {
+            while !written.load(Ordering::Acquire) && !writing.is_finished() {
+                thread::yield_now();
+            }
+            for _ in 0..8 {
+                for _ in 0..10 {
+                    let mut breaks = Vec::new();
+                    verify(dir.path(), &mut |damage| breaks.push(damage.to_string()))?;
+                    ensure!(breaks.is_empty(), "{breaks:?}");
+                }
+                run(&mut verify_py(&[&dir.path().to_string_lossy()]), DEADLINE)?.succeeded()?;
+            }
+            Ok(())
+        };
+        let result = read();
+        done.store(true, Ordering::Release);
+        writing.join().expect("the writer does not panic")?;
+        result
+    })
+}
+
+/// The command line of both, on a few trails of every kind.
+fn programs() -> Result<()> {
+    let lockgate = built("lockgate")?;
+    let both = |dir: &Path| -> Result<(Finished, Finished)> {
+        let dir = dir.to_string_lossy().into_owned();
+        let ours = run(Command::new(&lockgate).args(["audit", "verify", "-o", "json", "--dir", &dir]), DEADLINE)?;
+        Ok((ours, run(&mut verify_py(&["--still", &dir]), DEADLINE)?))
+    };
+    let bench = Bench::new(3)?;
+    for how in [
+        Tampering::Flip,
+        Tampering::Delete,
+        Tampering::Swap,
+        Tampering::Truncate,
+        Tampering::Replay,
+        Tampering::RollBack,
+    ] {
+        let tampered = trail::tamper(&bench.whole, &bench.other, how, &mut Random::new(7));
+        let dir = scratch()?;
+        tampered.files.put(dir.path(), &Files::default())?;
+        let (ours, theirs) = both(dir.path())?;
+        let context = format!("{}\n{}\n{}", tampered.what, ours.everything(), theirs.everything());
+        ensure!((ours.status, theirs.status) == (Some(1), Some(1)), "{context}");
+        let lines = ours.stdout.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let printed: String = lines
+            .filter(|line| line["kind"].is_string())
+            .map(|line| {
+                let file = Path::new(line["file"].as_str().unwrap_or_default());
+                let file = file.strip_prefix(dir.path()).unwrap_or(file).display();
+                let frame = line["frame"].as_u64().map_or("-".into(), |frame| frame.to_string());
+                format!("{file}\t{frame}\t{}\n", line["kind"].as_str().unwrap_or_default())
+            })
+            .collect();
+        ensure!(printed == theirs.stdout, "{context}");
+    }
+    let (ours, theirs) = both(bench.dir.path())?;
+    ensure!((ours.status, theirs.status) == (Some(0), Some(0)), "{}{}", ours.everything(), theirs.everything());
+    let empty = scratch()?;
+    for nowhere in [empty.path().to_owned(), empty.path().join("missing")] {
+        let (ours, theirs) = both(&nowhere)?;
+        ensure!((ours.status, theirs.status) == (Some(3), Some(3)), "{}{}", ours.everything(), theirs.everything());
+    }
+    let usage = run(&mut verify_py(&[]), DEADLINE)?;
+    ensure!(usage.status == Some(2), "{}", usage.everything());
+    Ok(())
+}
