@@ -4,10 +4,11 @@
 //!   claim data_dir -> keys -> snapshot -> per shard: trail, listeners, ring, thread -> control thread -> wait -> sealer
 //! ```
 
+use crate::audit::archive::supervise::{ArchiveWatch, Program, Restarts, Supervisor};
 use crate::audit::{
-    Entry, Full, Journal, RingOptions, Sealer, SealerOptions, SegmentWriter, Who, origin, writer::NOBODY,
+    Entry, Full, Journal, Release, RingOptions, Sealer, SealerOptions, SegmentWriter, Who, origin, writer::NOBODY,
 };
-use crate::config::{Config, Durability, Listener};
+use crate::config::{self, Config, Durability, Listener};
 use crate::control::{self, Certificates, Claim, ControlOptions, Loader, Poster, Prepared};
 use crate::gate::{Context, Gate, Origin};
 use crate::metrics::ShardCounters;
@@ -70,7 +71,8 @@ fn mode(durability: Durability) -> Mode {
 }
 
 /// Runs the gateway until it has drained. `load` reads the configuration again on HUP.
-pub fn run(config: Config, load: Loader) -> Result<()> {
+/// `archiver`: how it starts the archiver it watches.
+pub fn run(config: Config, load: Loader, archiver: Option<Program>) -> Result<()> {
     let claim = Claim::take(&config.server.data_dir)?;
     origin::read_or_make(&config.server.data_dir).context("the appliance's id")?;
     let certificates = Certificates::load(&config)?;
@@ -87,6 +89,11 @@ pub fn run(config: Config, load: Loader) -> Result<()> {
     let shards = start_shards(&config, &certificates, &snapshot, &to_control)?;
     // Only the shards hold a sender: when all are gone, the control thread notices.
     drop(to_control);
+    let restarts = Arc::new(Restarts::default());
+    let archive = config.audit.archive && config.audit.archiver != config::Archiver::Off;
+    let watched = archive.then(|| ArchiveWatch::new(&config.server.data_dir, restarts.clone()));
+    let archiver = archiver.map(|program| Supervisor::start(program, restarts)).transpose();
+    let archiver = archiver.context("the archiver's supervisor did not start")?;
     for address in shards.handles.first().into_iter().flat_map(|shard| &shard.addresses) {
         tracing::info!(%address, shards = shards.handles.len(), "listening");
     }
@@ -101,6 +108,7 @@ pub fn run(config: Config, load: Loader) -> Result<()> {
         counters: shards.counters.clone(),
         sockets: shards.handles.iter().map(|shard| shard.counters.clone()).collect(),
         inbox,
+        archive: watched,
         signals: true,
     })?;
     tracing::info!(ops = %control.ops_address(), "ready");
@@ -111,7 +119,10 @@ pub fn run(config: Config, load: Loader) -> Result<()> {
             tracing::error!(shard = number, "the shard panicked");
         }
     }
-    // The sealer files what the shards wrote; it ends after the last of them.
+    // The archiver reads what the shards wrote, and the sealer lets go what it has read: they end after the last of them.
+    if let Some(archiver) = archiver {
+        archiver.finish();
+    }
     drop(shards.sealer);
     ended.map_err(|fault| anyhow!(fault))
 }
@@ -146,7 +157,7 @@ fn start_shards(
         shards: config.server.shards as u32,
         segment_bytes,
         segments_per_shard: config.audit.segments_per_shard,
-        archive: config.audit.archive,
+        release: release(&config.audit),
     })
     .context("the sealer of audit segments did not start")?;
     let mut handles = Vec::new();
@@ -161,6 +172,14 @@ fn start_shards(
         balance.begin(handles.iter().map(|shard: &ShardHandle| shard.post.clone()).collect());
     }
     Ok(Shards { handles, counters, sealer })
+}
+
+fn release(audit: &config::Audit) -> Release {
+    match audit.archiver {
+        _ if !audit.archive => Release::Never,
+        config::Archiver::Off => Release::Sealed,
+        config::Archiver::Supervised | config::Archiver::External => Release::Published { keep: audit.keep_segments },
+    }
 }
 
 fn open_trail(config: &Config, number: usize, segment_bytes: u64) -> Result<Trail> {

@@ -66,6 +66,10 @@ pub const SEGMENTS_MIN: u32 = 2;
 pub const SEGMENTS_MAX: u32 = 4096;
 /// KiB of a response in one record: a frame is 16 MiB at most, and every session may hold one such response.
 pub const PAYLOAD_KIB_MAX: u32 = 4 << 10;
+/// MiB of records in one Parquet file. Readers open files of up to a gigabyte with ease, and a crash makes one again.
+pub const ARCHIVE_FILE_MIB_MAX: u32 = 1024;
+/// Seconds a Parquet file may take records: a day, as its folder is one.
+pub const ARCHIVE_AGE_S_MAX: u64 = 86_400;
 /// People one statement can wait for.
 pub const APPROVERS_MAX: u32 = 16;
 /// Seconds a statement or a session request may wait for a ruling: a week. A client that waits longer has given up.

@@ -3,6 +3,8 @@
 //! A cell is written by its own shard alone, so an addition is a load and a store, never a locked instruction; the scrape
 //! reads it whenever it likes. Nothing is shared between shards: each has its own cache lines.
 
+use crate::audit::archive::status::{Status, unix_us};
+use crate::audit::archive::supervise::ArchiveWatch;
 use crate::policy::Action;
 use crate::shard::Counters;
 use prometheus_client::collector::Collector;
@@ -187,7 +189,7 @@ const ROWS: [Row; 11] = [
     ("lockgate_texts_parsed", "Statement texts that had to be parsed", MetricType::Counter, |c| {
         c.parsed_texts.value() as f64
     }),
-    ("lockgate_audit_lag_seconds", "How far stable storage is behind", MetricType::Gauge, |c| {
+    ("lockgate_audit_unsynced_seconds", "How far stable storage is behind", MetricType::Gauge, |c| {
         c.audit_lag_us.value() as f64 / 1e6
     }),
     ("lockgate_audit_ring_used_ratio", "Share of the segment ring in use", MetricType::Gauge, ring_used_ratio),
@@ -280,6 +282,8 @@ pub struct Scrape {
     pub shards: Vec<Arc<ShardCounters>>,
     pub sockets: Vec<Arc<Counters>>,
     pub control: Arc<ControlCounters>,
+    /// `None`: nobody archives.
+    pub archive: Option<ArchiveWatch>,
 }
 
 impl fmt::Debug for Scrape {
@@ -327,6 +331,54 @@ impl Scrape {
     }
 }
 
+/// Of the archiver's own status: name, help, kind, value.
+type ArchiveRow = (&'static str, &'static str, MetricType, fn(&Status) -> u64);
+
+const ARCHIVE_ROWS: [ArchiveRow; 7] = [
+    ("lockgate_archive_files", "Parquet files published", MetricType::Counter, |s| s.files),
+    ("lockgate_archive_written_bytes", "Their size", MetricType::Counter, |s| s.bytes),
+    ("lockgate_archive_records", "Records in them", MetricType::Counter, |s| s.records),
+    ("lockgate_archive_failures", "Errors after which the archiver tried again", MetricType::Counter, |s| s.failures),
+    ("lockgate_archive_damages", "Places where segments were found damaged", MetricType::Counter, |s| s.damages),
+    ("lockgate_archive_checkpoints", "Checkpoints signed", MetricType::Counter, |s| s.checkpoints),
+    ("lockgate_checkpoint_copy_failures", "Failed attempts to copy checkpoints elsewhere", MetricType::Counter, |s| {
+        s.copy_failures
+    }),
+];
+
+impl Scrape {
+    /// How far the archiver has come. All there is without one is a lag of zero.
+    fn archive(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (status, restarts) = self.archive.as_ref().map_or((None, 0), ArchiveWatch::status);
+        let now_us = unix_us();
+        let help = "Age of the oldest record the archiver has not taken";
+        let mut metric = encoder.encode_descriptor("lockgate_audit_lag_seconds", help, None, MetricType::Gauge)?;
+        for shard in 0..self.shards.len() {
+            let lag_us = status.as_ref().map_or(0, |status| status.lag_us(shard as u32, now_us));
+            metric.encode_family(&[("shard", shard.to_string())])?.encode_gauge(&(lag_us as f64 / 1e6))?;
+        }
+        if self.archive.is_none() {
+            return Ok(());
+        }
+        let up = u64::from(status.as_ref().is_some_and(|status| !status.is_stale(now_us) && status.error.is_none()));
+        let (counter, gauge) = (MetricType::Counter, MetricType::Gauge);
+        plain(encoder, ("lockgate_archive_up", "1: the archiver works", gauge), up)?;
+        plain(encoder, ("lockgate_archive_restarts", "Times the archiver had to be started again", counter), restarts)?;
+        let status = status.unwrap_or_default();
+        let behind_us = status.copies_behind_since_us.map_or(0, |since_us| (now_us - since_us).max(0));
+        let help = "Age of the oldest checkpoint that is not copied elsewhere";
+        let lag = encoder.encode_descriptor("lockgate_checkpoint_copy_lag_seconds", help, None, gauge)?;
+        encode_number(lag, gauge, behind_us as f64 / 1e6)?;
+        ARCHIVE_ROWS
+            .iter()
+            .try_for_each(|(name, help, kind, value)| plain(encoder, (name, help, *kind), value(&status)))
+    }
+}
+
+fn plain(encoder: &mut DescriptorEncoder<'_>, (name, help, kind): (&str, &str, MetricType), value: u64) -> fmt::Result {
+    encode_number(encoder.encode_descriptor(name, help, None, kind)?, kind, value as f64)
+}
+
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         encoder
@@ -364,7 +416,7 @@ impl Collector for Scrape {
             let metric = encoder.encode_descriptor(name, help, None, kind)?;
             encode_number(metric, kind, cell(&self.control).load(Relaxed) as f64)?;
         }
-        Ok(())
+        self.archive(&mut encoder)
     }
 }
 
@@ -398,6 +450,7 @@ mod tests {
             shards: vec![Arc::default(), Arc::default()],
             sockets: vec![Arc::default(), Arc::default()],
             control: Arc::default(),
+            archive: None,
         })
     }
 

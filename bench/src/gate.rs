@@ -2,7 +2,7 @@
 //! a statement costs inside the gateway can be counted here to the instruction, on any machine.
 
 use codecs::{Outgoing, Piece, Pipes, Side, Window};
-use lockgate::audit::{Keeper, RingOptions, SealerOptions, SegmentWriter};
+use lockgate::audit::{Keeper, Release, RingOptions, SealerOptions, SegmentWriter};
 use lockgate::config;
 use lockgate::gate::{Context, Drive, Gate, Input, Now, Origin, Output, Shared, Standing};
 use lockgate::identity::development::{NewKey, SigningKey};
@@ -227,7 +227,7 @@ impl Rig {
             shards: 1,
             segment_bytes: ring.segment_bytes,
             segments_per_shard: ring.segments_per_shard,
-            archive: true,
+            release: Release::Sealed,
         });
         let origin = Origin {
             shard: 0,

@@ -21,7 +21,7 @@ pub mod when;
 pub mod writer;
 
 pub use encode::PackedWho;
-pub use seal::{Keeper, Sealer, SealerOptions};
+pub use seal::{Keeper, Release, Sealer, SealerOptions};
 pub use writer::{RingOptions, SegmentWriter};
 
 /// Who and where, on every record.

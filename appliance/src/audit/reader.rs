@@ -64,6 +64,10 @@ pub enum DamageKind {
     Name,
     /// The segment is not there though later ones are, or though it must have followed.
     MissingSegment,
+    /// Its hash is not the one the manifest or a checkpoint names for its number.
+    Proven,
+    /// A checkpoint promises this frame, and the trail ends before it.
+    Promised { frame: u64 },
     /// A frame's bytes are as they were written but hold no such record.
     Record { index: u32, broken: RecordBroken },
     /// A file too many: of a number that has one already, behind the prepared one, or not a regular file.
@@ -90,6 +94,8 @@ impl DamageKind {
             Self::MissingSegment => "missing_segment",
             Self::Record { .. } => "record",
             Self::Surplus => "surplus",
+            Self::Proven => "proven",
+            Self::Promised { .. } => "promised",
         }
     }
 }
@@ -127,6 +133,15 @@ impl fmt::Display for DamageKind {
             Self::Name => write!(f, "the file name is not what its footer makes it"),
             Self::MissingSegment => write!(f, "the segment is missing"),
             Self::Surplus => write!(f, "a file too many: the trail has no place for it"),
+            Self::Proven => {
+                write!(f, "it is not the frame that the manifest or a checkpoint names: replaced or rolled back")
+            }
+            Self::Promised { frame } => {
+                write!(
+                    f,
+                    "the trail ends before frame {frame}, which a checkpoint promises: its end was cut or rolled back"
+                )
+            }
             Self::Record { index, broken } => {
                 write!(f, "record {index} of the frame cannot be read ({broken:?}): not written by this gateway")
             }
@@ -222,6 +237,21 @@ impl SegmentReader {
             state: State::Header,
             accepted: None,
         })
+    }
+
+    /// In the middle of a file, behind the frame that `expected` continues.
+    pub fn open_at(file: &SegmentFile, offset: u64, expected: Expected) -> io::Result<Self> {
+        let mut reader = Self::open(file, expected)?;
+        if offset >= SEGMENT_HEADER_BYTES as u64 && offset.is_multiple_of(8) {
+            (reader.state, reader.offset) = (State::Frames, offset);
+            reader.continues = (expected.frame.unwrap_or(1), expected.record.unwrap_or(1));
+        }
+        Ok(reader)
+    }
+
+    /// Brings what was written to the file so far to stable storage.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data().map_err(|error| at(&self.path, error))
     }
 
     pub fn header(&self) -> Option<&SegmentHeader> {

@@ -1,5 +1,6 @@
-//! Moves sealed segments out of the rings and prepares the next ones ahead of time, on a thread of its own.
+//! Lets sealed segments leave the rings and prepares the next ones ahead of time, on a thread of its own.
 
+use super::archive::manifest;
 use super::frame::is_zero;
 use super::segment::{self, SegmentFile, at};
 use std::collections::BTreeMap;
@@ -22,25 +23,40 @@ pub struct SealerOptions {
     pub shards: u32,
     pub segment_bytes: u64,
     pub segments_per_shard: u32,
-    /// `false`: sealed segments stay in the ring, which fills.
-    pub archive: bool,
+    pub release: Release,
+}
+
+/// When a sealed segment leaves the ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Release {
+    /// It stays, and the ring fills.
+    Never,
+    /// At once: it is moved to the archive as it is.
+    Sealed,
+    /// When the archiver's manifest says that its records are published. It is removed, or moved to the archive: to `keep`
+    /// it, or because it was found damaged.
+    Published { keep: bool },
 }
 
 /// One look at every ring, by hand: what the thread does, and what tests call.
 pub struct Keeper {
     options: SealerOptions,
+    published: manifest::Follower,
     /// The trouble last reported, so that it is reported once.
     reported: Option<String>,
 }
 
 impl Keeper {
     pub fn new(options: SealerOptions) -> Self {
-        Self { options, reported: None }
+        Self { published: manifest::Follower::new(options.data_dir.clone()), options, reported: None }
     }
 
-    /// Archives what is sealed and prepares what is missing. `Ok(true)`: something was done.
+    /// Releases what may go and prepares what is missing. `Ok(true)`: something was done.
     pub fn look(&mut self) -> io::Result<bool> {
         let mut done = false;
+        if matches!(self.options.release, Release::Published { .. }) {
+            self.published.poll()?;
+        }
         for shard in 0..self.options.shards {
             done |= self.look_at(shard)?;
         }
@@ -52,12 +68,10 @@ impl Keeper {
         let mut files = segment::list_ring(&ring, shard)?;
         let Some(active) = newest_in_use(&files)? else { return Ok(false) };
         let mut done = false;
-        if self.options.archive {
-            while files.first_key_value().is_some_and(|(&number, _)| number < active) {
-                let (_, file) = files.pop_first().expect("just seen");
-                self.archive(&file)?;
-                done = true;
-            }
+        while files.first_key_value().is_some_and(|(&number, _)| number < active && self.may_go(shard, number)) {
+            let (_, file) = files.pop_first().expect("just seen");
+            self.release(&file)?;
+            done = true;
         }
         let prepared = files.contains_key(&(active + 1));
         if !prepared && files.len() < self.options.segments_per_shard as usize {
@@ -67,14 +81,32 @@ impl Keeper {
         Ok(done)
     }
 
-    /// Onto stable storage, then out of the ring under its final name, both directories synced.
-    fn archive(&self, file: &SegmentFile) -> io::Result<()> {
+    fn may_go(&self, shard: u32, number: u64) -> bool {
+        match self.options.release {
+            Release::Never => false,
+            Release::Sealed => true,
+            Release::Published { .. } => self.published.is_archived(shard, number),
+        }
+    }
+
+    fn release(&self, file: &SegmentFile) -> io::Result<()> {
         let opened = File::open(&file.path).map_err(|error| at(&file.path, error))?;
-        opened.sync_all().map_err(|error| at(&file.path, error))?;
-        let name = match segment::find_footer(&opened).map_err(|error| at(&file.path, error))? {
+        let footer = segment::find_footer(&opened).map_err(|error| at(&file.path, error))?;
+        let sound = footer.is_some() && !self.published.is_damaged(file.shard, file.number);
+        if sound && self.options.release == (Release::Published { keep: false }) {
+            fs::remove_file(&file.path).map_err(|error| at(&file.path, error))?;
+            return segment::sync_dir(file.path.parent().expect("a file in the ring"));
+        }
+        let name = match footer {
             Some((footer, hash)) => segment::archived_name(file.shard, file.number, &footer, &hash),
             None => segment::damaged_name(file.shard, file.number),
         };
+        self.archive(file, &opened, &name)
+    }
+
+    /// Onto stable storage, then out of the ring under its final name, both directories synced.
+    fn archive(&self, file: &SegmentFile, opened: &File, name: &str) -> io::Result<()> {
+        opened.sync_all().map_err(|error| at(&file.path, error))?;
         let archive = segment::archive_dir(&self.options.data_dir);
         let path = archive.join(name);
         if path.exists() {

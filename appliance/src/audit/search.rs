@@ -779,7 +779,7 @@ mod tests {
             shards: 1,
             segment_bytes: 64 << 10,
             segments_per_shard: 2,
-            archive: true,
+            release: crate::audit::Release::Sealed,
         };
         let mut keeper = super::super::seal::Keeper::new(options);
         let mut zero = writer(dir.path(), 0);

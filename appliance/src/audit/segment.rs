@@ -8,7 +8,7 @@
 use super::frame::{
     FOOTER_BYTES, FRAME_HEADER_BYTES, Footer, FrameHeader, FrameKind, Hash, SEGMENT_HEADER_BYTES, hash,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -115,6 +115,26 @@ fn is_regular(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_file())
 }
 
+/// Anything but a file is refused before it is opened: a FIFO would be waited for.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    match path.metadata()?.is_file() {
+        true => File::open(path),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "is not a file")),
+    }
+}
+
+/// The shards that have a ring or archived segments.
+pub fn list_shards(data_dir: &Path) -> io::Result<BTreeSet<u32>> {
+    let mut shards = BTreeSet::new();
+    for (name, _) in entries(&data_dir.join("segments"))? {
+        shards.extend(name.strip_prefix("shard-").and_then(|shard| shard.parse::<u32>().ok()));
+    }
+    for (name, _) in entries(&archive_dir(data_dir))? {
+        shards.extend(parse_archived(&name).map(|(shard, _, _)| shard));
+    }
+    Ok(shards)
+}
+
 /// The files of one ring, by number.
 pub fn list_ring(ring: &Path, shard: u32) -> io::Result<BTreeMap<u64, SegmentFile>> {
     let mut files = BTreeMap::new();
@@ -192,7 +212,7 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn unhex(text: &str) -> Option<Hash> {
+pub fn unhex(text: &str) -> Option<Hash> {
     let mut out = [0; 32];
     if text.len() != 64 || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
         return None;

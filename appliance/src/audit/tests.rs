@@ -74,7 +74,7 @@ fn keeper(dir: &Path, segments_per_shard: u32, archive: bool) -> Keeper {
         shards: 1,
         segment_bytes: SEGMENT_BYTES_MIN,
         segments_per_shard,
-        archive,
+        release: if archive { Release::Sealed } else { Release::Never },
     })
 }
 

@@ -1,10 +1,11 @@
 //! The chain of one shard over all its files: archived segments, then the ring.
 
+use super::archive::manifest::Position;
 use super::frame::{Footer, FrameHeader, GENESIS, Hash, SegmentHeader};
 use super::reader::{Damage, DamageKind, Expected, SegmentReader, Step};
 use super::record::{View, split_record};
 use super::segment::{self, Archived, SegmentFile};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,17 @@ pub struct ChainReader {
     missing_reported: bool,
     /// Also require that nothing stands behind the end of the records.
     thorough: bool,
+    /// The current segment was entered in its middle, behind this byte: its footer counts more than is read here.
+    entered: Option<u64>,
+    /// Behind the last frame or footer that was read.
+    position: Position,
+    /// Hashes that frames of these numbers are known to have, and what did not.
+    proven: HashMap<u64, Hash>,
+    disproved: Option<Damage>,
+    /// Segments below this number may be missing: what they held is archived.
+    gaps_below: u64,
+    /// A segment is on stable storage before it is left.
+    durable: bool,
     frame: Option<FrameHeader>,
 }
 
@@ -52,8 +64,26 @@ impl ChainReader {
         if number <= 1 { Self::whole(data_dir, shard) } else { Self::at(data_dir, shard, number, Expected::default()) }
     }
 
+    /// Behind what is archived.
+    pub fn after(data_dir: PathBuf, position: &Position) -> Self {
+        let expected = Expected {
+            previous: Some(position.hash),
+            frame: Some(position.frame + 1),
+            record: Some(position.record + 1),
+        };
+        let mut chain = Self::at(data_dir, position.shard, position.segment, expected);
+        (chain.entered, chain.position) = ((position.frame > 0).then_some(position.offset), *position);
+        chain
+    }
+
     fn at(data_dir: PathBuf, shard: u32, number: u64, expected: Expected) -> Self {
         Self {
+            position: Position::start(shard),
+            proven: HashMap::new(),
+            disproved: None,
+            gaps_below: 0,
+            durable: false,
+            entered: None,
             data_dir,
             shard,
             number,
@@ -75,8 +105,49 @@ impl ChainReader {
         self
     }
 
+    /// Frames that the manifest or checkpoints name must have these hashes.
+    pub fn proven(mut self, hashes: HashMap<u64, Hash>) -> Self {
+        self.proven = hashes;
+        self
+    }
+
+    /// What was read is on stable storage once its segment is left, and after [`Self::sync`].
+    pub fn durable(mut self) -> Self {
+        self.durable = true;
+        self
+    }
+
+    /// Segments below this number may be missing.
+    pub fn with_gaps_below(mut self, number: u64) -> Self {
+        self.gaps_below = number;
+        self
+    }
+
+    /// The segment that is being read or due next.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     pub fn shard(&self) -> u32 {
         self.shard
+    }
+
+    /// Behind the last frame or footer that was read: everything before it has been handed out.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The payload of the frame last returned.
+    pub fn payload(&self) -> &[u8] {
+        match (&self.current, &self.frame) {
+            (Some(reader), Some(_)) => reader.payload(),
+            _ => &[],
+        }
+    }
+
+    /// Brings the segment that is being read to stable storage.
+    pub fn sync(&self) -> io::Result<()> {
+        self.current.as_ref().map_or(Ok(()), SegmentReader::sync)
     }
 
     /// The records of the frame last returned, with their sequences.
@@ -95,6 +166,9 @@ impl ChainReader {
     }
 
     pub fn advance(&mut self) -> io::Result<Advance> {
+        if let Some(damage) = self.disproved.take() {
+            return Ok(Advance::Damage(damage));
+        }
         self.frame = None;
         loop {
             let Some(reader) = &mut self.current else {
@@ -104,11 +178,7 @@ impl ChainReader {
                 }
             };
             match reader.step()? {
-                Step::Frame(header) => {
-                    self.unfinished = None;
-                    self.frame = Some(header);
-                    return Ok(Advance::Frame(header));
-                }
+                Step::Frame(header) => return Ok(self.frame_read(header)),
                 Step::Damage(damage) if matches!(damage.kind, DamageKind::Tail(_)) => {
                     // The writer may be at it this very moment; whoever reads decides how long to wait.
                     self.unfinished = Some(damage);
@@ -163,10 +233,7 @@ impl ChainReader {
         }
         // A writer puts the footer before it begins the successor: look once more now that the successor is there.
         match reader.step()? {
-            Step::Frame(header) => {
-                (self.unfinished, self.frame) = (None, Some(header));
-                return Ok(Some(Advance::Frame(header)));
-            }
+            Step::Frame(header) => return Ok(Some(self.frame_read(header))),
             Step::Sealed(footer) => {
                 self.unfinished = None;
                 return Ok(self.leave_sealed(footer)?.map(Advance::Damage));
@@ -177,26 +244,58 @@ impl ChainReader {
             }
             Step::Damage(_) | Step::End => {}
         }
+        if let (Some(entered), Some(reader)) = (self.entered, &self.current)
+            && reader.offset() == entered
+            && self.unfinished.is_none()
+        {
+            // What we entered behind was its footer; the next header proves it.
+            let expected = reader.expected();
+            self.leave(expected)?;
+            return Ok(None);
+        }
         let damage = self.unfinished.take().or_else(|| {
             // Where damage was already reported, the missing footer is part of it.
             (!self.damaged).then(|| self.damage(offset, DamageKind::Unsealed))
         });
-        self.leave(Expected::default());
+        self.leave(Expected::default())?;
         Ok(damage.map(Advance::Damage))
     }
 
+    fn frame_read(&mut self, header: FrameHeader) -> Advance {
+        (self.unfinished, self.frame) = (None, Some(header));
+        self.move_on();
+        Advance::Frame(header)
+    }
+
+    /// The reader stands behind a frame or footer.
+    fn move_on(&mut self) {
+        let Some(reader) = &self.current else { return };
+        let Expected { previous: Some(hash), frame: Some(frame), record: Some(record) } = reader.expected() else {
+            return;
+        };
+        let (shard, segment, offset) = (self.shard, self.number, reader.offset());
+        self.position = Position { shard, segment, offset, frame: frame - 1, record: record - 1, hash };
+        if self.proven.get(&(frame - 1)).is_some_and(|proven| *proven != hash) {
+            let file = reader.path().to_owned();
+            let offset = reader.frame_offset();
+            self.disproved =
+                Some(Damage { file, shard, segment, offset, frame: Some(frame - 1), kind: DamageKind::Proven });
+        }
+    }
+
     fn leave_sealed(&mut self, footer: Footer) -> io::Result<Option<Damage>> {
+        self.move_on();
         let Some(reader) = &mut self.current else { return Ok(None) };
         let (expected, held, offset) = (reader.expected(), reader.held(), reader.frame_offset());
         let mut damage = if self.thorough { reader.check_rest()? } else { None };
-        if damage.is_none() && !self.damaged && held != footer {
+        if damage.is_none() && !self.damaged && self.entered.is_none() && held != footer {
             let frame = expected.frame.map(|next| next.saturating_sub(1));
             damage = Some(Damage { frame, ..self.damage(offset, DamageKind::Footer) });
         }
         if damage.is_none() && !self.name_fits(&footer, expected.previous) {
             damage = Some(Damage { frame: None, ..self.damage(offset, DamageKind::Name) });
         }
-        self.leave(expected);
+        self.leave(expected)?;
         Ok(damage)
     }
 
@@ -237,12 +336,17 @@ impl ChainReader {
         Ok(Some(damages.into_iter().chain(surplus).collect()))
     }
 
-    fn leave(&mut self, expected: Expected) {
+    fn leave(&mut self, expected: Expected) -> io::Result<()> {
+        if self.durable {
+            self.sync()?;
+        }
         self.current = None;
         self.expected = expected;
         self.number += 1;
         self.damaged = false;
+        self.entered = None;
         self.missing_reported = false;
+        Ok(())
     }
 
     fn open_next(&mut self) -> io::Result<Opened> {
@@ -252,17 +356,27 @@ impl ChainReader {
         let Some(file) = self.files.remove(&self.number) else {
             let Some(later) = self.files.range(self.number..).next().map(|(&number, _)| number) else {
                 // The one after a sealed segment must be there: it is prepared before the footer is written.
-                if self.number > 1 && !self.missing_reported {
+                if (self.number > 1 || self.entered.is_some()) && !self.missing_reported {
                     self.missing_reported = true;
                     return Ok(Opened::News(Advance::Damage(self.damage_missing())));
                 }
                 return Ok(Opened::News(Advance::End));
             };
+            if self.entered.take().is_some() && later == self.number + 1 {
+                // All of it is archived, and it has left the ring: the next one continues it.
+                self.number = later;
+                return Ok(Opened::Segment);
+            }
             let damage = self.damage_missing();
+            let may_be_gone = later <= self.gaps_below;
             (self.number, self.expected) = (later, Expected::default());
-            return Ok(Opened::News(Advance::Damage(damage)));
+            return Ok(if may_be_gone { Opened::Segment } else { Opened::News(Advance::Damage(damage)) });
         };
-        match SegmentReader::open(&file, self.expected) {
+        let opened = match self.entered {
+            Some(offset) => SegmentReader::open_at(&file, offset, self.expected),
+            None => SegmentReader::open(&file, self.expected),
+        };
+        match opened {
             Ok(reader) => {
                 (self.current, self.archived) = (Some(reader), file.archived);
                 Ok(Opened::Segment)
@@ -333,6 +447,13 @@ pub struct Records<'a> {
     index: u32,
     count: u32,
     reader: &'a ChainReader,
+}
+
+impl Records<'_> {
+    /// Bytes of the payload that are still to come: tells where in it the next record begins.
+    pub fn rest_bytes(&self) -> usize {
+        self.payload.len()
+    }
 }
 
 impl<'a> Iterator for Records<'a> {

@@ -1,9 +1,11 @@
 //! `lockgate audit`: search, follow, inspect and verify the trail.
 
+use crate::audit::archive::key::{self, read_public};
+use crate::audit::archive::manifest;
 use crate::audit::printable::{csv_field, escape, escape_lines, json_safe, one_line};
 use crate::audit::reader::Damage;
 use crate::audit::search::{Filter, Follower, News, Record, search, show};
-use crate::audit::verify::{ShardReport, verify};
+use crate::audit::verify::{ArchiveReport, Break, Options, Progress, ShardReport, verify_all};
 use crate::audit::{ocsf, origin, segment, when};
 use crate::cli::replay::{self, table};
 use crate::cli::{ANSWER_NO, DONE, FAILED, USAGE};
@@ -13,6 +15,7 @@ use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, ContentArrangeme
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How often `tail` looks for news.
@@ -47,6 +50,8 @@ enum AuditVerb {
     Replay(replay::ReplayArgs),
     /// Prove that the trail is whole and unchanged
     Verify(VerifyArgs),
+    /// Have another key sign checkpoints from now on; the old one names it with its last signature
+    RotateKey(RotateKeyArgs),
 }
 
 /// Where the trail lies.
@@ -186,10 +191,49 @@ struct ShowArgs {
 
 #[derive(clap::Args)]
 struct VerifyArgs {
+    /// Public keys that may have signed checkpoints, 64 hex digits a line; without it the first key met is believed
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Checkpoints that were kept elsewhere; several in their order
+    #[arg(long, value_name = "FILE")]
+    checkpoints: Vec<PathBuf>,
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
     #[command(flatten)]
     trail: Trail,
+}
+
+#[derive(clap::Args)]
+struct RotateKeyArgs {
+    /// The key in use, instead of the configured one
+    #[arg(long, value_name = "FILE", env = "LOCKGATE_CHECKPOINT_KEY_FILE")]
+    checkpoint_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    trail: Trail,
+}
+
+/// Puts the next key beside the one in use, where the archiver finds it.
+fn run_rotate_key(args: &RotateKeyArgs) -> Result<ExitCode> {
+    let configured = || -> Result<PathBuf> {
+        let data_dir = args.trail.data_dir()?;
+        if args.trail.dir.is_none()
+            && let Some(file) =
+                config::load(&args.trail.config).ok().and_then(|config| config.audit.checkpoint_key_file)
+        {
+            return Ok(file);
+        }
+        Ok(key::path(&data_dir))
+    };
+    let file = args.checkpoint_key_file.clone().map_or_else(configured, Ok)?;
+    key::SigningKey::read(&file).context("the key in use")?;
+    let next = key::next_path(&file);
+    key::create(&next)?;
+    let public = segment::hex(&key::SigningKey::read(&next)?.public());
+    println!("{public}");
+    eprintln!(
+        "the archiver takes it over within a second of its next look; keep this public key with the others you trust"
+    );
+    Ok(ExitCode::from(DONE))
 }
 
 pub fn run(args: AuditArgs) -> Result<ExitCode> {
@@ -199,6 +243,7 @@ pub fn run(args: AuditArgs) -> Result<ExitCode> {
         AuditVerb::Show(args) => run_show(args),
         AuditVerb::Replay(args) => replay::run(args),
         AuditVerb::Verify(args) => run_verify(args),
+        AuditVerb::RotateKey(args) => run_rotate_key(&args),
     };
     match done {
         // `| head` has seen enough.
@@ -295,43 +340,130 @@ fn run_verify(args: VerifyArgs) -> Result<ExitCode> {
         return Ok(ExitCode::from(USAGE));
     }
     let data_dir = args.trail.data_dir()?;
-    if segment::list(&data_dir)?.values().all(std::collections::BTreeMap::is_empty) {
+    let archived = manifest::path(&data_dir).exists();
+    if segment::list(&data_dir)?.values().all(std::collections::BTreeMap::is_empty) && !archived {
         eprintln!("lockgate: {}: there is no audit trail", data_dir.display());
         return Ok(ExitCode::from(FAILED));
     }
+    let keys = args.key.as_deref().map(read_public).transpose()?.unwrap_or_default();
+    let options = Options { data_dir, keys, elsewhere: args.checkpoints, still: false };
     let started = std::time::Instant::now();
     let json = args.output == Format::Json;
-    let reports = verify(&data_dir, &mut |damage| if json { print_break(damage) } else { report(damage) })
-        .context("the trail cannot be read")?;
+    let report = verify_with_progress(&options, json).context("the trail cannot be read")?;
     let mut out = io::stdout().lock();
     if json {
-        for report in &reports {
-            writeln!(out, "{}", report_json(report))?;
+        for shard in &report.shards {
+            writeln!(out, "{}", report_json(shard))?;
+        }
+        if let Some(archive) = &report.archive {
+            writeln!(out, "{}", archive_json(archive))?;
         }
     } else {
-        print_reports(&mut out, &reports)?;
+        print_reports(&mut out, &report.shards)?;
+        if let Some(archive) = &report.archive {
+            print_archive(&mut out, archive, options.keys.is_empty())?;
+        }
     }
-    let breaks: u64 = reports.iter().map(|report| report.breaks).sum();
-    let (bytes, seconds) = (reports.iter().map(|report| report.bytes).sum::<u64>(), started.elapsed().as_secs_f64());
-    eprintln!("{} MB read in {seconds:.2} s", bytes / 1_000_000);
-    match breaks {
+    let seconds = started.elapsed().as_secs_f64();
+    eprintln!("{} MB read in {seconds:.2} s", report.bytes() / 1_000_000);
+    match report.breaks() {
         0 => eprintln!("the trail is whole: every frame is as it was written, and nothing is missing"),
         1 => eprintln!("the trail is BROKEN in 1 place"),
         more => eprintln!("the trail is BROKEN in {more} places"),
     }
-    Ok(ExitCode::from(if breaks == 0 { DONE } else { ANSWER_NO }))
+    Ok(ExitCode::from(if report.breaks() == 0 { DONE } else { ANSWER_NO }))
 }
 
-fn print_break(damage: &Damage) {
-    let value = serde_json::json!({
-        "break": damage.kind.to_string(),
-        "kind": damage.kind.word(),
-        "file": damage.file,
-        "shard": damage.shard,
-        "segment": damage.segment,
-        "offset": damage.offset,
-        "frame": damage.frame,
-    });
+/// On a terminal a line says how far it is.
+fn verify_with_progress(options: &Options, json: bool) -> io::Result<crate::audit::verify::Report> {
+    let progress = Progress::default();
+    let shown = io::stderr().is_terminal();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let clear = || {
+        if shown {
+            eprint!("\r\x1b[K")
+        }
+    };
+    std::thread::scope(|scope| {
+        let shower = shown.then(|| scope.spawn(|| show_progress(&progress, &done)));
+        let result = verify_all(options, &progress, &mut |broken| {
+            clear();
+            match broken {
+                broken if json => print_break(broken),
+                Break::Segment(damage) => report(damage),
+                Break::Archive(broken) => eprintln!("lockgate: damaged audit archive: {}", escape(&broken.to_string())),
+            }
+        });
+        done.store(true, Ordering::Release);
+        if let Some(shower) = shower {
+            shower.thread().unpark();
+            let _ = shower.join();
+        }
+        clear();
+        result
+    })
+}
+
+fn show_progress(progress: &Progress, done: &std::sync::atomic::AtomicBool) {
+    let started = std::time::Instant::now();
+    while !done.load(Ordering::Acquire) {
+        let (read, all) = (progress.read.load(Ordering::Relaxed), progress.all.load(Ordering::Relaxed));
+        if let Some(percent) = (read * 100).checked_div(all) {
+            let speed = read as f64 / 1e9 / started.elapsed().as_secs_f64();
+            eprint!("\r\x1b[K{} % of {} MB, {speed:.1} GB/s", percent.min(100), all / 1_000_000);
+        }
+        std::thread::park_timeout(Duration::from_millis(200));
+    }
+}
+
+fn print_archive(out: &mut impl io::Write, archive: &ArchiveReport, on_faith: bool) -> Result<()> {
+    let last = archive.last_checkpoint_us.map_or("never".to_owned(), when::short);
+    let broken = match archive.breaks {
+        0 => String::new(),
+        breaks => format!(", broken in {breaks} places"),
+    };
+    let (files, records, entries) = (archive.files, archive.records, archive.entries);
+    writeln!(out, "archive: {files} files with {records} records, {entries} entries in the manifest{broken}")?;
+    writeln!(out, "checkpoints: {}, the last one {last}", archive.checkpoints)?;
+    for key in &archive.keys {
+        let faith = if on_faith { "  (taken on faith: --key FILE names those you trust)" } else { "" };
+        writeln!(out, "signed by {}{faith}", segment::hex(key))?;
+    }
+    Ok(())
+}
+
+fn archive_json(archive: &ArchiveReport) -> serde_json::Value {
+    serde_json::json!({
+        "archive": true,
+        "entries": archive.entries,
+        "files": archive.files,
+        "records": archive.records,
+        "bytes": archive.bytes,
+        "checkpoints": archive.checkpoints,
+        "last_checkpoint": archive.last_checkpoint_us.map(when::rfc3339),
+        "keys": archive.keys.iter().map(|key| segment::hex(key)).collect::<Vec<_>>(),
+        "breaks": archive.breaks,
+    })
+}
+
+fn print_break(broken: &Break) {
+    let value = match broken {
+        Break::Segment(damage) => serde_json::json!({
+            "break": damage.kind.to_string(),
+            "kind": damage.kind.word(),
+            "file": damage.file,
+            "shard": damage.shard,
+            "segment": damage.segment,
+            "offset": damage.offset,
+            "frame": damage.frame,
+        }),
+        Break::Archive(broken) => serde_json::json!({
+            "break": broken.kind.to_string(),
+            "kind": broken.kind.word(),
+            "file": broken.file,
+            "line": broken.line,
+        }),
+    };
     println!("{}", json_safe(&value.to_string()));
 }
 

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 mod approvals;
+mod archiver;
 mod audit;
 mod completions;
 mod config;
@@ -73,6 +74,8 @@ verbs! {
     "Run" {
         /// Run the gateway
         Serve(serve::ServeArgs) => serve::run,
+        /// Archive what a gateway records, as a unit of its own
+        Archiver(archiver::ArchiverArgs) => archiver::run,
         /// Try everything on this machine with nothing set up
         Demo(demo::DemoArgs) => demo::run,
         /// Find out whether this host can run the gateway

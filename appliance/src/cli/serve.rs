@@ -1,6 +1,7 @@
 //! `lockgate serve`: run the gateway.
 
-use crate::config::{self, Config, Durability, Payloads};
+use super::archiver::{ARCHIVE, ArchiveArgs};
+use crate::config::{self, Archiver, Config, Durability, Payloads};
 use crate::control::Refused;
 use crate::limits::*;
 use anyhow::{Context, anyhow};
@@ -99,9 +100,17 @@ pub struct ServeArgs {
     /// How long sealed records are kept [default: 400d]. Set what your auditors ask for.
     #[arg(long, help_heading = AUDIT, value_name = "DURATION", env = "LOCKGATE_RETENTION", value_parser = retention)]
     pub retention: Option<Duration>,
-    /// Seal full segments into the archive [default: true]. Turn off only to look at segments as they are: the ring fills.
+    /// Let full segments leave the ring [default: true]. Turn off only to look at segments as they are: the ring fills.
     #[arg(long, help_heading = AUDIT, value_name = "BOOL", env = "LOCKGATE_ARCHIVE", action = Set, num_args = 0..=1, default_missing_value = "true")]
     pub archive: Option<bool>,
+    /// Who makes Parquet files of the segments [default: supervised]. Give external where `lockgate archiver` is a unit of its own.
+    #[arg(long, help_heading = ARCHIVE, value_enum, env = "LOCKGATE_ARCHIVER")]
+    pub archiver: Option<Archiver>,
+    /// Keep segments as well once their records are in Parquet files [default: true]. Turn off to save disk.
+    #[arg(long, help_heading = ARCHIVE, value_name = "BOOL", env = "LOCKGATE_KEEP_SEGMENTS", action = Set, num_args = 0..=1, default_missing_value = "true")]
+    pub keep_segments: Option<bool>,
+    #[command(flatten)]
+    pub archive_args: ArchiveArgs,
 }
 
 const SHARDS: &str = "Shards";
@@ -166,13 +175,16 @@ impl ServeArgs {
         set(&mut audit.payload_kib, self.payload_kib);
         set(&mut audit.retention, self.retention);
         set(&mut audit.archive, self.archive);
+        set(&mut audit.archiver, self.archiver);
+        set(&mut audit.keep_segments, self.keep_segments);
+        self.archive_args.overlay(audit);
         config.audit.fits().map_err(|(what, right)| anyhow!("{what}: give {right}"))?;
         config.addresses_differ().context("flags and file together")?;
         Ok(config)
     }
 }
 
-fn set<T>(place: &mut T, given: Option<T>) {
+pub(super) fn set<T>(place: &mut T, given: Option<T>) {
     if let Some(given) = given {
         *place = given;
     }
@@ -199,7 +211,7 @@ fn timeout(text: &str) -> Result<Duration, String> {
     config::bounded_duration(text, config::TIMEOUT_BOUNDS)
 }
 
-fn commit_interval(text: &str) -> Result<Duration, String> {
+pub(super) fn commit_interval(text: &str) -> Result<Duration, String> {
     config::bounded_duration(text, config::COMMIT_INTERVAL_BOUNDS)
 }
 
@@ -208,20 +220,21 @@ fn retention(text: &str) -> Result<Duration, String> {
 }
 
 pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    start_log(&args)?;
+    start_log(&args.log, args.log_format)?;
     let config = args.load()?;
     for warning in &config.warnings {
         tracing::warn!("{}", warning.rendered);
     }
+    let archiver = super::archiver::command(&config, &args.log, args.log_format);
     let load = Box::new(move || args.load_again());
-    crate::gateway::run(config, load)?;
+    crate::gateway::run(config, load, archiver)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn start_log(args: &ServeArgs) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&args.log).context("--log")?;
+pub(super) fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).context("--log")?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match args.log_format {
+    match format {
         LogFormat::Text => {
             log.with_ansi(std::env::var_os("NO_COLOR").is_none() && std::io::stderr().is_terminal()).init()
         }
@@ -277,6 +290,15 @@ mod tests {
             "--payload-kib=9",
             "--retention=2d",
             "--archive=false",
+            "--archiver=external",
+            "--keep-segments=false",
+            "--archive-file-mib=7",
+            "--archive-file-age=2s",
+            "--archive-small-file-age=3s",
+            "--checkpoint-key-file=/c",
+            "--checkpoint-copies=/m,https://h/x",
+            "--archive-url=s3://b/p",
+            "--archive-credentials-file=/e",
             "--spin-us=5",
             "--balance=false",
         ];
@@ -291,6 +313,12 @@ mod tests {
         assert_eq!((audit.commit_interval.as_millis(), audit.segment_mib, audit.segments_per_shard), (20, 8, 3));
         assert_eq!((audit.payloads, audit.payload_kib, audit.archive), (Payloads::None, 9, false));
         assert_eq!(audit.retention, Duration::from_secs(2 * 86_400));
+        assert_eq!((audit.archiver, audit.keep_segments, audit.archive_file_mib), (Archiver::External, false, 7));
+        assert_eq!((audit.archive_file_age.as_secs(), audit.archive_small_file_age.as_secs()), (2, 3));
+        assert_eq!(audit.checkpoint_key_file.as_deref(), Some(Path::new("/c")));
+        assert_eq!(audit.checkpoint_copies, ["/m", "https://h/x"]);
+        assert_eq!(audit.archive_url.as_deref(), Some("s3://b/p"));
+        assert_eq!(audit.archive_credentials_file.as_deref(), Some(Path::new("/e")));
     }
 
     /// Every key of the tables that tune the gateway, as the schema names them, and the flag that it should have.

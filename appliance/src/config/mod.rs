@@ -23,7 +23,8 @@ pub use pattern::{ColumnPattern, Glob, TablePattern};
 pub use report::{ConfigError, Finding};
 pub use schema::schema;
 pub use units::{
-    COMMIT_INTERVAL_BOUNDS, RETENTION_BOUNDS, TIMEOUT_BOUNDS, bounded_duration, parse_duration, show_duration,
+    ARCHIVE_AGE_BOUNDS, COMMIT_INTERVAL_BOUNDS, RETENTION_BOUNDS, TIMEOUT_BOUNDS, bounded_duration, parse_duration,
+    show_duration,
 };
 
 use crate::limits::CONFIG_BYTES_MAX;

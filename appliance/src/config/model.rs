@@ -287,6 +287,17 @@ pub enum Payloads {
     Masked,
 }
 
+/// Who makes Parquet files of the segments.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Archiver {
+    /// A process that the gateway starts and watches.
+    Supervised,
+    /// `lockgate archiver`, run as a unit of its own.
+    External,
+    /// Nobody: sealed segments are moved to the archive as they are.
+    Off,
+}
+
 /// `[audit]`. A full ring always blocks: `on_full` has no other value.
 #[derive(Clone, Debug)]
 pub struct Audit {
@@ -298,8 +309,22 @@ pub struct Audit {
     pub payloads: Payloads,
     pub payload_kib: u32,
     pub retention: Duration,
-    /// Seal filled segments into the archive. `false`: segments are kept in `data_dir` as they are.
+    /// Let filled segments leave the ring. `false`: it fills.
     pub archive: bool,
+    pub archiver: Archiver,
+    pub archive_file_mib: u32,
+    /// A Parquet file closes at this age,
+    pub archive_file_age: Duration,
+    /// or at this one when it is small.
+    pub archive_small_file_age: Duration,
+    /// Segments are kept in the archive besides.
+    pub keep_segments: bool,
+    /// `None`: beside the archive.
+    pub checkpoint_key_file: Option<PathBuf>,
+    /// Folders and addresses.
+    pub checkpoint_copies: Vec<String>,
+    pub archive_url: Option<String>,
+    pub archive_credentials_file: Option<PathBuf>,
 }
 
 /// `[[sink]]`: where records are copied to besides the trail itself.

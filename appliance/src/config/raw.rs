@@ -339,6 +339,15 @@ pub enum OnFull {
     Block,
 }
 
+/// Who archives.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Archiver {
+    Supervised,
+    External,
+    Off,
+}
+
 /// The trail.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -365,8 +374,38 @@ pub struct Audit {
     pub retention: Option<At<String>>,
     /// What statements do when there is no room for their record. Default and only value: `block`.
     pub on_full: Option<OnFull>,
-    /// Seal full segments into the archive. Default: true.
+    /// Let full segments leave the ring for the archive. Default: true.
     pub archive: Option<bool>,
+    /// Who makes Parquet files of the segments: `supervised` (a process the gateway starts and watches), `external` (`lockgate
+    /// archiver`, run as a unit of its own) or `off` (nobody: segments are kept in the archive as they are). Default:
+    /// `supervised`.
+    pub archiver: Option<Archiver>,
+    /// Bytes of records after which a Parquet file closes, MiB. Default: 128.
+    #[schemars(range(min = 1, max = ARCHIVE_FILE_MIB_MAX))]
+    pub archive_file_mib: Option<At<i64>>,
+    /// Age at which a Parquet file closes. Default: `60s`.
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
+    pub archive_file_age: Option<At<String>>,
+    /// The same for a file with less than 4 MiB of records. Default: `5m`.
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
+    pub archive_small_file_age: Option<At<String>>,
+    /// Keep segments in the archive as well once their records are in Parquet files. Default: true.
+    pub keep_segments: Option<bool>,
+    /// File with the key that signs checkpoints, made where there is none. Default: `checkpoint.key` in `data_dir`.
+    #[schemars(extend("examples" = ["checkpoint.key"]))]
+    pub checkpoint_key_file: Option<At<String>>,
+    /// Where checkpoints are copied to, so that a trail rolled back as a whole shows: folders on other mounts, addresses of
+    /// webhooks (`https://...`) or of object stores (`s3://...`). Default: nowhere.
+    #[schemars(extend("examples" = [["/mnt/worm/lockgate"]]))]
+    pub checkpoint_copies: Option<At<Vec<At<String>>>>,
+    /// An object store that gets every Parquet file and the manifest as well: `s3://BUCKET/PREFIX`, `gs://...`, `az://...`.
+    /// Default: none.
+    #[schemars(extend("examples" = ["s3://audit/lockgate"]))]
+    pub archive_url: Option<At<String>>,
+    /// File with the store's credentials, `NAME=VALUE` lines by the names of the cloud's own tools. Default: the environment of
+    /// an archiver that is a unit of its own.
+    #[schemars(extend("examples" = ["archive.env"]))]
+    pub archive_credentials_file: Option<At<String>>,
 }
 
 /// Where a copy of the records goes.

@@ -8,6 +8,7 @@ use std::time::Duration;
 pub type Bounds = (Duration, Duration);
 pub const TIMEOUT_BOUNDS: Bounds = (Duration::from_millis(10), Duration::from_secs(TIMEOUT_S_MAX));
 pub const COMMIT_INTERVAL_BOUNDS: Bounds = (Duration::from_millis(1), Duration::from_millis(COMMIT_INTERVAL_MS_MAX));
+pub const ARCHIVE_AGE_BOUNDS: Bounds = (Duration::from_millis(100), Duration::from_secs(ARCHIVE_AGE_S_MAX));
 pub const RETENTION_BOUNDS: Bounds = (Duration::from_secs(60), Duration::MAX);
 
 const UNITS: [(&str, u64); 7] = [

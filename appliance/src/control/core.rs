@@ -91,7 +91,12 @@ impl Core {
         let core = Core {
             state: Mutex::new(state),
             wake: Notify::new(),
-            scrape: Arc::new(Scrape { shards: options.counters, sockets: options.sockets, control: counters.clone() }),
+            scrape: Arc::new(Scrape {
+                shards: options.counters,
+                sockets: options.sockets,
+                control: counters.clone(),
+                archive: options.archive,
+            }),
             counters,
             reloader: tokio::sync::Mutex::new(Reloader::new(
                 options.config,

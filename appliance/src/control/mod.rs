@@ -30,6 +30,7 @@ pub use certificates::{CertificateError, Certificates};
 pub use socket::{Claim, ClaimError};
 
 use self::core::Core;
+use crate::audit::archive::supervise::ArchiveWatch;
 use crate::config::Config;
 use crate::identity::KeyKeeper;
 use crate::metrics::ShardCounters;
@@ -111,6 +112,8 @@ pub struct ControlOptions {
     /// The shards' own counts, of sockets and bytes.
     pub sockets: Vec<Arc<crate::shard::Counters>>,
     pub inbox: UnboundedReceiver<ToControl>,
+    /// `None`: nobody archives.
+    pub archive: Option<ArchiveWatch>,
     /// TERM and INT drain, HUP reloads. `false`: the caller has signals of its own.
     pub signals: bool,
 }

@@ -1,6 +1,7 @@
 //! The ops listener: is it alive, is it ready, what does it count. Nothing here tells who does what.
 
 use super::core::{Core, Draining};
+use crate::audit::archive::supervise::ArchiveWatch;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -23,14 +24,17 @@ pub async fn serve(listener: TcpListener, core: Arc<Core>) {
     }
 }
 
-/// Ready for new connections: every shard runs and nobody has asked us to stop.
+/// Ready for new connections: every shard runs, what they record is archived, and nobody has asked us to stop.
 async fn ready(State(core): State<Arc<Core>>) -> Response {
+    // A file is read for it: not while the core is held.
+    let archive = core.scrape.archive.as_ref().and_then(ArchiveWatch::trouble);
     let state = core.state();
     let ended = state.ended.iter().position(Option::is_some);
-    let refusal = match (state.draining, ended) {
-        (Draining::No, None) => return "ok\n".into_response(),
-        (_, Some(shard)) => format!("shard {shard} has ended\n"),
-        (Draining::WhenIdle | Draining::Now, None) => "draining\n".into(),
+    let refusal = match (state.draining, ended, archive) {
+        (Draining::No, None, None) => return "ok\n".into_response(),
+        (_, Some(shard), _) => format!("shard {shard} has ended\n"),
+        (Draining::WhenIdle | Draining::Now, None, _) => "draining\n".into(),
+        (Draining::No, None, Some(trouble)) => format!("{trouble}\n"),
     };
     (StatusCode::SERVICE_UNAVAILABLE, refusal).into_response()
 }

@@ -56,6 +56,15 @@ pub fn config(data_dir: &std::path::Path) -> Config {
             payload_kib: 0,
             retention: Duration::from_secs(1),
             archive: false,
+            archiver: config::Archiver::Off,
+            archive_file_mib: 1,
+            archive_file_age: Duration::from_secs(1),
+            archive_small_file_age: Duration::from_secs(1),
+            keep_segments: true,
+            checkpoint_key_file: None,
+            checkpoint_copies: vec![],
+            archive_url: None,
+            archive_credentials_file: None,
         },
         sinks: vec![],
         warnings: vec![],
@@ -106,6 +115,7 @@ impl Running {
             counters: vec![Arc::default()],
             sockets: vec![Arc::default()],
             inbox,
+            archive: None,
             signals: false,
         };
         let handle = Some(start(options).unwrap());

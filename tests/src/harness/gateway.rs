@@ -213,6 +213,10 @@ impl Gateway {
         fs::read_to_string(self.home.join("gateway.log")).unwrap_or_default()
     }
 
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.child.as_ref().context("it is not running")?.id())
+    }
+
     /// Resident memory in KiB, from /proc.
     pub fn resident_kib(&self) -> Result<u64> {
         let child = self.child.as_ref().context("it is not running")?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use lockgate::audit::seal::SealerOptions;
 use lockgate::audit::segment::SEGMENT_BYTES_MIN;
-use lockgate::audit::{Entry, Journal, Keeper, Outcome, Request, RingOptions, SegmentWriter, Who};
+use lockgate::audit::{Entry, Journal, Keeper, Outcome, Release, Request, RingOptions, SegmentWriter, Who};
 
 use super::random::Random;
 
@@ -71,7 +71,7 @@ pub fn keeper(dir: &Path, archive: bool) -> Keeper {
         shards: 2,
         segment_bytes: SEGMENT_BYTES_MIN,
         segments_per_shard: SEGMENTS,
-        archive,
+        release: if archive { Release::Sealed } else { Release::Never },
     })
 }
 

@@ -20,6 +20,7 @@ const VERBS: &[&str] = &[
     "config",
     "explain",
     "audit",
+    "archiver",
     "approvals",
     "sessions",
     "credentials",

@@ -1,6 +1,7 @@
 //! One file per suite; each starts what it needs and can run alone.
 
 pub mod access;
+pub mod archiver;
 pub mod audit;
 pub mod bench;
 pub mod cancel;
@@ -21,6 +22,7 @@ pub mod policy;
 pub mod refusals;
 pub mod regress;
 pub mod replay;
+pub mod store;
 pub mod tamper;
 
 use std::fs;
@@ -57,6 +59,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "pipelines", run: pipelines::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "audit", run: audit::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "tamper", run: tamper::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "archiver", run: archiver::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "crash", run: crash::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "faults", run: faults::suite, full_only: false, direct: true, held_back: None },
     Suite { name: "masks", run: masks::suite, full_only: false, direct: false, held_back: None },
@@ -65,6 +68,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "operations", run: operations::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "loadgen", run: loadgen::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "demo", run: demo::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "store", run: store::suite, full_only: true, direct: false, held_back: None },
     Suite { name: "jdbc", run: clients::jdbc, full_only: true, direct: false, held_back: None },
     Suite { name: "pgx", run: clients::pgx, full_only: true, direct: false, held_back: None },
     Suite { name: "bench", run: bench::suite, full_only: true, direct: false, held_back: None },

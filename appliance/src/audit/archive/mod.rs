@@ -1,9 +1,29 @@
-//! The archive: the trail of all shards in Parquet files that any tool reads. FORMAT.md draws the bytes.
+//! The archive: the trail of all shards in Parquet files that any tool reads, chained by a manifest, signed by checkpoints.
+//! FORMAT.md draws the bytes.
 
+pub mod archiver;
+pub mod check;
+pub mod check_signed;
+pub mod checkpoint;
+pub mod deliver;
+mod follow;
+pub mod key;
+pub mod lines;
+pub mod manifest;
+mod merge;
+mod mirror;
+pub mod publish;
 pub mod read;
 pub mod schema;
 mod seal;
+pub mod status;
+pub mod store;
+pub mod supervise;
 pub mod write;
 
 #[cfg(test)]
+mod archiver_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod verify_tests;

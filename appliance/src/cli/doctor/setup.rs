@@ -1,6 +1,7 @@
 //! One configuration on this host: disk, addresses, certificates, targets, credentials, issuers.
 
 use super::Finding;
+use crate::audit::archive::{key, store};
 use crate::config::{self, Config, Credential, Issuer, KeySource, ListenerTls, Target, TargetTls};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -41,7 +42,45 @@ pub fn examine(config: &Config) -> Vec<Finding> {
         findings.push(credential(target));
     }
     findings.extend(config.issuers.iter().map(issuer));
+    findings.extend(proof(config));
     findings
+}
+
+/// The key that signs checkpoints, and where they are copied to.
+fn proof(config: &Config) -> Vec<Finding> {
+    let audit = &config.audit;
+    if !audit.archive || audit.archiver == config::Archiver::Off {
+        return Vec::new();
+    }
+    let mut findings = vec![checkpoint_key(config)];
+    if audit.checkpoint_copies.is_empty() {
+        let detail = "checkpoints stay on this host: a trail rolled back as a whole would not show";
+        findings.push(Finding::warn("checkpoint copies", detail, "name a place elsewhere in audit.checkpoint_copies"));
+    }
+    for folder in audit.checkpoint_copies.iter().filter(|copy| !copy.contains("://")) {
+        findings.push(match Path::new(folder).is_dir() {
+            true => Finding::ok("checkpoint copies", format!("{folder} is there")),
+            false => Finding::fail("checkpoint copies", format!("{folder} is not there"), "mount or make it"),
+        });
+    }
+    let stores = audit.archive_url.iter().chain(&audit.checkpoint_copies).filter(|address| store::is_address(address));
+    if !cfg!(feature = "object-store") && stores.count() > 0 {
+        let mend = "build with `--features object-store`";
+        findings.push(Finding::fail("archive", "this program was built without object stores", mend));
+    }
+    findings
+}
+
+fn checkpoint_key(config: &Config) -> Finding {
+    let check = "checkpoint key";
+    let file = config.audit.checkpoint_key_file.clone().unwrap_or_else(|| key::path(&config.server.data_dir));
+    match key::SigningKey::read(&file) {
+        Ok(_) => Finding::ok(check, format!("{} is readable, by its owner alone", file.display())),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Finding::ok(check, format!("{} is made at the first start", file.display()))
+        }
+        Err(error) => Finding::fail(check, error.to_string(), "a key file of its own, chmod 600"),
+    }
 }
 
 /// The folder or the nearest one above it that is there: the gateway makes the rest.

@@ -9,10 +9,11 @@ use super::model::*;
 use super::pattern::Glob;
 use super::report::{Problem, Severity};
 use super::units::{
-    Bounds, COMMIT_INTERVAL_BOUNDS, DURATION_FORM, RETENTION_BOUNDS, TIMEOUT_BOUNDS, parse_duration, parse_socket,
-    show_duration,
+    ARCHIVE_AGE_BOUNDS, Bounds, COMMIT_INTERVAL_BOUNDS, DURATION_FORM, RETENTION_BOUNDS, TIMEOUT_BOUNDS,
+    parse_duration, parse_socket, show_duration,
 };
 use super::{raw, suggest};
+use crate::audit::archive::store;
 use crate::limits::*;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -114,6 +115,34 @@ impl Check<'_> {
                 RETENTION_BOUNDS,
             ),
             archive: raw.archive.unwrap_or(true),
+            archiver: match raw.archiver.unwrap_or(raw::Archiver::Supervised) {
+                raw::Archiver::Supervised => Archiver::Supervised,
+                raw::Archiver::External => Archiver::External,
+                raw::Archiver::Off => Archiver::Off,
+            },
+            archive_file_mib: number(raw.archive_file_mib.as_ref(), 128),
+            archive_file_age: self.duration(
+                "archive_file_age",
+                raw.archive_file_age.as_ref(),
+                Duration::from_secs(60),
+                ARCHIVE_AGE_BOUNDS,
+            ),
+            archive_small_file_age: self.duration(
+                "archive_small_file_age",
+                raw.archive_small_file_age.as_ref(),
+                Duration::from_secs(300),
+                ARCHIVE_AGE_BOUNDS,
+            ),
+            keep_segments: raw.keep_segments.unwrap_or(true),
+            checkpoint_key_file: raw.checkpoint_key_file.as_ref().map(|file| self.path(file)),
+            checkpoint_copies: raw
+                .checkpoint_copies
+                .iter()
+                .flat_map(|copies| copies.iter())
+                .map(|copy| self.copy(copy))
+                .collect(),
+            archive_url: raw.archive_url.as_ref().map(|url| self.store(url)),
+            archive_credentials_file: raw.archive_credentials_file.as_ref().map(|file| self.path(file)),
         };
         let raw::OnFull::Block = raw.on_full.unwrap_or(raw::OnFull::Block);
         if let Err((what, right)) = audit.fits() {
@@ -121,6 +150,27 @@ impl Check<'_> {
             self.error(at.map_or(0..0, At::span), what, right);
         }
         audit
+    }
+
+    /// An address as it is, a folder from the configuration's.
+    fn copy(&mut self, copy: &At<String>) -> String {
+        let webhook = copy.starts_with("https://") || copy.starts_with("http://");
+        if !copy.contains("://") {
+            return self.path(copy).display().to_string();
+        }
+        if !webhook && !store::is_address(copy) {
+            let what = format!("`{}` is no place for checkpoints", **copy);
+            self.error(copy.span(), what, "a folder, https://... or s3://...");
+        }
+        copy.to_string()
+    }
+
+    fn store(&mut self, url: &At<String>) -> String {
+        if !store::is_address(url) {
+            let what = format!("`{}` is no object store", **url);
+            self.error(url.span(), what, "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX");
+        }
+        url.to_string()
     }
 
     fn sink(&mut self, raw: &raw::Sink) -> Sink {

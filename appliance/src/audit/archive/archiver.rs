@@ -1,0 +1,374 @@
+//! The archiver: follows every shard's segments and publishes what they hold as Parquet files, each entered in the manifest.
+//!
+//! ```text
+//! segments -> Follower (one a shard) -> Merge (by time) -> OpenFile -> fsync, rename -> manifest line -> checkpoint
+//! ```
+//!
+//! It holds no state that matters: killed anywhere, it goes on behind the manifest's last entry. After an error it does
+//! the same, a little later.
+
+use super::checkpoint::{Checkpoints, Promise};
+use super::deliver::{Copies, Deliverers, Delivery, Destination};
+use super::manifest::{self, DamageEntry, Manifest, Position, Span, What};
+use super::merge::{Merge, Next};
+use super::mirror::Mirror;
+use super::publish::{self, OpenFile};
+use super::status::{Status, unix_us};
+use crate::audit::reader::Damage;
+use crate::audit::segment::{self, at};
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Between two looks at shards that had nothing to say.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// After an error.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Another archiver may be on its way out.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// Records taken between two looks at the clock.
+const RECORDS_PER_TURN: usize = 16 << 10;
+/// A file with less in it is small: it waits for more.
+const SMALL_BYTES: u64 = 4 << 20;
+const STATUS_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Debug)]
+pub struct ArchiverOptions {
+    pub data_dir: PathBuf,
+    /// A file closes when its records took this much in their segments,
+    pub file_bytes: u64,
+    /// or at this age,
+    pub file_age: Duration,
+    /// or at this one when it is small.
+    pub small_file_age: Duration,
+    /// How long a record may take to become visible behind one of another shard.
+    pub slack: Duration,
+    /// Of the ring: a file closes early when its segments are needed.
+    pub segments_per_shard: u32,
+    pub checkpoint_key_file: PathBuf,
+    pub checkpoint_copies: Vec<Destination>,
+    /// An object store that gets the archive as well, and the file with its credentials (else: the environment).
+    pub archive_url: Option<String>,
+    pub archive_credentials_file: Option<PathBuf>,
+}
+
+/// Tells a running archiver to finish.
+#[derive(Clone, Debug, Default)]
+pub struct Finish(Arc<AtomicI64>);
+
+impl Finish {
+    /// Everything recorded until now is to be archived, then it ends.
+    pub fn ask(&self) {
+        self.0.store(unix_us(), Ordering::Release);
+    }
+
+    pub fn is_asked(&self) -> bool {
+        self.asked_us().is_some()
+    }
+
+    fn asked_us(&self) -> Option<i64> {
+        Some(self.0.load(Ordering::Acquire)).filter(|&asked_us| asked_us != 0)
+    }
+}
+
+/// Runs until it is asked to finish. Every error is reported and tried again; what cannot be tried is returned.
+pub fn run(options: &ArchiverOptions, finish: &Finish) -> io::Result<()> {
+    let _lock = lock(options)?;
+    let mut status = Status { pid: std::process::id(), ..Status::default() };
+    // Dropped at the end, behind the last checkpoint.
+    let copies = deliverers(options)?;
+    loop {
+        let opened = Archiver::open(options, &mut status);
+        let ended = opened.and_then(|mut archiver| archiver.follow(finish, &copies));
+        let Err(error) = ended else { return Ok(()) };
+        status.failed(segment::list_shards(&options.data_dir).unwrap_or_default());
+        if status.error.replace(error.to_string()).as_deref() != Some(&*error.to_string()) {
+            tracing::error!("the archiver has to try again: {error}");
+        }
+        status.time_us = unix_us();
+        let _ = status.write(&options.data_dir);
+        if finish.asked_us().is_some() {
+            return Err(error);
+        }
+        std::thread::park_timeout(LOOK_AGAIN);
+    }
+}
+
+fn deliverers(options: &ArchiverOptions) -> io::Result<Deliverers> {
+    let mut deliverers = Deliverers::default();
+    for destination in &options.checkpoint_copies {
+        let delivery = Arc::<Delivery>::default();
+        let copies = Copies::new(&options.data_dir, destination.clone(), delivery.clone())?;
+        deliverers.start(&options.data_dir, Box::new(copies), delivery)?;
+    }
+    if let Some(address) = &options.archive_url {
+        let delivery = Arc::<Delivery>::default();
+        let credentials = options.archive_credentials_file.as_deref();
+        let mirror = Mirror::new(&options.data_dir, address, credentials, delivery.clone());
+        deliverers.start(&options.data_dir, Box::new(mirror), delivery)?;
+    }
+    Ok(deliverers)
+}
+
+fn lock(options: &ArchiverOptions) -> io::Result<File> {
+    let archive = segment::archive_dir(&options.data_dir);
+    publish::make_dir(&archive)?;
+    let path = archive.join("lock");
+    let file = File::create(&path).map_err(|error| at(&path, error))?;
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::park_timeout(LOOK_EVERY),
+            Err(TryLockError::WouldBlock) => {
+                return Err(at(&path, io::Error::new(io::ErrorKind::ResourceBusy, "another archiver is at work here")));
+            }
+            Err(TryLockError::Error(error)) => return Err(at(&path, error)),
+        }
+    }
+}
+
+/// One run between two errors.
+pub struct Archiver<'a> {
+    options: &'a ArchiverOptions,
+    archive: PathBuf,
+    status: &'a mut Status,
+    status_written: Option<Instant>,
+    manifest: Manifest,
+    checkpoints: Checkpoints,
+    merge: Merge,
+    file: Option<OpenFile>,
+    /// Since when something waits to be published.
+    waiting_since: Option<Instant>,
+    /// Damage the manifest tells of already.
+    known: HashSet<(u32, u64, u64, String)>,
+}
+
+impl<'a> Archiver<'a> {
+    pub fn open(options: &'a ArchiverOptions, status: &'a mut Status) -> io::Result<Self> {
+        let archive = segment::archive_dir(&options.data_dir);
+        let manifest = Manifest::open(&options.data_dir)?;
+        for path in publish::clean(&archive, manifest.head().number + 1)? {
+            tracing::info!(file = %path.display(), "left unfinished by a stop, made again");
+        }
+        let known = known_damage(options)?;
+        let merge = Merge::new(options.data_dir.clone(), manifest.positions());
+        let checkpoints = Checkpoints::open(&options.data_dir, &options.checkpoint_key_file)?;
+        let (file, waiting_since, status_written) = (None, None, None);
+        let mut archiver =
+            Self { options, archive, status, status_written, manifest, checkpoints, merge, file, waiting_since, known };
+        // An entry whose checkpoint a stop took away gets it before the next entry is written.
+        archiver.checkpoint()?;
+        Ok(archiver)
+    }
+
+    fn follow(&mut self, finish: &Finish, copies: &Deliverers) -> io::Result<()> {
+        loop {
+            self.status.copy_failures = copies.failures();
+            self.status.copies_behind_since_us = copies.behind_since_us();
+            let asked_us = finish.asked_us();
+            let slack_us = self.options.slack.as_micros() as i64;
+            let until_us = asked_us.map_or_else(|| unix_us() - slack_us, |asked_us| asked_us + slack_us);
+            self.merge.look()?;
+            let more = self.turn(until_us)?;
+            if self.is_due() {
+                self.publish()?;
+            }
+            if asked_us.is_some() && !more {
+                self.publish()?;
+                self.checkpoint()?;
+                return self.tell();
+            }
+            self.tick()?;
+            if !more {
+                std::thread::park_timeout(LOOK_EVERY);
+            }
+        }
+    }
+
+    /// Takes records up to a time, or many of them. `Ok(true)`: there are more.
+    fn turn(&mut self, until_us: i64) -> io::Result<bool> {
+        for _ in 0..RECORDS_PER_TURN {
+            match self.merge.next(until_us) {
+                Next::Nothing => return Ok(false),
+                Next::Damage(damage) => {
+                    self.note(&damage)?;
+                    // What follows it has waited for that.
+                    self.merge.look()?;
+                }
+                Next::Record { shard, time_us } => self.take(shard, time_us)?,
+            }
+            if self.file.as_ref().is_some_and(|file| file.raw_bytes >= self.options.file_bytes) {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    fn take(&mut self, shard: u32, time_us: i64) -> io::Result<()> {
+        if self.file.as_ref().is_some_and(|file| file.day < publish::day(time_us)) {
+            self.publish()?;
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => {
+                self.waiting_since = Some(Instant::now());
+                let number = self.manifest.head().number + 1;
+                self.file.insert(OpenFile::create(&self.archive, number, time_us)?)
+            }
+        };
+        self.merge.take(shard, |taken| file.append(taken))
+    }
+
+    fn is_due(&self) -> bool {
+        let (Some(file), Some(since)) = (&self.file, self.waiting_since) else { return false };
+        let small = file.raw_bytes < SMALL_BYTES;
+        let age = if small { self.options.small_file_age } else { self.options.file_age };
+        file.raw_bytes >= self.options.file_bytes || since.elapsed() >= age || self.ring_needs_room()
+    }
+
+    /// Half the ring of a shard waits for its records to be published.
+    fn ring_needs_room(&self) -> bool {
+        let segments_max = u64::from((self.options.segments_per_shard / 2).max(1));
+        let published = |shard| self.manifest.positions().get(&shard).map_or(1, |position| position.segment);
+        self.merge.taken().any(|taken| taken.segment.saturating_sub(published(taken.shard)) >= segments_max)
+    }
+
+    /// Publishes what was taken: the file, then its entry, then a checkpoint that names it.
+    fn publish(&mut self) -> io::Result<()> {
+        let Some(mut file) = self.file.take() else { return Ok(()) };
+        self.merge.finish_frames(|taken| file.append(taken))?;
+        // What a power cut could still take back must not be archived.
+        self.merge.sync()?;
+        let (spans, moved) = self.moved();
+        let entry = file.publish(&self.archive, &spans)?;
+        let (bytes, records) = (entry.bytes, entry.rows);
+        tracing::debug!(path = entry.path, bytes, records, "published");
+        self.manifest.append(unix_us(), &What::File(entry), &moved)?;
+        self.status.files += 1;
+        self.status.bytes += bytes;
+        self.status.records += records;
+        self.waiting_since = None;
+        self.checkpoint()
+    }
+
+    /// What the shards have moved by since the last entry.
+    fn moved(&self) -> (Vec<Span>, Vec<Position>) {
+        let mut spans = Vec::new();
+        let mut moved = Vec::new();
+        for taken in self.merge.taken() {
+            let before = self.manifest.positions().get(&taken.shard).copied();
+            if let Some(span) = Span::between(&before.unwrap_or(Position::start(taken.shard)), &taken) {
+                spans.push(span);
+                moved.push(taken);
+            }
+        }
+        (spans, moved)
+    }
+
+    /// Damage is entered once; what precedes it is published first.
+    fn note(&mut self, damage: &Damage) -> io::Result<()> {
+        let entry = DamageEntry {
+            shard: damage.shard,
+            segment: damage.segment,
+            offset: damage.offset,
+            frame: damage.frame,
+            file: damage.file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            what: damage.kind.to_string(),
+        };
+        if !self.known.insert(key_of(&entry)) {
+            return Ok(());
+        }
+        tracing::error!("the trail is damaged, archiving goes on behind it: {damage}");
+        self.status.damages += 1;
+        self.publish()?;
+        self.manifest.append(unix_us(), &What::Damage(entry), &[])?;
+        self.checkpoint()
+    }
+
+    fn promises(&self) -> Vec<Promise> {
+        self.merge.read().filter_map(|position| Promise::of(&position)).collect()
+    }
+
+    fn checkpoint(&mut self) -> io::Result<()> {
+        self.merge.sync()?;
+        let promises = self.promises();
+        self.status.checkpoints += 1;
+        self.checkpoints.write(unix_us(), self.manifest.head(), &promises)
+    }
+
+    fn tick(&mut self) -> io::Result<()> {
+        let promises = self.promises();
+        let (now_us, head) = (unix_us(), self.manifest.head());
+        if self.checkpoints.tick(now_us, head, &promises, || self.merge.sync())? {
+            self.status.checkpoints += 1;
+        }
+        if self.status_written.is_none_or(|written| written.elapsed() >= STATUS_EVERY) {
+            self.tell()?;
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self) -> io::Result<()> {
+        self.status_written = Some(Instant::now());
+        self.status.time_us = unix_us();
+        if self.status.error.take().is_some() {
+            tracing::info!("the archiver is at work again");
+        }
+        self.status.well_us = self.status.time_us;
+        self.status.behind_since_us = BTreeMap::new();
+        for (shard, time_us) in self.merge.heads() {
+            self.status.behind_since_us.insert(shard, time_us);
+        }
+        // News that cannot be told stop nobody.
+        let _ = self.status.write(&self.options.data_dir);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Archiver<'_> {
+    pub fn promise(&mut self) {
+        self.merge.look().unwrap();
+        self.turn(i64::MAX).unwrap();
+        self.checkpoint().unwrap();
+        self.tick().unwrap();
+        self.checkpoint().unwrap();
+    }
+
+    /// Takes all there is and publishes it but for the last steps: 0 nothing, 1 a file below `tmp/`, 2 it has its name,
+    /// 3 it is entered.
+    pub fn publish_up_to(&mut self, step: usize) {
+        self.merge.look().unwrap();
+        let Some(mut file) = self.turn(i64::MAX).ok().and_then(|_| self.file.take()).filter(|_| step > 0) else {
+            return;
+        };
+        if step == 1 {
+            return;
+        }
+        self.merge.finish_frames(|taken| file.append(taken)).unwrap();
+        let (spans, moved) = self.moved();
+        let entry = file.publish(&self.archive, &spans).unwrap();
+        if step == 3 {
+            self.manifest.append(unix_us(), &What::File(entry), &moved).unwrap();
+        }
+    }
+}
+
+fn key_of(entry: &DamageEntry) -> (u32, u64, u64, String) {
+    (entry.shard, entry.segment, entry.offset, entry.what.clone())
+}
+
+fn known_damage(options: &ArchiverOptions) -> io::Result<HashSet<(u32, u64, u64, String)>> {
+    let mut known = HashSet::new();
+    manifest::each(&options.data_dir, &mut |_, entry| {
+        if let Ok(manifest::Entry { what: What::Damage(damage), .. }) = entry {
+            known.insert(key_of(&damage));
+        }
+    })?;
+    Ok(known)
+}

@@ -1,0 +1,276 @@
+//! The archiver over trails of several shards: exactly once, in order, whatever stops it.
+
+use super::archiver::{Archiver, ArchiverOptions, Finish, run};
+use super::manifest::{self, Entry, FileEntry, What};
+use super::status::Status;
+use crate::audit::tests::{groups, outcome, request, scratch, who};
+use crate::audit::writer::RingOptions;
+use crate::audit::{Entry as Record, Journal as _, Keeper, Release, SealerOptions, SegmentWriter, segment};
+use parquet::file::reader::SerializedFileReader;
+use parquet::record::RowAccessor as _;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+const NOW_US: i64 = 1_795_142_000_000_000;
+const SEGMENT_BYTES: u64 = segment::SEGMENT_BYTES_MIN;
+
+fn options(dir: &Path) -> ArchiverOptions {
+    ArchiverOptions {
+        data_dir: dir.to_owned(),
+        file_bytes: 20 << 10,
+        file_age: Duration::from_secs(3600),
+        small_file_age: Duration::from_secs(3600),
+        slack: Duration::ZERO,
+        segments_per_shard: 100,
+        checkpoint_key_file: dir.join("checkpoint.key"),
+        checkpoint_copies: vec![],
+        archive_url: None,
+        archive_credentials_file: None,
+    }
+}
+
+/// Rings that are filled and released by hand.
+pub(super) struct Trail {
+    dir: tempfile::TempDir,
+    pub(super) keeper: Keeper,
+    writers: Vec<SegmentWriter>,
+    /// Records of each shard.
+    written: Vec<u64>,
+    clock_us: i64,
+}
+
+impl Trail {
+    pub(super) fn new(shards: u32, release: Release) -> Self {
+        let dir = scratch();
+        let (data_dir, segment_bytes, segments_per_shard) = (dir.path().to_owned(), SEGMENT_BYTES, 100);
+        let keeper = Keeper::new(SealerOptions { data_dir, shards, segment_bytes, segments_per_shard, release });
+        let mut trail = Self { dir, keeper, writers: Vec::new(), written: vec![0; shards as usize], clock_us: NOW_US };
+        trail.restart();
+        trail
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn restart(&mut self) {
+        self.writers.clear();
+        for shard in 0..self.written.len() as u32 {
+            let options = RingOptions {
+                data_dir: self.dir.path().to_owned(),
+                shard,
+                segment_bytes: SEGMENT_BYTES,
+                segments_per_shard: 100,
+            };
+            self.writers.push(SegmentWriter::open(&options, self.clock_us).expect("the trail opens").0);
+        }
+    }
+
+    /// One frame: a request and its outcome.
+    pub(super) fn write(&mut self, shard: usize) {
+        let groups = groups();
+        let statement = format!("SELECT {} /* {} */", self.written[shard], "x".repeat(200));
+        for entry in [Record::Request(request(1, &statement)), Record::Outcome(outcome(1))] {
+            self.clock_us += 7;
+            let who = who("s1", "alice", &groups);
+            while self.writers[shard].append(self.clock_us, &who, &entry).is_err() {
+                assert!(self.keeper.look().expect("the keeper works"), "no room");
+            }
+            self.written[shard] += 1;
+        }
+        self.writers[shard].write().expect("written");
+    }
+
+    pub(super) fn archive(&self) {
+        let finish = Finish::default();
+        finish.ask();
+        run(&options(self.path()), &finish).expect("the archiver finishes");
+    }
+
+    /// A checkpoint of what is recorded, and nothing published.
+    pub(super) fn promise(&self) {
+        let mut status = Status::default();
+        let options = options(self.path());
+        let mut archiver = Archiver::open(&options, &mut status).expect("it opens");
+        archiver.promise();
+    }
+
+    /// What the archive must hold by now.
+    fn check(&self) {
+        let wanted: BTreeMap<u32, u64> = self.written.iter().enumerate().map(|(s, &n)| (s as u32, n)).collect();
+        let mut next: BTreeMap<u32, u64> = wanted.keys().map(|&shard| (shard, 1)).collect();
+        for entry in published(self.path()) {
+            let mut rows = 0;
+            let mut last_us = i64::MIN;
+            let file = fs::File::open(segment::archive_dir(self.path()).join(&entry.path)).expect("it is there");
+            let reader = SerializedFileReader::new(file).expect("a Parquet file");
+            for row in reader.into_iter().map(Result::unwrap) {
+                let (time_us, shard, sequence) =
+                    (row.get_timestamp_micros(0).unwrap(), row.get_int(2).unwrap() as u32, row.get_long(3).unwrap());
+                let due = next.get_mut(&shard).expect("a shard that was written");
+                assert_eq!(sequence as u64, *due, "shard {shard}: each record once and in its order");
+                assert!(time_us >= last_us, "in the order of time over shards");
+                (*due, last_us, rows) = (*due + 1, time_us, rows + 1);
+            }
+            let spans: u64 = entry.shards.iter().map(|span| span.records()).sum();
+            assert_eq!((rows, spans), (entry.rows, entry.rows));
+        }
+        for (shard, records) in wanted {
+            assert_eq!(next[&shard] - 1, records, "all records of shard {shard}");
+        }
+    }
+}
+
+fn entries(dir: &Path) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    manifest::each(dir, &mut |_, entry| entries.push(entry.expect("it holds"))).expect("readable");
+    entries
+}
+
+pub(super) fn published(dir: &Path) -> Vec<FileEntry> {
+    let file = |entry: Entry| match entry.what {
+        What::File(file) => Some(file),
+        What::Damage(_) | What::Deleted { .. } => None,
+    };
+    entries(dir).into_iter().filter_map(file).collect()
+}
+
+#[test]
+fn every_record_is_archived_once_in_the_order_of_time_over_shards() {
+    let mut trail = Trail::new(3, Release::Never);
+    for round in 0..90 {
+        trail.write(round * 7 % 3);
+        if round == 50 {
+            trail.archive();
+            trail.check();
+        }
+    }
+    trail.archive();
+    trail.check();
+    assert!(published(trail.path()).len() >= 3, "files close by size");
+    let before = entries(trail.path()).len();
+    trail.archive();
+    assert_eq!(entries(trail.path()).len(), before, "nothing new, no entry");
+    let status = Status::read(trail.path()).expect("it tells of itself");
+    assert_eq!((status.files, status.error, status.damages), (0, None, 0));
+}
+
+#[test]
+fn segments_leave_the_ring_when_what_they_hold_is_published_and_not_before() {
+    for keep in [false, true] {
+        let mut trail = Trail::new(1, Release::Published { keep });
+        for _ in 0..150 {
+            trail.write(0);
+        }
+        let ring = |trail: &Trail| segment::list_ring(&segment::ring_dir(trail.path(), 0), 0).expect("listable");
+        let full = ring(&trail).len();
+        trail.keeper.look().expect("the keeper works");
+        assert!(full >= 5 && ring(&trail).len() >= full, "nothing is published, nothing may go");
+        trail.archive();
+        trail.keeper.look().expect("the keeper works");
+        assert!(ring(&trail).len() <= 2, "{:?}", ring(&trail).keys());
+        let kept = segment::list(trail.path()).expect("listable")[&0].values().filter(|f| f.archived.is_some()).count();
+        assert_eq!(kept >= 4, keep, "{kept} kept");
+        // Writers and the archiver go on without what is gone.
+        trail.restart();
+        for _ in 0..20 {
+            trail.write(0);
+        }
+        trail.archive();
+        trail.check();
+        let damages = entries(trail.path()).iter().filter(|entry| matches!(entry.what, What::Damage(_))).count();
+        assert_eq!(damages, 0);
+    }
+}
+
+#[test]
+fn trails_from_before_the_archiver_are_taken_over() {
+    let mut trail = Trail::new(2, Release::Sealed);
+    for round in 0..150 {
+        trail.write(round % 2);
+    }
+    assert!(segment::list(trail.path()).expect("listable")[&0].values().any(|file| file.archived.is_some()));
+    trail.archive();
+    trail.check();
+}
+
+#[test]
+fn wherever_it_is_stopped_nothing_is_lost_or_doubled() {
+    let mut trail = Trail::new(2, Release::Published { keep: false });
+    let options = options(trail.path());
+    for round in 0..40_usize {
+        for _ in 0..5 {
+            trail.write(round % 2);
+        }
+        // As kill -9 leaves it: some step of publishing was not reached.
+        let mut status = Status::default();
+        let mut archiver = Archiver::open(&options, &mut status).expect("it opens");
+        archiver.publish_up_to(round % 4);
+        drop(archiver);
+        trail.keeper.look().expect("the keeper works");
+    }
+    trail.archive();
+    trail.check();
+    let archive = segment::archive_dir(trail.path());
+    let files: usize = super::publish::listed(&archive.join("parquet"))
+        .unwrap()
+        .iter()
+        .map(|dir| super::publish::listed(dir).unwrap().len())
+        .sum();
+    assert_eq!(files, published(trail.path()).len(), "no leftovers");
+    assert!(super::publish::listed(&super::publish::tmp_dir(&archive)).unwrap().is_empty());
+}
+
+#[test]
+fn damage_is_entered_once_what_precedes_it_is_kept_and_archiving_goes_on() {
+    let mut trail = Trail::new(1, Release::Published { keep: false });
+    for _ in 0..30 {
+        trail.write(0);
+    }
+    let first = segment::ring_path(&segment::ring_dir(trail.path(), 0), 1);
+    let mut bytes = fs::read(&first).expect("readable");
+    bytes[5000] ^= 1;
+    fs::write(&first, &bytes).expect("written");
+    trail.archive();
+    trail.archive();
+    let entries = entries(trail.path());
+    let damages: Vec<_> = entries.iter().filter(|entry| matches!(entry.what, What::Damage(_))).collect();
+    assert_eq!(damages.len(), 1, "{damages:?}");
+    let rows: u64 = published(trail.path()).iter().map(|file| file.rows).sum();
+    assert_eq!(rows, 30 * 2 - 2, "one frame of two records is lost");
+    assert!(matches!(entries[0].what, What::File(_)), "what precedes it is published before it");
+    for _ in 0..60 {
+        trail.write(0);
+    }
+    trail.archive();
+    trail.keeper.look().expect("the keeper works");
+    let kept = &segment::list(trail.path()).expect("listable")[&0][&1];
+    assert!(kept.archived.is_some(), "it is evidence");
+    assert_eq!(fs::read(&kept.path).expect("readable"), bytes);
+}
+
+#[test]
+fn a_frame_cut_at_a_restart_is_neither_damage_nor_a_gap() {
+    let mut trail = Trail::new(1, Release::Never);
+    trail.write(0);
+    trail.write(0);
+    let first = segment::ring_path(&segment::ring_dir(trail.path(), 0), 1);
+    let bytes = fs::read(&first).expect("readable");
+    trail.write(0);
+    let mut torn = fs::read(&first).expect("readable");
+    let end = bytes.iter().rposition(|&byte| byte != 0).unwrap() + 200;
+    torn[end..].fill(0);
+    fs::write(&first, &torn).expect("written");
+    trail.archive();
+    trail.written[0] -= 2;
+    trail.check();
+    trail.restart();
+    // The note of what was cut.
+    trail.written[0] += 1;
+    trail.write(0);
+    trail.archive();
+    trail.check();
+    assert!(entries(trail.path()).iter().all(|entry| matches!(entry.what, What::File(_))));
+}

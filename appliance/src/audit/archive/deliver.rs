@@ -1,0 +1,424 @@
+//! What leaves for a second place: checkpoints to folders, webhooks and object stores, files to an object store. In order,
+//! at least once.
+//!
+//! One thread a destination. How far it has come is in `archive/delivery/`; a destination that does not answer is tried
+//! again, and holds up nobody.
+
+use super::checkpoint;
+use super::lines::{self, Appender, Lines};
+use super::publish::make_dir;
+use super::status::unix_us;
+use super::store;
+use crate::audit::segment::{self, at};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Pauses after failures: doubled from the first to the last.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Bytes handed over at once.
+const BATCH_BYTES: usize = 1 << 20;
+/// Every batch is an object of its own in a store: not one a second.
+const OBJECT_EVERY_US: i64 = 10_000_000;
+const WEBHOOK_PATIENCE: Duration = Duration::from_secs(10);
+/// For what is left at the end. Beyond: the next start goes on.
+const FINISH_WITHIN: Duration = Duration::from_secs(3);
+
+/// Numbers of one destination, for the status.
+#[derive(Debug, Default)]
+pub struct Delivery {
+    failures: AtomicU64,
+    sent: AtomicU64,
+    /// Since when something waits to be delivered; 0: nothing does.
+    behind_since_us: AtomicI64,
+}
+
+impl Delivery {
+    pub fn sent(&self, count: u64) {
+        self.sent.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+/// How far a destination has come. What the numbers mean is its own business.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Place {
+    destination: String,
+    /// Name of the file, where there are several, and the byte behind the last line delivered.
+    pub file: String,
+    pub offset: u64,
+}
+
+/// What one thread works off.
+pub trait Backlog: Send {
+    /// Tells it from all others; its place on disk goes by it.
+    fn name(&self) -> String;
+
+    /// For logs: an address may carry a secret behind its host.
+    fn shown(&self) -> String;
+
+    /// Delivers the next part and moves `place` behind it. `Ok(false)`: there is nothing new.
+    fn deliver(&mut self, place: &mut Place) -> io::Result<bool>;
+}
+
+/// The threads. Dropping ends them after a last attempt.
+#[derive(Default)]
+pub struct Deliverers {
+    finish: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    deliveries: Vec<Arc<Delivery>>,
+}
+
+impl Deliverers {
+    pub fn start(&mut self, data_dir: &Path, backlog: Box<dyn Backlog>, delivery: Arc<Delivery>) -> io::Result<()> {
+        let worker = Worker::new(data_dir, backlog, delivery.clone())?;
+        let finish = Arc::clone(&self.finish);
+        let thread = std::thread::Builder::new().name("delivery".into()).spawn(move || worker.run(&finish))?;
+        self.threads.push(thread);
+        self.deliveries.push(delivery);
+        Ok(())
+    }
+
+    pub fn failures(&self) -> u64 {
+        self.deliveries.iter().map(|delivery| delivery.failures.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Of the destination that is furthest behind.
+    pub fn behind_since_us(&self) -> Option<i64> {
+        let since = self.deliveries.iter().map(|delivery| delivery.behind_since_us.load(Ordering::Relaxed));
+        since.filter(|&since_us| since_us != 0).min()
+    }
+}
+
+impl Drop for Deliverers {
+    fn drop(&mut self) {
+        self.finish.store(true, Ordering::Release);
+        for thread in self.threads.drain(..) {
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                tracing::error!("a thread that delivers checkpoints panicked");
+            }
+        }
+    }
+}
+
+struct Worker {
+    backlog: Box<dyn Backlog>,
+    place_file: PathBuf,
+    place: Place,
+    delivery: Arc<Delivery>,
+    reported: bool,
+}
+
+impl Worker {
+    fn new(data_dir: &Path, backlog: Box<dyn Backlog>, delivery: Arc<Delivery>) -> io::Result<Self> {
+        let dir = segment::archive_dir(data_dir).join("delivery");
+        make_dir(&dir)?;
+        let destination = backlog.name();
+        let name = &segment::hex(blake3::hash(destination.as_bytes()).as_bytes())[..16];
+        let place_file = dir.join(format!("{name}.json"));
+        let place = fs::read(&place_file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let place = place.filter(|place: &Place| place.destination == destination);
+        let place = place.unwrap_or(Place { destination, ..Place::default() });
+        Ok(Self { backlog, place_file, place, delivery, reported: false })
+    }
+
+    fn run(mut self, finish: &AtomicBool) {
+        let mut pause = BACKOFF.0;
+        let mut until: Option<Instant> = None;
+        loop {
+            if finish.load(Ordering::Acquire) {
+                until.get_or_insert(Instant::now() + FINISH_WITHIN);
+            }
+            let wait = match self.step() {
+                Ok(true) => continue,
+                Ok(false) if until.is_some() => return,
+                Ok(false) => {
+                    pause = BACKOFF.0;
+                    LOOK_EVERY
+                }
+                Err(error) => {
+                    self.failed(&error);
+                    let wait = pause;
+                    pause = (pause * 2).min(BACKOFF.1);
+                    wait
+                }
+            };
+            if until.is_some_and(|until| Instant::now() + LOOK_EVERY >= until) {
+                return;
+            }
+            let wake = Instant::now() + if until.is_some() { LOOK_EVERY } else { wait };
+            while Instant::now() < wake && (until.is_some() || !finish.load(Ordering::Acquire)) {
+                std::thread::park_timeout(wake.saturating_duration_since(Instant::now()));
+            }
+        }
+    }
+
+    fn failed(&mut self, error: &io::Error) {
+        self.delivery.failures.fetch_add(1, Ordering::Relaxed);
+        if self.delivery.behind_since_us.load(Ordering::Relaxed) == 0 {
+            self.delivery.behind_since_us.store(unix_us(), Ordering::Relaxed);
+        }
+        if !std::mem::replace(&mut self.reported, true) {
+            tracing::error!("nothing can be delivered to {}: {error}", self.backlog.shown());
+        }
+    }
+
+    /// `Ok(false)`: there is nothing new.
+    fn step(&mut self) -> io::Result<bool> {
+        let more = self.backlog.deliver(&mut self.place)?;
+        if more {
+            self.keep_place()?;
+        }
+        self.delivery.behind_since_us.store(0, Ordering::Relaxed);
+        if std::mem::take(&mut self.reported) {
+            tracing::info!("{} takes what is delivered again", self.backlog.shown());
+        }
+        Ok(more)
+    }
+
+    fn keep_place(&self) -> io::Result<()> {
+        let tmp = self.place_file.with_extension("tmp");
+        let keep = || -> io::Result<()> {
+            fs::write(&tmp, serde_json::to_vec(&self.place)?)?;
+            fs::File::open(&tmp)?.sync_data()?;
+            fs::rename(&tmp, &self.place_file)
+        };
+        keep().map_err(|error| at(&self.place_file, error))
+    }
+}
+
+/// Where checkpoints are copied to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Destination {
+    /// Files of the same names and bytes.
+    Folder(PathBuf),
+    /// POST of `application/x-ndjson`; any status of 200 to 299 takes the lines over.
+    Webhook(String),
+    /// Objects `checkpoints/FIRST-LAST.jsonl`.
+    Store { address: String, credentials: Option<PathBuf> },
+}
+
+impl Destination {
+    /// A path, or an address that begins with `https://`, `http://` or the scheme of an object store.
+    pub fn parse(text: &str, credentials: Option<&Path>) -> Self {
+        if store::is_address(text) {
+            Self::Store { address: text.to_owned(), credentials: credentials.map(Path::to_owned) }
+        } else if text.starts_with("https://") || text.starts_with("http://") {
+            Self::Webhook(text.to_owned())
+        } else {
+            Self::Folder(PathBuf::from(text))
+        }
+    }
+}
+
+/// Checkpoints on their way to one destination.
+pub struct Copies {
+    data_dir: PathBuf,
+    destination: Destination,
+    delivery: Arc<Delivery>,
+    runtime: tokio::runtime::Runtime,
+    sent_us: i64,
+}
+
+/// Lines that go together: of one file.
+struct Batch {
+    name: String,
+    bytes: Vec<u8>,
+    numbers: (u64, u64),
+    next_offset: u64,
+}
+
+impl Copies {
+    pub fn new(data_dir: &Path, destination: Destination, delivery: Arc<Delivery>) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { data_dir: data_dir.to_owned(), destination, delivery, runtime, sent_us: 0 })
+    }
+
+    fn next_batch(&self, place: &Place) -> io::Result<Option<Batch>> {
+        for path in checkpoint::files(&self.data_dir)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name < place.file {
+                continue;
+            }
+            let offset = if name == place.file { place.offset } else { 0 };
+            let mut lines = Lines::open_at(&path, offset)?;
+            let mut batch = Batch { name, bytes: Vec::new(), numbers: (0, 0), next_offset: offset };
+            // A line that is not whole yet ends the batch.
+            while batch.bytes.len() < BATCH_BYTES
+                && let Some(Ok(line)) = lines.next_line()?
+            {
+                let number = lines::split(line, true).map_or(0, |line| line.head.number);
+                batch.numbers = (if batch.bytes.is_empty() { number } else { batch.numbers.0 }, number);
+                batch.bytes.extend_from_slice(line);
+                batch.bytes.push(b'\n');
+                batch.next_offset = lines.next_offset;
+            }
+            if !batch.bytes.is_empty() {
+                return Ok(Some(batch));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Backlog for Copies {
+    fn name(&self) -> String {
+        match &self.destination {
+            Destination::Folder(dir) => dir.display().to_string(),
+            Destination::Webhook(address) | Destination::Store { address, .. } => address.clone(),
+        }
+    }
+
+    fn shown(&self) -> String {
+        match &self.destination {
+            Destination::Webhook(address) => address.split('/').take(3).collect::<Vec<_>>().join("/"),
+            Destination::Folder(_) | Destination::Store { .. } => self.name(),
+        }
+    }
+
+    fn deliver(&mut self, place: &mut Place) -> io::Result<bool> {
+        let Some(batch) = self.next_batch(place)? else { return Ok(false) };
+        match &self.destination {
+            Destination::Folder(dir) => deliver_to_folder(dir, &batch)?,
+            Destination::Webhook(address) => self.runtime.block_on(deliver_to_webhook(address, &batch))?,
+            Destination::Store { address, credentials } => {
+                if (0..OBJECT_EVERY_US).contains(&(unix_us() - self.sent_us)) {
+                    return Ok(false);
+                }
+                let name = format!("checkpoints/{:012}-{:012}.jsonl", batch.numbers.0, batch.numbers.1);
+                store::open(address, credentials.as_deref())?.put(&name, batch.bytes)?;
+            }
+        }
+        self.sent_us = unix_us();
+        self.delivery.sent(batch.numbers.1 + 1 - batch.numbers.0.min(batch.numbers.1));
+        (place.file, place.offset) = (batch.name, batch.next_offset);
+        Ok(true)
+    }
+}
+
+/// Lines that are there already are not written again: the folder knows its own last one.
+fn deliver_to_folder(dir: &Path, batch: &Batch) -> io::Result<()> {
+    if !dir.is_dir() {
+        // A mount that is missing must not be written under.
+        return Err(at(dir, io::Error::new(io::ErrorKind::NotFound, "is not there")));
+    }
+    let path = dir.join(&batch.name);
+    let tail = lines::tail(&path)?;
+    let last = lines::split(&tail.line, true).map_or(0, |line| line.head.number);
+    let is_new = |line: &&[u8]| lines::split(line.trim_ascii_end(), true).is_ok_and(|line| line.head.number > last);
+    let new: Vec<&[u8]> = batch.bytes.split_inclusive(|&byte| byte == b'\n').filter(is_new).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let text = String::from_utf8(new.concat()).map_err(io::Error::other)?;
+    Appender::open(&path, &tail)?.append(&text)
+}
+
+async fn deliver_to_webhook(address: &str, batch: &Batch) -> io::Result<()> {
+    // The address itself may be a secret: it is left out of errors.
+    let told = |error: reqwest::Error| io::Error::other(error.without_url().to_string());
+    let client = reqwest::Client::builder().timeout(WEBHOOK_PATIENCE).build().map_err(told)?;
+    let request = client.post(address).header("content-type", "application/x-ndjson").body(batch.bytes.clone());
+    request.send().await.and_then(reqwest::Response::error_for_status).map_err(told)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::archive::checkpoint::Checkpoints;
+    use crate::audit::archive::lines::Head;
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    use std::net::TcpListener;
+
+    fn checkpoints(dir: &Path, count: i64) {
+        let mut checkpoints = Checkpoints::open(dir, &dir.join("checkpoint.key")).unwrap();
+        for second in 0..count {
+            checkpoints.write(1_795_000_000_000_000 + second * 1_000_000, Head::START, &[]).unwrap();
+        }
+    }
+
+    fn all(dir: &Path) -> Vec<u8> {
+        checkpoint::files(dir).unwrap().iter().flat_map(|file| fs::read(file).unwrap()).collect()
+    }
+
+    fn worker(dir: &Path, destination: &Destination) -> Worker {
+        let copies = Copies::new(dir, destination.clone(), Arc::default()).unwrap();
+        Worker::new(dir, Box::new(copies), Arc::default()).unwrap()
+    }
+
+    fn trail() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("archive")).unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_folder_gets_the_same_bytes_once_and_a_missing_one_is_not_made() {
+        let (dir, other) = (trail(), tempfile::tempdir().unwrap());
+        let mount = other.path().join("mount");
+        let destination = Destination::parse(mount.to_str().unwrap(), None);
+        checkpoints(dir.path(), 3);
+        assert!(worker(dir.path(), &destination).step().is_err());
+        fs::create_dir(&mount).unwrap();
+        assert!(worker(dir.path(), &destination).step().unwrap());
+        checkpoints(dir.path(), 2);
+        let mut second = worker(dir.path(), &destination);
+        // Killed after the lines were written and before their place was kept.
+        second.place = Place { destination: second.place.destination.clone(), ..Place::default() };
+        assert!(second.step().unwrap() && !second.step().unwrap());
+        let copied = fs::read(super::super::publish::listed(&mount).unwrap().pop().unwrap()).unwrap();
+        assert_eq!(copied, all(dir.path()));
+        assert_eq!(copied.iter().filter(|&&byte| byte == b'\n').count(), 5);
+    }
+
+    #[test]
+    fn a_webhook_gets_every_line_and_is_asked_again_when_it_refuses() {
+        let dir = trail();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/hook?secret", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let mut bodies = Vec::new();
+            for status in ["503 Busy", "204 Taken", "200 OK"] {
+                let (stream, _) = listener.accept().unwrap();
+                let mut reader = BufReader::new(stream);
+                let mut length = 0;
+                loop {
+                    let mut line = String::new();
+                    reader.read_line(&mut line).unwrap();
+                    if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                        length = value.trim().parse().unwrap();
+                    }
+                    if line.trim().is_empty() {
+                        break;
+                    }
+                }
+                let mut body = vec![0; length];
+                reader.read_exact(&mut body).unwrap();
+                bodies.push(body);
+                write!(reader.get_mut(), "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                    .unwrap();
+            }
+            bodies
+        });
+        let destination = Destination::parse(&address, None);
+        let copies = Copies::new(dir.path(), destination.clone(), Arc::default()).unwrap();
+        assert!(!copies.shown().contains("secret"));
+        checkpoints(dir.path(), 3);
+        let mut first = worker(dir.path(), &destination);
+        let refused = first.step().unwrap_err();
+        assert!(refused.to_string().contains("503") && !refused.to_string().contains("secret"), "{refused}");
+        assert!(first.step().unwrap() && !first.step().unwrap());
+        checkpoints(dir.path(), 1);
+        assert!(worker(dir.path(), &destination).step().unwrap());
+        let bodies = server.join().unwrap();
+        assert_eq!(bodies[0], bodies[1]);
+        assert_eq!([&bodies[1][..], &bodies[2]].concat(), all(dir.path()));
+    }
+}

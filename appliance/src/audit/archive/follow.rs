@@ -1,0 +1,148 @@
+//! Follows one shard's segments: frames that hold, their records in order, and where it stands.
+
+use super::manifest::Position;
+use crate::audit::reader::Damage;
+use crate::audit::record::{View, split_record};
+use crate::audit::trail::{Advance, ChainReader};
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+
+/// One shard. Holds one frame at a time.
+pub struct Follower {
+    chain: ChainReader,
+    /// Records of the current frame that nobody has taken: time and where they begin in its payload.
+    waiting: VecDeque<Waiting>,
+    /// One of them has been taken.
+    begun: bool,
+    /// Everything before it has been taken.
+    taken: Position,
+    /// What was found broken inside the current frame.
+    broken: Option<Damage>,
+}
+
+#[derive(Clone, Copy)]
+struct Waiting {
+    time_us: i64,
+    start: usize,
+    sequence: u64,
+}
+
+/// One record on its way.
+pub struct Taken<'a> {
+    pub shard: u32,
+    pub sequence: u64,
+    pub view: View<'a>,
+    /// What it takes in its frame.
+    pub bytes: usize,
+}
+
+/// What a look for more has come to.
+pub enum Look {
+    /// Records wait.
+    Records,
+    Damage(Damage),
+    /// Nothing more yet.
+    Idle,
+}
+
+impl Follower {
+    pub fn new(data_dir: PathBuf, from: &Position) -> Self {
+        let chain = ChainReader::after(data_dir, from).durable();
+        Self { chain, waiting: VecDeque::new(), begun: false, taken: *from, broken: None }
+    }
+
+    /// Time of the record due next.
+    pub fn head_us(&self) -> Option<i64> {
+        self.waiting.front().map(|waiting| waiting.time_us)
+    }
+
+    /// The record due next.
+    pub fn take(&mut self) -> Option<Taken<'_>> {
+        let waiting = self.waiting.pop_front()?;
+        self.begun = true;
+        if self.waiting.is_empty() {
+            self.pass();
+        }
+        let mut rest = self.chain.payload().get(waiting.start..)?;
+        let before = rest.len();
+        // It was read before, and the frame has not changed since.
+        let view = split_record(&mut rest)?.ok()?;
+        Some(Taken { shard: self.chain.shard(), sequence: waiting.sequence, view, bytes: before - rest.len() })
+    }
+
+    /// Some records of the current frame have been taken and others have not.
+    pub fn is_begun(&self) -> bool {
+        self.begun && !self.waiting.is_empty()
+    }
+
+    /// Behind the last frame whose records have all been taken.
+    pub fn taken(&self) -> Position {
+        self.taken
+    }
+
+    /// Behind the last frame that was read, taken or not.
+    pub fn read(&self) -> Position {
+        self.chain.position()
+    }
+
+    /// Everything that was read has been taken. Repeated frames take nobody back.
+    fn pass(&mut self) {
+        let read = self.chain.position();
+        if read.frame >= self.taken.frame {
+            self.taken = read;
+        }
+    }
+
+    /// What was read of the segment it is in is on stable storage afterwards.
+    pub fn sync(&self) -> io::Result<()> {
+        self.chain.sync()
+    }
+
+    /// Once all records are taken: the next frame.
+    pub fn look(&mut self) -> io::Result<Look> {
+        debug_assert!(self.waiting.is_empty());
+        loop {
+            match self.chain.advance()? {
+                Advance::Frame(header) => {
+                    if header.frame <= self.taken.frame {
+                        // Swapped, replayed or rolled back, and reported: its number is archived already.
+                        continue;
+                    }
+                    self.begun = false;
+                    self.list_records();
+                    if self.waiting.is_empty() {
+                        self.pass();
+                    }
+                    // Told before the records of its frame: what precedes the frame can be published without it.
+                    if let Some(damage) = self.broken.take() {
+                        return Ok(Look::Damage(damage));
+                    }
+                    if !self.waiting.is_empty() {
+                        return Ok(Look::Records);
+                    }
+                }
+                Advance::Damage(damage) => return Ok(Look::Damage(damage)),
+                Advance::End => {
+                    self.pass();
+                    return Ok(Look::Idle);
+                }
+            }
+        }
+    }
+
+    fn list_records(&mut self) {
+        let whole = self.chain.payload().len();
+        let mut records = self.chain.records();
+        loop {
+            let start = whole - records.rest_bytes();
+            match records.next() {
+                Some(Ok((sequence, view))) => {
+                    self.waiting.push_back(Waiting { time_us: view.time_us(), start, sequence });
+                }
+                Some(Err(damage)) => self.broken = Some(damage),
+                None => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The key that signs checkpoints: Ed25519, its seed in a file that only its owner reads.
+//!
+//! ```text
+//! checkpoint.key         64 hex digits and a line end, 0600
+//! checkpoint.key.next    the one that takes over, made by `lockgate audit rotate-key`
+//! ```
+
+use super::lines::{Signature, unhex};
+use super::manifest::invalid;
+use crate::audit::segment::{self, at, hex};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+const SEED_BYTES: usize = 32;
+
+pub type PublicKey = [u8; 32];
+
+pub struct SigningKey {
+    pair: Ed25519KeyPair,
+    public: PublicKey,
+}
+
+impl SigningKey {
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let wrap = |error| at(path, error);
+        let mut file = File::open(path).map_err(wrap)?;
+        let metadata = file.metadata().map_err(wrap)?;
+        if !metadata.is_file() || metadata.permissions().mode() & 0o077 != 0 {
+            return Err(wrap(invalid("must be a file that only its owner can read: chmod 600 it")));
+        }
+        let mut text = Zeroizing::new(Vec::with_capacity(128));
+        io::Read::take(&mut file, 128).read_to_end(&mut text).map_err(wrap)?;
+        let seed: Option<[u8; SEED_BYTES]> = unhex(text.trim_ascii());
+        let seed = Zeroizing::new(seed.ok_or_else(|| wrap(invalid("is not a key file: 64 hex digits are expected")))?);
+        Self::from_seed(&*seed).map_err(wrap)
+    }
+
+    /// Reads the key, or makes one where there is none.
+    pub fn read_or_create(path: &Path) -> io::Result<Self> {
+        match Self::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                create(path)?;
+                Self::read(path)
+            }
+            other => other,
+        }
+    }
+
+    fn from_seed(seed: &[u8]) -> io::Result<Self> {
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| invalid("is no Ed25519 seed"))?;
+        let public = pair.public_key().as_ref().try_into().expect("32 bytes");
+        Ok(Self { pair, public })
+    }
+
+    pub fn public(&self) -> PublicKey {
+        self.public
+    }
+
+    pub fn sign(&self, message: &[u8]) -> Signature {
+        self.pair.sign(message).as_ref().try_into().expect("an Ed25519 signature has 64 bytes")
+    }
+}
+
+/// Makes a fresh key. Never replaces one.
+pub fn create(path: &Path) -> io::Result<()> {
+    let mut seed = Zeroizing::new([0; SEED_BYTES]);
+    aws_lc_rs::rand::fill(&mut *seed).map_err(|_| io::Error::other("the system gives no random bytes"))?;
+    let text = Zeroizing::new(hex(&*seed) + "\n");
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|error| at(path, error))?;
+    segment::sync_dir(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+}
+
+/// Where the key is unless the configuration says otherwise.
+pub fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join("checkpoint.key")
+}
+
+/// Where the key that takes over is put.
+pub fn next_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".next");
+    PathBuf::from(name)
+}
+
+pub fn verifies(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
+    UnparsedPublicKey::new(&ED25519, key).verify(message, signature).is_ok()
+}
+
+/// Public keys, 64 hex digits a line; empty lines and what follows a `#` do not count.
+pub fn read_public(path: &Path) -> io::Result<Vec<PublicKey>> {
+    let text = std::fs::read_to_string(path).map_err(|error| at(path, error))?;
+    let mut keys = Vec::new();
+    for line in text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()) {
+        if !line.is_empty() {
+            let key = unhex(line.as_bytes());
+            keys.push(key.ok_or_else(|| at(path, invalid("public keys are expected, 64 hex digits a line")))?);
+        }
+    }
+    if keys.is_empty() { Err(at(path, invalid("holds no public key"))) } else { Ok(keys) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_for_its_owner_alone_and_signs() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("checkpoint.key");
+        let key = SigningKey::read_or_create(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(SigningKey::read_or_create(&path).unwrap().public(), key.public());
+        assert!(create(&path).is_err());
+        let signature = key.sign(b"message");
+        assert!(verifies(&key.public(), b"message", &signature));
+        assert!(!verifies(&key.public(), b"massage", &signature));
+        assert!(!verifies(&[1; 32], b"message", &signature));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(SigningKey::read(&path).is_err());
+    }
+
+    #[test]
+    fn the_signature_is_that_of_rfc_8032() {
+        let seed: [u8; 32] = unhex(b"9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60").unwrap();
+        let key = SigningKey::from_seed(&seed).unwrap();
+        assert_eq!(hex(&key.public()), "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
+        assert!(hex(&key.sign(b"")).starts_with("e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155"));
+    }
+
+    #[test]
+    fn public_keys_are_read_with_their_comments() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys");
+        std::fs::write(&path, format!("# ours\n{}  # 2026\n\n{}\n", "0a".repeat(32), "0b".repeat(32))).unwrap();
+        assert_eq!(read_public(&path).unwrap(), [[10; 32], [11; 32]]);
+        for bad in ["", "xyz", "0A0a"] {
+            std::fs::write(&path, bad).unwrap();
+            assert!(read_public(&path).is_err(), "{bad}");
+        }
+    }
+}

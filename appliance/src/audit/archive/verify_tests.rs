@@ -1,0 +1,236 @@
+//! Whatever is done to a trail, `verify` sees it, and sees nothing where nothing was done.
+
+use super::archiver_tests::{Trail, published};
+use super::key;
+use super::{checkpoint, manifest};
+use crate::audit::verify::{Break, Options, Progress, Report, verify_all};
+use crate::audit::{Release, segment};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Two shards, several files, segments that are gone and segments that are not.
+fn trail() -> Trail {
+    let mut trail = Trail::new(2, Release::Published { keep: false });
+    for part in 0..3 {
+        for round in 0..40 {
+            trail.write((round + part) % 2);
+        }
+        trail.archive();
+        trail.keeper.look().expect("the keeper works");
+    }
+    // Recorded, promised and not archived.
+    trail.write(0);
+    trail.promise();
+    trail
+}
+
+fn check(options: &Options) -> (Vec<String>, Report) {
+    let mut breaks = Vec::new();
+    let mut broken = |found: &Break| breaks.push(found.to_string());
+    let report = verify_all(options, &Progress::default(), &mut broken).expect("readable");
+    assert_eq!(report.breaks(), breaks.len() as u64, "{breaks:?}");
+    (breaks, report)
+}
+
+fn options(dir: &Path) -> Options {
+    Options { data_dir: dir.to_owned(), ..Options::default() }
+}
+
+/// All files of a trail.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let (mut found, mut dirs) = (Vec::new(), vec![dir.to_owned()]);
+    while let Some(dir) = dirs.pop() {
+        for path in super::publish::listed(&dir).unwrap() {
+            if path.is_dir() { dirs.push(path) } else { found.push(path) }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn checkpoints(dir: &Path) -> PathBuf {
+    checkpoint::files(dir).unwrap().pop().expect("there is one")
+}
+
+fn without_last_line(path: &Path) {
+    let text = fs::read_to_string(path).unwrap();
+    let cut = text.trim_end().rfind('\n').map_or(0, |at| at + 1);
+    fs::write(path, &text[..cut]).unwrap();
+}
+
+/// What is found when this is done to a trail that was whole.
+fn after(harm: impl FnOnce(&Path)) -> Vec<String> {
+    let trail = trail();
+    harm(trail.path());
+    check(&options(trail.path())).0
+}
+
+fn assert_one(breaks: &[String], what: &str) {
+    assert!(breaks.len() == 1 && breaks[0].contains(what), "{what}: {breaks:#?}");
+}
+
+#[test]
+fn a_whole_trail_is_whole_with_and_without_what_is_kept() {
+    for release in [Release::Published { keep: false }, Release::Published { keep: true }, Release::Never] {
+        let mut trail = Trail::new(3, release);
+        for round in 0..100 {
+            trail.write(round % 3);
+            if round % 30 == 29 {
+                trail.archive();
+                trail.keeper.look().expect("the keeper works");
+                let (breaks, report) = check(&options(trail.path()));
+                assert!(breaks.is_empty(), "{breaks:#?}");
+                let archive = report.archive.expect("there is one");
+                assert!(archive.files > 0 && archive.checkpoints > 0 && archive.keys.len() == 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_noticed() {
+    let trail = trail();
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut tried = 0;
+    for path in files(trail.path()) {
+        let name = path.to_string_lossy().into_owned();
+        // What is no part of the proof: news, locks, the key itself, and what is not published.
+        let no_part =
+            ["archiver.json", "lock", "checkpoint.key", "checkpoint.pub"].iter().any(|end| name.ends_with(end));
+        if no_part || name.contains("archive/tmp/") {
+            continue;
+        }
+        let good = fs::read(&path).unwrap();
+        for _ in 0..60 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let bit = (random >> 20) as usize % (good.len() * 8);
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, bad).unwrap();
+            let breaks = check(&options(trail.path())).0;
+            assert!(!breaks.is_empty(), "bit {bit} of {name} went unnoticed");
+            tried += 1;
+        }
+        fs::write(&path, good).unwrap();
+    }
+    assert!(tried > 300, "{tried}");
+    assert!(check(&options(trail.path())).0.is_empty());
+}
+
+#[test]
+fn what_is_done_to_files_is_named() {
+    let first = |dir: &Path| segment::archive_dir(dir).join(&published(dir)[0].path);
+    let second = |dir: &Path| segment::archive_dir(dir).join(&published(dir)[1].path);
+    assert_one(&after(|dir| fs::remove_file(first(dir)).unwrap()), "the file is missing");
+    let swapped = after(|dir| {
+        let (one, two) = (fs::read(first(dir)).unwrap(), fs::read(second(dir)).unwrap());
+        fs::write(first(dir), two).unwrap();
+        fs::write(second(dir), one).unwrap();
+    });
+    assert_eq!(swapped.len(), 2, "{swapped:?}");
+    let copied = after(|dir| {
+        fs::copy(first(dir), first(dir).with_file_name("x-0000000001.parquet")).unwrap();
+    });
+    assert_one(&copied, "no entry of the manifest names it");
+    let cut = after(|dir| fs::write(first(dir), &fs::read(first(dir)).unwrap()[..100]).unwrap());
+    assert_one(&cut, "it has 100 bytes");
+}
+
+#[test]
+fn lines_that_were_cut_are_missed_by_those_that_promise_them() {
+    let manifest_cut = after(|dir| without_last_line(&manifest::path(dir)));
+    assert!(manifest_cut.iter().any(|text| text.contains("does not have the entry")), "{manifest_cut:#?}");
+    let gone = after(|dir| fs::remove_file(manifest::path(dir)).unwrap());
+    assert!(gone.iter().any(|text| text.contains("does not have the entry")), "{gone:#?}");
+    let checkpoints_gone = after(|dir| fs::remove_file(checkpoints(dir)).unwrap());
+    assert_one(&checkpoints_gone, "the end of the checkpoints was cut");
+    let removed = after(|dir| {
+        let text = fs::read_to_string(checkpoints(dir)).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        fs::write(checkpoints(dir), [&lines[..1], &lines[2..]].concat().join("\n") + "\n").unwrap();
+    });
+    assert_one(&removed, "it has number 3, 2 was due");
+}
+
+#[test]
+fn a_cut_end_of_the_newest_segment_is_what_checkpoints_are_for() {
+    let cut = after(|dir| {
+        let ring = segment::list_ring(&segment::ring_dir(dir, 0), 0).unwrap();
+        let path = ring.values().rev().map(|file| &file.path).find(|path| fs::read(path).unwrap()[0] != 0).unwrap();
+        let mut bytes = fs::read(path).unwrap();
+        // Back to the whole frame before the last one: the chain alone does not notice.
+        let last = bytes.windows(4).rposition(|magic| magic == b"LGFR").unwrap();
+        bytes[last..].fill(0);
+        fs::write(path, bytes).unwrap();
+    });
+    assert_one(&cut, "which a checkpoint promises");
+    let gone = after(|dir| fs::remove_dir_all(segment::ring_dir(dir, 0)).unwrap());
+    assert!(gone.iter().any(|text| text.contains("the segment is missing")), "{gone:#?}");
+    assert!(gone.iter().any(|text| text.contains("which a checkpoint promises")), "{gone:#?}");
+}
+
+#[test]
+fn a_trail_rolled_back_as_a_whole_is_noticed_by_checkpoints_kept_elsewhere() {
+    let mut trail = trail();
+    let old: Vec<(PathBuf, Vec<u8>)> =
+        files(trail.path()).into_iter().map(|path| (path.clone(), fs::read(&path).unwrap())).collect();
+    trail.write(1);
+    trail.archive();
+    let elsewhere = trail.path().join("elsewhere");
+    fs::copy(checkpoints(trail.path()), &elsewhere).unwrap();
+    let known = Options { elsewhere: vec![elsewhere.clone()], ..options(trail.path()) };
+    assert!(check(&known).0.is_empty());
+    for path in files(trail.path()).iter().filter(|path| **path != elsewhere) {
+        fs::remove_file(path).unwrap();
+    }
+    for (path, bytes) in old {
+        fs::write(path, bytes).unwrap();
+    }
+    assert!(check(&options(trail.path())).0.is_empty(), "in itself it is whole");
+    let breaks = check(&known).0;
+    assert!(breaks.iter().any(|text| text.contains("is kept elsewhere")), "{breaks:#?}");
+    assert!(breaks.iter().any(|text| text.contains("does not have the entry")), "{breaks:#?}");
+}
+
+#[test]
+fn only_keys_that_are_vouched_for_are_believed() {
+    let mut trail = trail();
+    let path = trail.path().join("checkpoint.key");
+    let first = key::SigningKey::read(&path).unwrap().public();
+    key::create(&key::next_path(&path)).unwrap();
+    trail.write(0);
+    trail.promise();
+    let rotated = Options { keys: vec![first], ..options(trail.path()) };
+    let (breaks, report) = check(&rotated);
+    assert!(breaks.is_empty(), "{breaks:#?}");
+    assert_eq!(report.archive.expect("there is one").keys.len(), 2);
+    let strange = Options { keys: vec![[7; 32]], ..options(trail.path()) };
+    assert!(check(&strange).0.iter().any(|text| text.contains("nothing vouches for")));
+    // A forger who signs the whole chain anew with a key of his own.
+    fs::remove_dir_all(checkpoint::dir(trail.path())).unwrap();
+    fs::remove_file(&path).unwrap();
+    trail.promise();
+    assert!(!check(&rotated).0.is_empty());
+}
+
+#[test]
+fn surplus_segments_and_things_that_are_no_files_are_named() {
+    let copied = after(|dir| {
+        let ring = segment::list_ring(&segment::ring_dir(dir, 0), 0).unwrap();
+        let (&number, file) = ring.first_key_value().unwrap();
+        let copy = segment::ring_path(&segment::ring_dir(dir, 0), number + 70);
+        fs::copy(&file.path, copy).unwrap();
+    });
+    assert!(copied.iter().any(|text| text.contains("a file too many")), "{copied:#?}");
+    let low = after(|dir| {
+        let ring = segment::list_ring(&segment::ring_dir(dir, 0), 0).unwrap();
+        let file = ring.first_key_value().unwrap().1;
+        fs::copy(&file.path, segment::archive_dir(dir).join(segment::damaged_name(0, 0))).unwrap();
+    });
+    assert!(!low.is_empty());
+    let fifo = after(|dir| {
+        let path = segment::archive_dir(dir).join(segment::damaged_name(0, 1));
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    });
+    assert_one(&fifo, "a file too many");
+}

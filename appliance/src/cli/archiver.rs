@@ -1,0 +1,220 @@
+//! `lockgate archiver`: Parquet files of what a gateway records, as a process of its own.
+
+use super::serve::{LogFormat, commit_interval, set, start_log};
+use crate::audit::archive::archiver::{self, ArchiverOptions, Finish};
+use crate::audit::archive::deliver::Destination;
+use crate::audit::archive::key;
+use crate::audit::archive::supervise::{DRAIN, Program};
+use crate::config::{self, Archiver, Audit, Config};
+use crate::limits::ARCHIVE_FILE_MIB_MAX;
+use anyhow::{Context as _, anyhow};
+use clap::value_parser;
+use std::ffi::OsString;
+use std::io::BufRead as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+pub(super) const ARCHIVE: &str = "Archive";
+
+/// A record of one shard may become visible this much later than one of another that happened at the same time.
+const SLACK: Duration = Duration::from_millis(100);
+
+#[derive(clap::Args, Clone, Debug)]
+#[command(
+    after_help = "The gateway starts one itself and watches it, unless its configuration says `archiver = \"external\"`. It reads no target's
+credential: neither password files nor the variables that `password_env` names. TERM archives what is recorded and ends.
+
+EXAMPLES
+  lockgate archiver --config /etc/lockgate/lockgate.toml"
+)]
+pub struct ArchiverArgs {
+    /// The gateway's configuration file.
+    #[arg(long, value_name = "FILE", env = "LOCKGATE_CONFIG", default_value = super::CONFIG_DEFAULT)]
+    config: PathBuf,
+    /// The gateway's data_dir, where a flag of the gateway says another than the file.
+    #[arg(long, value_name = "DIR", env = "LOCKGATE_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Its segments_per_shard, likewise.
+    #[arg(long, value_name = "N", env = "LOCKGATE_SEGMENTS_PER_SHARD")]
+    segments_per_shard: Option<u32>,
+    /// Its commit_interval, likewise.
+    #[arg(long, value_name = "DURATION", env = "LOCKGATE_COMMIT_INTERVAL", value_parser = commit_interval)]
+    commit_interval: Option<Duration>,
+    #[command(flatten)]
+    archive: ArchiveArgs,
+    /// What to log: a level, or directives.
+    #[arg(long, value_name = "FILTER", env = "LOCKGATE_LOG", default_value = "info")]
+    log: String,
+    /// How to log.
+    #[arg(long, value_enum, env = "LOCKGATE_LOG_FORMAT", default_value_t)]
+    log_format: LogFormat,
+    /// Started by a gateway: it ends with it, and is told on its standard input to finish.
+    #[arg(long, hide = true)]
+    supervised: bool,
+}
+
+/// What the gateway and a unit of its own have in common.
+#[derive(clap::Args, Default, Clone, Debug)]
+pub struct ArchiveArgs {
+    /// A Parquet file closes when it has this much of records, MiB [default: 128]. Smaller ones cost readers more.
+    #[arg(long, help_heading = ARCHIVE, value_name = "MIB", env = "LOCKGATE_ARCHIVE_FILE_MIB", value_parser = value_parser!(u32).range(1..=ARCHIVE_FILE_MIB_MAX as i64))]
+    pub archive_file_mib: Option<u32>,
+    /// Age at which a Parquet file closes [default: 60s]. Lower when others read the files and cannot wait.
+    #[arg(long, help_heading = ARCHIVE, value_name = "DURATION", env = "LOCKGATE_ARCHIVE_FILE_AGE", value_parser = archive_age)]
+    pub archive_file_age: Option<Duration>,
+    /// The same with less than 4 MiB in it [default: 5m]. Raise to have fewer files of a gateway with little to do.
+    #[arg(long, help_heading = ARCHIVE, value_name = "DURATION", env = "LOCKGATE_ARCHIVE_SMALL_FILE_AGE", value_parser = archive_age)]
+    pub archive_small_file_age: Option<Duration>,
+    /// File with the key that signs checkpoints [default: checkpoint.key in data_dir]. Give a place with its own backup.
+    #[arg(long, help_heading = ARCHIVE, value_name = "FILE", env = "LOCKGATE_CHECKPOINT_KEY_FILE")]
+    pub checkpoint_key_file: Option<PathBuf>,
+    /// Where checkpoints are copied to, with commas [default: nowhere]. Give a place this host cannot rewrite: folder or https://...
+    #[arg(long, help_heading = ARCHIVE, value_name = "PLACES", env = "LOCKGATE_CHECKPOINT_COPIES", value_delimiter = ',')]
+    pub checkpoint_copies: Option<Vec<String>>,
+    /// Object store that gets the archive as well [default: none]. Give s3://BUCKET/PREFIX, gs://... or az://...
+    #[arg(long, help_heading = ARCHIVE, value_name = "URL", env = "LOCKGATE_ARCHIVE_URL")]
+    pub archive_url: Option<String>,
+    /// File with the store's credentials, NAME=VALUE lines [default: none]. Give it where the gateway starts the archiver.
+    #[arg(long, help_heading = ARCHIVE, value_name = "FILE", env = "LOCKGATE_ARCHIVE_CREDENTIALS_FILE")]
+    pub archive_credentials_file: Option<PathBuf>,
+}
+
+impl ArchiveArgs {
+    pub fn overlay(&self, audit: &mut Audit) {
+        set(&mut audit.archive_file_mib, self.archive_file_mib);
+        set(&mut audit.archive_file_age, self.archive_file_age);
+        set(&mut audit.archive_small_file_age, self.archive_small_file_age);
+        audit.checkpoint_key_file = self.checkpoint_key_file.clone().or(audit.checkpoint_key_file.take());
+        set(&mut audit.checkpoint_copies, self.checkpoint_copies.clone());
+        audit.archive_url = self.archive_url.clone().or(audit.archive_url.take());
+        let file = self.archive_credentials_file.clone();
+        audit.archive_credentials_file = file.or(audit.archive_credentials_file.take());
+    }
+}
+
+fn archive_age(text: &str) -> Result<Duration, String> {
+    config::bounded_duration(text, config::ARCHIVE_AGE_BOUNDS)
+}
+
+/// How a gateway with this configuration starts its archiver. `None`: it has none of its own.
+pub(super) fn command(config: &Config, log: &str, format: LogFormat) -> Option<Program> {
+    let audit = &config.audit;
+    if !audit.archive || audit.archiver != Archiver::Supervised {
+        return None;
+    }
+    let us = |duration: Duration| format!("{}us", duration.as_micros());
+    let format = if format == LogFormat::Json { "json" } else { "text" };
+    let mut arguments: Vec<OsString> = vec!["archiver".into(), "--supervised".into()];
+    let mut add = |flag: &str, value: OsString| arguments.extend([OsString::from(flag), value]);
+    add("--config", config.path.clone().into());
+    add("--data-dir", config.server.data_dir.clone().into());
+    add("--commit-interval", us(audit.commit_interval).into());
+    add("--segments-per-shard", audit.segments_per_shard.to_string().into());
+    add("--archive-file-mib", audit.archive_file_mib.to_string().into());
+    add("--archive-file-age", us(audit.archive_file_age).into());
+    add("--archive-small-file-age", us(audit.archive_small_file_age).into());
+    add("--checkpoint-key-file", key_file(config).into());
+    if !audit.checkpoint_copies.is_empty() {
+        add("--checkpoint-copies", audit.checkpoint_copies.join(",").into());
+    }
+    if let Some(url) = &audit.archive_url {
+        add("--archive-url", url.into());
+    }
+    if let Some(file) = &audit.archive_credentials_file {
+        add("--archive-credentials-file", file.into());
+    }
+    add("--log", log.into());
+    add("--log-format", format.into());
+    Some(Program { arguments })
+}
+
+fn key_file(config: &Config) -> PathBuf {
+    config.audit.checkpoint_key_file.clone().unwrap_or_else(|| key::path(&config.server.data_dir))
+}
+
+pub fn run(args: ArchiverArgs) -> anyhow::Result<ExitCode> {
+    start_log(&args.log, args.log_format)?;
+    let config = match args.supervised {
+        // The gateway's flags say everything: a file that was changed meanwhile is the gateway's to judge.
+        true => config::parse("", &args.config),
+        false => config::load(&args.config),
+    };
+    let mut config = config
+        .map_err(|error| anyhow!("the configuration is not valid\n\n{error}\n\ncorrect {}", args.config.display()))?;
+    set(&mut config.server.data_dir, args.data_dir);
+    set(&mut config.audit.segments_per_shard, args.segments_per_shard);
+    set(&mut config.audit.commit_interval, args.commit_interval);
+    args.archive.overlay(&mut config.audit);
+    let finish = Finish::default();
+    match args.supervised {
+        true => follow_gateway(finish.clone())?,
+        false => follow_signals(finish.clone())?,
+    }
+    archiver::run(&options(&config), &finish).context("the archiver")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn options(config: &Config) -> ArchiverOptions {
+    let audit = &config.audit;
+    let credentials = audit.archive_credentials_file.as_deref();
+    ArchiverOptions {
+        data_dir: config.server.data_dir.clone(),
+        file_bytes: u64::from(audit.archive_file_mib) << 20,
+        file_age: audit.archive_file_age,
+        small_file_age: audit.archive_small_file_age,
+        // In `async` a record waits in memory for as long as the interval.
+        slack: SLACK + audit.commit_interval,
+        segments_per_shard: audit.segments_per_shard,
+        checkpoint_key_file: key_file(config),
+        checkpoint_copies: audit.checkpoint_copies.iter().map(|copy| Destination::parse(copy, credentials)).collect(),
+        archive_url: audit.archive_url.clone(),
+        archive_credentials_file: audit.archive_credentials_file.clone(),
+    }
+}
+
+/// The gateway holds the other end of our standard input: one line asks us to finish, its end says that the gateway is gone.
+fn follow_gateway(finish: Finish) -> anyhow::Result<()> {
+    ignore_signals()?;
+    std::thread::Builder::new().name("gateway".into()).spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            if line.is_ok_and(|line| line == DRAIN) {
+                finish.ask();
+            }
+        }
+        if !finish.is_asked() {
+            // Anywhere is a good place to end. What is not published yet is made by the next one.
+            std::process::exit(i32::from(super::FAILED));
+        }
+    })?;
+    Ok(())
+}
+
+/// A service manager that ends a whole group asks us as well, before the gateway has written its last record.
+fn ignore_signals() -> anyhow::Result<()> {
+    signals(|| {})
+}
+
+fn follow_signals(finish: Finish) -> anyhow::Result<()> {
+    signals(move || finish.ask())
+}
+
+fn signals(mut on_signal: impl FnMut() + Send + 'static) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let guard = runtime.enter();
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    drop(guard);
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    Some(()) = term.recv() => on_signal(),
+                    Some(()) = int.recv() => on_signal(),
+                    else => return,
+                }
+            }
+        });
+    })?;
+    Ok(())
+}
