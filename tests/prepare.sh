@@ -7,7 +7,8 @@ export LOCKGATE_CACHE
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$LOCKGATE_CACHE/target}
 CARGO=${CARGO:-$(command -v cargo || echo "$HOME/.cargo/bin/cargo")}
 python_packages=(psycopg[binary]==3.3.* asyncpg==0.32.*
-  blake3==1.* google-crc32c==1.* cryptography==50.*) # the independent verifier of the trail
+  blake3==1.* google-crc32c==1.* cryptography==50.* # the independent verifier of the trail
+  duckdb==2.*) # reads the archive's files as their owners would
 node_packages=(pg@8 pg-copy-streams@7 oauth2-mock-server@7.2.1) # the last line of each that runs on Debian's Node 18
 
 # Which package is needed for what.

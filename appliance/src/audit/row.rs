@@ -1,6 +1,9 @@
 //! One record of the trail, owned: what a frame's view says, and what a row of the archive says. Pure.
 
-use super::record::{ArchivedEventRow, ArchivedOutcomeRow, ArchivedRequestRow, Kind, View};
+use super::encode::{Encoder, Room};
+use super::record::{ArchivedEventRow, ArchivedOutcomeRow, ArchivedRequestRow, CUT_PAYLOAD, Kind, View, split_record};
+use super::{Entry, Outcome, Request, Who};
+use rkyv::util::AlignedVec;
 
 /// Every field of a record, whichever kind it is; those its kind does not have are empty or zero.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -139,5 +142,104 @@ impl Row {
         self.ticket = view.ticket().to_owned();
         self.by = view.by().to_owned();
         self.detail = view.detail().to_owned();
+    }
+}
+
+/// Rows as the records they were: whoever reads records reads these.
+pub struct Rows {
+    /// Shard, sequence and where the record begins.
+    places: Vec<(u32, u64, usize)>,
+    bytes: AlignedVec<16>,
+}
+
+impl Rows {
+    pub fn new(rows: Vec<Row>) -> Self {
+        let encoder = Encoder::new(Room::of_segment(usize::MAX));
+        let (mut places, mut bytes) = (Vec::with_capacity(rows.len()), Vec::new());
+        for row in &rows {
+            places.push((row.shard, row.sequence, bytes.len()));
+            row.encode(&encoder, &mut bytes);
+        }
+        let mut aligned = AlignedVec::with_capacity(bytes.len());
+        aligned.extend_from_slice(&bytes);
+        Self { places, bytes: aligned }
+    }
+
+    pub fn views(&self) -> impl Iterator<Item = (u32, u64, View<'_>)> {
+        self.places.iter().filter_map(|&(shard, sequence, start)| {
+            let view = split_record(&mut &self.bytes[start..])?;
+            Some((shard, sequence, view.ok()?))
+        })
+    }
+}
+
+impl Row {
+    /// Appends the record it was, byte for byte.
+    fn encode(&self, encoder: &Encoder, out: &mut Vec<u8>) {
+        let who = Who {
+            session: &self.session,
+            user: &self.user,
+            groups: &self.groups,
+            actor: &self.actor,
+            target: &self.target,
+            client: &self.client,
+            application: &self.application,
+            claimed_user: &self.claimed_user,
+            packed: None,
+        };
+        let binds: Vec<Option<&str>> = self.binds.iter().map(Option::as_deref).collect();
+        encoder.encode(self.time_us, &who, &self.entry(&binds), out);
+        // What was shortened when it was recorded is not shortened now.
+        let cut_from_end = if self.kind == Kind::Outcome { 7 } else { 8 };
+        let at = out.len() - cut_from_end;
+        out[at] = self.cut;
+    }
+
+    fn entry<'a>(&'a self, binds: &'a [Option<&'a str>]) -> Entry<'a> {
+        match self.kind {
+            Kind::Request => Entry::Request(Request {
+                request: self.request,
+                statement: &self.statement,
+                statement_bytes: self.statement_bytes,
+                binds,
+                classes: self.classes,
+                tables: &self.tables,
+                decision: &self.decision,
+                rule: &self.rule,
+                ticket: &self.ticket,
+            }),
+            Kind::Outcome => Entry::Outcome(Outcome {
+                request: self.request,
+                rows: self.rows,
+                bytes: self.bytes,
+                duration_us: self.duration_us,
+                error: &self.error,
+                masked: self.masked,
+                more: self.more,
+                payload: &self.payload,
+                payload_cut: self.cut & CUT_PAYLOAD != 0,
+            }),
+            Kind::SessionOpened => Entry::SessionOpened { grant: &self.what },
+            Kind::LoginRefused => {
+                let mut sqlstate = *b"XX000";
+                if let Ok(said) = self.what.as_bytes().try_into() {
+                    sqlstate = said;
+                }
+                Entry::LoginRefused { sqlstate, reason: &self.detail }
+            }
+            Kind::Ruling => Entry::Ruling {
+                request: self.request,
+                ticket: &self.ticket,
+                ruling: &self.what,
+                by: &self.by,
+                reason: &self.detail,
+            },
+            Kind::SessionClosed => Entry::SessionClosed {
+                reason: &self.detail,
+                duration_us: self.duration_us,
+                statements: self.statements,
+            },
+            Kind::Gateway => Entry::Gateway { detail: &self.detail },
+        }
     }
 }

@@ -1,16 +1,22 @@
 //! The trail as users see it: a statement's request and its outcomes as one record, filtered, merged over shards by time.
 
+use super::archive::catalogue::{Catalogue, Item, ManifestDamage, Stand};
+use super::archive::find as archive;
+use super::archive::manifest::Position;
+use super::archive::read::{ArchiveFile, Unreadable};
 use super::printable;
-use super::reader::Damage;
+use super::reader::{Damage, DamageKind};
 use super::record::{ArchivedEventRow, ArchivedOutcomeRow, ArchivedRequestRow, CUT_PAYLOAD, Kind, View};
 use super::response::Payload;
+use super::row::{Row, Rows};
 use super::segment::{self, Archived, SegmentFile};
 use super::trail::{Advance, ChainReader};
 use super::when;
 use crate::config::Glob;
 use masking::sql::{Class, Classes};
 use serde::{Serialize, Serializer};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,6 +27,9 @@ const UNFINISHED_LOOKS: u32 = 20;
 const UNFINISHED_PAUSE: Duration = Duration::from_millis(5);
 /// Records of a shard are in time order but for steps of the clock; a search reads on this far behind its end.
 const CLOCK_STEP_US: i64 = 3_600_000_000;
+
+/// Where the newest records are looked for first.
+const NEWEST_WITHIN_US: [i64; 3] = [CLOCK_STEP_US, 24 * CLOCK_STEP_US, 30 * 24 * CLOCK_STEP_US];
 
 /// One line of `lockgate audit search`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -64,6 +73,9 @@ pub struct Record {
     /// The response as the client saw it; only `show` and `replay` ask for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<Payload>,
+    /// How the ruling on the statement went: `approved rejected expired abandoned`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ruling: Option<String>,
     /// Nothing more is to come.
     #[serde(skip)]
     pub complete: bool,
@@ -90,16 +102,23 @@ fn class_names(classes: u64) -> Vec<&'static str> {
     Classes(classes).iter().map(Class::name).collect()
 }
 
+/// `statement session login ruling gateway`; an outcome is part of its statement.
+pub(super) fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Request | Kind::Outcome => "statement",
+        Kind::SessionOpened | Kind::SessionClosed => "session",
+        Kind::LoginRefused => "login",
+        Kind::Ruling => "ruling",
+        Kind::Gateway => "gateway",
+    }
+}
+
 impl Record {
     /// `None`: an outcome, which belongs to a request.
     pub(super) fn new(shard: u32, sequence: u64, view: &View<'_>) -> Option<Self> {
         let kind = match view.kind() {
             Kind::Outcome => return None,
-            Kind::Request => "statement",
-            Kind::SessionOpened | Kind::SessionClosed => "session",
-            Kind::LoginRefused => "login",
-            Kind::Ruling => "ruling",
-            Kind::Gateway => "gateway",
+            kind => kind_name(kind),
         };
         let who = view.who();
         let mut record = Self {
@@ -131,6 +150,7 @@ impl Record {
             sequence,
             statement_bytes: None,
             payload: None,
+            ruling: None,
             complete: true,
             by: None,
             request: view.request(),
@@ -152,7 +172,8 @@ impl Record {
         self.decision = some(row.decision());
         self.rule = some(row.rule());
         self.ticket = some(row.ticket());
-        self.complete = false;
+        // What is denied never runs.
+        self.complete = row.decision() == "deny";
     }
 
     fn fill_event(&mut self, kind: Kind, row: &ArchivedEventRow) {
@@ -191,6 +212,9 @@ impl Record {
             Some(before) => format!("{before}; {text}"),
             None => text,
         });
+        self.ruling = some(row.what());
+        // Rejected, expired or abandoned: it never runs.
+        self.complete |= row.what() != "approved";
     }
 }
 
@@ -256,42 +280,82 @@ impl Filter {
     }
 }
 
-fn any(globs: &[Glob], text: &str) -> bool {
+pub(super) fn any(globs: &[Glob], text: &str) -> bool {
     globs.is_empty() || globs.iter().any(|glob| glob.matches(text))
 }
 
 /// `customers` names that table in any schema. `public.customers` names that one, and a bare `customers`, which the
 /// search_path leads to `public` unless somebody changed it: an auditor would rather see one record too many.
-fn names(glob: &Glob, table: &str) -> bool {
+pub(super) fn names(glob: &Glob, table: &str) -> bool {
     glob.matches(table)
         || (!table.contains('.') && glob.as_str().strip_prefix("public.").is_some_and(|bare| bare == table))
         || (!glob.as_str().contains('.') && table.match_indices('.').any(|(dot, _)| glob.matches(&table[dot + 1..])))
 }
 
-fn contains_ignoring_case(text: &str, wanted: &str) -> bool {
+pub(super) fn contains_ignoring_case(text: &str, wanted: &str) -> bool {
     let (text, wanted) = (text.as_bytes(), wanted.as_bytes());
-    wanted.is_empty() || text.windows(wanted.len()).any(|window| window.eq_ignore_ascii_case(wanted))
+    let Some(&first) = wanted.first() else { return true };
+    let last = match text.len().checked_sub(wanted.len()) {
+        Some(last) => last,
+        None => return false,
+    };
+    memchr::memchr2_iter(first.to_ascii_lowercase(), first.to_ascii_uppercase(), &text[..=last])
+        .any(|at| text[at..at + wanted.len()].eq_ignore_ascii_case(wanted))
 }
 
-/// Makes records of a shard's views.
-struct Joiner<'f> {
+/// Time, shard and sequence: the order of records.
+type Place = (i64, u32, u64);
+
+/// Makes records of views, of all shards and of the archive alike.
+pub(super) struct Joiner<'f> {
     filter: &'f Filter,
     payloads: bool,
-    /// Statements that match and still run: (session, request) -> how many were found before it.
-    open: HashMap<(String, u64), usize>,
-    found: VecDeque<Record>,
-    /// Only so many are kept, the newest; the number of those let go.
+    /// Statements that match and still run: (session, request) -> where they are found.
+    open: HashMap<(String, u64), Place>,
+    found: BTreeMap<Place, Record>,
+    /// Only so many are kept, the newest.
     newest: usize,
-    dropped: usize,
+    /// Records found and parts joined to them.
+    taken: u64,
+    /// Per shard the last sequence that was seen: what has been archived meanwhile is not taken twice.
+    seen: HashMap<u32, u64>,
 }
 
 impl<'f> Joiner<'f> {
     fn new(filter: &'f Filter, newest: Option<usize>, payloads: bool) -> Self {
-        let newest = newest.unwrap_or(usize::MAX);
-        Self { filter, payloads, open: HashMap::new(), found: VecDeque::new(), newest, dropped: 0 }
+        let (open, found, seen) = (HashMap::new(), BTreeMap::new(), HashMap::new());
+        Self { filter, payloads, open, found, newest: newest.unwrap_or(usize::MAX), taken: 0, seen }
     }
 
-    fn take(&mut self, shard: u32, sequence: u64, view: &View<'_>) {
+    pub(super) fn wants_payloads(&self) -> bool {
+        self.payloads
+    }
+
+    /// Statements were found that still wait for their outcome.
+    pub(super) fn awaits(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Sessions and requests of those.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.open.keys().map(|(session, request)| (session.as_str(), *request as i64))
+    }
+
+    /// Nothing more is to come of this session.
+    pub(super) fn session_ended(&mut self, session: &str) {
+        self.open.retain(|(open, _), _| open != session);
+    }
+
+    /// Everything of the shard up to this sequence has been seen.
+    fn saw(&mut self, shard: u32, sequence: u64) {
+        let seen = self.seen.entry(shard).or_default();
+        *seen = sequence.max(*seen);
+    }
+
+    pub(super) fn take(&mut self, shard: u32, sequence: u64, view: &View<'_>) {
+        if self.seen.get(&shard).is_some_and(|seen| sequence <= *seen) {
+            return;
+        }
         if !self.open.is_empty() && view.request() != 0 {
             self.join(view);
         }
@@ -302,14 +366,15 @@ impl<'f> Joiner<'f> {
         if !self.filter.admits_record(&record) {
             return;
         }
+        let place = (record.time_us, shard, sequence);
         if !record.complete {
-            self.open.insert((record.session.clone(), record.request), self.dropped + self.found.len());
+            self.open.insert((record.session.clone(), record.request), place);
         }
-        self.found.push_back(record);
+        self.found.insert(place, record);
+        self.taken += 1;
         if self.found.len() > self.newest
-            && let Some(record) = self.found.pop_front()
+            && let Some((_, record)) = self.found.pop_first()
         {
-            self.dropped += 1;
             self.open.remove(&(record.session, record.request));
         }
     }
@@ -317,49 +382,203 @@ impl<'f> Joiner<'f> {
     fn join(&mut self, view: &View<'_>) {
         let key = (view.who().session().to_owned(), view.request());
         let Some(place) = self.open.get(&key) else { return };
-        let Some(record) = self.found.get_mut(place - self.dropped) else { return };
+        let Some(record) = self.found.get_mut(place) else { return };
+        self.taken += 1;
         match view {
-            View::Outcome(row) => {
-                record.add_outcome(row, self.payloads);
-                if record.complete {
-                    self.open.remove(&key);
-                }
-            }
+            View::Outcome(row) => record.add_outcome(row, self.payloads),
             View::Event(Kind::Ruling, row) => record.add_ruling(row),
             View::Request(_) | View::Event(..) => {}
+        }
+        if record.complete {
+            self.open.remove(&key);
         }
     }
 }
 
-/// Everything that matches, in time order. Damage is handed out as it is met; what is readable is searched all the same.
-/// `newest`: only that many, the newest.
+/// What cannot be read of a trail.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Trouble {
+    Segment(Damage),
+    Manifest(ManifestDamage),
+    /// A file of the archive, or the part of it that is named.
+    Archive {
+        file: PathBuf,
+        what: String,
+    },
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Segment(damage) => damage.fmt(f),
+            Self::Manifest(damage) => damage.fmt(f),
+            Self::Archive { file, what } => write!(f, "{}: {what}", file.display()),
+        }
+    }
+}
+
+/// Everything that matches, in time order: in the archive and, as one with it, in the segments. Damage is handed out as it is
+/// met; what is readable is searched all the same. `newest`: only that many, the newest.
 pub fn search(
     data_dir: &Path,
     filter: &Filter,
     newest: Option<usize>,
     payloads: bool,
-    damage: &mut dyn FnMut(Damage),
+    trouble: &mut dyn FnMut(Trouble),
 ) -> io::Result<Vec<Record>> {
-    let mut found = Vec::new();
-    for (shard, files) in segment::list(data_dir)? {
-        found.extend(search_shard(data_dir, shard, &files, Joiner::new(filter, newest, payloads), damage)?);
+    let now_us = jiff::Timestamp::now().as_microsecond();
+    let until_us = filter.until_us.map_or(now_us, |until_us| until_us.min(now_us));
+    let mut reported = Vec::new();
+    // The newest few most often lie in the last hour, and a long archive is not read for them.
+    for back_us in NEWEST_WITHIN_US.into_iter().filter(|_| newest.is_some() && filter.since_us.is_none()) {
+        let recent = Filter { since_us: Some(until_us.saturating_sub(back_us)), ..filter.clone() };
+        let mut joiner = Joiner::new(&recent, newest, payloads);
+        search_all(data_dir, &mut joiner, &mut |found| report_once(&mut reported, found, trouble))?;
+        if newest.is_some_and(|newest| joiner.found.len() >= newest) {
+            return Ok(joiner.found.into_values().collect());
+        }
     }
-    found.sort_by_key(|record| (record.time_us, record.shard, record.sequence));
-    if let Some(newest) = newest {
-        found.drain(..found.len().saturating_sub(newest));
+    let mut joiner = Joiner::new(filter, newest, payloads);
+    search_all(data_dir, &mut joiner, &mut |found| report_once(&mut reported, found, trouble))?;
+    Ok(joiner.found.into_values().collect())
+}
+
+fn report_once(reported: &mut Vec<Trouble>, found: Trouble, trouble: &mut dyn FnMut(Trouble)) {
+    if !reported.contains(&found) {
+        reported.push(found.clone());
+        trouble(found);
     }
-    Ok(found)
+}
+
+/// The archive may take segments away while we read: then what it published meanwhile is read as well.
+const ROUNDS_MAX: u32 = 100;
+
+fn search_all(data_dir: &Path, joiner: &mut Joiner<'_>, trouble: &mut dyn FnMut(Trouble)) -> io::Result<()> {
+    let mut catalogue = Catalogue::since(data_dir, joiner.filter.since_us)?;
+    let mut searched = 0;
+    for _ in 0..ROUNDS_MAX {
+        let stand = Stand::of(data_dir, &mut |damage| trouble(Trouble::Manifest(damage)))?;
+        search_archive(&mut catalogue, searched, stand.number, joiner, &mut |_| {}, trouble)?;
+        searched = stand.number;
+        for (&shard, position) in &stand.positions {
+            joiner.saw(shard, position.record);
+        }
+        let (mut moved, mut ends) = (false, Vec::new());
+        for (shard, files) in segment::list(data_dir)? {
+            let position = stand.positions.get(&shard);
+            let end = search_shard(data_dir, shard, &files, position, joiner, trouble)?;
+            moved |= end.moved;
+            ends.push((shard, end.last));
+        }
+        if !moved {
+            return Ok(());
+        }
+        ends.into_iter().for_each(|(shard, last)| joiner.saw(shard, last));
+    }
+    Err(io::Error::other("segments are archived faster than they are read; narrow the search with --since"))
+}
+
+/// What is found in the archive alone.
+pub(super) struct FromArchive {
+    pub records: Vec<Record>,
+    /// Numbers of the manifest entries whose files hold a part of them.
+    pub entries: BTreeSet<u64>,
+}
+
+pub(super) fn search_archived(
+    data_dir: &Path,
+    filter: &Filter,
+    trouble: &mut dyn FnMut(Trouble),
+) -> io::Result<FromArchive> {
+    let mut joiner = Joiner::new(filter, None, false);
+    let mut entries = BTreeSet::new();
+    let mut catalogue = Catalogue::since(data_dir, filter.since_us)?;
+    let stand = Stand::of(data_dir, &mut |damage| trouble(Trouble::Manifest(damage)))?;
+    let mut used = |number: u64| entries.extend([number]);
+    search_archive(&mut catalogue, 0, stand.number, &mut joiner, &mut used, trouble)?;
+    Ok(FromArchive { records: joiner.found.into_values().collect(), entries })
+}
+
+/// What these files hold, which nobody vouches for here.
+pub(super) fn search_files(
+    files: &[ArchiveFile],
+    filter: &Filter,
+    unreadable: &mut dyn FnMut(Unreadable),
+) -> Vec<Record> {
+    let mut joiner = Joiner::new(filter, None, false);
+    files.iter().for_each(|file| archive::find_in_file(file, filter, &mut joiner, unreadable));
+    joiner.found.into_values().collect()
+}
+
+/// The files of the entries behind `searched`, up to `last`. Told besides: the entries whose files held something.
+fn search_archive(
+    catalogue: &mut Catalogue,
+    searched: u64,
+    last: u64,
+    joiner: &mut Joiner<'_>,
+    used: &mut dyn FnMut(u64),
+    trouble: &mut dyn FnMut(Trouble),
+) -> io::Result<()> {
+    let filter = joiner.filter;
+    let mut number = searched;
+    while number < last {
+        let Some(item) = catalogue.next_item()? else { return Ok(()) };
+        let listed = match item {
+            Item::Damage(damage) => {
+                trouble(Trouble::Manifest(damage));
+                continue;
+            }
+            Item::Other(found) => {
+                number = found;
+                continue;
+            }
+            Item::File(found, listed) => {
+                number = found;
+                listed
+            }
+        };
+        let past = |until: i64| listed.since_us > until.saturating_add(CLOCK_STEP_US);
+        if filter.until_us.is_some_and(past) && !joiner.awaits() {
+            return Ok(());
+        }
+        let (mut unreadable, before) = (Vec::new(), joiner.taken);
+        archive::find(&listed, filter, joiner, &mut |what| unreadable.push(what));
+        for what in unreadable {
+            if what.is_missing() && catalogue.is_deleted(&listed.path)? {
+                continue;
+            }
+            trouble(Trouble::Archive { file: listed.path.clone(), what: what.to_string() });
+        }
+        if joiner.taken > before {
+            used(number);
+        }
+    }
+    Ok(())
+}
+
+/// How far a shard's segments were read.
+struct End {
+    /// Sequence of the last record.
+    last: u64,
+    /// A segment was gone: archived meanwhile.
+    moved: bool,
 }
 
 fn search_shard(
     data_dir: &Path,
     shard: u32,
     files: &BTreeMap<u64, SegmentFile>,
-    mut joiner: Joiner<'_>,
-    damage: &mut dyn FnMut(Damage),
-) -> io::Result<VecDeque<Record>> {
+    position: Option<&Position>,
+    joiner: &mut Joiner<'_>,
+    trouble: &mut dyn FnMut(Trouble),
+) -> io::Result<End> {
     let filter = joiner.filter;
-    let mut chain = ChainReader::from_segment(data_dir.to_owned(), shard, first_segment(files, filter.since_us));
+    let first = first_segment(files, filter.since_us);
+    let mut chain = match position {
+        Some(position) if position.segment >= first => ChainReader::after(data_dir.to_owned(), position),
+        _ => ChainReader::from_segment(data_dir.to_owned(), shard, first),
+    };
+    let mut end = End { last: position.map_or(0, |position| position.record), moved: false };
     let mut looks = 0;
     loop {
         match chain.advance()? {
@@ -367,26 +586,40 @@ fn search_shard(
                 looks = 0;
                 let past = |until: i64| header.time_us > until.saturating_add(CLOCK_STEP_US);
                 if filter.until_us.is_some_and(past) && joiner.open.is_empty() {
-                    return Ok(joiner.found);
+                    return Ok(end);
                 }
                 for record in chain.records() {
                     match record {
-                        Ok((sequence, view)) => joiner.take(shard, sequence, &view),
-                        Err(found) => damage(found),
+                        Ok((sequence, view)) => {
+                            joiner.take(shard, sequence, &view);
+                            end.last = sequence;
+                        }
+                        Err(found) => trouble(Trouble::Segment(found)),
                     }
                 }
             }
-            Advance::Damage(found) => damage(found),
+            Advance::Damage(found) => {
+                if found.kind == DamageKind::MissingSegment && has_passed(data_dir, shard, found.segment)? {
+                    return Ok(End { moved: true, ..end });
+                }
+                trouble(Trouble::Segment(found));
+            }
             Advance::End if chain.is_unfinished() && looks < UNFINISHED_LOOKS => {
                 looks += 1;
                 std::thread::sleep(UNFINISHED_PAUSE);
             }
             Advance::End => {
-                chain.take_unfinished().into_iter().for_each(damage);
-                return Ok(joiner.found);
+                chain.take_unfinished().into_iter().for_each(|found| trouble(Trouble::Segment(found)));
+                return Ok(end);
             }
         }
     }
+}
+
+/// Has the archiver passed that segment by now?
+fn has_passed(data_dir: &Path, shard: u32, segment: u64) -> io::Result<bool> {
+    let stand = Stand::of(data_dir, &mut |_| {})?;
+    Ok(stand.positions.get(&shard).is_some_and(|position| position.segment > segment))
 }
 
 /// The first segment that may hold a record of that time or later.
@@ -400,24 +633,31 @@ fn first_segment(files: &BTreeMap<u64, SegmentFile>, since_us: Option<i64>) -> u
 }
 
 /// One record in full, by its id or the id of a part of it. `None`: there is none.
-pub fn show(data_dir: &Path, id: &str, damage: &mut dyn FnMut(Damage)) -> io::Result<Option<Record>> {
+pub fn show(data_dir: &Path, id: &str, trouble: &mut dyn FnMut(Trouble)) -> io::Result<Option<Record>> {
     let Some((shard, sequence)) = parse_id(id) else { return Ok(None) };
-    let Some(files) = segment::list(data_dir)?.remove(&shard) else { return Ok(None) };
-    let Some((session, request, time_us)) = find_sequence(data_dir, shard, &files, sequence)? else { return Ok(None) };
-    let mut filter = Filter::default();
+    let Some((session, request, time_us)) = find_sequence(data_dir, shard, sequence)? else { return Ok(None) };
     if request == 0 {
-        (filter.since_us, filter.until_us) = (Some(time_us), Some(time_us));
-    } else {
-        filter.sessions.extend(Glob::new(&session).ok());
+        let moment = Filter { since_us: Some(time_us), until_us: Some(time_us), ..Filter::default() };
+        let found = search(data_dir, &moment, None, true, trouble)?;
+        return Ok(found.into_iter().find(|record| (record.shard, record.sequence) == (shard, sequence)));
     }
-    let found = search_shard(data_dir, shard, &files, Joiner::new(&filter, None, true), damage)?;
-    let exact = found.iter().position(|record| record.sequence == sequence);
-    let part = || {
-        found.iter().position(|record| {
-            record.kind == "statement" && record.request == request && record.session == session && request != 0
-        })
-    };
-    Ok(exact.or_else(part).map(|place| found.into_iter().nth(place).expect("its own place")))
+    let sessions: Vec<Glob> = Glob::new(&session).into_iter().collect();
+    // A part of a statement comes after its request, most often soon.
+    for back_us in [Some(0), Some(CLOCK_STEP_US), None] {
+        let since_us = back_us.map(|back_us| time_us.saturating_sub(back_us));
+        let filter = Filter { sessions: sessions.clone(), since_us, until_us: Some(time_us), ..Filter::default() };
+        let mut unreadable = Vec::new();
+        let found = search(data_dir, &filter, None, true, &mut |found| unreadable.push(found))?;
+        let exact = found.iter().position(|record| (record.shard, record.sequence) == (shard, sequence));
+        let whole =
+            |record: &Record| record.kind == "statement" && record.request == request && record.session == session;
+        let place = exact.or_else(|| found.iter().position(whole));
+        if place.is_some() || back_us.is_none() {
+            unreadable.into_iter().for_each(trouble);
+            return Ok(place.and_then(|place| found.into_iter().nth(place)));
+        }
+    }
+    Ok(None)
 }
 
 fn parse_id(id: &str) -> Option<(u32, u64)> {
@@ -426,7 +666,33 @@ fn parse_id(id: &str) -> Option<(u32, u64)> {
 }
 
 /// Session, request and time of the record with that sequence.
-fn find_sequence(
+fn find_sequence(data_dir: &Path, shard: u32, sequence: u64) -> io::Result<Option<(String, u64, i64)>> {
+    let stand = Stand::of(data_dir, &mut |_| {})?;
+    if stand.positions.get(&shard).is_some_and(|position| position.record >= sequence)
+        && let Some(row) = find_archived(data_dir, shard, sequence)?
+    {
+        return Ok(Some((row.session, row.request, row.time_us)));
+    }
+    let Some(files) = segment::list(data_dir)?.remove(&shard) else { return Ok(None) };
+    find_in_segments(data_dir, shard, &files, sequence)
+}
+
+fn find_archived(data_dir: &Path, shard: u32, sequence: u64) -> io::Result<Option<Row>> {
+    let mut catalogue = Catalogue::holding(data_dir, shard, sequence)?;
+    while let Some(item) = catalogue.next_item()? {
+        let Item::File(_, listed) = item else { continue };
+        if listed.shards.get(&shard).is_some_and(|&(first, _)| first > sequence) {
+            break;
+        }
+        if listed.holds(shard, sequence) {
+            // What cannot be read is said by the search that follows.
+            return Ok(archive::find_sequence(&listed, shard, sequence).ok().flatten());
+        }
+    }
+    Ok(None)
+}
+
+fn find_in_segments(
     data_dir: &Path,
     shard: u32,
     files: &BTreeMap<u64, SegmentFile>,
@@ -465,6 +731,8 @@ pub struct Follower {
 
 struct Followed {
     chain: ChainReader,
+    /// Sequence of the last record taken.
+    last: u64,
     running: HashMap<(String, u64), (Record, Instant, bool)>,
     unfinished_since: Option<Instant>,
 }
@@ -472,7 +740,7 @@ struct Followed {
 /// The news of a poll.
 pub enum News {
     Record(Box<Record>),
-    Damage(Damage),
+    Damage(Trouble),
 }
 
 impl Follower {
@@ -480,21 +748,25 @@ impl Follower {
         Self { data_dir, filter, chains: BTreeMap::new(), patience }
     }
 
-    /// What is new since the last poll, in time order. The first one reads what lies in the rings.
+    /// What is new since the last poll, in time order. The first one reads what lies in the rings and is not archived: the
+    /// rest is history, a search finds it.
     pub fn poll(&mut self) -> io::Result<Vec<News>> {
-        for (shard, files) in segment::list(&self.data_dir)? {
-            // What was archived before we began is history; a search finds it.
-            let oldest = files.values().find(|file| file.archived.is_none()).map_or(1, |file| file.number);
-            let chain = || ChainReader::from_segment(self.data_dir.clone(), shard, oldest);
-            self.chains.entry(shard).or_insert_with(|| Followed {
-                chain: chain(),
-                running: HashMap::new(),
-                unfinished_since: None,
-            });
-        }
         let mut news = Vec::new();
+        for (shard, files) in segment::list(&self.data_dir)? {
+            if self.chains.contains_key(&shard) {
+                continue;
+            }
+            let stand = Stand::of(&self.data_dir, &mut |damage| news.push(News::Damage(Trouble::Manifest(damage))))?;
+            let oldest = files.values().find(|file| file.archived.is_none()).map_or(1, |file| file.number);
+            let chain = match stand.positions.get(&shard) {
+                Some(position) => ChainReader::after(self.data_dir.clone(), position),
+                None => ChainReader::from_segment(self.data_dir.clone(), shard, oldest),
+            };
+            let last = stand.positions.get(&shard).map_or(0, |position| position.record);
+            self.chains.insert(shard, Followed { chain, last, running: HashMap::new(), unfinished_since: None });
+        }
         for followed in self.chains.values_mut() {
-            followed.poll(&self.filter, self.patience, &mut news)?;
+            followed.poll(&self.data_dir, &self.filter, self.patience, &mut news)?;
         }
         news.sort_by_key(|news| match news {
             News::Record(record) => (record.time_us, record.shard, record.sequence),
@@ -502,10 +774,15 @@ impl Follower {
         });
         Ok(news)
     }
+
+    /// Is the statement with this id held back until it is complete?
+    pub fn awaits(&self, id: &str) -> bool {
+        self.chains.values().any(|followed| followed.running.values().any(|(record, ..)| record.id == id))
+    }
 }
 
 impl Followed {
-    fn poll(&mut self, filter: &Filter, patience: Duration, news: &mut Vec<News>) -> io::Result<()> {
+    fn poll(&mut self, data_dir: &Path, filter: &Filter, patience: Duration, news: &mut Vec<News>) -> io::Result<()> {
         loop {
             match self.chain.advance()? {
                 Advance::Frame(_) => {
@@ -513,19 +790,27 @@ impl Followed {
                     let shard = self.chain.shard();
                     for record in self.chain.records() {
                         match record {
-                            Ok((sequence, view)) => take(&mut self.running, shard, sequence, &view, filter, news),
-                            Err(damage) => news.push(News::Damage(damage)),
+                            Ok((sequence, view)) => {
+                                take(&mut self.running, shard, sequence, &view, filter, news);
+                                self.last = sequence;
+                            }
+                            Err(damage) => news.push(News::Damage(Trouble::Segment(damage))),
                         }
                     }
                 }
-                Advance::Damage(damage) => news.push(News::Damage(damage)),
+                Advance::Damage(damage) => {
+                    let gone = damage.kind == DamageKind::MissingSegment;
+                    if !gone || !self.catch_up(data_dir, damage.segment, filter, news)? {
+                        news.push(News::Damage(Trouble::Segment(damage)));
+                    }
+                }
                 Advance::End => break,
             }
         }
         if self.chain.is_unfinished() {
             let since = *self.unfinished_since.get_or_insert_with(Instant::now);
             if since.elapsed() > Duration::from_secs(1) {
-                news.extend(self.chain.take_unfinished().map(News::Damage));
+                news.extend(self.chain.take_unfinished().map(|damage| News::Damage(Trouble::Segment(damage))));
             }
         }
         for (record, since, shown) in self.running.values_mut() {
@@ -535,6 +820,43 @@ impl Followed {
             }
         }
         Ok(())
+    }
+
+    /// The archiver took a segment away before it was read here: reads what it held from the archive. `false`: it did not.
+    fn catch_up(&mut self, data_dir: &Path, segment: u64, filter: &Filter, news: &mut Vec<News>) -> io::Result<bool> {
+        let shard = self.chain.shard();
+        let stand = Stand::of(data_dir, &mut |_| {})?;
+        let Some(position) = stand.positions.get(&shard).filter(|position| position.segment > segment) else {
+            return Ok(false);
+        };
+        let mut catalogue = Catalogue::holding(data_dir, shard, self.last + 1)?;
+        let mut number = 0;
+        while number < stand.number
+            && let Some(item) = catalogue.next_item()?
+        {
+            let (Item::File(found, _) | Item::Other(found)) = &item else { continue };
+            number = *found;
+            let Item::File(_, listed) = item else { continue };
+            if !listed.shards.contains_key(&shard) {
+                continue;
+            }
+            let mut rows = Vec::new();
+            let keep = |row: Row, rows: &mut Vec<Row>| {
+                if row.shard == shard && row.sequence > self.last {
+                    rows.push(row);
+                }
+            };
+            if let Err(what) = listed.open().and_then(|file| file.for_each(|row| keep(row, &mut rows))) {
+                let what = what.to_string();
+                news.push(News::Damage(Trouble::Archive { file: listed.path.clone(), what }));
+            }
+            for (shard, sequence, view) in Rows::new(rows).views() {
+                take(&mut self.running, shard, sequence, &view, filter, news);
+            }
+        }
+        self.last = position.record;
+        self.chain = ChainReader::after(data_dir.to_owned(), position);
+        Ok(true)
     }
 }
 
@@ -755,7 +1077,7 @@ mod tests {
             news.into_iter().filter_map(id).collect::<Vec<_>>()
         };
         let mut follower = Follower::new(dir.path().to_owned(), Filter::default(), Duration::from_secs(3600));
-        assert_eq!(ids(follower.poll().expect("readable")).len(), 6, "all but the two that have no outcome");
+        assert_eq!(ids(follower.poll().expect("readable")).len(), 7, "all but the one that has no outcome");
         assert_eq!(ids(follower.poll().expect("readable")), []);
         let groups = groups();
         let mut one = writer(dir.path(), 1);

@@ -1,9 +1,8 @@
 //! `lockgate audit`: search, follow, inspect and verify the trail.
 
 use crate::audit::archive::key::{self, read_public};
-use crate::audit::archive::manifest;
+use crate::audit::archive::{manifest, read};
 use crate::audit::printable::{csv_field, escape, escape_lines, json_safe, one_line};
-use crate::audit::reader::Damage;
 use crate::audit::search::{Filter, Follower, News, Record, search, show};
 use crate::audit::verify::{ArchiveReport, Break, Options, Progress, ShardReport, verify_all};
 use crate::audit::{ocsf, origin, segment, when};
@@ -97,7 +96,7 @@ struct FilterArgs {
     #[arg(long, value_parser = Glob::new)]
     table: Vec<Glob>,
     /// Statements of this class: select, delete, drop, ...
-    #[arg(long, value_parser = Glob::new)]
+    #[arg(long, value_parser = parse_class)]
     class: Vec<Glob>,
     /// allow, deny, approve or alert
     #[arg(long, value_parser = Glob::new)]
@@ -106,7 +105,7 @@ struct FilterArgs {
     #[arg(long, value_parser = Glob::new)]
     session: Vec<Glob>,
     /// statement, session, login, ruling or gateway
-    #[arg(long, value_parser = Glob::new)]
+    #[arg(long, value_parser = parse_kind)]
     kind: Vec<Glob>,
     /// Statements whose text or bind values contain this, in any case
     #[arg(long, value_name = "TEXT")]
@@ -119,7 +118,24 @@ struct FilterArgs {
     until: Option<i64>,
 }
 
-fn parse_time(text: &str) -> Result<i64, String> {
+fn parse_class(text: &str) -> Result<Glob, String> {
+    one_of(text, "class", &masking::sql::Class::ALL.map(masking::sql::Class::name))
+}
+
+fn parse_kind(text: &str) -> Result<Glob, String> {
+    one_of(text, "kind", &["statement", "session", "login", "ruling", "gateway"])
+}
+
+/// A name that none of these has would find nothing, and look like an answer.
+fn one_of(text: &str, what: &str, names: &[&str]) -> Result<Glob, String> {
+    let glob = Glob::new(text)?;
+    if names.iter().any(|name| glob.matches(name)) {
+        return Ok(glob);
+    }
+    Err(format!("there is no {what} of that name; there are: {}", names.join(" ")))
+}
+
+pub fn parse_time(text: &str) -> Result<i64, String> {
     when::parse_when(text, jiff::Timestamp::now())
 }
 
@@ -236,7 +252,18 @@ fn run_rotate_key(args: &RotateKeyArgs) -> Result<ExitCode> {
     Ok(ExitCode::from(DONE))
 }
 
+/// A parser that gives up on a damaged file is reported as damage, once; its own cry says nothing more.
+fn quiet_parsers() {
+    let cry = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !read::is_guarded() {
+            cry(panic);
+        }
+    }));
+}
+
 pub fn run(args: AuditArgs) -> Result<ExitCode> {
+    quiet_parsers();
     let done = match args.verb {
         AuditVerb::Search(args) => run_search(args),
         AuditVerb::Tail(args) => run_tail(args),
@@ -256,7 +283,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-pub fn report(damage: &Damage) {
+pub fn report(damage: &impl std::fmt::Display) {
     eprintln!("lockgate: damaged audit trail: {}", escape(&damage.to_string()));
 }
 
@@ -288,7 +315,8 @@ fn run_tail(args: TailArgs) -> Result<ExitCode> {
     let data_dir = args.trail.data_dir()?;
     let patience = if args.no_follow { Duration::ZERO } else { TAIL_PATIENCE };
     let lines = Lines::of(args.output, &data_dir)?;
-    let mut follower = Follower::new(data_dir, args.filter.filter(), patience);
+    let filter = args.filter.filter();
+    let mut follower = Follower::new(data_dir.clone(), filter.clone(), patience);
     let mut header = true;
     let mut skip = Some(args.lines);
     loop {
@@ -300,6 +328,14 @@ fn run_tail(args: TailArgs) -> Result<ExitCode> {
             }
         }
         if let Some(lines) = skip.take() {
+            if records.len() < lines {
+                let older = search(&data_dir, &filter, Some(lines), false, &mut |damage| report(&damage));
+                let mut older = older.context("the trail cannot be read")?;
+                let news = |older: &Record| !records.iter().any(|record| record.id == older.id);
+                older.retain(|older| news(older) && !follower.awaits(&older.id));
+                records.splice(..0, older);
+                records.sort_by_key(|record| (record.time_us, record.shard, record.sequence));
+            }
             records.drain(..records.len().saturating_sub(lines));
         }
         let mut out = io::stdout().lock();
@@ -611,7 +647,7 @@ pub fn coloured() -> bool {
 }
 
 fn verdict_color(record: &Record) -> Option<Color> {
-    match record.decision.as_deref() {
+    match record.ruling.as_deref().filter(|ruling| *ruling != "approved").or(record.decision.as_deref()) {
         Some("deny" | "rejected") => Some(Color::Red),
         Some("approve" | "alert" | "expired" | "abandoned") => Some(Color::Yellow),
         _ if record.kind == "login" => Some(Color::Red),
@@ -635,7 +671,9 @@ fn what(record: &Record, chars_max: usize) -> String {
 }
 
 fn verdict(record: &Record) -> String {
-    match (&record.decision, &record.rule) {
+    // What was asked for and refused is shown as that.
+    let ruled = record.ruling.as_ref().filter(|ruling| *ruling != "approved");
+    match (ruled.or(record.decision.as_ref()), &record.rule) {
         (Some(decision), Some(rule)) => escape(&format!("{decision} ({rule})")),
         (Some(decision), None) => escape(decision),
         (None, _) => String::new(),
@@ -646,7 +684,6 @@ fn result(record: &Record) -> String {
     match &record.error {
         Some(error) => escape(error),
         None if record.complete => String::new(),
-        None if record.decision.as_deref() == Some("deny") => String::new(),
         // It runs, or the gateway was killed while it did.
         None => "open".to_owned(),
     }
@@ -765,7 +802,9 @@ fn print_record(out: &mut impl io::Write, record: &Record) -> Result<()> {
     line("bytes", number(record.bytes))?;
     line("duration", record.duration_us.map(|us| format!("{} ms", milliseconds(Some(us)))).unwrap_or_default())?;
     line("masked", number(record.masked))?;
-    let done = record.kind == "statement" && record.complete && record.error.is_none();
+    line("ruling", text(&record.ruling))?;
+    // It ran: what was denied or rejected has no duration.
+    let done = record.kind == "statement" && record.duration_us.is_some() && record.error.is_none();
     line("result", if done { "ok".into() } else { result(record) })?;
     for (index, bind) in record.binds.iter().enumerate() {
         line(

@@ -22,6 +22,7 @@ pub mod policy;
 pub mod refusals;
 pub mod regress;
 pub mod replay;
+pub mod search;
 pub mod store;
 pub mod tamper;
 
@@ -60,6 +61,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "audit", run: audit::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "tamper", run: tamper::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "archiver", run: archiver::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "search", run: search::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "crash", run: crash::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "faults", run: faults::suite, full_only: false, direct: true, held_back: None },
     Suite { name: "masks", run: masks::suite, full_only: false, direct: false, held_back: None },

@@ -2,10 +2,12 @@
 //! FORMAT.md draws the bytes.
 
 pub mod archiver;
+pub mod catalogue;
 pub mod check;
 pub mod check_signed;
 pub mod checkpoint;
 pub mod deliver;
+pub mod find;
 mod follow;
 pub mod key;
 pub mod lines;
@@ -23,6 +25,8 @@ pub mod write;
 
 #[cfg(test)]
 mod archiver_tests;
+#[cfg(test)]
+mod find_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::file::statistics::Statistics;
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -108,6 +109,15 @@ impl fmt::Display for Unreadable {
 impl std::error::Error for Unreadable {}
 
 impl Unreadable {
+    pub fn io(error: io::Error) -> Self {
+        Self::file(UnreadableKind::Io(error))
+    }
+
+    /// There is no such file.
+    pub fn is_missing(&self) -> bool {
+        matches!(&self.kind, UnreadableKind::Io(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+
     fn file(kind: UnreadableKind) -> Self {
         Self { group: None, column: None, kind }
     }
@@ -174,7 +184,7 @@ pub struct ArchiveFile {
 
 impl ArchiveFile {
     pub fn open(source: Box<dyn Source>) -> Result<Self, Unreadable> {
-        let io = |error| Unreadable::file(UnreadableKind::Io(error));
+        let io = Unreadable::io;
         let file_bytes = source.size().map_err(io)?;
         let end = Unreadable::file;
         let ends_at = file_bytes.checked_sub(END_BYTES as u64).ok_or_else(|| end(UnreadableKind::End))?;
@@ -336,8 +346,9 @@ impl<'f> Group<'f> {
         picks: &mut Vec<u32>,
         mut keep: impl FnMut(&str) -> bool,
     ) -> Result<(), Unreadable> {
-        let mut texts = self.texts(column, picks)?.into_iter();
-        picks.retain(|_| texts.next().is_some_and(|text| keep(as_str(text.as_ref()))));
+        let texts = self.texts(column, picks)?;
+        let (mut texts, mut asked) = (texts.iter(), Asked::default());
+        picks.retain(|_| texts.next().is_some_and(|text| asked.judge(text.as_ref(), &mut keep)));
         Ok(())
     }
 
@@ -348,8 +359,11 @@ impl<'f> Group<'f> {
         picks: &mut Vec<u32>,
         mut keep: impl FnMut(&str) -> bool,
     ) -> Result<(), Unreadable> {
-        let mut lists = self.lists(column, picks)?.into_iter();
-        picks.retain(|_| lists.next().is_some_and(|list| list.iter().flatten().any(|item| keep(as_str(Some(item))))));
+        let lists = self.lists(column, picks)?;
+        let (mut lists, mut asked) = (lists.iter(), Asked::default());
+        let mut any =
+            |list: &Vec<Option<ByteArray>>| list.iter().flatten().any(|item| asked.judge(Some(item), &mut keep));
+        picks.retain(|_| lists.next().is_some_and(&mut any));
         Ok(())
     }
 
@@ -527,6 +541,26 @@ fn read_picks<T: DataType>(
         row = run[0] + run.len() as u32;
     }
     Ok(())
+}
+
+/// Values of a dictionary lie at one place however often they occur: each is judged once.
+#[derive(Default)]
+struct Asked {
+    last: Option<((usize, usize), bool)>,
+    answers: HashMap<(usize, usize), bool>,
+}
+
+impl Asked {
+    /// `text` outlives this: no other value comes to lie at its place.
+    fn judge(&mut self, text: Option<&ByteArray>, keep: &mut impl FnMut(&str) -> bool) -> bool {
+        let place = text.map_or((0, 0), |text| (text.data().as_ptr() as usize, text.len()));
+        if let Some((_, answer)) = self.last.filter(|(last, _)| *last == place) {
+            return answer;
+        }
+        let answer = *self.answers.entry(place).or_insert_with(|| keep(as_str(text)));
+        self.last = Some((place, answer));
+        answer
+    }
 }
 
 fn as_str(text: Option<&ByteArray>) -> &str {

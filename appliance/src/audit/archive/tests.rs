@@ -5,7 +5,7 @@ use super::schema::{Column, GROUP_ROWS};
 use super::write::{Contents, FileWriter, ShardRange};
 use crate::audit::encode::{Encoder, Room};
 use crate::audit::record::split_record;
-use crate::audit::row::Row;
+use crate::audit::row::{Row, Rows};
 use crate::audit::tests::{groups, outcome, request, who};
 use crate::audit::{Entry, Outcome, Request, Who};
 use bytes::Bytes;
@@ -34,7 +34,11 @@ impl Sample {
         let mut rest = &aligned[..];
         let view = split_record(&mut rest).expect("a record").expect("a good one");
         self.writer.append(&view, shard, sequence).expect("memory");
-        self.rows.push(Row::of(shard, sequence, &view));
+        let row = Row::of(shard, sequence, &view);
+        let again = Rows::new(vec![row.clone()]);
+        let (_, _, view) = again.views().next().expect("a record again");
+        assert_eq!(Row::of(shard, sequence, &view), row, "a row leads back to its record");
+        self.rows.push(row);
     }
 
     fn finish(self) -> (Bytes, Contents, Vec<Row>) {

@@ -1,7 +1,6 @@
 //! One session out of the trail: found by its id or the beginning of it, with everything that happened in it.
 
-use crate::audit::reader::Damage;
-use crate::audit::search::{Filter, Record, search};
+use crate::audit::search::{Filter, Record, Trouble, search};
 use crate::audit::{printable::escape, when};
 use crate::config::Glob;
 use anyhow::{Context as _, Result};
@@ -42,11 +41,11 @@ pub enum Found {
 }
 
 /// Everything that is read of the trail is read here.
-fn read(data_dir: &Path, filter: &Filter, payloads: bool, damage: &mut dyn FnMut(Damage)) -> Result<Vec<Record>> {
+fn read(data_dir: &Path, filter: &Filter, payloads: bool, damage: &mut dyn FnMut(Trouble)) -> Result<Vec<Record>> {
     search(data_dir, filter, None, payloads, damage).context("the trail cannot be read")
 }
 
-pub fn find(data_dir: &Path, id: &str, damage: &mut dyn FnMut(Damage)) -> Result<Found> {
+pub fn find(data_dir: &Path, id: &str, damage: &mut dyn FnMut(Trouble)) -> Result<Found> {
     let wanted = id.trim().to_ascii_lowercase();
     // Ids are hexadecimal: nothing in one can be a wildcard.
     let plausible = !wanted.is_empty() && wanted.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
@@ -89,7 +88,7 @@ fn find_exact(data_dir: &Path, id: &str) -> Result<Box<Session>> {
 }
 
 /// Names those that look most like it, or else the latest.
-fn unknown(data_dir: &Path, wanted: &str, damage: &mut dyn FnMut(Damage)) -> Result<String> {
+fn unknown(data_dir: &Path, wanted: &str, damage: &mut dyn FnMut(Trouble)) -> Result<String> {
     let filter = Filter { kinds: Glob::new("session").into_iter().collect(), ..Filter::default() };
     let all = read(data_dir, &filter, false, damage)?;
     let mut ids: Vec<&str> = Vec::new();

@@ -1,0 +1,215 @@
+//! What readers ask the manifest: which files may hold records of a time or a sequence. A long manifest is not read whole:
+//! entries are in the order of time and of sequences, so the first that matters is found by halving.
+
+use super::find::Listed;
+use super::lines::{LineBroken, Lines};
+use super::manifest::{self, Entry, Place, Position, What};
+use crate::audit::segment::{archive_dir, at};
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Component, Path, PathBuf};
+
+/// A part of the manifest that is read whole rather than halved further.
+const WINDOW_BYTES: u64 = 64 << 10;
+
+/// A line of the manifest that does not hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ManifestDamage {
+    pub file: PathBuf,
+    pub place: Place,
+    pub broken: LineBroken,
+}
+
+impl fmt::Display for ManifestDamage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: entry at byte {}: {}", self.file.display(), self.place.offset, self.broken)
+    }
+}
+
+/// Where the archiver stands.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Stand {
+    /// Number of the last entry; 0: there is none.
+    pub number: u64,
+    pub positions: BTreeMap<u32, Position>,
+}
+
+impl Stand {
+    /// By the last entry that holds; what does not is handed out.
+    pub fn of(data_dir: &Path, damage: &mut dyn FnMut(ManifestDamage)) -> io::Result<Self> {
+        let of = |entry: Entry| Self {
+            number: entry.head.number,
+            positions: entry.positions.into_iter().map(|position| (position.shard, position)).collect(),
+        };
+        match manifest::last(data_dir) {
+            Ok(entry) => Ok(entry.map(of).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let (mut good, file) = (None, manifest::path(data_dir));
+                manifest::each(data_dir, &mut |place, entry| match entry {
+                    Ok(entry) => good = Some(entry),
+                    Err(LineBroken::Unfinished) => {}
+                    Err(broken) => damage(ManifestDamage { file: file.clone(), place, broken }),
+                })?;
+                Ok(good.map(of).unwrap_or_default())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Reads entries from one on.
+pub struct Catalogue {
+    data_dir: PathBuf,
+    lines: Option<Lines>,
+    /// Paths that were deleted on purpose; read when a file is missing.
+    deleted: Option<HashSet<String>>,
+}
+
+/// What an entry says to a reader.
+pub enum Item {
+    File(u64, Listed),
+    Other(u64),
+    Damage(ManifestDamage),
+}
+
+impl Catalogue {
+    /// From the first entry on that may name records of this time or later.
+    pub fn since(data_dir: &Path, since_us: Option<i64>) -> io::Result<Self> {
+        let Some(since_us) = since_us else { return Self::from_first(data_dir, None) };
+        // An entry is written after the last record it names.
+        Self::from_first(data_dir, Some(&|entry: &Entry| entry.time_us >= since_us))
+    }
+
+    /// From the entry on that may name this record.
+    pub fn holding(data_dir: &Path, shard: u32, sequence: u64) -> io::Result<Self> {
+        let reached = |entry: &Entry| {
+            entry.positions.iter().any(|position| position.shard == shard && position.record >= sequence)
+        };
+        Self::from_first(data_dir, Some(&reached))
+    }
+
+    fn from_first(data_dir: &Path, reached: Option<&dyn Fn(&Entry) -> bool>) -> io::Result<Self> {
+        let path = manifest::path(data_dir);
+        let lines = match Lines::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+            Ok(lines) => match reached {
+                None => Some(lines),
+                Some(reached) => Some(Lines::open_at(&path, halve(&path, reached)?)?),
+            },
+        };
+        Ok(Self { data_dir: data_dir.to_owned(), lines, deleted: None })
+    }
+
+    /// The next entry. `None`: no more, or none that is whole.
+    pub fn next_item(&mut self) -> io::Result<Option<Item>> {
+        let Some(lines) = &mut self.lines else { return Ok(None) };
+        let Some(line) = lines.next_line()? else { return Ok(None) };
+        let entry = line.and_then(Entry::parse);
+        Ok(match entry {
+            Err(LineBroken::Unfinished) => None,
+            Err(broken) => {
+                let (file, offset) = (manifest::path(&self.data_dir), lines.offset);
+                Some(Item::Damage(ManifestDamage { file, place: Place { line: 0, offset }, broken }))
+            }
+            Ok(entry) => Some(self.item(entry)),
+        })
+    }
+
+    fn item(&self, entry: Entry) -> Item {
+        let number = entry.head.number;
+        match entry.what {
+            // A manifest that somebody else wrote leads nowhere outside the archive.
+            What::File(file) if is_inside(&file.path) => {
+                let shards = file.shards.iter().filter(|span| span.records() > 0);
+                let listed = Listed {
+                    path: archive_dir(&self.data_dir).join(&file.path),
+                    since_us: file.since_us,
+                    until_us: file.until_us,
+                    shards: shards.map(|span| (span.shard, (span.first_record, span.last_record))).collect(),
+                };
+                Item::File(number, listed)
+            }
+            _ => Item::Other(number),
+        }
+    }
+
+    /// Was the file deleted on purpose?
+    pub fn is_deleted(&mut self, path: &Path) -> io::Result<bool> {
+        let archive = archive_dir(&self.data_dir);
+        if self.deleted.is_none() {
+            let mut deleted = HashSet::new();
+            manifest::each(&self.data_dir, &mut |_, entry| {
+                if let Ok(Entry { what: What::Deleted { files, .. }, .. }) = entry {
+                    deleted.extend(files.into_iter().map(|file| file.path));
+                }
+            })?;
+            self.deleted = Some(deleted);
+        }
+        let relative = path.strip_prefix(&archive).ok().and_then(Path::to_str);
+        Ok(relative.is_some_and(|path| self.deleted.as_ref().is_some_and(|deleted| deleted.contains(path))))
+    }
+}
+
+/// Hands out the lines of the manifest from one number to another (both included), as they stand there without their line
+/// ends. One that does not hold is an error.
+pub fn each_line(data_dir: &Path, from: u64, to: u64, visit: &mut dyn FnMut(&[u8], Entry)) -> io::Result<()> {
+    let path = manifest::path(data_dir);
+    let mut lines = Lines::open_at(&path, halve(&path, &|entry| entry.head.number >= from)?)?;
+    while let Some(line) = lines.next_line()? {
+        let parsed = line.and_then(|line| Entry::parse(line).map(|entry| (line, entry)));
+        let (line, entry) = parsed.map_err(|broken| {
+            at(&path, io::Error::new(io::ErrorKind::InvalidData, format!("an entry does not hold: {broken}")))
+        })?;
+        if entry.head.number > to {
+            break;
+        }
+        if entry.head.number >= from {
+            visit(line, entry);
+        }
+    }
+    Ok(())
+}
+
+fn is_inside(path: &str) -> bool {
+    Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// Where a line begins before which no entry has `reached`, which holds for all entries behind the first it holds for. An
+/// entry that cannot be read counts as reached: the search begins before it.
+fn halve(path: &Path, reached: &dyn Fn(&Entry) -> bool) -> io::Result<u64> {
+    let file = File::open(path).map_err(|error| at(path, error))?;
+    let (mut low, mut high) = (0, file.metadata().map_err(|error| at(path, error))?.len());
+    // `low` is always the beginning of a line.
+    while high - low > WINDOW_BYTES {
+        let middle = low + (high - low) / 2;
+        let Some(start) = line_behind(&file, middle, high).map_err(|error| at(path, error))? else { break };
+        let mut lines = Lines::open_at(path, start)?;
+        let entry = lines.next_line()?.map(|line| line.and_then(Entry::parse));
+        match entry {
+            Some(Ok(entry)) if !reached(&entry) => low = lines.next_offset,
+            Some(_) => high = middle,
+            None => break,
+        }
+    }
+    Ok(low)
+}
+
+/// The beginning of the first line at or behind `from`. `None`: there is none before `until`.
+fn line_behind(file: &File, from: u64, until: u64) -> io::Result<Option<u64>> {
+    let mut chunk = vec![0; 16 << 10];
+    let mut place = from;
+    while place < until {
+        let bytes = chunk.len().min((until - place) as usize);
+        file.read_exact_at(&mut chunk[..bytes], place)?;
+        if let Some(end) = memchr::memchr(b'\n', &chunk[..bytes]) {
+            let start = place + end as u64 + 1;
+            return Ok((start < until).then_some(start));
+        }
+        place += bytes as u64;
+    }
+    Ok(None)
+}

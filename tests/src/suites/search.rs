@@ -1,0 +1,171 @@
+//! The archive and the segments answer as one, and the archive's files are anybody's to read: DuckDB finds in them what
+//! `lockgate audit search` finds.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::World;
+use super::clients::python;
+use crate::harness::gateway::Setup;
+use crate::harness::process::run;
+use crate::harness::wire::{Wire, complaint};
+use crate::harness::{Gateway, Report, Settings, audit};
+
+const RULES: &str = "[[rule]]\nname = \"unwanted\"\nwords = [\"nobody_calls_this\"]\naction = \"deny\"\n\
+                     [[rule]]\nname = \"careful\"\nwords = [\"ask_first\"]\naction = \"approve\"\napprovers = [\"local\"]\n\
+                     expires = \"1s\"\n";
+
+pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
+    let setup = Setup { more: RULES.into(), ..Setup::default() };
+    let world = World::start(settings, "search", &setup)?;
+    world.target.execute("shop", "CREATE TABLE orders (id int, note text); CREATE TABLE other (id int)")?;
+    let mut gateway = Gateway::start(&world.folder, &world.target, &world.issuer, &setup)?;
+    report.case("a statement that was refused is shown as what it was ruled", || ruled(&world, &gateway));
+    report.case("a class or kind that does not exist is an error that lists those that do", || unknown(&gateway));
+    statements(&world, &gateway, "first")?;
+    let mut before = Vec::new();
+    report.case("what was recorded is found again when it is archived, and after a restart", || {
+        before = audit::search(&gateway, &[])?;
+        ensure!(gateway.terminate()? == Some(0), "TERM did not end it well: {}", gateway.log());
+        let after = audit::search(&gateway, &[])?;
+        let known = |record: &&Value| after.iter().any(|found| found["id"] == record["id"]);
+        ensure!(before.iter().all(|record| known(&record)), "lost by archiving");
+        ensure!(archived(&gateway)? > 0, "nothing was archived");
+        Ok(())
+    });
+    report.case("DuckDB finds in the files what search finds", || duckdb(&gateway));
+    gateway.start_again()?;
+    report.case("the archive and what is new are searched as one", || as_one(&world, &gateway));
+    report.case("a damaged archive file is named, and the rest is searched", || damaged(&gateway));
+    Ok(())
+}
+
+fn statements(world: &World, gateway: &Gateway, word: &str) -> Result<()> {
+    for (user, group) in [("ada@example.com", "engineering"), ("eve@example.com", "sales")] {
+        let endpoint = gateway.endpoint(&world.issuer.token(user, &[group]), false);
+        let mut wire = Wire::connect(&endpoint)?;
+        for text in [
+            "INSERT INTO orders SELECT n, 'späße' FROM generate_series(1, 12) n",
+            "DELETE FROM orders WHERE id = 3",
+            "SELECT * FROM other",
+            "SELECT 1/0",
+            "SELECT nobody_calls_this()",
+            "SELECT 1; SELECT 2",
+        ] {
+            wire.query(&format!("{text} /* {word} \"quoted\" \\ \t */"))?;
+        }
+        wire.extended(&format!("SELECT $1::text, $2::text /* {word} */"), &["a \u{1}", "ü"], 0)?;
+    }
+    Ok(())
+}
+
+fn ruled(world: &World, gateway: &Gateway) -> Result<()> {
+    let mut wire = Wire::connect(&gateway.endpoint(&world.issuer.token("ada@example.com", &[]), false))?;
+    let messages = wire.query("SELECT ask_first()")?;
+    ensure!(complaint(&messages).is_some_and(|said| said.sqlstate == "57014"), "it did not expire");
+    let found = audit::search(gateway, &["--contains", "ask_first", "--kind", "statement"])?;
+    ensure!(found.len() == 1 && found[0]["ruling"] == "expired" && found[0]["decision"] == "approve", "{found:?}");
+    let table = gateway.command(&["audit", "search", "--contains", "ask_first", "--kind", "statement"])?.succeeded()?;
+    ensure!(table.contains("expired (careful)") && !table.contains("open"), "{table}");
+    Ok(())
+}
+
+fn unknown(gateway: &Gateway) -> Result<()> {
+    for (arguments, says) in [
+        (["audit", "search", "--class", "nonsense"], "select insert update delete"),
+        (["audit", "tail", "--kind", "nonsense"], "statement session login"),
+    ] {
+        let refused = gateway.command(&arguments)?;
+        ensure!(refused.status == Some(2) && refused.stderr.contains(says), "{}", refused.everything());
+    }
+    ensure!(gateway.command(&["audit", "search", "--class", "copy_*"])?.status == Some(0));
+    Ok(())
+}
+
+/// Records in the archive's files.
+fn archived(gateway: &Gateway) -> Result<u64> {
+    let kinds = ask_duckdb(gateway, "kinds")?;
+    Ok(kinds.iter().filter_map(|kind| kind["records"].as_u64()).sum())
+}
+
+fn ask_duckdb(gateway: &Gateway, question: &str) -> Result<Vec<Value>> {
+    let archive = gateway.home().join("data").join("archive");
+    let answer = run(python("duckdb_archive.py").arg(archive).arg(question), Duration::from_secs(60))?.succeeded()?;
+    answer.lines().map(|line| serde_json::from_str(line).context(line.to_string())).collect()
+}
+
+fn duckdb(gateway: &Gateway) -> Result<()> {
+    let theirs = ask_duckdb(gateway, "statements")?;
+    let ours = audit::search(gateway, &["--kind", "statement"])?;
+    ensure!(ours.len() >= 15 && theirs.len() == ours.len(), "{} and {}", ours.len(), theirs.len());
+    for (ours, theirs) in ours.iter().zip(&theirs) {
+        for (name, theirs) in theirs.as_object().context("a row")? {
+            ensure!(ours[name] == *theirs, "{name}: {} and {theirs} in {ours}", ours[name]);
+        }
+    }
+    let schema = ask_duckdb(gateway, "schema")?;
+    let type_of = |name: &str| schema.iter().find(|column| column["name"] == name).map(|column| column["type"].clone());
+    for (name, wanted) in [
+        ("time", "TIMESTAMP WITH TIME ZONE"),
+        ("shard", "INTEGER"),
+        ("sequence", "BIGINT"),
+        ("groups", "VARCHAR[]"),
+        ("binds", "VARCHAR[]"),
+        ("payload", "BLOB"),
+        ("more", "BOOLEAN"),
+    ] {
+        ensure!(type_of(name) == Some(wanted.into()), "{name}: {:?}", type_of(name));
+    }
+    Ok(())
+}
+
+fn as_one(world: &World, gateway: &Gateway) -> Result<()> {
+    statements(world, gateway, "second")?;
+    let both = audit::search(gateway, &["--class", "delete", "--table", "orders"])?;
+    let texts: Vec<_> = both.iter().filter_map(|record| record["statement"].as_str()).collect();
+    ensure!(texts.len() == 4, "{texts:?}");
+    ensure!(
+        texts[..2].iter().all(|text| text.contains("first")) && texts[2..].iter().all(|text| text.contains("second"))
+    );
+    let ids: Vec<_> = both.iter().filter_map(|record| record["id"].as_str()).collect();
+    for id in ids {
+        let shown = gateway.json(&["audit", "show", id])?;
+        ensure!(shown.len() == 1 && shown[0]["id"] == id && shown[0]["rows"].is_u64(), "{shown:?}");
+    }
+    let newest = gateway.json(&["audit", "tail", "--no-follow", "-n", "500"])?;
+    ensure!(newest.iter().any(|record| record["statement"].as_str().is_some_and(|text| text.contains("first"))));
+    Ok(())
+}
+
+fn damaged(gateway: &Gateway) -> Result<()> {
+    let mut files = Vec::new();
+    parquet_files(&gateway.home().join("data").join("archive/parquet"), &mut files)?;
+    let file = files.first().context("no file")?;
+    let good = std::fs::read(file)?;
+    let mut bad = good.clone();
+    let middle = bad.len() / 3;
+    bad[middle] ^= 0x55;
+    std::fs::write(file, bad)?;
+    let searched = gateway.command(&["audit", "search", "-o", "json"])?;
+    std::fs::write(file, good)?;
+    ensure!(searched.status == Some(0), "{}", searched.everything());
+    let name = file.file_name().and_then(|name| name.to_str()).context("a name")?;
+    ensure!(searched.stderr.matches(name).count() == 1, "{}", searched.stderr);
+    ensure!(searched.stdout.lines().any(|line| line.contains("second")), "what is live is found all the same");
+    Ok(())
+}
+
+fn parquet_files(folder: &Path, files: &mut Vec<std::path::PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            parquet_files(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
