@@ -2,6 +2,7 @@
 
 pub mod archive;
 mod encode;
+pub mod evidence;
 pub mod frame;
 pub mod ocsf;
 pub mod origin;

@@ -1,6 +1,6 @@
 //! `lockgate archiver`: Parquet files of what a gateway records, as a process of its own.
 
-use super::serve::{LogFormat, commit_interval, set, start_log};
+use super::serve::{LogFormat, commit_interval, retention, set, start_log};
 use crate::audit::archive::archiver::{self, ArchiverOptions, Finish};
 use crate::audit::archive::deliver::Destination;
 use crate::audit::archive::key;
@@ -41,6 +41,9 @@ pub struct ArchiverArgs {
     /// Its commit_interval, likewise.
     #[arg(long, value_name = "DURATION", env = "LOCKGATE_COMMIT_INTERVAL", value_parser = commit_interval)]
     commit_interval: Option<Duration>,
+    /// Its retention, likewise.
+    #[arg(long, value_name = "DURATION", env = "LOCKGATE_RETENTION", value_parser = retention)]
+    retention: Option<Duration>,
     #[command(flatten)]
     archive: ArchiveArgs,
     /// What to log: a level, or directives.
@@ -110,6 +113,7 @@ pub(super) fn command(config: &Config, log: &str, format: LogFormat) -> Option<P
     add("--config", config.path.clone().into());
     add("--data-dir", config.server.data_dir.clone().into());
     add("--commit-interval", us(audit.commit_interval).into());
+    add("--retention", us(audit.retention).into());
     add("--segments-per-shard", audit.segments_per_shard.to_string().into());
     add("--archive-file-mib", audit.archive_file_mib.to_string().into());
     add("--archive-file-age", us(audit.archive_file_age).into());
@@ -145,6 +149,7 @@ pub fn run(args: ArchiverArgs) -> anyhow::Result<ExitCode> {
     set(&mut config.server.data_dir, args.data_dir);
     set(&mut config.audit.segments_per_shard, args.segments_per_shard);
     set(&mut config.audit.commit_interval, args.commit_interval);
+    set(&mut config.audit.retention, args.retention);
     args.archive.overlay(&mut config.audit);
     let finish = Finish::default();
     match args.supervised {
@@ -170,6 +175,7 @@ fn options(config: &Config) -> ArchiverOptions {
         checkpoint_copies: audit.checkpoint_copies.iter().map(|copy| Destination::parse(copy, credentials)).collect(),
         archive_url: audit.archive_url.clone(),
         archive_credentials_file: audit.archive_credentials_file.clone(),
+        retention: Some(audit.retention),
     }
 }
 

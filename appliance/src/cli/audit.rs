@@ -7,7 +7,7 @@ use crate::audit::search::{Filter, Follower, News, Record, search, show};
 use crate::audit::verify::{ArchiveReport, Break, Options, Progress, ShardReport, verify_all};
 use crate::audit::{ocsf, origin, segment, when};
 use crate::cli::replay::{self, table};
-use crate::cli::{ANSWER_NO, DONE, FAILED, USAGE};
+use crate::cli::{ANSWER_NO, DONE, FAILED, USAGE, evidence, hold};
 use crate::config::{self, Glob};
 use anyhow::{Context as _, Result, anyhow, bail};
 use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width, presets};
@@ -47,10 +47,16 @@ enum AuditVerb {
     Show(ShowArgs),
     /// Play a recorded session: statements, results as the client saw them, and timing
     Replay(replay::ReplayArgs),
-    /// Prove that the trail is whole and unchanged
+    /// Prove that the trail is whole and unchanged, or a package of evidence
     Verify(VerifyArgs),
     /// Have another key sign checkpoints from now on; the old one names it with its last signature
     RotateKey(RotateKeyArgs),
+    /// Hand over what is recorded of somebody as a package that proves itself
+    #[command(after_help = NAMES)]
+    Export(evidence::ExportArgs),
+    /// Keep records beyond their retention: what is under a hold is not deleted
+    #[command(after_help = NAMES)]
+    Hold(hold::HoldArgs),
 }
 
 /// Where the trail lies.
@@ -213,6 +219,9 @@ struct VerifyArgs {
     /// Checkpoints that were kept elsewhere; several in their order
     #[arg(long, value_name = "FILE")]
     checkpoints: Vec<PathBuf>,
+    /// Check this package of evidence, and nothing else: it needs neither a configuration nor a trail
+    #[arg(long, value_name = "FILE")]
+    package: Option<PathBuf>,
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
     #[command(flatten)]
@@ -271,6 +280,8 @@ pub fn run(args: AuditArgs) -> Result<ExitCode> {
         AuditVerb::Replay(args) => replay::run(args),
         AuditVerb::Verify(args) => run_verify(args),
         AuditVerb::RotateKey(args) => run_rotate_key(&args),
+        AuditVerb::Export(args) => evidence::export(args),
+        AuditVerb::Hold(args) => hold::run(args),
     };
     match done {
         // `| head` has seen enough.
@@ -374,6 +385,9 @@ fn run_verify(args: VerifyArgs) -> Result<ExitCode> {
     if !matches!(args.output, Format::Table | Format::Json) {
         eprintln!("lockgate: verify prints a table or json");
         return Ok(ExitCode::from(USAGE));
+    }
+    if let Some(package) = &args.package {
+        return evidence::verify_package(package, args.key.as_deref(), args.output == Format::Json);
     }
     let data_dir = args.trail.data_dir()?;
     let archived = manifest::path(&data_dir).exists();

@@ -13,9 +13,12 @@ mod config;
 mod credentials;
 mod demo;
 mod doctor;
+mod evidence;
 mod explain;
 mod gateway;
 mod healthcheck;
+mod hold;
+mod policy;
 mod replay;
 mod serve;
 mod sessions;
@@ -88,6 +91,8 @@ verbs! {
         Config(config::ConfigArgs) => config::run,
         /// Tell what would happen to a statement, without running it
         Explain(explain::ExplainArgs) => explain::run,
+        /// Tell what a changed policy would have decided on recorded traffic
+        Policy(policy::PolicyArgs) => policy::run,
         /// List and rule on statements that wait for a person
         Approvals(approvals::ApprovalsArgs) => approvals::run,
     }

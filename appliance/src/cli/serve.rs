@@ -215,7 +215,7 @@ pub(super) fn commit_interval(text: &str) -> Result<Duration, String> {
     config::bounded_duration(text, config::COMMIT_INTERVAL_BOUNDS)
 }
 
-fn retention(text: &str) -> Result<Duration, String> {
+pub(super) fn retention(text: &str) -> Result<Duration, String> {
     config::bounded_duration(text, config::RETENTION_BOUNDS)
 }
 

@@ -2,6 +2,7 @@
 //! `lockgate audit search` finds.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,7 +11,7 @@ use serde_json::Value;
 use super::World;
 use super::clients::python;
 use crate::harness::gateway::Setup;
-use crate::harness::process::run;
+use crate::harness::process::{built, run};
 use crate::harness::wire::{Wire, complaint};
 use crate::harness::{Gateway, Report, Settings, audit};
 
@@ -37,7 +38,10 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
         Ok(())
     });
     report.case("DuckDB finds in the files what search finds", || duckdb(&gateway));
+    report.case("evidence proves itself where there is nothing but the verifier", || evidence(&gateway));
+    report.case("holds are added, listed and released, each with its reason", || holds(&gateway));
     gateway.start_again()?;
+    report.case("a changed policy is replayed on recorded traffic", || replayed(&gateway));
     report.case("the archive and what is new are searched as one", || as_one(&world, &gateway));
     report.case("a damaged archive file is named, and the rest is searched", || damaged(&gateway));
     Ok(())
@@ -119,6 +123,72 @@ fn duckdb(gateway: &Gateway) -> Result<()> {
     ] {
         ensure!(type_of(name) == Some(wanted.into()), "{name}: {:?}", type_of(name));
     }
+    Ok(())
+}
+
+fn evidence(gateway: &Gateway) -> Result<()> {
+    let elsewhere = gateway.home().join("elsewhere");
+    std::fs::create_dir_all(&elsewhere)?;
+    let package = elsewhere.join("eve.tar");
+    let path = package.to_str().context("a path")?;
+    let made = gateway.command(&["audit", "export", "--user", "eve@example.com", "--sign", "-o", path])?;
+    ensure!(made.status == Some(0), "{}", made.everything());
+    let keys = elsewhere.join("keys");
+    std::fs::copy(gateway.home().join("data/archive/checkpoint.pub"), &keys)?;
+    let verify = || {
+        let arguments = ["audit", "verify", "--package", "eve.tar", "--key", "keys", "-o", "json"];
+        run(Command::new(built("lockgate")?).args(arguments).current_dir(&elsewhere), Duration::from_secs(30))
+    };
+    let told: Value = serde_json::from_str(&verify()?.succeeded()?)?;
+    let recorded = audit::search(gateway, &["--user", "eve@example.com"])?.len();
+    ensure!(told["breaks"] == serde_json::json!([]) && told["records"] == recorded, "{told} of {recorded}");
+    ensure!(told["signed"] == true && told["key_is_known"] == true && told["sealed"].is_string(), "{told}");
+    let mut listed = Command::new("tar");
+    let listed = run(listed.arg("-tf").arg(&package), Duration::from_secs(30))?.succeeded()?;
+    ensure!(listed.starts_with("index.json\nindex.sig\nsummary.txt\nrecords.ndjson\n"), "{listed}");
+    let mut bytes = std::fs::read(&package)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&package, bytes)?;
+    let broken = verify()?;
+    ensure!(broken.status == Some(1) && !broken.stdout.contains("\"breaks\":[]"), "{}", broken.everything());
+    let nobody = gateway.command(&["audit", "export", "--user", "nobody", "-o", path])?;
+    ensure!(nobody.status == Some(1), "{}", nobody.everything());
+    Ok(())
+}
+
+fn holds(gateway: &Gateway) -> Result<()> {
+    let unreasoned = gateway.command(&["audit", "hold", "add", "--user", "eve@*"])?;
+    ensure!(unreasoned.status == Some(2), "{}", unreasoned.everything());
+    let id = gateway.command(&["audit", "hold", "add", "--user", "eve@*", "--reason", "case 7"])?.succeeded()?;
+    let listed = gateway.json(&["audit", "hold", "ls"])?;
+    ensure!(listed.len() == 1 && listed[0]["id"] == id.trim().parse::<u64>()?, "{listed:?}");
+    ensure!(listed[0]["users"] == serde_json::json!(["eve@*"]) && listed[0]["reason"] == "case 7", "{listed:?}");
+    let release = || gateway.command(&["audit", "hold", "rm", id.trim(), "--reason", "settled"]);
+    ensure!(release()?.status == Some(0) && gateway.json(&["audit", "hold", "ls"])?.is_empty());
+    ensure!(release()?.status == Some(1), "released twice");
+    Ok(())
+}
+
+fn replayed(gateway: &Gateway) -> Result<()> {
+    let changed = gateway.home().join("changed.toml");
+    let rule = "[[rule]]\nname = \"no-deletes\"\nclasses = [\"delete\"]\naction = \"deny\"\nmessage = \"no\"\n";
+    std::fs::write(&changed, std::fs::read_to_string(gateway.config())? + rule)?;
+    let replay = |more: &[&str]| {
+        let mut command = Command::new(built("lockgate")?);
+        command.args(["policy", "replay", "--archive"]).arg(gateway.home().join("data")).arg("--config").arg(&changed);
+        run(command.args(more), Duration::from_secs(30))
+    };
+    let told = replay(&["-o", "json"])?.succeeded()?;
+    let changes: Vec<Value> = told.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    ensure!(changes.len() == 2, "{told}");
+    for change in &changes {
+        ensure!(change["was"]["action"] == "allow" && change["now"]["rule"] == "no-deletes", "{change}");
+        ensure!(change["statement"].as_str().is_some_and(|text| text.starts_with("DELETE FROM orders")), "{change}");
+    }
+    let table = replay(&["--fail-on-deny"])?;
+    ensure!(table.status == Some(1) && table.stdout.contains("allow -> deny (no-deletes)"), "{}", table.everything());
+    ensure!(table.stderr.contains("2 would be decided otherwise"), "{}", table.stderr);
     Ok(())
 }
 

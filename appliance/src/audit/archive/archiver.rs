@@ -13,6 +13,7 @@ use super::manifest::{self, DamageEntry, Manifest, Position, Span, What};
 use super::merge::{Merge, Next};
 use super::mirror::Mirror;
 use super::publish::{self, OpenFile};
+use super::retention::Retention;
 use super::status::{Status, unix_us};
 use crate::audit::reader::Damage;
 use crate::audit::segment::{self, at};
@@ -54,6 +55,8 @@ pub struct ArchiverOptions {
     /// An object store that gets the archive as well, and the file with its credentials (else: the environment).
     pub archive_url: Option<String>,
     pub archive_credentials_file: Option<PathBuf>,
+    /// How long records are kept; `None`: for ever.
+    pub retention: Option<Duration>,
 }
 
 /// Tells a running archiver to finish.
@@ -146,6 +149,8 @@ pub struct Archiver<'a> {
     waiting_since: Option<Instant>,
     /// Damage the manifest tells of already.
     known: HashSet<(u32, u64, u64, String)>,
+    /// `None`: everything is kept.
+    retention: Option<Retention>,
 }
 
 impl<'a> Archiver<'a> {
@@ -158,9 +163,21 @@ impl<'a> Archiver<'a> {
         let known = known_damage(options)?;
         let merge = Merge::new(options.data_dir.clone(), manifest.positions());
         let checkpoints = Checkpoints::open(&options.data_dir, &options.checkpoint_key_file)?;
+        let retention = options.retention.map(|keep| Retention::new(options.data_dir.clone(), keep));
         let (file, waiting_since, status_written) = (None, None, None);
-        let mut archiver =
-            Self { options, archive, status, status_written, manifest, checkpoints, merge, file, waiting_since, known };
+        let mut archiver = Self {
+            options,
+            archive,
+            status,
+            status_written,
+            manifest,
+            checkpoints,
+            merge,
+            file,
+            waiting_since,
+            known,
+            retention,
+        };
         // An entry whose checkpoint a stop took away gets it before the next entry is written.
         archiver.checkpoint()?;
         Ok(archiver)
@@ -177,6 +194,9 @@ impl<'a> Archiver<'a> {
             let more = self.turn(until_us)?;
             if self.is_due() {
                 self.publish()?;
+            }
+            if self.retention.as_ref().is_some_and(Retention::is_due) {
+                self.delete_old()?;
             }
             if asked_us.is_some() && !more {
                 self.publish()?;
@@ -288,6 +308,21 @@ impl<'a> Archiver<'a> {
         self.publish()?;
         self.manifest.append(unix_us(), &What::Damage(entry), &[])?;
         self.checkpoint()
+    }
+
+    /// What is published now keeps its number: an entry about deleted files comes behind it.
+    fn delete_old(&mut self) -> io::Result<()> {
+        self.publish()?;
+        self.merge.sync()?;
+        let (promises, now_us) = (self.promises(), unix_us());
+        let Some(retention) = &mut self.retention else { return Ok(()) };
+        let checkpoints = &mut self.checkpoints;
+        let mut seal = |manifest: &Manifest| checkpoints.write(unix_us(), manifest.head(), &promises);
+        // Nothing is deleted then, and archiving goes on.
+        if let Err(error) = retention.sweep(now_us, &mut self.manifest, &mut seal) {
+            tracing::error!("old archive files cannot be deleted: {error}");
+        }
+        Ok(())
     }
 
     fn promises(&self) -> Vec<Promise> {

@@ -28,6 +28,7 @@ fn options(dir: &Path) -> ArchiverOptions {
         checkpoint_copies: vec![],
         archive_url: None,
         archive_credentials_file: None,
+        retention: None,
     }
 }
 

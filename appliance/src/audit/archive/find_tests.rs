@@ -76,6 +76,7 @@ impl Trail {
             checkpoint_copies: Vec::new(),
             archive_url: None,
             archive_credentials_file: None,
+            retention: None,
         };
         run(&options, &finish).expect("archived");
         while self.keeper.look().expect("the keeper works") {}

@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod deliver;
 pub mod find;
 mod follow;
+pub mod holds;
 pub mod key;
 pub mod lines;
 pub mod manifest;
@@ -16,6 +17,7 @@ mod merge;
 mod mirror;
 pub mod publish;
 pub mod read;
+pub mod retention;
 pub mod schema;
 mod seal;
 pub mod status;
@@ -27,6 +29,8 @@ pub mod write;
 mod archiver_tests;
 #[cfg(test)]
 mod find_tests;
+#[cfg(test)]
+mod retention_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

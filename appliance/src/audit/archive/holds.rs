@@ -1,0 +1,200 @@
+//! Legal holds: what must not be deleted, whatever its age. A file of chained lines, so that neither a hold nor its release
+//! can be made unsaid: `archive/holds.jsonl`, drawn in FORMAT.md.
+
+use super::lines::{self, Appender, Head, LineBroken, Lines};
+use super::manifest::{invalid, rfc3339};
+use super::publish::make_dir;
+use crate::audit::search::Filter;
+use crate::audit::segment::{archive_dir, at};
+use crate::config::Glob;
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+pub fn path(data_dir: &Path) -> PathBuf {
+    archive_dir(data_dir).join("holds.jsonl")
+}
+
+/// What is held. Nothing named: everything.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Scope {
+    pub users: Vec<String>,
+    pub targets: Vec<String>,
+    /// RFC 3339, both ends included.
+    pub since: Option<String>,
+    pub until: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum What {
+    Hold {
+        #[serde(flatten)]
+        scope: Scope,
+        reason: String,
+        by: String,
+    },
+    Release {
+        /// Number of the line that holds.
+        hold: u64,
+        reason: String,
+        by: String,
+    },
+}
+
+#[derive(Deserialize)]
+struct Members {
+    #[serde(with = "rfc3339")]
+    time: i64,
+    #[serde(flatten)]
+    what: What,
+}
+
+/// A hold in force.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hold {
+    /// The number of its line.
+    pub id: u64,
+    pub time_us: i64,
+    pub scope: Scope,
+    pub reason: String,
+    pub by: String,
+}
+
+impl Hold {
+    /// `None`: a name or time in it is none; then it holds everything.
+    pub fn filter(&self) -> Option<Filter> {
+        let names = |names: &[String]| names.iter().map(|name| Glob::new(name).ok()).collect::<Option<Vec<_>>>();
+        let time = |text: &Option<String>| match text {
+            None => Some(None),
+            Some(text) => text.parse::<jiff::Timestamp>().ok().map(|time| Some(time.as_microsecond())),
+        };
+        Some(Filter {
+            users: names(&self.scope.users)?,
+            targets: names(&self.scope.targets)?,
+            since_us: time(&self.scope.since)?,
+            until_us: time(&self.scope.until)?,
+            ..Filter::default()
+        })
+    }
+}
+
+/// Those in force, and the file's last line. A line that does not hold is an error: then nothing may be deleted.
+pub fn read(data_dir: &Path) -> io::Result<(Vec<Hold>, Head)> {
+    let path = path(data_dir);
+    let (mut holds, mut head): (Vec<Hold>, Head) = (Vec::new(), Head::START);
+    let mut lines = match Lines::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((holds, head)),
+        other => other?,
+    };
+    while let Some(line) = lines.next_line()? {
+        let line = match line {
+            // It was not finished, and nobody was told that it holds.
+            Err(LineBroken::Unfinished) => break,
+            other => other,
+        };
+        let broken = |broken: LineBroken| at(&path, invalid(&format!("line {}: {broken}", head.number + 1)));
+        let line = line.and_then(|line| lines::split(line, false)).map_err(broken)?;
+        if (line.head.number, line.previous) != (head.number + 1, head.hash) {
+            return Err(at(&path, invalid(&format!("line {} does not continue the chain", head.number + 1))));
+        }
+        let Members { time, what } = serde_json::from_slice(&line.json()).map_err(|_| broken(LineBroken::Json))?;
+        head = line.head;
+        match what {
+            What::Hold { scope, reason, by } => holds.push(Hold { id: head.number, time_us: time, scope, reason, by }),
+            What::Release { hold, .. } => holds.retain(|held| held.id != hold),
+        }
+    }
+    Ok((holds, head))
+}
+
+/// Whoever deletes waits for whoever writes, and the other way round.
+pub fn lock(data_dir: &Path) -> io::Result<File> {
+    let archive = archive_dir(data_dir);
+    make_dir(&archive)?;
+    let path = archive.join("holds.lock");
+    let open = || {
+        let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&path)?;
+        file.lock()?;
+        Ok(file)
+    };
+    open().map_err(|error| at(&path, error))
+}
+
+/// On stable storage when it returns; from then on nothing of it is deleted. Returns its id.
+pub fn add(data_dir: &Path, scope: Scope, reason: &str, now_us: i64) -> io::Result<u64> {
+    let _lock = lock(data_dir)?;
+    append(data_dir, &What::Hold { scope, reason: reason.to_owned(), by: caller() }, now_us)
+}
+
+/// `Ok(false)`: there is no such hold.
+pub fn release(data_dir: &Path, hold: u64, reason: &str, now_us: i64) -> io::Result<bool> {
+    let _lock = lock(data_dir)?;
+    if !read(data_dir)?.0.iter().any(|held| held.id == hold) {
+        return Ok(false);
+    }
+    append(data_dir, &What::Release { hold, reason: reason.to_owned(), by: caller() }, now_us)?;
+    Ok(true)
+}
+
+fn append(data_dir: &Path, what: &What, now_us: i64) -> io::Result<u64> {
+    let path = path(data_dir);
+    let (_, head) = read(data_dir)?;
+    let members = serde_json::to_string(what)?;
+    let members = members.strip_prefix('{').expect("an object").strip_suffix('}').expect("an object");
+    let time = crate::audit::when::rfc3339(now_us);
+    let line = lines::seal(&format!("{},\"time\":\"{time}\",{members}", head.opening()), None);
+    Appender::open(&path, &lines::tail(&path)?)?.append(&line)?;
+    Ok(head.number + 1)
+}
+
+/// Whose process this is, as far as the system says.
+fn caller() -> String {
+    let uid = std::fs::metadata("/proc/self").map(|metadata| metadata.uid());
+    uid.map_or_else(|_| "unknown".to_owned(), |uid| format!("uid {uid}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(user: &str) -> Scope {
+        Scope { users: vec![user.to_owned()], targets: Vec::new(), since: None, until: None }
+    }
+
+    #[test]
+    fn holds_stay_until_they_are_released_and_both_are_written_down() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert_eq!(read(dir.path()).expect("none"), (Vec::new(), Head::START));
+        assert_eq!(add(dir.path(), scope("alice"), "case 7", 1).expect("written"), 1);
+        assert_eq!(add(dir.path(), scope("bob"), "case 8", 2).expect("written"), 2);
+        assert!(release(dir.path(), 1, "settled", 3).expect("written"));
+        assert!(
+            !release(dir.path(), 1, "again", 4).expect("readable")
+                && !release(dir.path(), 3, "x", 4).expect("readable")
+        );
+        let (holds, head) = read(dir.path()).expect("readable");
+        assert_eq!((holds.len(), holds[0].id, head.number), (1, 2, 3));
+        assert_eq!((&*holds[0].reason, &*holds[0].scope.users[0]), ("case 8", "bob"));
+        assert!(holds[0].filter().is_some_and(|filter| filter.users[0].matches("bob")));
+    }
+
+    #[test]
+    fn a_changed_line_is_an_error_and_an_unfinished_one_was_never_said() {
+        let dir = tempfile::tempdir().expect("a directory");
+        add(dir.path(), scope("alice"), "case 7", 1).expect("written");
+        add(dir.path(), scope("bob"), "case 8", 2).expect("written");
+        let good = std::fs::read(path(dir.path())).expect("readable");
+        for at in (0..good.len() - 1).step_by(7) {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            std::fs::write(path(dir.path()), bad).expect("writable");
+            assert!(read(dir.path()).is_err(), "byte {at}");
+        }
+        std::fs::write(path(dir.path()), &good[..good.len() - 5]).expect("writable");
+        assert_eq!(read(dir.path()).expect("readable").0.len(), 1);
+        assert_eq!(add(dir.path(), scope("carol"), "case 9", 3).expect("written"), 2);
+    }
+}

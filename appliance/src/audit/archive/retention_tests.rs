@@ -1,0 +1,156 @@
+//! What is old goes, what is held stays, and the chain tells of both.
+
+use super::archiver::{ArchiverOptions, Finish, run};
+use super::holds::{self, Scope};
+use super::manifest::{self, Entry, What};
+use crate::audit::search::{Filter, search};
+use crate::audit::segment::SEGMENT_BYTES_MIN;
+use crate::audit::tests::{groups, outcome, request, scratch, who};
+use crate::audit::verify::{Options, Progress, verify_all};
+use crate::audit::{Entry as Record, Journal as _, RingOptions, SegmentWriter};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+const DAY_US: i64 = 86_400_000_000;
+
+fn options(dir: &Path, retention: Option<Duration>) -> ArchiverOptions {
+    ArchiverOptions {
+        data_dir: dir.to_owned(),
+        file_bytes: 1 << 20,
+        file_age: Duration::from_secs(3600),
+        small_file_age: Duration::from_secs(3600),
+        slack: Duration::ZERO,
+        segments_per_shard: 100,
+        checkpoint_key_file: dir.join("checkpoint.key"),
+        checkpoint_copies: Vec::new(),
+        archive_url: None,
+        archive_credentials_file: None,
+        retention,
+    }
+}
+
+/// The archiver looks once, archives what there is and deletes what is old.
+fn look(dir: &Path, keep_days: u64) {
+    let finish = Finish::default();
+    finish.ask();
+    run(&options(dir, Some(Duration::from_secs(keep_days * 86_400))), &finish).expect("archived");
+}
+
+fn now_us() -> i64 {
+    jiff::Timestamp::now().as_microsecond()
+}
+
+/// One file a person: alice's is 30 days old, bob's 20, carol's 10.
+fn trail() -> tempfile::TempDir {
+    let dir = scratch();
+    let groups = groups();
+    for (age, user) in [(30, "alice"), (20, "bob"), (10, "carol")] {
+        let at = now_us() - age * DAY_US;
+        let options = RingOptions {
+            data_dir: dir.path().to_owned(),
+            shard: 0,
+            segment_bytes: SEGMENT_BYTES_MIN,
+            segments_per_shard: 100,
+        };
+        let (mut writer, _) = SegmentWriter::open(&options, at).expect("the trail opens");
+        let who = who(user, user, &groups);
+        writer.append(at, &who, &Record::Request(request(1, "SELECT 1"))).expect("room");
+        writer.append(at + 7, &who, &Record::Outcome(outcome(1))).expect("room");
+        writer.write().expect("written");
+        drop(writer);
+        look(dir.path(), 400);
+    }
+    dir
+}
+
+fn users(dir: &Path) -> Vec<String> {
+    let found = search(dir, &Filter::default(), None, false, &mut |trouble| panic!("{trouble}")).expect("readable");
+    found.into_iter().filter(|record| record.kind == "statement").map(|record| record.user).collect()
+}
+
+fn hold(dir: &Path, user: &str, since_us: Option<i64>) -> u64 {
+    let since = since_us.map(crate::audit::when::rfc3339);
+    let scope = Scope { users: vec![user.to_owned()], targets: Vec::new(), since, until: None };
+    holds::add(dir, scope, "case 7", now_us()).expect("recorded")
+}
+
+/// Paths and reasons of what was deleted.
+fn deletions(dir: &Path) -> Vec<(Vec<u64>, String)> {
+    let mut found = Vec::new();
+    manifest::each(dir, &mut |_, entry| {
+        if let Entry { what: What::Deleted { files, reason }, .. } = entry.expect("it holds") {
+            found.push((files.into_iter().map(|file| file.entry).collect(), reason));
+        }
+    })
+    .expect("readable");
+    found
+}
+
+fn is_whole(dir: &Path) -> bool {
+    let mut breaks = 0;
+    let options = Options { data_dir: dir.to_owned(), still: true, ..Options::default() };
+    verify_all(&options, &Progress::default(), &mut |_| breaks += 1).expect("readable");
+    breaks == 0
+}
+
+#[test]
+fn old_files_go_once_nobody_holds_them_and_the_trail_stays_whole() {
+    let dir = trail();
+    assert_eq!(users(dir.path()), ["alice", "bob", "carol"]);
+    let first = hold(dir.path(), "al*", None);
+    // Carol's file is too young, dave has none, and of bob only later records are held.
+    hold(dir.path(), "dave", None);
+    hold(dir.path(), "bob", Some(now_us() - 15 * DAY_US));
+    look(dir.path(), 15);
+    assert_eq!(users(dir.path()), ["alice", "carol"]);
+    let deleted = deletions(dir.path());
+    assert_eq!(deleted.len(), 1);
+    assert_eq!(deleted[0].0.len(), 1);
+    assert!(deleted[0].1.contains("older than 15 days") && deleted[0].1.contains("3 holds"), "{}", deleted[0].1);
+    assert!(is_whole(dir.path()));
+    look(dir.path(), 15);
+    assert_eq!(deletions(dir.path()).len(), 1, "nothing is deleted twice");
+    assert!(holds::release(dir.path(), first, "settled", now_us()).expect("recorded"));
+    look(dir.path(), 15);
+    assert_eq!((users(dir.path()), deletions(dir.path()).len()), (vec!["carol".to_owned()], 2));
+    assert!(is_whole(dir.path()));
+}
+
+#[test]
+fn a_deletion_that_was_not_finished_is_finished_and_a_missing_file_is_still_a_break() {
+    let dir = trail();
+    let day = |index: usize| {
+        let mut days: Vec<_> = fs::read_dir(dir.path().join("archive/parquet")).expect("a folder").flatten().collect();
+        days.sort_by_key(|day| day.path());
+        days.swap_remove(index).path()
+    };
+    let alice = fs::read_dir(day(0)).expect("a folder").flatten().next().expect("a file").path();
+    let bytes = fs::read(&alice).expect("readable");
+    look(dir.path(), 25);
+    assert!(!alice.exists() && !alice.parent().expect("a folder").exists());
+    // As if it had been killed between the entry and the deletion.
+    fs::create_dir(alice.parent().expect("a folder")).expect("writable");
+    fs::write(&alice, bytes).expect("writable");
+    assert!(is_whole(dir.path()));
+    look(dir.path(), 25);
+    assert!(!alice.exists());
+    let bob = fs::read_dir(day(0)).expect("a folder").flatten().next().expect("a file").path();
+    fs::remove_file(bob).expect("writable");
+    assert!(!is_whole(dir.path()));
+    look(dir.path(), 15);
+    assert_eq!(deletions(dir.path()).len(), 1, "what somebody else took away is not said to be deleted by us");
+    assert!(!is_whole(dir.path()));
+}
+
+#[test]
+fn nothing_goes_while_the_holds_cannot_be_read() {
+    let dir = trail();
+    hold(dir.path(), "nobody", None);
+    let path = holds::path(dir.path());
+    let mut bytes = fs::read(&path).expect("readable");
+    bytes[20] ^= 1;
+    fs::write(&path, bytes).expect("writable");
+    look(dir.path(), 5);
+    assert_eq!((users(dir.path()).len(), deletions(dir.path()).len()), (3, 0));
+}

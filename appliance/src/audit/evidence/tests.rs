@@ -1,0 +1,147 @@
+//! A package is made of a real archive, holds on its own, and no byte of it can be changed.
+
+use super::check::{Checked, check};
+use super::pack::{Packed, pack};
+use crate::audit::archive::archiver::{ArchiverOptions, Finish, run};
+use crate::audit::archive::key::{SigningKey, create};
+use crate::audit::search::{Filter, search};
+use crate::audit::segment::SEGMENT_BYTES_MIN;
+use crate::audit::tests::{groups, outcome, request, scratch, who};
+use crate::audit::{Entry, Journal as _, RingOptions, SegmentWriter};
+use crate::config::Glob;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const START_US: i64 = 1_795_142_000_000_000;
+
+/// Some statements of alice and bob, in three archive files.
+fn trail() -> tempfile::TempDir {
+    let dir = scratch();
+    let groups = groups();
+    for round in 0..3u64 {
+        let options = RingOptions {
+            data_dir: dir.path().to_owned(),
+            shard: 0,
+            segment_bytes: SEGMENT_BYTES_MIN,
+            segments_per_shard: 100,
+        };
+        let (mut writer, _) = SegmentWriter::open(&options, START_US).expect("the trail opens");
+        for number in round * 4 + 1..=round * 4 + 4 {
+            let (session, user) = if number % 2 == 0 { ("s-a", "alice") } else { ("s-b", "bob") };
+            let who = who(session, user, &groups);
+            let text = format!("SELECT {number} -- \u{1b}[31m");
+            let at = START_US + number as i64 * 1_000_000;
+            writer.append(at, &who, &Entry::Request(request(number, &text))).expect("room");
+            writer.append(at + 7, &who, &Entry::Outcome(outcome(number))).expect("room");
+        }
+        writer.write().expect("written");
+        drop(writer);
+        archive(dir.path());
+    }
+    dir
+}
+
+fn archive(dir: &Path) {
+    let finish = Finish::default();
+    finish.ask();
+    let options = ArchiverOptions {
+        data_dir: dir.to_owned(),
+        file_bytes: 1 << 20,
+        file_age: Duration::from_secs(3600),
+        small_file_age: Duration::from_secs(3600),
+        slack: Duration::ZERO,
+        segments_per_shard: 100,
+        checkpoint_key_file: dir.join("checkpoint.key"),
+        checkpoint_copies: Vec::new(),
+        archive_url: None,
+        archive_credentials_file: None,
+        retention: None,
+    };
+    run(&options, &finish).expect("archived");
+}
+
+fn alice() -> Filter {
+    let until_us = Some(START_US + 9_000_000);
+    Filter { users: vec![Glob::new("alice").expect("a glob")], until_us, ..Filter::default() }
+}
+
+fn packed(dir: &Path, filter: &Filter, sign: bool) -> (PathBuf, Packed) {
+    let key = SigningKey::read(&dir.join("checkpoint.key")).expect("the archiver made one");
+    let out = dir.join("package.tar");
+    let packed = pack(dir, filter, sign.then_some(&key), &out, START_US, &mut |trouble| panic!("{trouble}"));
+    (out, packed.expect("packed").expect("something matches"))
+}
+
+fn checked(path: &Path, keys: &[[u8; 32]]) -> (Option<Checked>, Vec<String>) {
+    let mut breaks = Vec::new();
+    let checked = check(path, keys, &mut |what| breaks.push(what)).expect("readable");
+    (checked, breaks)
+}
+
+#[test]
+fn a_package_holds_on_its_own_and_says_what_it_is() {
+    let dir = trail();
+    let (path, packed) = packed(dir.path(), &alice(), true);
+    assert_eq!((packed.records, packed.files), (4, 2), "the third file holds later statements");
+    let elsewhere = scratch();
+    let copy = elsewhere.path().join("received");
+    fs::copy(&path, &copy).expect("copied");
+    let (checked, breaks) = checked(&copy, &[packed.key]);
+    assert_eq!(breaks, Vec::<String>::new());
+    let checked = checked.expect("it says what it is");
+    assert!(checked.signed && checked.key_is_known && checked.sealed_us.is_some());
+    assert_eq!((checked.records, checked.files, &*checked.question.users[0]), (4, 2, "alice"));
+    let text = String::from_utf8_lossy(&fs::read(&copy).expect("readable")).into_owned();
+    assert!(text.contains("EVIDENCE FROM A LOCKGATE AUDIT TRAIL") && text.contains("SELECT 4 -- \\u{1b}[31m"));
+    let found = search(dir.path(), &alice(), None, false, &mut |trouble| panic!("{trouble}")).expect("readable");
+    assert!(found.iter().all(|record| text.contains(&format!("\"id\":\"{}\"", record.id))));
+}
+
+#[test]
+fn without_a_signature_or_with_another_key_it_says_so() {
+    let dir = trail();
+    let (path, packed) = packed(dir.path(), &alice(), false);
+    let (without, breaks) = checked(&path, &[]);
+    assert!(breaks.is_empty() && without.is_some_and(|checked| !checked.signed && !checked.key_is_known));
+    assert_eq!(checked(&path, &[[7; 32]]).1.len(), 1);
+    assert!(checked(&path, &[[7; 32], packed.key]).1.is_empty());
+    let other = dir.path().join("other.key");
+    create(&other).expect("a key");
+    let other = SigningKey::read(&other).expect("readable");
+    let out = dir.path().join("refused.tar");
+    assert!(pack(dir.path(), &alice(), Some(&other), &out, START_US, &mut |_| {}).is_err() && !out.exists());
+    let nobody = Filter { users: vec![Glob::new("nobody").expect("a glob")], ..Filter::default() };
+    assert!(pack(dir.path(), &nobody, None, &out, START_US, &mut |_| {}).expect("readable").is_none() && !out.exists());
+}
+
+#[test]
+fn no_byte_of_a_signed_package_can_be_changed() {
+    let dir = trail();
+    let (path, packed) = packed(dir.path(), &alice(), true);
+    let good = fs::read(&path).expect("readable");
+    // Every place in the first kilobytes (headers, index, signature), and some of all others.
+    for at in (0..good.len()).filter(|at| *at < 4096 || at % 37 == 0) {
+        let mut bad = good.clone();
+        bad[at] ^= 1 << (at % 8);
+        fs::write(&path, &bad).expect("writable");
+        assert!(!checked(&path, &[packed.key]).1.is_empty(), "byte {at}");
+    }
+    for length in (0..good.len()).step_by(499) {
+        fs::write(&path, &good[..length]).expect("writable");
+        assert!(!checked(&path, &[packed.key]).1.is_empty(), "cut to {length}");
+    }
+}
+
+#[test]
+fn an_archive_file_that_was_changed_is_not_handed_over() {
+    let dir = trail();
+    let day = fs::read_dir(dir.path().join("archive/parquet")).expect("a folder").flatten().next().expect("a day");
+    let file = fs::read_dir(day.path()).expect("a folder").flatten().next().expect("a file").path();
+    let mut bytes = fs::read(&file).expect("readable");
+    bytes[0] ^= 1;
+    fs::write(&file, bytes).expect("writable");
+    let out = dir.path().join("package.tar");
+    let error = pack(dir.path(), &Filter::default(), None, &out, START_US, &mut |_| {}).expect_err("it shows");
+    assert!(error.to_string().contains("is not as it was published") && !out.exists(), "{error}");
+}

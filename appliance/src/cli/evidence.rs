@@ -1,0 +1,135 @@
+//! `lockgate audit export` and `audit verify --package`: evidence handed over, and evidence received.
+
+use crate::audit::archive::key::{self, PublicKey, SigningKey};
+use crate::audit::evidence::check::{Checked, check};
+use crate::audit::evidence::pack::pack;
+use crate::audit::printable::escape;
+use crate::audit::search::{Filter, search};
+use crate::audit::segment::hex;
+use crate::audit::when;
+use crate::cli::audit::{Trail, parse_time, report};
+use crate::cli::{ANSWER_NO, DONE};
+use crate::config::Glob;
+use anyhow::{Context as _, Result};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(clap::Args)]
+pub struct ExportArgs {
+    /// Whose records
+    #[arg(long, required = true, value_parser = Glob::new)]
+    user: Vec<Glob>,
+    /// On which target
+    #[arg(long, value_parser = Glob::new)]
+    target: Vec<Glob>,
+    /// From this time on: 2026-11-20T03:12:00Z, "2026-11-20 03:12", 1d (ago)
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<i64>,
+    /// Up to this time
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<i64>,
+    /// Sign the package with the key that signs the checkpoints
+    #[arg(long)]
+    sign: bool,
+    /// That key, where it is not the data directory's checkpoint.key
+    #[arg(long, value_name = "FILE", requires = "sign")]
+    key: Option<PathBuf>,
+    /// The package to write
+    #[arg(short, long, value_name = "PACKAGE")]
+    output: PathBuf,
+    #[command(flatten)]
+    trail: Trail,
+}
+
+pub fn export(args: ExportArgs) -> Result<ExitCode> {
+    let data_dir = args.trail.data_dir()?;
+    let key_file = args.key.unwrap_or_else(|| key::path(&data_dir));
+    let key =
+        args.sign.then(|| SigningKey::read(&key_file)).transpose().context("the key that signs cannot be read")?;
+    let filter = Filter {
+        users: args.user,
+        targets: args.target,
+        since_us: args.since,
+        until_us: args.until,
+        ..Filter::default()
+    };
+    let now_us = jiff::Timestamp::now().as_microsecond();
+    let mut damages = 0u64;
+    let packed = pack(&data_dir, &filter, key.as_ref(), &args.output, now_us, &mut |trouble| {
+        damages += 1;
+        report(&trouble);
+    })
+    .context("no package could be made")?;
+    let all = search(&data_dir, &filter, None, false, &mut |_| {}).context("the trail cannot be read")?.len() as u64;
+    let archived = packed.as_ref().map_or(0, |packed| packed.records);
+    if all > archived {
+        eprintln!("{} more records are not archived yet: export again later to have them as well", all - archived);
+    }
+    let Some(packed) = packed else {
+        eprintln!("lockgate: nothing that is archived matches; no package was written");
+        return Ok(ExitCode::from(ANSWER_NO));
+    };
+    eprintln!(
+        "{}: {} records, {} archive files, {} MB, {}",
+        args.output.display(),
+        packed.records,
+        packed.files,
+        packed.bytes.div_ceil(1_000_000),
+        if args.sign { "signed" } else { "not signed" }
+    );
+    eprintln!("tell whoever receives it the public key on another way: {}", hex(&packed.key));
+    Ok(ExitCode::from(if damages == 0 { DONE } else { ANSWER_NO }))
+}
+
+/// `keys`: a file of public keys that are trusted.
+pub fn verify_package(package: &Path, keys: Option<&Path>, json: bool) -> Result<ExitCode> {
+    let keys: Vec<PublicKey> = keys.map(key::read_public).transpose()?.unwrap_or_default();
+    let mut breaks = Vec::new();
+    let checked = check(package, &keys, &mut |what| breaks.push(what))
+        .with_context(|| format!("{}: cannot be read", package.display()))?;
+    if json {
+        println!("{}", crate::audit::printable::json_safe(&in_json(checked.as_ref(), &breaks).to_string()));
+    } else {
+        breaks.iter().for_each(|what| eprintln!("lockgate: {}: {}", package.display(), escape(what)));
+        checked.iter().for_each(print);
+    }
+    match breaks.len() {
+        0 => eprintln!("the package is whole: its records are those of the archive that the checkpoint seals"),
+        1 => eprintln!("the package is BROKEN in 1 place"),
+        more => eprintln!("the package is BROKEN in {more} places"),
+    }
+    Ok(ExitCode::from(if breaks.is_empty() { DONE } else { ANSWER_NO }))
+}
+
+fn print(checked: &Checked) {
+    let list = |names: &[String]| if names.is_empty() { "all".to_owned() } else { escape(&names.join(", ")) };
+    let line = |name: &str, value: String| println!("{name:<10} {value}");
+    line("users", list(&checked.question.users));
+    line("targets", list(&checked.question.targets));
+    line("from", escape(checked.question.since.as_deref().unwrap_or("-")));
+    line("to", escape(checked.question.until.as_deref().unwrap_or("-")));
+    line("records", checked.records.to_string());
+    line("made", when::rfc3339(checked.created_us));
+    line("sealed", checked.sealed_us.map_or_else(|| "no".to_owned(), when::rfc3339));
+    line(
+        "signed",
+        if checked.signed { "yes" } else { "no: whoever handed it over may have left something out" }.to_owned(),
+    );
+    let trust = if checked.key_is_known { "as given" } else { "taken on faith: give the one you trust with --key" };
+    line("key", format!("{} ({trust})", hex(&checked.key)));
+}
+
+fn in_json(checked: Option<&Checked>, breaks: &[String]) -> serde_json::Value {
+    let mut value = serde_json::json!({ "breaks": breaks });
+    if let Some(checked) = checked {
+        value["records"] = checked.records.into();
+        value["files"] = checked.files.into();
+        value["question"] = serde_json::json!(checked.question);
+        value["created"] = when::rfc3339(checked.created_us).into();
+        value["sealed"] = checked.sealed_us.map(when::rfc3339).into();
+        value["signed"] = checked.signed.into();
+        value["key"] = hex(&checked.key).into();
+        value["key_is_known"] = checked.key_is_known.into();
+    }
+    value
+}

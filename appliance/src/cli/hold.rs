@@ -1,0 +1,143 @@
+//! `lockgate audit hold`: what must not be deleted, whatever its age.
+
+use crate::audit::archive::holds::{self, Hold, Scope};
+use crate::audit::printable::{escape, json_safe};
+use crate::audit::when;
+use crate::cli::audit::{Trail, parse_time};
+use crate::cli::{ANSWER_NO, DONE};
+use crate::config::Glob;
+use anyhow::{Context as _, Result};
+use std::process::ExitCode;
+
+#[derive(clap::Args)]
+pub struct HoldArgs {
+    #[command(subcommand)]
+    verb: HoldVerb,
+}
+
+#[derive(clap::Subcommand)]
+enum HoldVerb {
+    /// From now on nothing of this is deleted
+    Add(AddArgs),
+    /// The holds in force
+    Ls(LsArgs),
+    /// Retention applies again
+    Rm(RmArgs),
+}
+
+#[derive(clap::Args)]
+struct AddArgs {
+    /// Whose records; without it everybody's
+    #[arg(long, value_parser = Glob::new)]
+    user: Vec<Glob>,
+    /// On which target
+    #[arg(long, value_parser = Glob::new)]
+    target: Vec<Glob>,
+    /// From this time on
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<i64>,
+    /// Up to this time
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<i64>,
+    /// Why; recorded
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    trail: Trail,
+}
+
+#[derive(clap::Args)]
+struct LsArgs {
+    /// One JSON object a line
+    #[arg(short, long, value_parser = ["table", "json"], default_value = "table")]
+    output: String,
+    #[command(flatten)]
+    trail: Trail,
+}
+
+#[derive(clap::Args)]
+struct RmArgs {
+    /// As printed by `add` and `ls`
+    id: u64,
+    /// Why; recorded
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    trail: Trail,
+}
+
+pub fn run(args: HoldArgs) -> Result<ExitCode> {
+    match args.verb {
+        HoldVerb::Add(args) => add(&args),
+        HoldVerb::Ls(args) => ls(&args),
+        HoldVerb::Rm(args) => rm(&args),
+    }
+}
+
+fn now_us() -> i64 {
+    jiff::Timestamp::now().as_microsecond()
+}
+
+fn add(args: &AddArgs) -> Result<ExitCode> {
+    let names = |globs: &[Glob]| globs.iter().map(|glob| glob.as_str().to_owned()).collect();
+    let scope = Scope {
+        users: names(&args.user),
+        targets: names(&args.target),
+        since: args.since.map(when::rfc3339),
+        until: args.until.map(when::rfc3339),
+    };
+    let id = holds::add(&args.trail.data_dir()?, scope, &args.reason, now_us()).context("the hold was not recorded")?;
+    println!("{id}");
+    eprintln!("hold {id} is in force: nothing it covers is deleted until `lockgate audit hold rm {id}`");
+    Ok(ExitCode::from(DONE))
+}
+
+fn ls(args: &LsArgs) -> Result<ExitCode> {
+    let (in_force, _) =
+        holds::read(&args.trail.data_dir()?).context("the holds cannot be read; nothing is deleted meanwhile")?;
+    for hold in &in_force {
+        if args.output == "json" {
+            println!("{}", json_safe(&in_json(hold).to_string()));
+        } else {
+            println!("{}", in_words(hold));
+        }
+    }
+    if args.output == "table" {
+        eprintln!("{} in force", in_force.len());
+    }
+    Ok(ExitCode::from(DONE))
+}
+
+fn in_json(hold: &Hold) -> serde_json::Value {
+    serde_json::json!({
+        "id": hold.id,
+        "time": when::rfc3339(hold.time_us),
+        "users": hold.scope.users,
+        "targets": hold.scope.targets,
+        "since": hold.scope.since,
+        "until": hold.scope.until,
+        "reason": hold.reason,
+        "by": hold.by,
+    })
+}
+
+fn in_words(hold: &Hold) -> String {
+    let names = |names: &[String], all: &str| if names.is_empty() { all.to_owned() } else { names.join(", ") };
+    let scope = &hold.scope;
+    let times = match (&scope.since, &scope.until) {
+        (None, None) => String::new(),
+        (since, until) => format!(", {} to {}", since.as_deref().unwrap_or("-"), until.as_deref().unwrap_or("-")),
+    };
+    let what = format!("{} on {}{times}", names(&scope.users, "everybody"), names(&scope.targets, "every target"));
+    escape(&format!("{}  {}  {what}  ({}, {})", hold.id, when::short(hold.time_us), hold.reason, hold.by))
+}
+
+fn rm(args: &RmArgs) -> Result<ExitCode> {
+    let released = holds::release(&args.trail.data_dir()?, args.id, &args.reason, now_us());
+    if released.context("the release was not recorded")? {
+        eprintln!("hold {} is released", args.id);
+        return Ok(ExitCode::from(DONE));
+    }
+    eprintln!("lockgate: there is no hold {} in force; `lockgate audit hold ls` lists them", args.id);
+    Ok(ExitCode::from(ANSWER_NO))
+}

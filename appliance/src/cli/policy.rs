@@ -1,0 +1,368 @@
+//! `lockgate policy replay`: what a changed policy would have decided on recorded traffic.
+
+use crate::audit::printable::{escape, json_safe, one_line};
+use crate::audit::search::{Filter, Record, search};
+use crate::audit::when;
+use crate::cli::audit::{parse_time, report};
+use crate::cli::{ANSWER_NO, DONE};
+use crate::config::{self, Glob};
+use crate::identity::Principal;
+use crate::policy::{Action, Policy, View};
+use anyhow::{Context as _, Result, bail};
+use masking::sql::{Analysis, analyse};
+use serde_json::json;
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const DAY_US: i64 = 86_400_000_000;
+/// Without `--since`.
+const DEFAULT_DAYS: i64 = 7;
+/// Texts whose analysis is kept: most traffic repeats itself.
+const ANALYSES_MAX: usize = 100_000;
+const STATEMENT_CHARS: usize = 100;
+
+#[derive(clap::Args)]
+pub struct PolicyArgs {
+    #[command(subcommand)]
+    verb: PolicyVerb,
+}
+
+#[derive(clap::Subcommand)]
+enum PolicyVerb {
+    /// Tell what a changed configuration would have decided on recorded statements
+    #[command(
+        after_help = "Rules are asked as `lockgate explain` asks them. What a mask refused, and a statement whose \
+                            text was cut, is not judged."
+    )]
+    Replay(ReplayArgs),
+}
+
+#[derive(clap::Args)]
+struct ReplayArgs {
+    /// The changed configuration
+    #[arg(long, value_name = "NEW")]
+    config: PathBuf,
+    /// The data directory whose trail is judged
+    #[arg(long, value_name = "DIR")]
+    archive: PathBuf,
+    /// Only statements of this user
+    #[arg(long, value_parser = Glob::new)]
+    user: Vec<Glob>,
+    /// Only on this target
+    #[arg(long, value_parser = Glob::new)]
+    target: Vec<Glob>,
+    /// From this time on [default: 7d]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<i64>,
+    /// Up to this time
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<i64>,
+    /// Exit with 1 when something that ran would be denied
+    #[arg(long)]
+    fail_on_deny: bool,
+    /// A summary, or every statement that would be decided otherwise as a JSON object a line
+    #[arg(short, long, value_parser = ["table", "json"], default_value = "table")]
+    output: String,
+}
+
+pub fn run(args: PolicyArgs) -> Result<ExitCode> {
+    let PolicyVerb::Replay(args) = args.verb;
+    let config = config::load(&args.config)?;
+    let mut judge = Judge::new(Policy::compile(&config));
+    let data_dir = data_dir(&args.archive)?;
+    let now_us = jiff::Timestamp::now().as_microsecond();
+    let until_us = args.until.unwrap_or(now_us);
+    let mut since_us = args.since.unwrap_or(until_us.saturating_sub(DEFAULT_DAYS * DAY_US));
+    let mut tally = Tally::default();
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    // A day at a time: a trail is longer than memory.
+    while since_us <= until_us {
+        let end_us = since_us.saturating_add(DAY_US - 1).min(until_us);
+        let filter = Filter {
+            users: args.user.clone(),
+            targets: args.target.clone(),
+            kinds: Glob::new("statement").into_iter().collect(),
+            since_us: Some(since_us),
+            until_us: Some(end_us),
+            ..Filter::default()
+        };
+        let records = search(&data_dir, &filter, None, false, &mut |trouble| report(&trouble));
+        for record in records.context("the trail cannot be read")? {
+            if let Some(change) = tally.judge(&mut judge, record)
+                && args.output == "json"
+            {
+                writeln!(out, "{}", json_safe(&change.json().to_string()))?;
+            }
+        }
+        since_us = end_us.saturating_add(1);
+    }
+    if args.output == "table" {
+        tally.print(&mut out)?;
+    }
+    out.flush()?;
+    eprintln!("{}", tally.summary());
+    let denied = tally.changes.iter().any(|((was, now), _)| !was.is_deny() && now.is_deny());
+    Ok(ExitCode::from(if denied && args.fail_on_deny { ANSWER_NO } else { DONE }))
+}
+
+/// `--archive` names a data directory, or the `archive` folder in it.
+fn data_dir(dir: &Path) -> Result<PathBuf> {
+    if !dir.is_dir() {
+        bail!("{}: no such directory", dir.display());
+    }
+    let is_archive = dir.join("manifest.jsonl").is_file();
+    Ok(dir.parent().filter(|_| is_archive).unwrap_or(dir).to_owned())
+}
+
+/// A verdict and the rule that gave it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Verdict {
+    action: String,
+    rule: Option<String>,
+}
+
+impl Verdict {
+    fn is_deny(&self) -> bool {
+        self.action == Action::Deny.name()
+    }
+
+    fn text(&self) -> String {
+        let rule = self.rule.as_ref().map(|rule| format!(" ({rule})")).unwrap_or_default();
+        escape(&format!("{}{rule}", self.action))
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({ "action": self.action, "rule": self.rule })
+    }
+}
+
+/// A statement that would be decided otherwise.
+struct Change {
+    record: Record,
+    was: Verdict,
+    now: Verdict,
+    reason: String,
+}
+
+impl Change {
+    fn json(&self) -> serde_json::Value {
+        let record = &self.record;
+        json!({
+            "id": record.id,
+            "time": when::rfc3339(record.time_us),
+            "user": record.user,
+            "target": record.target,
+            "statement": record.statement,
+            "classes": record.classes,
+            "tables": record.tables,
+            "was": self.was.json(),
+            "now": self.now.json(),
+            "reason": self.reason,
+        })
+    }
+}
+
+/// Who asks which target.
+type Asker = (String, Vec<String>, Vec<String>, String);
+
+struct Judge {
+    policy: Policy,
+    views: HashMap<Asker, Option<View>>,
+    analyses: HashMap<String, Analysis>,
+}
+
+impl Judge {
+    fn new(policy: Policy) -> Self {
+        Self { policy, views: HashMap::new(), analyses: HashMap::new() }
+    }
+
+    fn decide(&mut self, record: &Record, statement: &str) -> (Verdict, String) {
+        if self.analyses.len() >= ANALYSES_MAX {
+            self.analyses.clear();
+        }
+        let asker = (record.user.clone(), record.groups.clone(), record.actor.clone(), record.target.clone());
+        let view = self.views.entry(asker).or_insert_with(|| {
+            let principal = Principal {
+                user: record.user.clone(),
+                subject: record.user.clone(),
+                issuer: String::new(),
+                groups: record.groups.clone(),
+                actor: record.actor.clone(),
+                expires_at: i64::MAX,
+            };
+            self.policy.view(&record.target, &principal)
+        });
+        let Some(view) = view else {
+            let now = Verdict { action: Action::Deny.name().to_owned(), rule: None };
+            return (now, "no grant opens this target for this user".to_owned());
+        };
+        if !self.analyses.contains_key(statement) {
+            self.analyses.insert(statement.to_owned(), analyse(statement.as_bytes(), true));
+        }
+        let decision = view.decide(&self.analyses[statement]);
+        let rule = decision.rule.as_deref().map(str::to_owned);
+        (Verdict { action: decision.action.name().to_owned(), rule }, decision.why().to_string())
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    judged: u64,
+    cut: u64,
+    masked: u64,
+    /// How many, and one of them.
+    changes: BTreeMap<(Verdict, Verdict), (u64, String, String)>,
+}
+
+impl Tally {
+    fn judge(&mut self, judge: &mut Judge, record: Record) -> Option<Change> {
+        let (statement, action) = (record.statement.clone()?, record.decision.clone()?);
+        if record.statement_bytes.is_some() {
+            self.cut += 1;
+            return None;
+        }
+        let was = Verdict { action, rule: record.rule.clone() };
+        let (now, reason) = judge.decide(&record, &statement);
+        // No rule refused it: a mask did, which only the live path knows of.
+        if was.is_deny() && was.rule.is_none() && !now.is_deny() {
+            self.masked += 1;
+            return None;
+        }
+        self.judged += 1;
+        if was == now {
+            return None;
+        }
+        let example = || (0, record.id.clone(), one_line(&statement, STATEMENT_CHARS));
+        self.changes.entry((was.clone(), now.clone())).or_insert_with(example).0 += 1;
+        Some(Change { record, was, now, reason })
+    }
+
+    fn print(&self, out: &mut impl io::Write) -> Result<()> {
+        for ((was, now), (count, id, statement)) in &self.changes {
+            writeln!(out, "{count:>9}  {} -> {}   for example {id}: {statement}", was.text(), now.text())?;
+        }
+        Ok(())
+    }
+
+    fn summary(&self) -> String {
+        let changed: u64 = self.changes.values().map(|(count, ..)| count).sum();
+        let mut text = format!("{} statements judged, {changed} would be decided otherwise", self.judged);
+        for (count, why) in [(self.cut, "their text was cut"), (self.masked, "a mask refused them")] {
+            if count > 0 {
+                text.push_str(&format!("; {count} not judged: {why}"));
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{Entry, Journal as _, Request, RingOptions, SegmentWriter, Who};
+
+    const CONFIG: &str = r#"
+[server]
+data_dir = "data"
+
+[[listener]]
+protocol = "postgres"
+address = "127.0.0.1:6432"
+
+[[issuer]]
+name = "dev"
+issuer = "lockgate-development"
+audience = "lockgate"
+algorithms = ["ES256"]
+jwks_file = "jwks.json"
+
+[[target]]
+name = "orders"
+protocol = "postgres"
+address = "127.0.0.1:5432"
+database = "shop"
+user = "svc"
+password_env = "PASSWORD"
+tls = "disable"
+
+[[grant]]
+targets = ["orders"]
+users = ["alice"]
+
+[[rule]]
+name = "no-drop"
+targets = ["orders"]
+classes = ["drop"]
+action = "deny"
+message = "no"
+"#;
+
+    fn who<'a>(session: &'a str, user: &'a str) -> Who<'a> {
+        Who {
+            session,
+            user,
+            groups: &[],
+            actor: &[],
+            target: "orders",
+            client: "",
+            application: "",
+            claimed_user: "",
+            packed: None,
+        }
+    }
+
+    fn request(number: u64, statement: &str) -> Request<'_> {
+        Request {
+            request: number,
+            statement: statement.as_bytes(),
+            statement_bytes: statement.len() as u64,
+            binds: &[],
+            classes: 1,
+            tables: &[],
+            decision: "allow",
+            rule: "",
+            ticket: "",
+        }
+    }
+
+    /// Statements, their recorded verdict, and what a policy without drops and without bob would say.
+    #[test]
+    fn what_would_be_decided_otherwise_is_counted_and_told() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options =
+            RingOptions { data_dir: dir.path().to_owned(), shard: 0, segment_bytes: 64 << 10, segments_per_shard: 2 };
+        let (mut writer, _) = SegmentWriter::open(&options, 0).expect("the trail opens");
+        let (alice, bob) = (who("a", "alice"), who("b", "bob"));
+        let denied = Request { decision: "deny", rule: "old", ..request(3, "DELETE FROM t") };
+        let by_mask = Request { decision: "deny", ..request(4, "COPY t TO STDOUT") };
+        let cut = Request { statement_bytes: 99, ..request(5, "DROP TABLE") };
+        for (who, request) in [
+            (&alice, request(1, "SELECT 1")),
+            (&alice, request(2, "DROP TABLE t")),
+            (&alice, denied),
+            (&alice, by_mask),
+            (&alice, cut),
+            (&bob, request(1, "SELECT 1")),
+        ] {
+            writer.append(1_000_000, who, &Entry::Request(request)).expect("room");
+        }
+        writer.write().expect("written");
+        let config = config::parse(CONFIG, Path::new("new.toml")).expect("a good configuration");
+        let mut judge = Judge::new(Policy::compile(&config));
+        let mut tally = Tally::default();
+        let records = search(dir.path(), &Filter::default(), None, false, &mut |_| {}).expect("readable");
+        let changes: Vec<Change> = records.into_iter().filter_map(|record| tally.judge(&mut judge, record)).collect();
+        let told: Vec<_> =
+            changes.iter().map(|change| (&*change.record.id, change.was.text(), change.now.text())).collect();
+        let wanted = [
+            ("0-2", "allow".to_owned(), "deny (no-drop)".to_owned()),
+            ("0-3", "deny (old)".to_owned(), "allow".to_owned()),
+            ("0-6", "allow".to_owned(), "deny".to_owned()),
+        ];
+        assert_eq!(told, wanted);
+        assert_eq!((tally.judged, tally.cut, tally.masked), (4, 1, 1));
+        assert!(tally.summary().starts_with("4 statements judged, 3 would be decided otherwise"));
+    }
+}
