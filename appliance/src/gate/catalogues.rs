@@ -14,6 +14,8 @@ use std::sync::Arc;
 struct Known {
     /// When it was read (Unix microseconds), and what it said.
     reading: Option<(i64, Arc<Catalogue>)>,
+    /// Counts the readings.
+    epoch: u64,
     moves: Moves,
 }
 
@@ -67,15 +69,22 @@ impl Catalogues {
     /// The last reading if it has seen everything that moved, however old it is.
     #[inline]
     pub fn unmoved(&self, target: Slot) -> Option<&Arc<Catalogue>> {
-        let Known { reading, moves } = self.known.get(target.0)?;
+        let Known { reading, moves, .. } = self.known.get(target.0)?;
         let (read_at_us, catalogue) = reading.as_ref()?;
         (*read_at_us >= moves.at_us).then_some(catalogue)
+    }
+
+    /// Names the reading that [`Self::fresh`] gives, never 0; `None` where it gives none.
+    #[inline]
+    pub fn epoch(&self, target: Slot, now_us: i64) -> Option<u64> {
+        self.fresh(target, now_us).map(|_| self.known[target.0].epoch)
     }
 
     pub fn keep(&mut self, target: Slot, read_at_us: i64, catalogue: Arc<Catalogue>) {
         let Some(known) = self.known.get_mut(target.0) else { return };
         if known.reading.as_ref().is_none_or(|(older_us, _)| *older_us <= read_at_us) {
             known.reading = Some((read_at_us, catalogue));
+            known.epoch += 1;
         }
     }
 

@@ -561,6 +561,7 @@ impl Drive for Gate {
         if self.state == State::Closing {
             return self.finish(cx);
         }
+        self.renew_plans(cx);
         match input {
             Input::Bytes(side) => self.pump_from(side, pipes, cx),
             news => {

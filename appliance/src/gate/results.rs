@@ -181,6 +181,14 @@ impl Gate {
         *mark.kept.plan.borrow_mut() = Some(Planned { columns, catalogue, plan: plan.clone() });
     }
 
+    /// Tells the session whether plans made earlier still hold.
+    #[inline]
+    pub(super) fn renew_plans(&mut self, cx: &Context<'_>) {
+        let by_content = self.view.as_ref().is_some_and(|view| view.column_masks.is_empty());
+        let epoch = if by_content { 1 } else { cx.shared.catalogues.epoch(self.slot, cx.now.unix_us).unwrap_or(0) };
+        self.session.plans_hold(epoch);
+    }
+
     /// A catalogue that is fresh enough.
     fn fresh_catalogue(&self, cx: &Context<'_>) -> Option<Arc<Catalogue>> {
         cx.shared.catalogues.fresh(self.slot, cx.now.unix_us).cloned()
@@ -222,7 +230,8 @@ impl Gate {
         }
         match catalogue {
             Ok((_, catalogue)) => {
-                // Whatever it still does not know (made in an open transaction) is masked whole.
+                // Whatever it still does not know (made in an open transaction) is masked whole, this once.
+                self.session.plans_hold(0);
                 let view = self.view.clone().expect("results come after the login");
                 let plan = self.mask_plan(&view, &catalogue);
                 self.session.answer(Side::Target, Answer::Watch(plan), pipes);
@@ -342,6 +351,7 @@ impl Gate {
 
     /// Names may stand for other tables than they did: for this shard at once, for the others as soon as they hear of it.
     pub(super) fn names_moved(&mut self, cx: &mut Context<'_>) {
+        self.session.plans_hold(0);
         let news = cx.shared.catalogues.moved(self.slot, self.origin.shard, cx.now.unix_us);
         cx.control.extend(news);
     }

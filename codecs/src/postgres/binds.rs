@@ -73,16 +73,19 @@ pub(super) struct Formats {
 
 impl Formats {
     /// From the codes as sent: two bytes each, zero for text.
+    #[inline]
     pub fn set(&mut self, codes: &[u8]) {
         self.clear();
         codes.chunks_exact(2).for_each(|code| self.push(code != [0, 0]));
     }
 
+    #[inline]
     pub fn clear(&mut self) {
         self.count = 0;
         self.bits.clear();
     }
 
+    #[inline]
     pub fn push(&mut self, binary: bool) {
         let (word, bit) = (self.count / 64, self.count % 64);
         if bit == 0 {
@@ -92,6 +95,7 @@ impl Formats {
         self.count += 1;
     }
 
+    #[inline]
     pub fn binary(&self, column: usize) -> bool {
         let index = if self.count == 1 { 0 } else { column };
         index < self.count && self.bits[index / 64] >> (index % 64) & 1 == 1
@@ -111,6 +115,7 @@ pub(super) struct Bind<'a> {
 
 impl<'a> Bind<'a> {
     /// Reads a whole message. `None`: its counts and lengths do not fill it exactly.
+    #[inline]
     pub fn read(message: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(message, super::frame::HEADER_BYTES);
         let portal = reader.text()?;

@@ -28,8 +28,10 @@ pub(super) struct Shape {
     pub plan: Option<ColumnPlan>,
     pub types: Vec<u32>,
     pub formats: Formats,
-    /// The RowDescription itself, while responses are kept.
+    /// The RowDescription all this comes from; empty: nobody needs it, or it is too long to be worth keeping.
     pub description: Vec<u8>,
+    /// Which [`super::Session::plans_hold`] the plan was made under; 0: it holds for this once.
+    pub epoch: u64,
 }
 
 impl Shape {
@@ -40,10 +42,25 @@ impl Shape {
         self.types.clear();
         self.formats.clear();
         self.description.clear();
+        self.epoch = 0;
     }
 
-    pub fn set(&mut self, columns: &[Column], formats: &Formats, description: &[u8], plan: Option<ColumnPlan>) {
+    /// This description has been planned for under `epoch` already.
+    #[inline]
+    pub fn is_known(&self, description: &[u8], epoch: u64) -> bool {
+        epoch != 0 && self.epoch == epoch && *self.description == *description
+    }
+
+    pub fn set(
+        &mut self,
+        columns: &[Column],
+        formats: &Formats,
+        description: &[u8],
+        plan: Option<ColumnPlan>,
+        epoch: u64,
+    ) {
         self.has_rows = true;
+        self.epoch = epoch;
         self.plan = plan.filter(|plan| plan.iter().any(|&code| code != 0));
         self.types.clear();
         self.types.extend(columns.iter().map(|column| column.type_oid));

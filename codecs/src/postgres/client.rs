@@ -341,6 +341,7 @@ impl<T: Clone> Session<T> {
     }
 }
 
+#[inline]
 fn exactly_empty(header: Header) -> Result<(), ProtocolError> {
     if header.total == HEADER_BYTES { Ok(()) } else { Err(malformed(header.kind)) }
 }
@@ -364,6 +365,7 @@ fn parse_text(message: &[u8]) -> Option<(&[u8], Span)> {
     reader.is_done().then_some((name, Span { start, end: start + text.len() as u32 }))
 }
 
+#[inline]
 fn execute_name(message: &[u8]) -> Option<&[u8]> {
     let mut reader = Reader::new(message, HEADER_BYTES);
     let name = reader.text()?;
@@ -372,6 +374,7 @@ fn execute_name(message: &[u8]) -> Option<&[u8]> {
 }
 
 /// The two fields of Describe and Close.
+#[inline]
 fn kind_and_name(message: &[u8]) -> Option<(u8, &[u8])> {
     let mut reader = Reader::new(message, HEADER_BYTES);
     let kind = reader.u8()?;

@@ -62,19 +62,23 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Over a body, or over a whole message with `at` behind its header, so that positions are window positions.
+    #[inline]
     pub fn new(bytes: &'a [u8], at: usize) -> Self {
         Self { bytes, at }
     }
 
     /// Position of the next unread byte.
+    #[inline]
     pub fn at(&self) -> usize {
         self.at
     }
 
+    #[inline]
     pub fn is_done(&self) -> bool {
         self.at == self.bytes.len()
     }
 
+    #[inline]
     pub fn rest(&self) -> &'a [u8] {
         &self.bytes[self.at..]
     }
@@ -92,29 +96,36 @@ impl<'a> Reader<'a> {
         self.take(N).and_then(|bytes| bytes.try_into().ok())
     }
 
+    #[inline]
     pub fn u8(&mut self) -> Option<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
+    #[inline]
     pub fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_be_bytes)
     }
 
+    #[inline]
     pub fn i16(&mut self) -> Option<i16> {
         self.array().map(i16::from_be_bytes)
     }
 
+    #[inline]
     pub fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_be_bytes)
     }
 
+    #[inline]
     pub fn i32(&mut self) -> Option<i32> {
         self.array().map(i32::from_be_bytes)
     }
 
     /// A string up to its NUL, which is consumed and not returned.
+    #[inline]
     pub fn text(&mut self) -> Option<&'a [u8]> {
-        let len = memchr::memchr(0, self.rest())?;
+        // Most names are empty: the unnamed statement, the unnamed portal.
+        let len = if self.bytes.get(self.at) == Some(&0) { 0 } else { memchr::memchr(0, self.rest())? };
         let text = self.take(len)?;
         self.at += 1;
         Some(text)

@@ -245,6 +245,7 @@ pub(super) fn is_fatal(fields: &[u8]) -> bool {
 }
 
 /// The count at the end of a CommandComplete tag: `INSERT 0 5` -> 5, `BEGIN` -> none.
+#[inline]
 pub(super) fn rows_of(tag: &[u8]) -> Option<u64> {
     let digits = &tag[memchr::memrchr(b' ', tag)? + 1..];
     if digits.is_empty() {

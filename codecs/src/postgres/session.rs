@@ -146,8 +146,8 @@ pub struct Session<T> {
     pub(super) columns: Vec<Column>,
     pub(super) columns_len: usize,
     pub(super) column_formats: super::binds::Formats,
-    /// The RowDescription they come from, while responses are kept.
-    pub(super) description: Vec<u8>,
+    /// See [`Session::plans_hold`].
+    pub(super) plans_epoch: u64,
     pub(super) kept: Kept,
     /// Notices of ours that wait for a message boundary.
     pub(super) deferred: Vec<u8>,
@@ -194,7 +194,7 @@ impl<T: Clone> Session<T> {
             columns: Vec::new(),
             columns_len: 0,
             column_formats: super::binds::Formats::default(),
-            description: Vec::new(),
+            plans_epoch: 0,
             kept: Kept::default(),
             deferred: Vec::new(),
             last_words: Vec::new(),
@@ -307,7 +307,7 @@ impl<T: Clone> Session<T> {
     fn answer_target(&mut self, answer: Answer<T>, pipes: &mut Pipes<'_>) {
         match answer {
             Answer::Keys(keys) => self.answer_keys(&keys, pipes),
-            Answer::Watch(plan) => self.answer_shape(plan),
+            Answer::Watch(plan) => self.answer_shape(plan, pipes),
             Answer::Value(value) => self.answer_value(value),
             Answer::Hold => {}
             Answer::Refuse(refusal) => self.fail(&refusal, pipes),
@@ -345,6 +345,13 @@ impl<T: Clone> Session<T> {
     /// Report (`true`) fields of errors, notices and notifications as [`super::Value`]s.
     pub fn watch_texts(&mut self, on: bool) {
         self.watch_texts = on;
+    }
+
+    /// Column plans made since the last call with the same `epoch` would be made alike now: a statement described with the
+    /// same columns as before is not asked about again. 0: every description is asked about.
+    #[inline]
+    pub fn plans_hold(&mut self, epoch: u64) {
+        self.plans_epoch = epoch;
     }
 
     /// What an OAUTHBEARER client whose token is not accepted is told: JSON of RFC 7628, section 3.2.2.

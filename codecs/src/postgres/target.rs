@@ -9,6 +9,9 @@ use super::session::{ClientStage, Session, Stream};
 use super::{End, Event, ProtocolError, ShapeKind, Step, TransactionStatus};
 use crate::{Pipes, Side, Span};
 
+/// A RowDescription up to this size is kept to be known again, bytes: fifty columns with names of common length.
+const KNOWN_BYTES_MAX: usize = 2048;
+
 /// What becomes of a message that was reported, when the news have been heard.
 #[derive(Debug)]
 pub(super) struct Told {
@@ -431,18 +434,38 @@ impl<T: Clone> Session<T> {
         let Some(message) = header.whole(pipes.target.undecided(), Side::Target, SHAPE_BYTES_MAX)? else {
             return Ok(Some(Step::NeedBytes));
         };
+        if self.take_known_shape(message) {
+            let done = if ours { Self::drop_reply } else { Self::pass };
+            done(self, header.total, pipes);
+            return Ok(None);
+        }
         self.columns_len =
             results::read_columns(message, &mut self.columns, &mut self.column_formats).ok_or(malformed(b'T'))?;
-        self.description.clear();
-        if self.kept.is_on() {
-            self.description.extend_from_slice(message);
-        }
         self.asked = Asked::Shape { total: header.total, ours, copy: None };
         Ok(Some(Step::Event(Event::Shape(ShapeKind::Rows))))
     }
 
+    /// Drivers have their statements described before every execution (libpq always does). The same description of the
+    /// same statement needs no new plan while the old one holds.
+    fn take_known_shape(&mut self, message: &[u8]) -> bool {
+        match self.queue.front() {
+            Some(Expected::DescribeStatement { statement, .. })
+                if statement.shape.borrow().is_known(message, self.plans_epoch) => {}
+            Some(Expected::DescribePortal { portal, .. }) => {
+                let shape = portal.statement.shape.borrow();
+                if !shape.is_known(message, self.plans_epoch) {
+                    return false;
+                }
+                portal.formats.borrow_mut().clone_from(&shape.formats);
+            }
+            _ => return false,
+        }
+        self.queue.pop();
+        true
+    }
+
     /// The plan for the columns of the last Shape, kept with what they belong to.
-    pub(super) fn answer_shape(&mut self, plan: Option<super::ColumnPlan>) {
+    pub(super) fn answer_shape(&mut self, plan: Option<super::ColumnPlan>, pipes: &Pipes<'_>) {
         let Asked::Shape { total, ours, copy } = std::mem::replace(&mut self.asked, Asked::Nothing) else {
             panic!("Watch answers a Shape");
         };
@@ -454,19 +477,21 @@ impl<T: Clone> Session<T> {
         }
         let columns = &self.columns[..self.columns_len];
         assert!(plan.as_ref().is_none_or(|plan| plan.len() == columns.len()), "a plan has one code a column");
-        let (formats, description) = (&self.column_formats, &self.description);
+        let (formats, epoch) = (&self.column_formats, self.plans_epoch);
+        let message = &pipes.target.undecided()[..total];
+        let known: &[u8] = if self.kept.is_on() || total <= KNOWN_BYTES_MAX { message } else { &[] };
         let done = match self.queue.front() {
             Some(Expected::DescribeStatement { statement, .. }) => {
-                statement.shape.borrow_mut().set(columns, formats, description, plan);
+                statement.shape.borrow_mut().set(columns, formats, known, plan, epoch);
                 true
             }
             Some(Expected::DescribePortal { portal, .. }) => {
-                portal.statement.shape.borrow_mut().set(columns, formats, description, plan);
+                portal.statement.shape.borrow_mut().set(columns, formats, known, plan, epoch);
                 portal.formats.borrow_mut().clone_from(formats);
                 true
             }
             _ => {
-                self.query_shape.set(columns, formats, description, plan);
+                self.query_shape.set(columns, formats, if self.kept.is_on() { message } else { &[] }, plan, 0);
                 false
             }
         };
