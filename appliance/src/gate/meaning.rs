@@ -49,6 +49,8 @@ pub(crate) struct Does {
     pub classes: Classes,
     /// Names for the trail, `schema.table` where the text says so.
     pub tables: Vec<String>,
+    /// What all texts that do this have in common, where that was found to decide.
+    shape: OnceCell<Box<[u8]>>,
 }
 
 impl Deref for Meaning {
@@ -75,7 +77,7 @@ impl Does {
                 }
             }
         }
-        Self { analysis, classes, tables }
+        Self { analysis, classes, tables, shape: OnceCell::new() }
     }
 }
 
@@ -87,11 +89,12 @@ impl Meaning {
 
     /// Of something that was sent without a text.
     pub fn without_text(statement: sql::Statement) -> Self {
-        let does = Does { classes: statement.classes, tables: Vec::new(), analysis: one(statement) };
+        let (classes, analysis) = (statement.classes, one(statement));
+        let does = Does { classes, tables: Vec::new(), analysis, shape: OnceCell::new() };
         Self::of(b"", Rc::new(does))
     }
 
-    fn is_of(&self, text: &[u8]) -> bool {
+    pub fn is_of(&self, text: &[u8]) -> bool {
         self.text_bytes == text.len() as u64 && *self.text == *text
     }
 
@@ -123,21 +126,46 @@ pub(crate) type Mark = Rc<Marked>;
 
 pub(crate) struct Marked {
     pub meaning: Rc<Meaning>,
+    judged: Rc<Judged>,
+    /// The text as the trail shows it: with what is masked for this principal masked.
+    pub shown: OnceCell<Box<[u8]>>,
+}
+
+/// A verdict and what follows from it: the same for all texts of one shape.
+pub(crate) struct Judged {
     pub decision: Decision,
     /// The snapshot the decision was made from.
     pub version: u64,
     /// What its results may show: decided from the tables it reads.
     pub reads: Reads,
     pub leaning: Leaning,
-    pub kept: Kept,
+    /// How the columns of its last result were treated.
+    pub plan: RefCell<Option<Planned>>,
+}
+
+impl Deref for Marked {
+    type Target = Judged;
+
+    fn deref(&self) -> &Judged {
+        &self.judged
+    }
 }
 
 impl Marked {
+    pub fn new(meaning: Rc<Meaning>, decision: Decision, version: u64, reads: Reads, leaning: Leaning) -> Mark {
+        let judged = Judged { decision, version, reads, leaning, plan: RefCell::default() };
+        Rc::new(Self { meaning, judged: Rc::new(judged), shown: OnceCell::new() })
+    }
+
     /// The same statement under another verdict.
     pub fn with(&self, decision: Decision) -> Mark {
-        let Self { meaning, version, reads, leaning, .. } = self;
-        let (version, reads, leaning) = (*version, *reads, *leaning);
-        Rc::new(Self { meaning: meaning.clone(), decision, version, reads, leaning, kept: Kept::default() })
+        Self::new(self.meaning.clone(), decision, self.version, self.reads, self.leaning)
+    }
+
+    /// The same verdict on another text of the same shape.
+    fn on(&self, text: &[u8]) -> Mark {
+        let meaning = Rc::new(Meaning::of(text, self.meaning.does.clone()));
+        Rc::new(Self { meaning, judged: self.judged.clone(), shown: OnceCell::new() })
     }
 }
 
@@ -156,6 +184,12 @@ impl Recent {
         self.marks.iter().find(|mark| Rc::ptr_eq(&mark.meaning, meaning))
     }
 
+    /// A mark on another text of the same shape: what was decided about that one holds for this one.
+    pub fn of_shape(&self, shape: &[u8]) -> Option<&Mark> {
+        let same = |mark: &&Mark| mark.meaning.does.shape.get().is_some_and(|known| **known == *shape);
+        self.marks.iter().find(same)
+    }
+
     /// Long texts are not cached, so each has a meaning of its own every time: keeping it would serve nobody.
     pub fn keep(&mut self, mark: Mark) {
         if mark.meaning.text_bytes > limits::CACHED_TEXT_BYTES_MAX as u64 {
@@ -170,15 +204,6 @@ impl Recent {
             self.next = (self.next + 1) % limits::RECENT_MARKS_MAX;
         }
     }
-}
-
-/// What was worked out for a mark once and holds for as long as it does.
-#[derive(Default)]
-pub(crate) struct Kept {
-    /// The text as the trail shows it: with what is masked for this principal masked.
-    pub text: OnceCell<Box<[u8]>>,
-    /// How the columns of its last result were treated.
-    pub plan: RefCell<Option<Planned>>,
 }
 
 /// A column plan and what it was made from: it serves again for the same columns under the same catalogue.
@@ -283,6 +308,10 @@ impl Default for Cache {
 }
 
 impl Cache {
+    fn shape(&mut self, text: &[u8]) -> Option<&[u8]> {
+        if text.len() <= limits::SHAPED_TEXT_BYTES_MAX { sql::shape(text, &mut self.room) } else { None }
+    }
+
     fn meaning(&mut self, text: &[u8], counters: &ShardCounters) -> Rc<Meaning> {
         let shape = if text.len() <= limits::SHAPED_TEXT_BYTES_MAX { sql::shape(text, &mut self.room) } else { None };
         if let Some(known) = shape.and_then(|shape| self.by_shape.find(shape)) {
@@ -301,6 +330,9 @@ impl Cache {
         let sql::Reading { analysis, by_shape } = sql::read(text);
         let meaning = Rc::new(Meaning::of(text, Rc::new(Does::new(analysis))));
         let short = text.len() <= limits::CACHED_TEXT_BYTES_MAX;
+        if let Some(shape) = shape.filter(|_| by_shape) {
+            meaning.does.shape.get_or_init(|| shape.into());
+        }
         match shape.filter(|_| by_shape) {
             Some(shape) if short => self.by_shape.keep(shape.into(), meaning.clone()),
             // A short shape of a long text is kept without the text.
@@ -320,6 +352,17 @@ impl Shared {
         }
         self.counters.parsed_texts.add(1);
         Rc::new(Meaning::of(text, Rc::new(Does::new(read(text, encoding, standard_strings)))))
+    }
+
+    /// The mark on a text of a shape that this session has had a verdict on, if `holds` says that it still stands.
+    pub(super) fn recall(&mut self, text: &[u8], recent: &Recent, holds: impl Fn(&Marked) -> bool) -> Option<Mark> {
+        let mark = recent.of_shape(self.cache.shape(text)?).filter(|mark| holds(mark))?;
+        if mark.meaning.is_of(text) {
+            self.counters.known_texts.add(1);
+            return Some(mark.clone());
+        }
+        self.counters.known_shapes.add(1);
+        Some(mark.on(text))
     }
 
     /// The verdict on a text sent under the default settings.

@@ -164,7 +164,7 @@ impl Gate {
 
     /// The plan this statement's last result had, if this one has the same columns under the same catalogue.
     fn kept_plan(&self, catalogue: Option<&Arc<Catalogue>>) -> Option<Option<ColumnPlan>> {
-        let kept = self.session.executing()?.kept.plan.borrow();
+        let kept = self.session.executing()?.plan.borrow();
         let planned = kept.as_ref()?;
         let same_catalogue = match (&planned.catalogue, catalogue) {
             (Some(then), Some(now)) => Arc::ptr_eq(then, now),
@@ -178,7 +178,7 @@ impl Gate {
     fn keep_plan(&self, catalogue: Option<Arc<Catalogue>>, plan: &Option<ColumnPlan>) {
         let Some(mark) = self.session.executing() else { return };
         let columns = self.session.columns().iter().map(identity).collect();
-        *mark.kept.plan.borrow_mut() = Some(Planned { columns, catalogue, plan: plan.clone() });
+        *mark.plan.borrow_mut() = Some(Planned { columns, catalogue, plan: plan.clone() });
     }
 
     /// Tells the session whether plans made earlier still hold.

@@ -1,6 +1,6 @@
 //! One statement on its way to the target: decided, recorded, then forwarded, refused or held for a person.
 
-use super::meaning::{self, Kept, Leaning, Mark, Marked, Meaning, Reads};
+use super::meaning::{self, Leaning, Mark, Marked, Meaning, Reads};
 use super::{Context, Gate, Now, OpenRequest, Retry, State, login, masked, refusal};
 use crate::approval::{Ruling, TicketId};
 use crate::audit::{self, Entry, Full};
@@ -165,6 +165,11 @@ impl Gate {
         match request.kind {
             RequestKind::Query | RequestKind::Parse => {
                 let text = pipes.client.at(request.text);
+                if self.reads_by_default()
+                    && let Some(mark) = cx.shared.recall(text, &self.recent, |mark| self.still_holds(mark))
+                {
+                    return mark;
+                }
                 let meaning = cx.shared.meaning(text, self.encoding, self.standard_conforming_strings);
                 if let Some(mark) = self.recent.find(&meaning)
                     && self.still_holds(mark)
@@ -189,6 +194,11 @@ impl Gate {
     /// What was decided when the text came, or was prepared, is what would be decided now.
     fn still_holds(&self, mark: &Marked) -> bool {
         mark.version == self.snapshot_version && !uses_names(&mark.meaning) && mark.leaning == Leaning::No
+    }
+
+    /// Texts are read under the settings that PostgreSQL has by default.
+    fn reads_by_default(&self) -> bool {
+        self.standard_conforming_strings && self.encoding == meaning::Encoding::Utf8
     }
 
     fn judge(&self, meaning: Rc<Meaning>, kind: RequestKind, view: &View, known: Option<&Catalogue>) -> Mark {
@@ -233,7 +243,7 @@ impl Gate {
                 None => {}
             }
         }
-        Rc::new(Marked { meaning, decision, version: self.snapshot_version, reads, leaning, kept: Kept::default() })
+        Marked::new(meaning, decision, self.snapshot_version, reads, leaning)
     }
 
     /// Execute of a statement this gateway has not seen the text of.
@@ -250,14 +260,8 @@ impl Gate {
     }
 
     fn synthetic(&self, statement: Statement, decision: Decision, view: &View) -> Mark {
-        Rc::new(Marked {
-            meaning: Rc::new(Meaning::without_text(statement)),
-            decision,
-            version: self.snapshot_version,
-            reads: unknown_reads(view),
-            leaning: Leaning::No,
-            kept: Kept::default(),
-        })
+        let meaning = Rc::new(Meaning::without_text(statement));
+        Marked::new(meaning, decision, self.snapshot_version, unknown_reads(view), Leaning::No)
     }
 
     fn deny(&mut self, request: Request, mark: &Mark, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
@@ -510,7 +514,7 @@ impl Gate {
             RequestKind::Execute { .. } | RequestKind::FunctionCall { .. } => {
                 let text = &*mark.meaning.text;
                 let mask = || masked_text(view, text, key, &mut scratch.text).into();
-                (text.len(), &**mark.kept.text.get_or_init(mask))
+                (text.len(), &**mark.shown.get_or_init(mask))
             }
         };
         if matches!(request.kind, RequestKind::Execute { .. }) {
