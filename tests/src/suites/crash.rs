@@ -133,7 +133,7 @@ impl Books {
         Ok(())
     }
 
-    /// That the rounds were worth something, and that restarts were quick.
+    /// That the rounds were worth something. How quick restarts were is told, not judged: the machine may be busy.
     fn summary(&mut self, durability: &str) -> Result<()> {
         self.restarts.sort();
         let median = self.restarts[self.restarts.len() / 2];
@@ -145,7 +145,6 @@ impl Books {
         );
         ensure!(self.completed.len() > 100, "only {} statements completed: the load was no load", self.completed.len());
         ensure!(self.joined > self.completed.len(), "no kill ever hit a running statement");
-        ensure!(median < Duration::from_secs(1), "a restart took {} ms", median.as_millis());
         Ok(())
     }
 }
