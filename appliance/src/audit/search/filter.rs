@@ -1,0 +1,82 @@
+//! What is looked for.
+
+use super::record::{Record, class_names};
+use crate::audit::record::{ArchivedRequestRow, Kind, View};
+use crate::config::Glob;
+
+/// What is looked for: all that is given must hold, any of several values of one.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub users: Vec<Glob>,
+    pub targets: Vec<Glob>,
+    /// `table`, or `schema.table`.
+    pub tables: Vec<Glob>,
+    pub classes: Vec<Glob>,
+    pub decisions: Vec<Glob>,
+    pub sessions: Vec<Glob>,
+    pub kinds: Vec<Glob>,
+    /// Unix microseconds, both ends included.
+    pub since_us: Option<i64>,
+    pub until_us: Option<i64>,
+    /// In the statement, its bind values or the detail; ASCII case does not matter.
+    pub contains: Option<String>,
+}
+
+impl Filter {
+    /// Classes as bits; judged before anything is copied.
+    pub(super) fn admits(&self, view: &View<'_>) -> bool {
+        let (time_us, who) = (view.time_us(), view.who());
+        if self.since_us.is_some_and(|since| time_us < since) || self.until_us.is_some_and(|until| time_us > until) {
+            return false;
+        }
+        any(&self.users, who.user()) && any(&self.targets, who.target()) && any(&self.sessions, who.session()) && {
+            match view {
+                View::Request(row) => self.admits_statement(row),
+                View::Outcome(_) => false,
+                View::Event(kind, row) => {
+                    let decision = if *kind == Kind::Ruling { row.what() } else { "" };
+                    self.tables.is_empty() && self.classes.is_empty() && any(&self.decisions, decision)
+                }
+            }
+        }
+    }
+
+    fn admits_statement(&self, row: &ArchivedRequestRow) -> bool {
+        let class = |name: &&str| any(&self.classes, name);
+        any(&self.decisions, row.decision())
+            && (self.classes.is_empty() || class_names(row.classes()).iter().any(class))
+            && (self.tables.is_empty() || row.tables().any(|table| self.tables.iter().any(|glob| names(glob, table))))
+    }
+
+    /// The rest, judged on what the record will show.
+    pub(super) fn admits_record(&self, record: &Record) -> bool {
+        let contains = |text: &str| self.contains.as_ref().is_none_or(|wanted| contains_ignoring_case(text, wanted));
+        any(&self.kinds, record.kind)
+            && (contains(record.statement.as_deref().unwrap_or(""))
+                || contains(record.detail.as_deref().unwrap_or(""))
+                || record.binds.iter().flatten().any(|bind| contains(bind)))
+    }
+}
+
+pub(in crate::audit) fn any(globs: &[Glob], text: &str) -> bool {
+    globs.is_empty() || globs.iter().any(|glob| glob.matches(text))
+}
+
+/// `customers` names that table in any schema. `public.customers` names that one, and a bare `customers`, which the
+/// search_path leads to `public` unless somebody changed it: an auditor would rather see one record too many.
+pub(in crate::audit) fn names(glob: &Glob, table: &str) -> bool {
+    glob.matches(table)
+        || (!table.contains('.') && glob.as_str().strip_prefix("public.").is_some_and(|bare| bare == table))
+        || (!glob.as_str().contains('.') && table.match_indices('.').any(|(dot, _)| glob.matches(&table[dot + 1..])))
+}
+
+pub(in crate::audit) fn contains_ignoring_case(text: &str, wanted: &str) -> bool {
+    let (text, wanted) = (text.as_bytes(), wanted.as_bytes());
+    let Some(&first) = wanted.first() else { return true };
+    let last = match text.len().checked_sub(wanted.len()) {
+        Some(last) => last,
+        None => return false,
+    };
+    memchr::memchr2_iter(first.to_ascii_lowercase(), first.to_ascii_uppercase(), &text[..=last])
+        .any(|at| text[at..at + wanted.len()].eq_ignore_ascii_case(wanted))
+}

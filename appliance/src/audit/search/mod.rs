@@ -1,0 +1,372 @@
+//! The trail as users see it: filtered, merged over shards by time, archive and segments as one.
+//!
+//! ```text
+//! manifest -> catalogue -> archive files that may match --\
+//!                                                          >-- Joiner -> Record
+//! segments behind the manifest's positions ---------------/
+//! ```
+
+mod filter;
+mod follow;
+mod join;
+mod record;
+
+pub use filter::Filter;
+pub(super) use filter::{any, contains_ignoring_case, names};
+pub use follow::{Follower, News};
+pub(super) use join::Joiner;
+pub use record::Record;
+pub(super) use record::kind_name;
+
+use super::archive::catalogue::{Catalogue, Item, ManifestDamage, Stand};
+use super::archive::find as archive;
+use super::archive::manifest::Position;
+use super::archive::read::{ArchiveFile, Unreadable};
+use super::reader::{Damage, DamageKind};
+use super::row::Row;
+use super::segment::{self, Archived, SegmentFile};
+use super::trail::{Advance, ChainReader};
+use crate::config::Glob;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a reader waits for a writer to finish the last frame before it calls it damaged.
+const UNFINISHED_LOOKS: u32 = 20;
+const UNFINISHED_PAUSE: Duration = Duration::from_millis(5);
+/// Records of a shard are in time order but for steps of the clock; a search reads on this far behind its end.
+const CLOCK_STEP_US: i64 = 3_600_000_000;
+
+/// Where the newest records are looked for first.
+const NEWEST_WITHIN_US: [i64; 3] = [CLOCK_STEP_US, 24 * CLOCK_STEP_US, 30 * 24 * CLOCK_STEP_US];
+
+/// What cannot be read of a trail.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Trouble {
+    Segment(Damage),
+    Manifest(ManifestDamage),
+    /// A file of the archive, or the part of it that is named.
+    Archive {
+        file: PathBuf,
+        what: String,
+    },
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Segment(damage) => damage.fmt(f),
+            Self::Manifest(damage) => damage.fmt(f),
+            Self::Archive { file, what } => write!(f, "{}: {what}", file.display()),
+        }
+    }
+}
+
+/// Everything that matches, in time order: in the archive and, as one with it, in the segments. Damage is handed out as it is
+/// met; what is readable is searched all the same. `newest`: only that many, the newest.
+pub fn search(
+    data_dir: &Path,
+    filter: &Filter,
+    newest: Option<usize>,
+    payloads: bool,
+    trouble: &mut dyn FnMut(Trouble),
+) -> io::Result<Vec<Record>> {
+    let now_us = jiff::Timestamp::now().as_microsecond();
+    let until_us = filter.until_us.map_or(now_us, |until_us| until_us.min(now_us));
+    let mut reported = Vec::new();
+    // The newest few most often lie in the last hour, and a long archive is not read for them.
+    for back_us in NEWEST_WITHIN_US.into_iter().filter(|_| newest.is_some() && filter.since_us.is_none()) {
+        let recent = Filter { since_us: Some(until_us.saturating_sub(back_us)), ..filter.clone() };
+        let mut joiner = Joiner::new(&recent, newest, payloads);
+        search_all(data_dir, &mut joiner, &mut |found| report_once(&mut reported, found, trouble))?;
+        if newest.is_some_and(|newest| joiner.found.len() >= newest) {
+            return Ok(joiner.found.into_values().collect());
+        }
+    }
+    let mut joiner = Joiner::new(filter, newest, payloads);
+    search_all(data_dir, &mut joiner, &mut |found| report_once(&mut reported, found, trouble))?;
+    Ok(joiner.found.into_values().collect())
+}
+
+fn report_once(reported: &mut Vec<Trouble>, found: Trouble, trouble: &mut dyn FnMut(Trouble)) {
+    if !reported.contains(&found) {
+        reported.push(found.clone());
+        trouble(found);
+    }
+}
+
+/// The archive may take segments away while we read: then what it published meanwhile is read as well.
+const ROUNDS_MAX: u32 = 100;
+
+fn search_all(data_dir: &Path, joiner: &mut Joiner<'_>, trouble: &mut dyn FnMut(Trouble)) -> io::Result<()> {
+    let mut catalogue = Catalogue::since(data_dir, joiner.filter.since_us)?;
+    let mut searched = 0;
+    for _ in 0..ROUNDS_MAX {
+        let stand = Stand::of(data_dir, &mut |damage| trouble(Trouble::Manifest(damage)))?;
+        search_archive(&mut catalogue, searched, stand.number, joiner, &mut |_| {}, trouble)?;
+        searched = stand.number;
+        for (&shard, position) in &stand.positions {
+            joiner.saw(shard, position.record);
+        }
+        let (mut moved, mut ends) = (false, Vec::new());
+        for (shard, files) in segment::list(data_dir)? {
+            let position = stand.positions.get(&shard);
+            let end = search_shard(data_dir, shard, &files, position, joiner, trouble)?;
+            moved |= end.moved;
+            ends.push((shard, end.last));
+        }
+        if !moved {
+            return Ok(());
+        }
+        ends.into_iter().for_each(|(shard, last)| joiner.saw(shard, last));
+    }
+    Err(io::Error::other("segments are archived faster than they are read; narrow the search with --since"))
+}
+
+/// What is found in the archive alone.
+pub(super) struct FromArchive {
+    pub records: Vec<Record>,
+    /// Numbers of the manifest entries whose files hold a part of them.
+    pub entries: BTreeSet<u64>,
+}
+
+pub(super) fn search_archived(
+    data_dir: &Path,
+    filter: &Filter,
+    trouble: &mut dyn FnMut(Trouble),
+) -> io::Result<FromArchive> {
+    let mut joiner = Joiner::new(filter, None, false);
+    let mut entries = BTreeSet::new();
+    let mut catalogue = Catalogue::since(data_dir, filter.since_us)?;
+    let stand = Stand::of(data_dir, &mut |damage| trouble(Trouble::Manifest(damage)))?;
+    let mut used = |number: u64| entries.extend([number]);
+    search_archive(&mut catalogue, 0, stand.number, &mut joiner, &mut used, trouble)?;
+    Ok(FromArchive { records: joiner.found.into_values().collect(), entries })
+}
+
+/// What these files hold, which nobody vouches for here.
+pub(super) fn search_files(
+    files: &[ArchiveFile],
+    filter: &Filter,
+    unreadable: &mut dyn FnMut(Unreadable),
+) -> Vec<Record> {
+    let mut joiner = Joiner::new(filter, None, false);
+    files.iter().for_each(|file| archive::find_in_file(file, filter, &mut joiner, unreadable));
+    joiner.found.into_values().collect()
+}
+
+/// The files of the entries behind `searched`, up to `last`. Told besides: the entries whose files held something.
+fn search_archive(
+    catalogue: &mut Catalogue,
+    searched: u64,
+    last: u64,
+    joiner: &mut Joiner<'_>,
+    used: &mut dyn FnMut(u64),
+    trouble: &mut dyn FnMut(Trouble),
+) -> io::Result<()> {
+    let filter = joiner.filter;
+    let mut number = searched;
+    while number < last {
+        let Some(item) = catalogue.next_item()? else { return Ok(()) };
+        let listed = match item {
+            Item::Damage(damage) => {
+                trouble(Trouble::Manifest(damage));
+                continue;
+            }
+            Item::Other(found) => {
+                number = found;
+                continue;
+            }
+            Item::File(found, listed) => {
+                number = found;
+                listed
+            }
+        };
+        let past = |until: i64| listed.since_us > until.saturating_add(CLOCK_STEP_US);
+        if filter.until_us.is_some_and(past) && !joiner.awaits() {
+            return Ok(());
+        }
+        let (mut unreadable, before) = (Vec::new(), joiner.taken);
+        archive::find(&listed, filter, joiner, &mut |what| unreadable.push(what));
+        for what in unreadable {
+            if what.is_missing() && catalogue.is_deleted(&listed.path)? {
+                continue;
+            }
+            trouble(Trouble::Archive { file: listed.path.clone(), what: what.to_string() });
+        }
+        if joiner.taken > before {
+            used(number);
+        }
+    }
+    Ok(())
+}
+
+/// How far a shard's segments were read.
+struct End {
+    /// Sequence of the last record.
+    last: u64,
+    /// A segment was gone: archived meanwhile.
+    moved: bool,
+}
+
+fn search_shard(
+    data_dir: &Path,
+    shard: u32,
+    files: &BTreeMap<u64, SegmentFile>,
+    position: Option<&Position>,
+    joiner: &mut Joiner<'_>,
+    trouble: &mut dyn FnMut(Trouble),
+) -> io::Result<End> {
+    let filter = joiner.filter;
+    let first = first_segment(files, filter.since_us);
+    let mut chain = match position {
+        Some(position) if position.segment >= first => ChainReader::after(data_dir.to_owned(), position),
+        _ => ChainReader::from_segment(data_dir.to_owned(), shard, first),
+    };
+    let mut end = End { last: position.map_or(0, |position| position.record), moved: false };
+    let mut looks = 0;
+    loop {
+        match chain.advance()? {
+            Advance::Frame(header) => {
+                looks = 0;
+                let past = |until: i64| header.time_us > until.saturating_add(CLOCK_STEP_US);
+                if filter.until_us.is_some_and(past) && !joiner.awaits() {
+                    return Ok(end);
+                }
+                for record in chain.records() {
+                    match record {
+                        Ok((sequence, view)) => {
+                            joiner.take(shard, sequence, &view);
+                            end.last = sequence;
+                        }
+                        Err(found) => trouble(Trouble::Segment(found)),
+                    }
+                }
+            }
+            Advance::Damage(found) => {
+                if found.kind == DamageKind::MissingSegment && has_passed(data_dir, shard, found.segment)? {
+                    return Ok(End { moved: true, ..end });
+                }
+                trouble(Trouble::Segment(found));
+            }
+            Advance::End if chain.is_unfinished() && looks < UNFINISHED_LOOKS => {
+                looks += 1;
+                std::thread::sleep(UNFINISHED_PAUSE);
+            }
+            Advance::End => {
+                chain.take_unfinished().into_iter().for_each(|found| trouble(Trouble::Segment(found)));
+                return Ok(end);
+            }
+        }
+    }
+}
+
+/// Has the archiver passed that segment by now?
+fn has_passed(data_dir: &Path, shard: u32, segment: u64) -> io::Result<bool> {
+    let stand = Stand::of(data_dir, &mut |_| {})?;
+    Ok(stand.positions.get(&shard).is_some_and(|position| position.segment > segment))
+}
+
+/// The first segment that may hold a record of that time or later.
+fn first_segment(files: &BTreeMap<u64, SegmentFile>, since_us: Option<i64>) -> u64 {
+    let Some(since_us) = since_us else { return 1 };
+    let over = |file: &SegmentFile| match file.archived {
+        Some(Archived::Sealed { until_s, .. }) => until_s.saturating_mul(1_000_000) < since_us,
+        Some(Archived::Damaged) | None => false,
+    };
+    files.values().find(|file| !over(file)).map_or(1, |file| file.number)
+}
+
+/// One record in full, by its id or the id of a part of it. `None`: there is none.
+pub fn show(data_dir: &Path, id: &str, trouble: &mut dyn FnMut(Trouble)) -> io::Result<Option<Record>> {
+    let Some((shard, sequence)) = parse_id(id) else { return Ok(None) };
+    let Some((session, request, time_us)) = find_sequence(data_dir, shard, sequence)? else { return Ok(None) };
+    if request == 0 {
+        let moment = Filter { since_us: Some(time_us), until_us: Some(time_us), ..Filter::default() };
+        let found = search(data_dir, &moment, None, true, trouble)?;
+        return Ok(found.into_iter().find(|record| (record.shard, record.sequence) == (shard, sequence)));
+    }
+    let sessions: Vec<Glob> = Glob::new(&session).into_iter().collect();
+    // A part of a statement comes after its request, most often soon.
+    for back_us in [Some(0), Some(CLOCK_STEP_US), None] {
+        let since_us = back_us.map(|back_us| time_us.saturating_sub(back_us));
+        let filter = Filter { sessions: sessions.clone(), since_us, until_us: Some(time_us), ..Filter::default() };
+        let mut unreadable = Vec::new();
+        let found = search(data_dir, &filter, None, true, &mut |found| unreadable.push(found))?;
+        let exact = found.iter().position(|record| (record.shard, record.sequence) == (shard, sequence));
+        let whole =
+            |record: &Record| record.kind == "statement" && record.request == request && record.session == session;
+        let place = exact.or_else(|| found.iter().position(whole));
+        if place.is_some() || back_us.is_none() {
+            unreadable.into_iter().for_each(trouble);
+            return Ok(place.and_then(|place| found.into_iter().nth(place)));
+        }
+    }
+    Ok(None)
+}
+
+fn parse_id(id: &str) -> Option<(u32, u64)> {
+    let (shard, sequence) = id.trim().split_once('-')?;
+    Some((shard.parse().ok()?, sequence.parse().ok()?))
+}
+
+/// Session, request and time of the record with that sequence.
+fn find_sequence(data_dir: &Path, shard: u32, sequence: u64) -> io::Result<Option<(String, u64, i64)>> {
+    let stand = Stand::of(data_dir, &mut |_| {})?;
+    if stand.positions.get(&shard).is_some_and(|position| position.record >= sequence)
+        && let Some(row) = find_archived(data_dir, shard, sequence)?
+    {
+        return Ok(Some((row.session, row.request, row.time_us)));
+    }
+    let Some(files) = segment::list(data_dir)?.remove(&shard) else { return Ok(None) };
+    find_in_segments(data_dir, shard, &files, sequence)
+}
+
+fn find_archived(data_dir: &Path, shard: u32, sequence: u64) -> io::Result<Option<Row>> {
+    let mut catalogue = Catalogue::holding(data_dir, shard, sequence)?;
+    while let Some(item) = catalogue.next_item()? {
+        let Item::File(_, listed) = item else { continue };
+        if listed.shards.get(&shard).is_some_and(|&(first, _)| first > sequence) {
+            break;
+        }
+        if listed.holds(shard, sequence) {
+            // What cannot be read is said by the search that follows.
+            return Ok(archive::find_sequence(&listed, shard, sequence).ok().flatten());
+        }
+    }
+    Ok(None)
+}
+
+fn find_in_segments(
+    data_dir: &Path,
+    shard: u32,
+    files: &BTreeMap<u64, SegmentFile>,
+    sequence: u64,
+) -> io::Result<Option<(String, u64, i64)>> {
+    let mut first = 1;
+    for file in files.values().rev() {
+        let header = File::open(&file.path).and_then(|file| segment::read_header(&file));
+        let header = header.ok().and_then(|raw| super::frame::SegmentHeader::decode(&raw).ok());
+        if header.is_some_and(|header| header.first_record <= sequence) {
+            first = file.number;
+            break;
+        }
+    }
+    let mut chain = ChainReader::from_segment(data_dir.to_owned(), shard, first);
+    loop {
+        match chain.advance()? {
+            Advance::Frame(header) if header.first_record.saturating_add(u64::from(header.records)) > sequence => {
+                let record = chain.records().flatten().find(|(found, _)| *found == sequence);
+                return Ok(record.map(|(_, view)| (view.who().session().to_owned(), view.request(), view.time_us())));
+            }
+            Advance::Frame(_) | Advance::Damage(_) => {}
+            Advance::End => return Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
