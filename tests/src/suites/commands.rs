@@ -22,6 +22,7 @@ const VERBS: &[&str] = &[
     "audit",
     "archiver",
     "approvals",
+    "policy",
     "sessions",
     "credentials",
     "token",

@@ -7,7 +7,7 @@ mod script;
 mod session;
 pub mod table;
 
-use super::audit::{Trail, coloured, report};
+use super::audit::{Trail, print::coloured, report};
 use super::{ANSWER_NO, DONE, USAGE};
 use crate::audit::printable::json_safe;
 use crate::config::parse_duration;
