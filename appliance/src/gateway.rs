@@ -1,10 +1,11 @@
 //! Putting the parts together: configuration, trail, shards, control thread; and taking them apart in order.
 //!
 //! ```text
-//!   claim data_dir -> keys -> snapshot -> per shard: trail, listeners, ring, thread -> control thread -> wait -> sealer
+//!   claim data_dir -> keys -> snapshot -> per shard: trail, listeners, ring, thread -> sinks -> control thread -> wait -> sinks, sealer
 //! ```
 
 use crate::audit::archive::supervise::{ArchiveWatch, Program, Restarts, Supervisor};
+use crate::audit::sinks::Sinks;
 use crate::audit::{
     Entry, Full, Journal, Release, RingOptions, Sealer, SealerOptions, SegmentWriter, Who, origin, writer::NOBODY,
 };
@@ -74,16 +75,11 @@ fn mode(durability: Durability) -> Mode {
 /// `archiver`: how it starts the archiver it watches.
 pub fn run(config: Config, load: Loader, archiver: Option<Program>) -> Result<()> {
     let claim = Claim::take(&config.server.data_dir)?;
-    origin::read_or_make(&config.server.data_dir).context("the appliance's id")?;
+    let appliance = origin::read_or_make(&config.server.data_dir).context("the appliance's id")?;
     let certificates = Certificates::load(&config)?;
     let Prepared { snapshot, keys, warnings } = control::prepare(&config)?;
     for warning in &warnings {
         tracing::warn!("{warning}");
-    }
-    if !config.sinks.is_empty() {
-        tracing::warn!(
-            "[[sink]] is read, but nothing is sent to sinks in this version: `lockgate audit search -o json`"
-        );
     }
     let (to_control, inbox) = tokio::sync::mpsc::unbounded_channel();
     let shards = start_shards(&config, &certificates, &snapshot, &to_control)?;
@@ -97,6 +93,8 @@ pub fn run(config: Config, load: Loader, archiver: Option<Program>) -> Result<()
     for address in shards.handles.first().into_iter().flat_map(|shard| &shard.addresses) {
         tracing::info!(%address, shards = shards.handles.len(), "listening");
     }
+    let sinks = Sinks::start(&config.server.data_dir, &appliance, &config.sinks).context("the sinks did not start")?;
+    let sinks = Arc::new(sinks);
     let control = control::start(ControlOptions {
         claim,
         config,
@@ -110,6 +108,7 @@ pub fn run(config: Config, load: Loader, archiver: Option<Program>) -> Result<()
         inbox,
         archive: watched,
         signals: true,
+        sinks: sinks.clone(),
     })?;
     tracing::info!(ops = %control.ops_address(), "ready");
     let ended = control.wait();
@@ -119,6 +118,7 @@ pub fn run(config: Config, load: Loader, archiver: Option<Program>) -> Result<()
             tracing::error!(shard = number, "the shard panicked");
         }
     }
+    sinks.finish();
     // The archiver reads what the shards wrote, and the sealer lets go what it has read: they end after the last of them.
     if let Some(archiver) = archiver {
         archiver.finish();

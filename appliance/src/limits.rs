@@ -84,6 +84,17 @@ pub const TIMEOUT_S_MAX: u64 = 600;
 /// What the largest record needs besides its payload: names, tables, frame.
 pub const RECORD_OVERHEAD_BYTES: usize = 64 << 10;
 
+/// Events of one batch to a sink: what CloudWatch Logs takes, which has the lowest limit of all.
+pub const SINK_BATCH_EVENTS_MAX: u32 = 10_000;
+/// KiB: a batch is in memory three times at most (events, request, compressed).
+pub const SINK_BATCH_KIB_MAX: u32 = 64 << 10;
+/// MiB of a sink's file before it is rotated: 1 TiB.
+pub const SINK_ROTATE_MIB_MAX: u32 = 1 << 20;
+/// The highest facility RFC 5424 knows.
+pub const SYSLOG_FACILITY_MAX: u32 = 23;
+/// Rotated files of a sink that are kept.
+pub const SINK_KEEP_MAX: u32 = 100_000;
+
 const _: () = assert!(RING_ENTRIES_MIN.is_power_of_two() && RING_ENTRIES_MAX.is_power_of_two());
 const _: () = assert!(BUFFERS_MIN.is_power_of_two() && BUFFERS_MAX.is_power_of_two());
 const _: () = assert!(BUFFERS_MAX <= u16::MAX as u32);

@@ -3,8 +3,9 @@
 //! A cell is written by its own shard alone, so an addition is a load and a store, never a locked instruction; the scrape
 //! reads it whenever it likes. Nothing is shared between shards: each has its own cache lines.
 
-use crate::audit::archive::status::{Status, unix_us};
+use crate::audit::archive::status::{Status as ArchiverStatus, unix_us};
 use crate::audit::archive::supervise::ArchiveWatch;
+use crate::audit::sinks::{Board, Status};
 use crate::policy::Action;
 use crate::shard::Counters;
 use prometheus_client::collector::Collector;
@@ -276,6 +277,27 @@ const CONTROL_ROWS: [ControlRow; 7] = [
     }),
 ];
 
+/// By sink, under the label `sink`: name, help, kind, value at a time.
+type SinkRow = (&'static str, &'static str, MetricType, fn(&Status, i64) -> f64);
+
+const SINK_ROWS: [SinkRow; 5] = [
+    ("lockgate_sink_events", "Events the receiver has acknowledged", MetricType::Counter, |s, _| {
+        s.events.load(Relaxed) as f64
+    }),
+    ("lockgate_sink_failures", "Attempts to deliver that failed", MetricType::Counter, |s, _| {
+        s.failures.load(Relaxed) as f64
+    }),
+    ("lockgate_sink_dropped", "Events the receiver refused for good, kept in a file", MetricType::Counter, |s, _| {
+        s.dropped.load(Relaxed) as f64
+    }),
+    ("lockgate_sink_missed_records", "Records the trail no longer had", MetricType::Counter, |s, _| {
+        s.missed.load(Relaxed) as f64
+    }),
+    ("lockgate_sink_lag_seconds", "Age of the oldest event not yet acknowledged", MetricType::Gauge, |s, now_us| {
+        s.lag_seconds(now_us)
+    }),
+];
+
 /// Turns the cells into text at each scrape.
 pub struct Scrape {
     /// By shard: what the gates count, and what the shard itself counts.
@@ -284,6 +306,7 @@ pub struct Scrape {
     pub control: Arc<ControlCounters>,
     /// `None`: nobody archives.
     pub archive: Option<ArchiveWatch>,
+    pub sinks: Arc<Board>,
 }
 
 impl fmt::Debug for Scrape {
@@ -316,6 +339,19 @@ impl Scrape {
         Ok(())
     }
 
+    fn sinks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let now_us = unix_us();
+        let sinks = self.sinks.all();
+        for (name, help, kind, value) in SINK_ROWS.into_iter().filter(|_| !sinks.is_empty()) {
+            let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+            for status in &sinks {
+                let labels = [("sink", status.name.as_str())];
+                encode_number(metric.encode_family(&labels)?, kind, value(status, now_us))?;
+            }
+        }
+        Ok(())
+    }
+
     fn statements(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut metric =
             encoder.encode_descriptor("lockgate_statements", "Statements decided", None, MetricType::Counter)?;
@@ -332,7 +368,7 @@ impl Scrape {
 }
 
 /// Of the archiver's own status: name, help, kind, value.
-type ArchiveRow = (&'static str, &'static str, MetricType, fn(&Status) -> u64);
+type ArchiveRow = (&'static str, &'static str, MetricType, fn(&ArchiverStatus) -> u64);
 
 const ARCHIVE_ROWS: [ArchiveRow; 7] = [
     ("lockgate_archive_files", "Parquet files published", MetricType::Counter, |s| s.files),
@@ -416,6 +452,7 @@ impl Collector for Scrape {
             let metric = encoder.encode_descriptor(name, help, None, kind)?;
             encode_number(metric, kind, cell(&self.control).load(Relaxed) as f64)?;
         }
+        self.sinks(&mut encoder)?;
         self.archive(&mut encoder)
     }
 }
@@ -445,12 +482,28 @@ const _: () = {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_sink_counts_under_its_name() {
+        let config = crate::config::parse(
+            "[[sink]]\nkind = \"file\"\nname = \"siem\"\npath = \"x\"",
+            std::path::Path::new("gw.toml"),
+        );
+        let scrape = scrape();
+        let status = scrape.sinks.add(&config.unwrap().sinks[0]);
+        status.events.store(7, Relaxed);
+        let text = scrape.text().unwrap();
+        for line in ["lockgate_sink_events_total{sink=\"siem\"} 7", "lockgate_sink_lag_seconds{sink=\"siem\"} 0"] {
+            assert!(text.contains(&format!("\n{line}")), "{line} is missing in:\n{text}");
+        }
+    }
+
     fn scrape() -> Arc<Scrape> {
         Arc::new(Scrape {
             shards: vec![Arc::default(), Arc::default()],
             sockets: vec![Arc::default(), Arc::default()],
             control: Arc::default(),
             archive: None,
+            sinks: Arc::default(),
         })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 mod build;
-mod tls;
+pub mod tls;
 
 pub use build::{BuildError, Built, addresses_changed, build};
 

@@ -15,6 +15,7 @@ pub mod row;
 pub mod seal;
 pub mod search;
 pub mod segment;
+pub mod sinks;
 pub mod trail;
 mod values;
 pub mod verify;

@@ -32,6 +32,16 @@ pub fn uid(record: &Record, appliance: Option<&str>) -> String {
     }
 }
 
+/// The class in one word, for receivers that sort by it.
+pub fn class_of(record: &Record) -> &'static str {
+    match record.kind {
+        "statement" => "datastore_activity",
+        "session" | "login" => "authentication",
+        "ruling" => "entity_management",
+        _ => "application_lifecycle",
+    }
+}
+
 pub fn event(record: &Record, appliance: Option<&str>) -> Value {
     let mut event = common(record, appliance);
     match record.kind {
@@ -62,7 +72,8 @@ fn common(record: &Record, appliance: Option<&str>) -> Map<String, Value> {
         "claimed_user": record.claimed_user, "binds": record.binds, "classes": record.classes, "tables": record.tables,
         "decision": record.decision, "rule": record.rule, "ticket": record.ticket, "rows": record.rows,
         "bytes": record.bytes, "duration_us": record.duration_us, "masked": record.masked, "detail": record.detail,
-        "statement_bytes": record.statement_bytes, "open": (!record.complete).then_some(true),
+        "ruling": record.ruling,
+        "statement_bytes": record.statement_bytes, "complete": (!record.complete).then_some(false),
     });
     object(json!({
         "time": record.time_us.div_euclid(1000), "metadata": metadata, "unmapped": unmapped, "message": message(record),

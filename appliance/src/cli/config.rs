@@ -43,9 +43,37 @@ pub fn run(args: ConfigArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// What a sink needs on this host and cannot read: a copy of the trail that silently does not happen is worse than an error.
+fn unreadable(config: &config::Config) -> Vec<config::Finding> {
+    let file = config.path.display().to_string();
+    let finding = |sink: &config::Sink| {
+        let (what, mend) = crate::audit::sinks::check(sink).err()?;
+        let message = format!("sink \"{}\": {what}", sink.name);
+        let help = Some(mend).filter(|mend| !mend.is_empty());
+        let mut rendered = format!("error: {message}\n --> {file}\n");
+        rendered.extend(help.iter().map(|help| format!("  = {help}\n")));
+        Some(config::Finding {
+            severity: "error",
+            file: file.clone(),
+            line: None,
+            column: None,
+            message,
+            help,
+            rendered,
+        })
+    };
+    config.sinks.iter().filter_map(finding).collect()
+}
+
 fn check(file: &std::path::Path, strict: bool, output: Output) -> anyhow::Result<ExitCode> {
     let (findings, error) = match config::load(file) {
-        Ok(config) => (config.warnings, None),
+        Ok(config) => match unreadable(&config) {
+            findings if findings.is_empty() => (config.warnings, None),
+            findings => {
+                let findings = [config.warnings, findings].concat();
+                (findings.clone(), Some(config::ConfigError { findings, hash: Some(config.hash) }))
+            }
+        },
         Err(error) if error.findings.iter().all(|finding| finding.line.is_none()) && !file.exists() => {
             anyhow::bail!("{}: no such file", file.display())
         }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 mod approvals;
 mod archiver;
 mod audit;
+mod audit_sinks;
 mod completions;
 mod config;
 mod credentials;

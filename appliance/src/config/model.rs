@@ -329,7 +329,187 @@ pub struct Audit {
 
 /// `[[sink]]`: where records are copied to besides the trail itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Sink {
-    /// One JSON object a line.
-    File { path: PathBuf },
+pub struct Sink {
+    /// Unique; letters, digits, `-` and `_`: it names the files the sink keeps.
+    pub name: String,
+    pub kind: SinkKind,
+    /// Where a sink that is new begins.
+    pub start: SinkStart,
+    /// Events of a batch, at least 1.
+    pub batch_events: usize,
+    /// Bytes of a batch; a single event may be larger.
+    pub batch_bytes: usize,
+    /// The longest an event waits for its batch to fill.
+    pub flush: Duration,
+    /// For one attempt to deliver.
+    pub timeout: Duration,
+    /// The longest pause between two attempts.
+    pub retry_max: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SinkStart {
+    Beginning,
+    Now,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SinkKind {
+    File(FileSink),
+    Syslog(SyslogSink),
+    Splunk(SplunkSink),
+    CloudWatch(CloudWatchSink),
+    Otlp(OtlpSink),
+    S3(S3Sink),
+    Webhook(WebhookSink),
+}
+
+impl SinkKind {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Syslog(_) => "syslog",
+            Self::Splunk(_) => "splunk",
+            Self::CloudWatch(_) => "cloudwatch",
+            Self::Otlp(_) => "otlp",
+            Self::S3(_) => "s3",
+            Self::Webhook(_) => "webhook",
+        }
+    }
+}
+
+/// Where a secret is: read by whoever needs it, never part of the configuration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Secret {
+    Env(String),
+    File(PathBuf),
+}
+
+/// One JSON object a line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FileSink {
+    pub path: PathBuf,
+    /// A file that would become larger is put aside first.
+    pub rotate_bytes: u64,
+    /// And one that is older.
+    pub rotate_every: Option<Duration>,
+    /// Rotated files that stay. `None`: all.
+    pub keep: Option<usize>,
+    /// To stable storage before the events count as delivered.
+    pub sync: bool,
+}
+
+/// A receiver over HTTP.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HttpPlace {
+    /// https; http on loopback, or where plaintext was allowed in so many words.
+    pub url: String,
+    /// `None`: the system's authorities.
+    pub tls_ca: Option<PathBuf>,
+}
+
+impl HttpPlace {
+    /// On this machine.
+    pub fn is_local(&self) -> bool {
+        url_host(&self.url).is_some_and(is_loopback)
+    }
+}
+
+/// RFC 5424 messages.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SyslogSink {
+    /// Without brackets: the name the certificate must carry.
+    pub host: String,
+    pub port: u16,
+    pub transport: SyslogTransport,
+    /// 0 to 23, see RFC 5424, 6.2.1.
+    pub facility: u32,
+    /// A batch counts as delivered when the receiver has closed its side, not when the kernel has taken it.
+    pub confirm: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SyslogTransport {
+    Tcp,
+    Tls(SyslogTls),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SyslogTls {
+    /// `None`: the system's authorities.
+    pub ca: Option<PathBuf>,
+    /// Our own certificate and its key, where the receiver asks for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// Splunk HTTP Event Collector.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SplunkSink {
+    /// Its base: paths of the collector are appended.
+    pub place: HttpPlace,
+    pub token: Secret,
+    pub index: Option<String>,
+    pub source: String,
+    pub sourcetype: String,
+}
+
+/// OpenTelemetry logs over HTTP.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OtlpSink {
+    pub place: HttpPlace,
+    /// Sent as `Authorization: Bearer`.
+    pub token: Option<Secret>,
+}
+
+/// A service of AWS, or one that speaks like it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AwsPlace {
+    pub place: HttpPlace,
+    pub region: String,
+    /// `None`: all of the credential comes from the variables AWS's own tools read.
+    pub access_key_id: Option<String>,
+    pub secret_key: Option<Secret>,
+    pub session_token: Option<Secret>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CloudWatchSink {
+    pub aws: AwsPlace,
+    pub log_group: String,
+    /// `None`: named after the appliance.
+    pub log_stream: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct S3Sink {
+    /// Its URL holds the bucket.
+    pub aws: AwsPlace,
+    /// In front of each key.
+    pub prefix: String,
+}
+
+/// POST of a JSON array.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WebhookSink {
+    pub place: HttpPlace,
+    /// Signs each request.
+    pub secret: Option<Secret>,
+    /// Sent as `Authorization: Bearer`.
+    pub token: Option<Secret>,
+}
+
+/// Of `scheme://[user@]host[:port][/...]`, without the brackets of an IPv6 address.
+pub fn url_host(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let host = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?.0,
+        None => host.split_once(':').map_or(host, |(host, _)| host),
+    };
+    (!host.is_empty()).then_some(host)
+}
+
+pub fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

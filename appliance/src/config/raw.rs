@@ -409,22 +409,138 @@ pub struct Audit {
 }
 
 /// Where a copy of the records goes.
-#[derive(Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum SinkKind {
     File,
+    Syslog,
+    Splunk,
+    CloudWatch,
+    Otlp,
+    S3,
+    Webhook,
 }
 
-/// A copy of the records for other systems, one JSON object each.
+/// How syslog messages travel.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SyslogTransport {
+    Tls,
+    Tcp,
+}
+
+/// Where a new sink begins.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SinkStart {
+    Beginning,
+    Now,
+}
+
+/// A copy of the trail for another system: each record as an OCSF event, at least once and in order. A sink that cannot
+/// deliver holds nothing up: it catches up later. Keys that say `KIND only` have no effect in others and are an error there.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sink {
     /// What kind of sink.
     #[schemars(extend("examples" = ["file"]))]
     pub kind: SinkKind,
-    /// The file.
+    /// Unique; letters, digits, `-` and `_`. It names the sink in metrics, and its position on disk: with another name it begins
+    /// anew. Default: its kind.
+    pub name: Option<At<String>>,
+    /// Where a sink that is new begins: `beginning` (of what the trail still has) or `now`. Default: `beginning`.
+    pub start: Option<At<SinkStart>>,
+    /// Events of one batch at most. Default: 500; `s3`: 10000. Fewer where the receiver has a limit.
+    #[schemars(range(min = 1, max = SINK_BATCH_EVENTS_MAX))]
+    pub batch_events: Option<At<i64>>,
+    /// Size of one batch at most, KiB before compression. Default: 512; `s3`: 8192. A single larger event goes alone.
+    #[schemars(range(min = 1, max = SINK_BATCH_KIB_MAX))]
+    pub batch_kib: Option<At<i64>>,
+    /// The longest an event waits for its batch to fill. Default: `1s`; `s3`: `1m`. Longer means fewer requests and objects.
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
+    pub flush: Option<At<String>>,
+    /// For one attempt to deliver a batch. Default: `10s`.
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
+    pub timeout: Option<At<String>>,
+    /// The longest pause between two attempts; pauses double up to it. Default: `1m`.
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
+    pub retry_max: Option<At<String>>,
+    /// `file` only, needed: the file.
     #[schemars(extend("examples" = ["audit.ndjson"]))]
-    pub path: At<String>,
+    pub path: Option<At<String>>,
+    /// `file` only: a file that would become larger is renamed with a time stamp first, MiB. Default: 100.
+    #[schemars(range(min = 1, max = SINK_ROTATE_MIB_MAX))]
+    pub rotate_mib: Option<At<i64>>,
+    /// `file` only: and one that is older than this. Default: never by age.
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
+    pub rotate_every: Option<At<String>>,
+    /// `file` only: renamed files that are kept. Default: all.
+    #[schemars(range(min = 1, max = SINK_KEEP_MAX))]
+    pub keep: Option<At<i64>>,
+    /// `file` only: each batch goes to stable storage before it counts as delivered. Default: true.
+    pub sync: Option<At<bool>>,
+    /// `syslog` only, needed: host and port of the receiver; 6514 is usual for TLS.
+    #[schemars(extend("examples" = ["siem.internal:6514"]))]
+    pub address: Option<At<String>>,
+    /// `syslog` only: `tls` (RFC 5425) or `tcp` (RFC 6587, readable on the way). Default: `tls`.
+    pub transport: Option<At<SyslogTransport>>,
+    /// `syslog` only: PEM file with the gateway's own certificate, where the receiver asks for one. With `tls_key`.
+    pub tls_cert: Option<At<String>>,
+    /// `syslog` only: PEM file with its key.
+    pub tls_key: Option<At<String>>,
+    /// `syslog` only: facility, 0 to 23. Default: 13 (log audit).
+    #[schemars(range(min = 0, max = SYSLOG_FACILITY_MAX))]
+    pub facility: Option<At<i64>>,
+    /// `syslog` only: a connection for each batch, which counts as delivered when the receiver has read to its end and closes.
+    /// `false`: one connection, and what the kernel took counts as delivered. Default: true.
+    pub confirm: Option<At<bool>>,
+    /// `splunk`, `otlp` and `webhook` only, needed: where to send to. `splunk`: the collector's base, `https://splunk:8088`; `otlp`: the whole
+    /// URL, `https://collector:4318/v1/logs`. https; http on loopback only, unless `allow_plaintext`.
+    #[schemars(extend("examples" = ["https://siem.internal/lockgate"]))]
+    pub url: Option<At<String>>,
+    /// `splunk`: environment variable with the collector's token, needed unless there is `token_file`. `otlp` and `webhook`: one with
+    /// a token that is sent as `Authorization: Bearer`; default: none.
+    pub token_env: Option<At<String>>,
+    /// `splunk`, `otlp` and `webhook` only: file with that token; one line break at its end is ignored.
+    pub token_file: Option<At<String>>,
+    /// `webhook` only: environment variable with the secret that signs each request (`X-Lockgate-Signature`). Default: not signed.
+    pub secret_env: Option<At<String>>,
+    /// `webhook` only: file with that secret.
+    pub secret_file: Option<At<String>>,
+    /// `splunk` only: index of the events. Default: the token's.
+    pub index: Option<At<String>>,
+    /// `splunk` only: source of the events. Default: `lockgate`.
+    pub source: Option<At<String>>,
+    /// `splunk` only: source type of the events. Default: `lockgate:ocsf`.
+    pub sourcetype: Option<At<String>>,
+    /// `cloudwatch` and `s3` only, needed: region.
+    #[schemars(extend("examples" = ["eu-central-1"]))]
+    pub region: Option<At<String>>,
+    /// `cloudwatch` and `s3` only: URL of the service instead of AWS's own; `s3`: then the bucket is the path's first part.
+    pub endpoint: Option<At<String>>,
+    /// `cloudwatch` and `s3` only: id of the access key. Default: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and
+    /// `AWS_SESSION_TOKEN` of the gateway's environment, else the role of the machine in EC2.
+    pub access_key_id: Option<At<String>>,
+    /// `cloudwatch` and `s3` only: environment variable with the secret access key. With `access_key_id`.
+    pub secret_key_env: Option<At<String>>,
+    /// `cloudwatch` and `s3` only: file with the secret access key.
+    pub secret_key_file: Option<At<String>>,
+    /// `cloudwatch` and `s3` only: file with a session token, where the key is a temporary one. Read again after each refusal.
+    pub session_token_file: Option<At<String>>,
+    /// `cloudwatch` only, needed: log group; made when it is not there.
+    #[schemars(extend("examples" = ["/lockgate/audit"]))]
+    pub log_group: Option<At<String>>,
+    /// `cloudwatch` only: log stream; made when it is not there. Default: `lockgate-` and the appliance's id.
+    pub log_stream: Option<At<String>>,
+    /// `s3` only, needed: the bucket.
+    #[schemars(extend("examples" = ["corp-audit"]))]
+    pub bucket: Option<At<String>>,
+    /// `s3` only: in front of each object's key, with its slash: `lockgate/`. Default: none.
+    pub prefix: Option<At<String>>,
+    /// All but `file`: PEM file with the authorities the receiver's certificate must come from. Default: the system's.
+    pub tls_ca: Option<At<String>>,
+    /// Kinds with a URL only: records may cross the network readable. Default: false.
+    pub allow_plaintext: Option<At<bool>>,
 }
 
 /// A string out of a closed set that another crate or module owns: the schema lists it, the checker maps it.

@@ -162,7 +162,7 @@ impl Place {
 
 /// Somebody may write a secret where none belongs. The report must not carry it into a log.
 fn conceal(line: &str) -> &str {
-    let end = ["password", "passwd", "secret", "token"].iter().flat_map(|word| {
+    let end = ["password", "passwd", "secret", "token", "secret_key", "access_key"].iter().flat_map(|word| {
         line.match_indices(word).filter_map(|(at, _)| {
             let rest = line[at + word.len()..].trim_start();
             rest.starts_with('=').then(|| line.len() - rest.len() + 1)

@@ -1312,6 +1312,172 @@ error: `kind` cannot be "kafka"
 }
 
 #[test]
+fn a_sink_without_what_its_kind_needs() {
+    check(
+        r#"[[sink]]
+kind = "syslog"
+"#,
+        r#"
+error: a syslog sink needs `address`
+ --> gw.toml:1:1
+  |
+1 | [[sink]]
+  | ^^^^^^^^ add `address = "siem.internal:6514"`
+"#,
+    );
+    for (kind, keys, missing) in [
+        ("file", "", "`path`"),
+        ("splunk", "url = \"https://h\"", "a token"),
+        ("cloudwatch", "region = \"eu-central-1\"", "`log_group`"),
+        ("s3", "bucket = \"abc\"", "`region`"),
+        ("otlp", "", "`url`"),
+        ("webhook", "", "`url`"),
+    ] {
+        let report = report(&format!("[[sink]]\nkind = \"{kind}\"\n{keys}\n"));
+        assert!(report.starts_with(&format!("error: a {kind} sink needs {missing}\n")), "{report}");
+        assert_eq!(report.matches("error:").count(), 1, "{report}");
+    }
+}
+
+#[test]
+fn a_key_of_another_kind_of_sink() {
+    check(
+        r#"[[sink]]
+kind = "file"
+path = "x"
+region = "eu-central-1"
+"#,
+        r#"
+error: `region` has no effect in a file sink
+ --> gw.toml:4:10
+  |
+4 | region = "eu-central-1"
+  |          ^^^^^^^^^^^^^^ it is a key of kind "cloudwatch", "s3"
+"#,
+    );
+}
+
+#[test]
+fn a_sink_to_which_records_would_travel_readable() {
+    check(
+        r#"[[sink]]
+kind = "webhook"
+url = "http://siem.internal/"
+"#,
+        r#"
+error: records and credential would cross the network readable
+ --> gw.toml:3:7
+  |
+3 | url = "http://siem.internal/"
+  |       ^^^^^^^^^^^^^^^^^^^^^^^ use https, or add `allow_plaintext = true`
+"#,
+    );
+    for url in ["http://127.0.0.1:8080/", "http://[::1]/", "http://localhost/x", "https://siem.internal"] {
+        assert_eq!(report(&format!("[[sink]]\nkind = \"webhook\"\nurl = \"{url}\"\n")), "", "{url}");
+    }
+    let allowed = "[[sink]]\nkind = \"otlp\"\nurl = \"http://siem.internal/\"\nallow_plaintext = true\n";
+    assert_eq!(report(allowed), "");
+    let plain = report("[[sink]]\nkind = \"syslog\"\naddress = \"siem.internal:514\"\ntransport = \"tcp\"\n");
+    assert!(plain.starts_with("warning: records cross the network readable"), "{plain}");
+}
+
+#[test]
+fn a_sink_with_a_value_that_cannot_be() {
+    for (keys, what, right) in [
+        ("kind = \"webhook\"\nurl = \"siem\"", "this is not a URL", "https://siem.internal"),
+        ("kind = \"webhook\"\nurl = \"https://u:p@siem/\"", "a URL must not hold a credential", "files or variables"),
+        (
+            "kind = \"webhook\"\nurl = \"https://s\"\nsecret_env = \"A\"\nsecret_file = \"b\"",
+            "two sources of the secret",
+            "either",
+        ),
+        ("kind = \"file\"\npath = \"x\"\nname = \"a/b\"", "\"a/b\" is not a name for a sink", "letters, digits"),
+        ("kind = \"syslog\"\naddress = \"siem\"", "\"siem\" is not a host and a port", "siem.internal:6514"),
+        (
+            "kind = \"syslog\"\naddress = \"s:1\"\ntls_cert = \"c\"",
+            "a certificate and its key go together",
+            "give both",
+        ),
+        (
+            "kind = \"syslog\"\naddress = \"localhost:1\"\ntransport = \"tcp\"\ntls_ca = \"c\"",
+            "`transport` is \"tcp\"",
+            "use \"tls\"",
+        ),
+        ("kind = \"s3\"\nregion = \"r\"\nbucket = \"A_b\"", "this is not the name of a bucket", "lower-case"),
+        ("kind = \"s3\"\nregion = \"R 1\"\nbucket = \"abc\"", "this is not a region", "eu-central-1"),
+        (
+            "kind = \"s3\"\nregion = \"r\"\nbucket = \"abc\"\naccess_key_id = \"A\"",
+            "the access key has no secret",
+            "secret_key_file",
+        ),
+        (
+            "kind = \"s3\"\nregion = \"r\"\nbucket = \"abc\"\nsecret_key_env = \"A\"",
+            "this belongs to an access key",
+            "access_key_id",
+        ),
+        (
+            "kind = \"splunk\"\nurl = \"https://s\"\ntoken_env = \"A B\"",
+            "not the name of an environment variable",
+            "for example",
+        ),
+        ("kind = \"file\"\npath = \"x\"\nflush = \"2h\"", "`flush` is too long", "at most 1h"),
+    ] {
+        let report = report(&format!("[[sink]]\n{keys}\n"));
+        assert!(report.contains(what) && report.contains(right), "{keys}:\n{report}");
+        assert_eq!(report.matches("error:").count(), 1, "{keys}:\n{report}");
+    }
+}
+
+#[test]
+fn two_sinks_of_a_kind_need_names() {
+    let two = "[[sink]]\nkind = \"file\"\npath = \"a\"\n[[sink]]\nkind = \"file\"\npath = \"b\"\n";
+    let unnamed = report(two);
+    assert!(unnamed.contains("more than one [[sink]] named \"file\"") && unnamed.contains("gw.toml:4:1"), "{unnamed}");
+    assert_eq!(report(&two.replace("path = \"b\"", "path = \"b\"\nname = \"other\"")), "");
+}
+
+#[test]
+fn sinks_have_the_defaults_the_manual_says() {
+    let text = r#"
+[[sink]]
+kind = "file"
+path = "a"
+[[sink]]
+kind = "syslog"
+address = "[::1]:6514"
+[[sink]]
+kind = "s3"
+bucket = "abc"
+region = "eu-central-1"
+[[sink]]
+kind = "s3"
+name = "own"
+bucket = "abc"
+region = "eu-central-1"
+endpoint = "http://localhost:9000/"
+"#;
+    let sinks = parse_named(text).unwrap_or_else(|error| panic!("{error}")).sinks;
+    let names: Vec<_> = sinks.iter().map(|sink| (sink.name.as_str(), sink.kind.name())).collect();
+    assert_eq!(names, [("file", "file"), ("syslog", "syslog"), ("s3", "s3"), ("own", "s3")]);
+    assert_eq!((sinks[0].batch_events, sinks[0].batch_bytes, sinks[0].flush), (500, 512 << 10, Duration::from_secs(1)));
+    assert_eq!(
+        (sinks[2].batch_events, sinks[2].batch_bytes, sinks[2].flush),
+        (10_000, 8 << 20, Duration::from_secs(60))
+    );
+    assert_eq!((sinks[0].timeout, sinks[0].retry_max), (Duration::from_secs(10), Duration::from_secs(60)));
+    let SinkKind::File(file) = &sinks[0].kind else { panic!("{:?}", sinks[0]) };
+    assert_eq!((file.rotate_bytes, file.rotate_every, file.keep, file.sync), (100 << 20, None, None, true));
+    let SinkKind::Syslog(syslog) = &sinks[1].kind else { panic!("{:?}", sinks[1]) };
+    assert_eq!((syslog.host.as_str(), syslog.port, syslog.facility, syslog.confirm), ("::1", 6514, 13, true));
+    let url = |sink: &Sink| match &sink.kind {
+        SinkKind::S3(s3) => s3.aws.place.url.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(url(&sinks[2]), "https://abc.s3.eu-central-1.amazonaws.com");
+    assert_eq!(url(&sinks[3]), "http://localhost:9000/abc");
+}
+
+#[test]
 fn the_example_is_valid_without_a_warning() {
     let config = parse_named(EXAMPLE).unwrap_or_else(|error| panic!("{error}"));
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);

@@ -6,6 +6,7 @@
 //! | `GET /approvals[?all=true]`, `GET /approvals/ID` | tickets |
 //! | `POST /approvals/ID/approve`, `.../reject` with `{"reason", "token"?}` | the ticket after the ruling |
 //! | `GET /sessions`, `POST /sessions/ID/kill` | live sessions |
+//! | `GET /sinks` | how far each sink is, and what keeps it |
 //! | `POST /reload` | the version now in use |
 //!
 //! A refusal is `{"error": "..."}` with 400 (the request), 401 (who), 403 (may not), 404, 409 (too late), 422 (reload refused).
@@ -59,6 +60,7 @@ pub async fn serve(listener: UnixListener, owner: u32, core: Arc<Core>) {
         .route("/approvals/{id}/reject", post(reject))
         .route("/sessions", get(sessions))
         .route("/sessions/{id}/kill", post(kill))
+        .route("/sinks", get(sinks))
         .route("/reload", post(reload_now))
         .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(api.clone(), owner_only))
@@ -271,6 +273,12 @@ async fn kill(State(api): State<Api>, Path(id): Path<String>) -> Response {
     tracing::info!(session = id, "killed by the socket's owner");
     state.post(shard, ToShard::Kill { relay, session: id });
     Json(answer).into_response()
+}
+
+async fn sinks(State(api): State<Api>) -> Json<Value> {
+    let now_us = now_us();
+    let sinks: Vec<_> = api.core.sinks.board().all().iter().map(|status| status.json(now_us)).collect();
+    Json(json!({ "sinks": sinks }))
 }
 
 async fn reload_now(State(api): State<Api>) -> Response {

@@ -11,6 +11,7 @@ use super::ticket_file::TicketFile;
 use super::time::now_us;
 use super::{ControlOptions, Order, Poster, StartError, api, cancel, ops, reload};
 use crate::approval::{Ruling, Ticket};
+use crate::audit::sinks::Sinks;
 use crate::metrics::{ControlCounters, Scrape};
 use crate::shard::mailbox::{RelayId, SessionInfo, ToControl, ToShard};
 use crate::snapshot::{Snapshot, Target};
@@ -31,6 +32,7 @@ pub struct Core {
     pub scrape: Arc<Scrape>,
     pub reloader: tokio::sync::Mutex<Reloader>,
     cancels: Arc<Semaphore>,
+    pub sinks: Arc<Sinks>,
     pub started_us: i64,
 }
 
@@ -96,6 +98,7 @@ impl Core {
                 sockets: options.sockets,
                 control: counters.clone(),
                 archive: options.archive,
+                sinks: options.sinks.board(),
             }),
             counters,
             reloader: tokio::sync::Mutex::new(Reloader::new(
@@ -105,6 +108,7 @@ impl Core {
                 options.certificates,
             )),
             cancels: Arc::new(Semaphore::new(CANCELS_MAX)),
+            sinks: options.sinks,
             started_us: now,
         };
         Ok((Arc::new(core), options.inbox, options.signals))

@@ -31,6 +31,7 @@ pub use socket::{Claim, ClaimError};
 
 use self::core::Core;
 use crate::audit::archive::supervise::ArchiveWatch;
+use crate::audit::sinks::Sinks;
 use crate::config::Config;
 use crate::identity::KeyKeeper;
 use crate::metrics::ShardCounters;
@@ -116,6 +117,8 @@ pub struct ControlOptions {
     pub archive: Option<ArchiveWatch>,
     /// TERM and INT drain, HUP reloads. `false`: the caller has signals of its own.
     pub signals: bool,
+    /// Replaced by a reload.
+    pub sinks: Arc<Sinks>,
 }
 
 /// Why the control thread did not start.

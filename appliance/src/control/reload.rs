@@ -91,11 +91,16 @@ async fn take_into_use(core: &Arc<Core>, reloader: &mut Reloader, config: Arc<Co
         tracing::warn!(key, "this change takes effect at the next start only");
     }
     certificates.take_into_use();
-    let mut state = core.state();
-    // Ahead of the snapshot: in each shard's trail, what is decided by it comes behind this.
-    state.record_everywhere(&format!("reloaded: configuration {}, version {version}", config.hash));
-    state.replace_snapshot(Arc::new(snapshot), &core.counters);
-    drop(state);
+    {
+        let mut state = core.state();
+        // Ahead of the snapshot: in each shard's trail, what is decided by it comes behind this.
+        state.record_everywhere(&format!("reloaded: configuration {}, version {version}", config.hash));
+        state.replace_snapshot(Arc::new(snapshot), &core.counters);
+    }
+    let (sinks, of) = (core.sinks.clone(), config.clone());
+    if let Err(error) = worker(move || sinks.replace(&of.sinks)).await? {
+        tracing::error!(%error, "the sinks could not be started anew");
+    }
     reloader.config = config;
     Ok(version)
 }

@@ -117,6 +117,7 @@ impl Running {
             inbox,
             archive: None,
             signals: false,
+            sinks: Arc::new(Sinks::start(dir.path(), "0000000000000000", &[]).unwrap()),
         };
         let handle = Some(start(options).unwrap());
         Self { dir, handle, to_control, shard, reload }

@@ -44,6 +44,11 @@ impl Roots {
     }
 }
 
+/// The authorities in a file, or the system's.
+pub fn roots(ca: Option<&Path>) -> Result<Arc<RootCertStore>, TlsError> {
+    Roots::default().of(ca)
+}
+
 fn read_ca(path: &Path) -> Result<RootCertStore, TlsError> {
     let fail = |why: String| TlsError::Ca { path: path.to_owned(), why };
     let mut store = RootCertStore::empty();

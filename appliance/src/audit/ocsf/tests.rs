@@ -315,7 +315,7 @@ fn an_event_tells_who_what_and_what_came_of_it_under_a_stable_id() {
         "Denied Blocked Failure",
         "Allowed Alert Failure",
         "Allowed Approved Success",
-        "Unknown Delayed Unknown",
+        "Denied Rejected Failure",
         "Allowed Allowed Unknown",
     ];
     assert_eq!(outcomes, expected);

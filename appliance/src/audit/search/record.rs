@@ -167,7 +167,7 @@ impl Record {
         }
     }
 
-    pub(super) fn add_outcome(&mut self, row: &ArchivedOutcomeRow, payloads: bool) {
+    pub(in crate::audit) fn add_outcome(&mut self, row: &ArchivedOutcomeRow, payloads: bool) {
         let sum = |sum: Option<u64>, more: u64| Some(sum.unwrap_or(0).saturating_add(more));
         self.rows = sum(self.rows, row.rows());
         self.bytes = sum(self.bytes, row.bytes());
@@ -180,7 +180,7 @@ impl Record {
         }
     }
 
-    pub(super) fn add_ruling(&mut self, row: &ArchivedEventRow) {
+    pub(in crate::audit) fn add_ruling(&mut self, row: &ArchivedEventRow) {
         self.ticket = self.ticket.take().or_else(|| some(row.ticket()));
         let text = format!("{} {}", row.what(), ruling_text(row));
         self.detail = Some(match self.detail.take() {

@@ -9,6 +9,7 @@ use crate::audit::printable::{escape, json_safe};
 use crate::audit::search::{Filter, Follower, News, Record, search, show};
 use crate::audit::verify::{ArchiveReport, Break, Options, Progress, ShardReport, verify_all};
 use crate::audit::{segment, when};
+use crate::cli::gateway::GatewayArgs;
 use crate::cli::{ANSWER_NO, DONE, FAILED, USAGE, evidence, hold, replay};
 use crate::config::{self, Glob};
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -54,6 +55,8 @@ enum AuditVerb {
     /// Keep records beyond their retention: what is under a hold is not deleted
     #[command(after_help = NAMES)]
     Hold(hold::HoldArgs),
+    /// How far each sink is behind, and what keeps it: exit status 1 when one cannot deliver
+    Sinks(GatewayArgs),
 }
 
 /// Where the trail lies.
@@ -279,6 +282,7 @@ pub fn run(args: AuditArgs) -> Result<ExitCode> {
         AuditVerb::RotateKey(args) => run_rotate_key(&args),
         AuditVerb::Export(args) => evidence::export(args),
         AuditVerb::Hold(args) => hold::run(args),
+        AuditVerb::Sinks(args) => super::audit_sinks::run(&args),
     };
     match done {
         // `| head` has seen enough.

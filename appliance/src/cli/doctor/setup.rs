@@ -42,8 +42,18 @@ pub fn examine(config: &Config) -> Vec<Finding> {
         findings.push(credential(target));
     }
     findings.extend(config.issuers.iter().map(issuer));
+    findings.extend(config.sinks.iter().map(sink));
     findings.extend(proof(config));
     findings
+}
+
+/// Whether its receiver answers shows when it delivers: `lockgate audit sinks`.
+fn sink(sink: &config::Sink) -> Finding {
+    let check = format!("sink {}", sink.name);
+    match crate::audit::sinks::check(sink) {
+        Ok(()) => Finding::ok(check, format!("{}: what it needs on this host is there", sink.kind.name())),
+        Err((what, mend)) => Finding::fail(check, what, mend),
+    }
 }
 
 /// The key that signs checkpoints, and where they are copied to.

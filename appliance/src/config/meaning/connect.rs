@@ -191,13 +191,7 @@ impl Check<'_> {
         }
         match (&raw.password_env, &raw.password_file, &raw.credential) {
             (Some(name), ..) => {
-                if name.is_empty() || name.contains(['=', '\0', '$', ' ']) {
-                    self.error(
-                        name.span(),
-                        "this is not the name of an environment variable",
-                        "for example \"ORDERS_PASSWORD\"",
-                    );
-                }
+                self.variable(name);
                 Credential::Env(name.to_string())
             }
             (None, Some(file), _) => Credential::File(self.path(file)),

@@ -3,6 +3,7 @@
 
 mod connect;
 mod policy;
+mod sink;
 
 use super::at::At;
 use super::model::*;
@@ -173,12 +174,6 @@ impl Check<'_> {
         url.to_string()
     }
 
-    fn sink(&mut self, raw: &raw::Sink) -> Sink {
-        match raw.kind {
-            raw::SinkKind::File => Sink::File { path: self.path(&raw.path) },
-        }
-    }
-
     /// Names that must tell things apart.
     fn unique(&mut self, file: &raw::File) {
         self.distinct("[[issuer]] named", file.issuer.iter().map(|issuer| &issuer.name));
@@ -186,7 +181,8 @@ impl Check<'_> {
         self.distinct("[[target]] named", file.target.iter().map(|target| &target.name));
         self.distinct("[[grant]] named", file.grant.iter().filter_map(|grant| grant.name.as_ref()));
         self.distinct("[[rule]] named", file.rule.iter().map(|rule| &rule.name));
-        self.distinct("[[sink]] with path", file.sink.iter().map(|sink| &sink.path));
+        self.distinct("[[sink]] with path", file.sink.iter().filter_map(|sink| sink.path.as_ref()));
+        self.distinct_sinks(&file.sink);
     }
 
     fn distinct<'r>(&mut self, what: &str, list: impl Iterator<Item = &'r At<String>>) {

@@ -1,0 +1,114 @@
+//! A webhook: POST of a JSON array of events. With a secret each request is signed:
+//!
+//! ```text
+//! X-Lockgate-Signature: t=1795142000,v1=<hex of HMAC-SHA256(secret, "1795142000" "." body)>
+//! X-Lockgate-Batch: <uid of the first event>/<number of events>
+//! ```
+//! A receiver checks the signature over the body as it came, and that `t` is recent: then nothing can be forged or replayed.
+
+use super::deliver::{Deliver, Delivered, Failure};
+use super::http::Http;
+use super::join::Event;
+use super::secret;
+use crate::audit::segment::hex;
+use crate::config::{self, WebhookSink};
+use aws_lc_rs::hmac;
+use reqwest::Method;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub struct Webhook {
+    http: Http,
+    url: String,
+    key: Option<hmac::Key>,
+    bearer: Option<HeaderValue>,
+}
+
+impl Webhook {
+    pub fn open(config: &WebhookSink, timeout: Duration) -> Result<Self, Failure> {
+        let key = config.secret.as_ref().map(secret::read).transpose()?;
+        Ok(Self {
+            http: Http::new(&config.place, timeout)?,
+            url: config.place.url.clone(),
+            key: key.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())),
+            bearer: config.token.as_ref().map(bearer).transpose()?,
+        })
+    }
+}
+
+/// `Authorization: Bearer ...`; marked so that it is not shown in debug output.
+pub fn bearer(token: &config::Secret) -> Result<HeaderValue, Failure> {
+    authorization("Bearer", token)
+}
+
+pub fn authorization(scheme: &str, token: &config::Secret) -> Result<HeaderValue, Failure> {
+    let token = secret::read(token)?;
+    let mut value = HeaderValue::from_str(&format!("{scheme} {}", *token))
+        .map_err(|_| Failure::mend("the token holds characters that no header can carry", "correct the token"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn signature(key: &hmac::Key, unix_s: u64, body: &[u8]) -> String {
+    let mut context = hmac::Context::with_key(key);
+    context.update(unix_s.to_string().as_bytes());
+    context.update(b".");
+    context.update(body);
+    format!("t={unix_s},v1={}", hex(context.sign().as_ref()))
+}
+
+/// `[event,event,...]`
+pub fn json_array(batch: &[Event]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(batch.iter().map(|event| event.json.len() + 1).sum::<usize>() + 2);
+    for (index, event) in batch.iter().enumerate() {
+        body.push(if index == 0 { b'[' } else { b',' });
+        body.extend_from_slice(event.json.as_bytes());
+    }
+    body.push(b']');
+    body
+}
+
+impl Deliver for Webhook {
+    fn deliver(&mut self, batch: &[Event]) -> Result<Delivered, Failure> {
+        let body = json_array(batch);
+        let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut insert = |name: &'static str, value: String| {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        };
+        insert("x-lockgate-batch", format!("{}/{}", batch[0].uid, batch.len()));
+        if let Some(key) = &self.key {
+            insert("x-lockgate-signature", signature(key, unix_s, &body));
+        }
+        if let Some(bearer) = &self.bearer {
+            headers.insert(AUTHORIZATION, bearer.clone());
+        }
+        let answer = self.http.send(Method::POST, &self.url, headers, body)?;
+        if answer.is_success() { Ok(Delivered::all(batch)) } else { Err(answer.failure()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::event;
+    use super::*;
+
+    #[test]
+    fn a_batch_is_one_json_array() {
+        let batch = [event(1), event(2)];
+        let array: Vec<serde_json::Value> = serde_json::from_slice(&json_array(&batch)).expect("JSON");
+        assert_eq!((array.len(), &array[1]["n"]), (2, &2.into()));
+    }
+
+    /// The key and the text are those of RFC 4231, test case 2; the text is split where ours has its dot.
+    #[test]
+    fn a_signature_covers_time_and_body() {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, b"Jefe");
+        let whole = hmac::sign(&key, b"17.what do ya want for nothing?");
+        assert_eq!(signature(&key, 17, b"what do ya want for nothing?"), format!("t=17,v1={}", hex(whole.as_ref())));
+        assert_ne!(signature(&key, 18, b"what do ya want for nothing?")[5..], hex(whole.as_ref()));
+    }
+}
