@@ -9,6 +9,7 @@ CARGO=${CARGO:-$(command -v cargo || echo "$HOME/.cargo/bin/cargo")}
 python_packages=(psycopg[binary]==3.3.* asyncpg==0.32.*
   blake3==1.* google-crc32c==1.* cryptography==50.* # the independent verifier of the trail
   duckdb==2.*) # reads the archive's files as their owners would
+receiver_packages=("moto[server]==5.*" opentelemetry-proto==1.*) # CloudWatch Logs and S3; what an OTLP collector would decode with
 node_packages=(pg@8 pg-copy-streams@7 oauth2-mock-server@7.2.1) # the last line of each that runs on Debian's Node 18
 
 # Which package is needed for what.
@@ -24,6 +25,7 @@ java_packages=(libpostgresql-jdbc-java openjdk-17-jdk-headless) # the JDK runs t
 go_packages=(golang-go golang-github-jackc-pgx-v4-dev)
 bench_packages=(pgbouncer haproxy linux-perf iproute2) # what the scripts of bench/ compare with and count by
 count_packages=(valgrind) # counts the instructions of a statement
+rsyslog_packages=(rsyslog rsyslog-gnutls liblognorm5 libestr0 libfastjson4) # a syslog receiver over TLS
 browser_packages=(chromium) # the load generator's report draws itself in a real browser
 regress_packages=(dpkg-dev bzip2 xz-utils patch) # PostgreSQL's own suites come from Debian's source package
 
@@ -82,6 +84,29 @@ prepare_python() {
   /usr/bin/python3 -m venv "$home" &&
     "$home/bin/pip" install --quiet --disable-pip-version-check "${python_packages[@]}" &&
     echo "$stamp" >"$home/stamp"
+}
+
+prepare_receivers() { # what sinks send to
+  local home=$LOCKGATE_CACHE/receivers stamp
+  stamp="${receiver_packages[*]} $(/usr/bin/python3 --version)"
+  export LOCKGATE_RECEIVERS_PYTHON=$home/bin/python
+  [ "$(cat "$home/stamp" 2>/dev/null)" = "$stamp" ] && { echo "    have $home"; return 0; }
+  rm -rf "$home"
+  /usr/bin/python3 -m venv "$home" &&
+    "$home/bin/pip" install --quiet --disable-pip-version-check "${receiver_packages[@]}" &&
+    echo "$stamp" >"$home/stamp"
+}
+
+# Installed, rsyslog would begin to log this machine: it is fetched and unpacked, nothing is installed.
+prepare_rsyslog() {
+  local home=$LOCKGATE_CACHE/rsyslog package
+  export LOCKGATE_RSYSLOG=$home/root
+  [ -f "$home/stamp" ] && { echo "    have $home"; return 0; }
+  rm -rf "$home" && mkdir -p "$home"
+  (
+    cd "$home" && { apt-get download -qq "${rsyslog_packages[@]}" || { as_root apt-get update -qq && apt-get download -qq "${rsyslog_packages[@]}"; }; } &&
+      for package in *.deb; do dpkg -x "$package" root || exit 1; done && touch stamp
+  )
 }
 
 prepare_node() {

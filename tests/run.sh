@@ -84,9 +84,16 @@ integration() { # the suites of tests/src/suites, counted by the runner itself
 build() { "$CARGO" build --release -p lockgate -p lockgate-loadgen -p lockgate-tests ${wants_bench:+-p lockgate-bench --bins}; }
 
 echo "Lockgate tests. Build and client libraries are kept in $LOCKGATE_CACHE"
-wants_postgres_suites=$full wants_java=$full wants_go=$full wants_bench=$full
+wants_postgres_suites=$full wants_java=$full wants_go=$full wants_bench=$full wants_receivers=
+[ ${#suites[@]} -eq 0 ] && [ -z "$direct" ] && wants_receivers=1
 for suite in ${suites[@]+"${suites[@]}"}; do
-  case $suite in regress | isolation) wants_postgres_suites=1 ;; jdbc) wants_java=1 ;; pgx) wants_go=1 ;; bench) wants_bench=1 ;; esac
+  case $suite in
+    regress | isolation) wants_postgres_suites=1 ;;
+    jdbc) wants_java=1 ;;
+    pgx) wants_go=1 ;;
+    bench) wants_bench=1 ;;
+    sinks) wants_receivers=1 ;;
+  esac
 done
 packages=("${build_packages[@]}" "${server_packages[@]}" "${client_packages[@]}")
 [ -n "$wants_postgres_suites" ] && packages+=("${regress_packages[@]}")
@@ -99,6 +106,10 @@ step "Debian packages" install_packages "${packages[@]}" || exit 3
 step "Rust" require_rust || exit 3
 step "Python client libraries" prepare_python || exit 3
 step "Node client libraries" prepare_node || exit 3
+if [ -n "$wants_receivers" ]; then
+  step "Receivers of audit events: Python" prepare_receivers || exit 3
+  step "Receivers of audit events: rsyslog" prepare_rsyslog || exit 3
+fi
 if [ -n "$wants_postgres_suites" ]; then
   step "PostgreSQL's own suites: fetch" fetch_postgres_suites || exit 3
   step "PostgreSQL's own suites: unpack" unpack_postgres_suites "$run_dir/postgres-suites" || exit 3

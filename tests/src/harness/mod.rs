@@ -8,6 +8,7 @@ pub mod issuer;
 pub mod postgres;
 pub mod process;
 pub mod random;
+pub mod receivers;
 pub mod report;
 pub mod scripted;
 pub mod trail;
