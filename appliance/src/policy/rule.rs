@@ -17,6 +17,8 @@ pub(super) struct Rule {
     missing_where: bool,
     /// Sorted.
     words: Vec<String>,
+    /// Of which words could be among them: most words of most texts are not, and are not looked up.
+    likely: u64,
 }
 
 /// What is judged at a time: one table of one statement of a text.
@@ -28,6 +30,12 @@ pub(super) struct Unit<'a> {
     pub words: &'a [String],
     /// The text holds no other statement.
     pub alone: bool,
+}
+
+/// One of 64 bits, by length and first byte: equal words have the same.
+fn bit(word: &str) -> u64 {
+    let first = word.as_bytes().first().map_or(0, |first| usize::from(*first));
+    1 << ((word.len() * 5 + first) % 64)
 }
 
 impl Rule {
@@ -52,6 +60,7 @@ impl Rule {
             names_classes: !rule.classes.is_empty(),
             tables: rule.tables.clone(),
             missing_where: rule.missing_where,
+            likely: words.iter().fold(0, |bits, word| bits | bit(word)),
             words,
         }
     }
@@ -103,8 +112,9 @@ impl Rule {
         if !self.restricts() && !unit.alone {
             return None;
         }
-        let word = self.words.iter().find(|word| unit.words.binary_search(word).is_ok());
-        word.map(String::as_str)
+        // Both are sorted, so the first one found is the rule's first.
+        let mut likely = unit.words.iter().filter(|word| self.likely & bit(word) != 0);
+        likely.find_map(|word| self.words.binary_search(word).ok()).map(|at| self.words[at].as_str())
     }
 
     pub fn wants_missing_where(&self) -> bool {

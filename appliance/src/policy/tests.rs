@@ -240,6 +240,20 @@ fn words_match_whole_tokens_of_the_text() {
     check(&rules, &text(std::slice::from_ref(&s), &["select", "pg_sleep"]), "deny sleep");
     check(&rules, &text(std::slice::from_ref(&s), &["dblink", "select"]), "deny sleep");
     check(&rules, &text(std::slice::from_ref(&s), &["pg_sleep_for", "select"]), "allow -");
+    // Of the same length and first letter as one of the rule's.
+    check(&rules, &text(std::slice::from_ref(&s), &["dbname", "debian", "pg_sleeq"]), "allow -");
+}
+
+#[test]
+fn every_word_of_a_long_list_is_found_among_many_others() {
+    let listed: Vec<String> = (0..200).map(|n| format!("w{n}{}", "x".repeat(n % 9))).collect();
+    let words: Vec<&str> = listed.iter().map(String::as_str).collect();
+    let rules = [rule("long", DENY).on_words(&words)];
+    let s = statement(&[Select], &[]);
+    for word in &words {
+        check(&rules, &text(std::slice::from_ref(&s), &["from", "select", word, "zebra"]), "deny long");
+        check(&rules, &text(std::slice::from_ref(&s), &["from", &word[1..], "zebra"]), "allow -");
+    }
 }
 
 #[test]
