@@ -103,7 +103,7 @@ impl AsRawFd for Transport {
 pub fn tls_config(target: &Target) -> Result<Option<Arc<ClientConfig>>> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-    let config = match target.tls {
+    let mut config = match target.tls {
         TlsMode::Disable => return Ok(None),
         TlsMode::Require => builder
             .dangerous()
@@ -111,6 +111,8 @@ pub fn tls_config(target: &Target) -> Result<Option<Arc<ClientConfig>>> {
             .with_no_client_auth(),
         TlsMode::VerifyFull => builder.with_root_certificates(roots(target)?).with_no_client_auth(),
     };
+    // Every connection is a new client: a resumed session would cost the server a fraction of a handshake.
+    config.resumption = rustls::client::Resumption::disabled();
     Ok(Some(Arc::new(config)))
 }
 
