@@ -188,6 +188,8 @@ samples, tick, headings, first = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys
 cost, slow, rate = (collections.defaultdict(dict) for _ in range(3))
 for line in open(samples):
     label, turn, ticks, queries, ms, tps = line.rstrip("\n").split("\t")
+    if int(queries) == 0:
+        sys.exit(f"{label}: not one query was answered in round {turn}; is the machine free?")
     cost[label][turn], slow[label][turn], rate[label][turn] = float(ticks) * tick / int(queries), float(ms) * 1000, float(tps)
 print(f"| {headings} | CPU us each | over {first} | latency us | over {first} | a second |")
 print("|" + "---|" * (headings.count("|") + 6))
