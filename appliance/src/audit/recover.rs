@@ -6,9 +6,11 @@
 //! | a footer, or no segment in use | begins the next segment |
 //! | an unfinished frame with nothing behind it | kept in a file of its own, zeroed in the segment, goes on there |
 //! | damage with good frames behind it | the file is left as it is; a new segment begins |
+//! | less than what is archived | a new segment begins, behind what is archived |
 //!
 //! Nothing that holds is ever overwritten, and what was done is recorded.
 
+use super::archive::manifest::{self, Position};
 use super::frame::{Footer, Hash, is_zero};
 use super::reader::{DamageKind, Expected, SegmentReader, Step};
 use super::segment::{self, SegmentFile, at};
@@ -41,13 +43,35 @@ pub(super) fn recover(data_dir: &Path, shard: u32) -> io::Result<Recovered> {
             break;
         }
     }
-    match last {
-        Some(file) => recover_segment(&file),
+    let mut recovered = match last {
+        Some(file) => recover_segment(&file)?,
         None => {
             let (next_number, next_frame, next_record, previous) = FIRST;
             let (current, after_damage, notes) = (None, false, Vec::new());
-            Ok(Recovered { current, next_number, next_frame, next_record, previous, after_damage, notes })
+            Recovered { current, next_number, next_frame, next_record, previous, after_damage, notes }
         }
+    };
+    // A manifest that does not hold is the archiver's trouble, and `verify` names it.
+    if let Some(archived) = manifest::positions(data_dir).unwrap_or_default().get(&shard) {
+        recovered.go_behind(archived);
+    }
+    Ok(recovered)
+}
+
+impl Recovered {
+    /// Numbers that are archived are never used again, even if the ring was removed or put back from an older copy: a
+    /// segment under such a number would be taken for the one that is archived.
+    fn go_behind(&mut self, archived: &Position) {
+        if self.next_frame > archived.frame {
+            return;
+        }
+        self.notes.push(format!(
+            "the ring ended before frame {}, which is archived: it was removed or rolled back; going on behind that",
+            archived.frame
+        ));
+        (self.current, self.after_damage) = (None, true);
+        self.next_number = self.next_number.max(archived.segment + 1);
+        (self.next_frame, self.next_record, self.previous) = (archived.frame + 1, archived.record + 1, archived.hash);
     }
 }
 

@@ -253,6 +253,39 @@ fn damage_is_entered_once_what_precedes_it_is_kept_and_archiving_goes_on() {
 }
 
 #[test]
+fn a_ring_that_was_removed_or_rolled_back_goes_on_behind_what_is_archived() {
+    for removed in [true, false] {
+        let mut trail = Trail::new(1, Release::Published { keep: false });
+        for _ in 0..40 {
+            trail.write(0);
+        }
+        let ring = segment::ring_dir(trail.path(), 0);
+        let old: Vec<_> =
+            super::publish::listed(&ring).unwrap().into_iter().map(|p| (fs::read(&p).unwrap(), p)).collect();
+        for _ in 0..80 {
+            trail.write(0);
+        }
+        trail.archive();
+        trail.writers.clear();
+        fs::remove_dir_all(&ring).expect("removed");
+        if !removed {
+            fs::create_dir(&ring).unwrap();
+            old.iter().for_each(|(bytes, path)| fs::write(path, bytes).unwrap());
+        }
+        trail.restart();
+        // The note of it.
+        trail.written[0] += 1;
+        for _ in 0..80 {
+            trail.write(0);
+            trail.keeper.look().expect("the keeper works");
+        }
+        trail.archive();
+        trail.keeper.look().expect("the keeper works");
+        trail.check();
+    }
+}
+
+#[test]
 fn a_frame_cut_at_a_restart_is_neither_damage_nor_a_gap() {
     let mut trail = Trail::new(1, Release::Never);
     trail.write(0);
