@@ -3,8 +3,8 @@
 # servers and real clients. Quick the second time.
 #
 #   tests/run.sh                  format, lints, unit tests, and the integration suites
-#   tests/run.sh --full           the same, and the long ones: PostgreSQL's own suites, 200 crash rounds, JDBC, pgx, the
-#                                 instruction budget, the scripts of bench/
+#   tests/run.sh --full           the same, and the long ones: PostgreSQL's own suites, 200 crash rounds, JDBC, pgx, object
+#                                 stores, the instruction budget, the scripts of bench/
 #   tests/run.sh --suite NAME     one integration suite alone (again for more); a wrong name lists them
 #   tests/run.sh --direct         the integration suites straight at PostgreSQL, to try the tests themselves
 #
@@ -81,10 +81,11 @@ integration() { # the suites of tests/src/suites, counted by the runner itself
   return "$status"
 }
 
-build() { "$CARGO" build --release -p lockgate -p lockgate-loadgen -p lockgate-tests ${wants_bench:+-p lockgate-bench --bins}; }
+# Object stores are a cargo feature: built in only where their suite runs.
+build() { "$CARGO" build --release -p lockgate -p lockgate-loadgen -p lockgate-tests ${wants_bench:+-p lockgate-bench --bins} ${wants_store:+--features lockgate/object-store}; }
 
 echo "Lockgate tests. Build and client libraries are kept in $LOCKGATE_CACHE"
-wants_postgres_suites=$full wants_java=$full wants_go=$full wants_bench=$full wants_receivers=
+wants_postgres_suites=$full wants_java=$full wants_go=$full wants_bench=$full wants_store=$full wants_receivers=
 [ ${#suites[@]} -eq 0 ] && [ -z "$direct" ] && wants_receivers=1
 for suite in ${suites[@]+"${suites[@]}"}; do
   case $suite in
@@ -93,6 +94,7 @@ for suite in ${suites[@]+"${suites[@]}"}; do
     pgx) wants_go=1 ;;
     bench) wants_bench=1 ;;
     sinks) wants_receivers=1 ;;
+    store) wants_store=1 ;;
   esac
 done
 packages=("${build_packages[@]}" "${server_packages[@]}" "${client_packages[@]}")
@@ -106,10 +108,8 @@ step "Debian packages" install_packages "${packages[@]}" || exit 3
 step "Rust" require_rust || exit 3
 step "Python client libraries" prepare_python || exit 3
 step "Node client libraries" prepare_node || exit 3
-if [ -n "$wants_receivers" ]; then
-  step "Receivers of audit events: Python" prepare_receivers || exit 3
-  step "Receivers of audit events: rsyslog" prepare_rsyslog || exit 3
-fi
+if [ -n "$wants_receivers$wants_store" ]; then step "Receivers of audit events: Python" prepare_receivers || exit 3; fi
+if [ -n "$wants_receivers" ]; then step "Receivers of audit events: rsyslog" prepare_rsyslog || exit 3; fi
 if [ -n "$wants_postgres_suites" ]; then
   step "PostgreSQL's own suites: fetch" fetch_postgres_suites || exit 3
   step "PostgreSQL's own suites: unpack" unpack_postgres_suites "$run_dir/postgres-suites" || exit 3
