@@ -16,7 +16,7 @@ use std::time::Duration;
 const NOW_US: i64 = 1_795_142_000_000_000;
 const SEGMENT_BYTES: u64 = segment::SEGMENT_BYTES_MIN;
 
-fn options(dir: &Path) -> ArchiverOptions {
+pub(super) fn options(dir: &Path) -> ArchiverOptions {
     ArchiverOptions {
         data_dir: dir.to_owned(),
         file_bytes: 20 << 10,

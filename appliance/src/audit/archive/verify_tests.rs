@@ -234,3 +234,65 @@ fn surplus_segments_and_things_that_are_no_files_are_named() {
     });
     assert_one(&fifo, "a file too many");
 }
+
+/// `cargo test --release -p lockgate --lib -- --ignored --nocapture speed_of_the_archiver`
+#[test]
+#[ignore = "a measurement"]
+fn speed_of_the_archiver_and_of_verify() {
+    use crate::audit::tests::{groups, outcome, request, scratch, who};
+    use crate::audit::{Entry, Journal as _, RingOptions, SegmentWriter};
+    const RECORDS: u64 = 400_000;
+    let dir = scratch();
+    let ring =
+        |shard| RingOptions { data_dir: dir.path().to_owned(), shard, segment_bytes: 64 << 20, segments_per_shard: 64 };
+    let groups = groups();
+    for shard in 0..2 {
+        let (mut writer, _) = SegmentWriter::open(&ring(shard), 0).unwrap();
+        let mut keeper = crate::audit::Keeper::new(crate::audit::SealerOptions {
+            data_dir: dir.path().to_owned(),
+            shards: 2,
+            segment_bytes: 64 << 20,
+            segments_per_shard: 64,
+            release: Release::Never,
+        });
+        for number in 0..RECORDS {
+            let statement = format!("SELECT * FROM orders WHERE id = {number} /* {} */", "x".repeat(300));
+            let entry = match number % 2 {
+                0 => Entry::Request(request(number, &statement)),
+                _ => Entry::Outcome(outcome(number)),
+            };
+            let who = who("session-1", "alice@example.com", &groups);
+            while writer.append(1_795_000_000_000_000 + number as i64 * 10, &who, &entry).is_err() {
+                assert!(keeper.look().unwrap());
+            }
+            if number % 8 == 7 {
+                writer.write().unwrap();
+            }
+        }
+        writer.write().unwrap();
+    }
+    let started = std::time::Instant::now();
+    let finish = super::archiver::Finish::default();
+    finish.ask();
+    let archiver =
+        super::archiver::ArchiverOptions { file_bytes: 128 << 20, ..super::archiver_tests::options(dir.path()) };
+    super::archiver::run(&archiver, &finish).unwrap();
+    let seconds = started.elapsed().as_secs_f64();
+    let bytes: u64 = published(dir.path()).iter().map(|file| file.bytes).sum();
+    println!(
+        "archived {} records in {seconds:.2} s: {:.0} a second, {bytes} bytes",
+        2 * RECORDS,
+        2.0 * RECORDS as f64 / seconds
+    );
+    for _ in 0..3 {
+        let started = std::time::Instant::now();
+        let (breaks, report) = check(&options(dir.path()));
+        let seconds = started.elapsed().as_secs_f64();
+        assert!(breaks.is_empty());
+        println!(
+            "verified {} MB in {seconds:.2} s: {:.2} GB/s",
+            report.bytes() >> 20,
+            report.bytes() as f64 / 1e9 / seconds
+        );
+    }
+}
