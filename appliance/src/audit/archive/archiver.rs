@@ -231,7 +231,9 @@ impl<'a> Archiver<'a> {
 
     fn take(&mut self, shard: u32, time_us: i64) -> io::Result<()> {
         if self.file.as_ref().is_some_and(|file| file.day < publish::day(time_us)) {
+            // Frames that were begun are finished with it: what comes next may be another record.
             self.publish()?;
+            return self.merge.look();
         }
         let file = match &mut self.file {
             Some(file) => file,

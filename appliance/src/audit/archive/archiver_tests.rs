@@ -253,6 +253,24 @@ fn damage_is_entered_once_what_precedes_it_is_kept_and_archiving_goes_on() {
 }
 
 #[test]
+fn a_file_ends_at_midnight() {
+    let mut trail = Trail::new(3, Release::Never);
+    let midnight_us = (NOW_US / 86_400_000_000 + 1) * 86_400_000_000;
+    trail.clock_us = midnight_us - 7 * 60;
+    for round in 0..60 {
+        trail.write(round % 3);
+    }
+    trail.archive();
+    let files = published(trail.path());
+    let dates: std::collections::BTreeSet<_> = files.iter().map(|file| file.path.split('/').nth(1)).collect();
+    assert_eq!(dates.len(), 2, "{dates:?}");
+    // A frame of two records may lie across it.
+    assert!(files.iter().all(|file| super::publish::day(file.since_us) == super::publish::day(file.until_us - 7)));
+    let rows: u64 = files.iter().map(|file| file.rows).sum();
+    assert_eq!(rows, 120);
+}
+
+#[test]
 fn a_ring_that_was_removed_or_rolled_back_goes_on_behind_what_is_archived() {
     for removed in [true, false] {
         let mut trail = Trail::new(1, Release::Published { keep: false });
