@@ -251,6 +251,8 @@ fn fill(path: &Path, bytes: u64) -> io::Result<()> {
 }
 
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    // What lies above a relative path of one name.
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| at(dir, error))
 }
 

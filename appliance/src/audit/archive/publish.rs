@@ -91,10 +91,10 @@ impl OpenFile {
 
 /// With every folder above it, each on stable storage.
 pub fn make_dir(dir: &Path) -> io::Result<()> {
-    if dir.is_dir() {
+    if dir.as_os_str().is_empty() || dir.is_dir() {
         return Ok(());
     }
-    let parent = dir.parent().expect("below the data directory");
+    let parent = dir.parent().unwrap_or(Path::new("/"));
     make_dir(parent)?;
     match fs::DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(at(dir, error)),
@@ -169,6 +169,14 @@ impl Write for Sink {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_are_made_below_relative_paths_too() {
+        let name = format!("made-by-a-test-{}", std::process::id());
+        make_dir(&Path::new(&name).join("a/b")).unwrap();
+        assert!(Path::new(&name).join("a/b").is_dir());
+        fs::remove_dir_all(name).unwrap();
+    }
 
     #[test]
     fn names_sort_by_time_and_carry_their_number() {
