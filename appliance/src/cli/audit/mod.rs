@@ -476,9 +476,13 @@ fn print_archive(out: &mut impl io::Write, archive: &ArchiveReport, on_faith: bo
     let (files, records, entries) = (archive.files, archive.records, archive.entries);
     writeln!(out, "archive: {files} files with {records} records, {entries} entries in the manifest{broken}")?;
     writeln!(out, "checkpoints: {}, the last one {last}", archive.checkpoints)?;
-    for key in &archive.keys {
-        let faith = if on_faith { "  (taken on faith: --key FILE names those you trust)" } else { "" };
-        writeln!(out, "signed by {}{faith}", segment::hex(key))?;
+    for (index, key) in archive.keys.iter().enumerate() {
+        let why = match index {
+            0 if on_faith => "  (taken on faith: --key FILE names those you trust)",
+            0 => "",
+            _ => "  (named by the one before)",
+        };
+        writeln!(out, "signed by {}{why}", segment::hex(key))?;
     }
     Ok(())
 }
