@@ -203,6 +203,8 @@ pub struct SegmentReader {
     state: State,
     /// An accepted frame waits behind the damage just reported.
     accepted: Option<FrameHeader>,
+    /// The payload of the frame last returned is as many records as its header says, and nothing else.
+    records_hold: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -236,6 +238,7 @@ impl SegmentReader {
             held: Footer::default(),
             state: State::Header,
             accepted: None,
+            records_hold: false,
         })
     }
 
@@ -443,7 +446,7 @@ impl SegmentReader {
 
     fn deliver(&mut self, header: FrameHeader) -> io::Result<Step> {
         if header.kind == FrameKind::Records {
-            let (first_us, last_us) = self.times(&header);
+            let (first_us, last_us) = self.read_records(&header);
             if header.records > 0 {
                 self.held.add(&header, first_us, last_us);
             }
@@ -459,13 +462,20 @@ impl SegmentReader {
     }
 
     /// Time of the earliest and the latest record of the frame just accepted.
-    fn times(&self, header: &FrameHeader) -> (i64, i64) {
+    fn read_records(&mut self, header: &FrameHeader) -> (i64, i64) {
         let mut rest = self.payload();
-        let mut range = (header.time_us, header.time_us);
+        let (mut range, mut records) = ((header.time_us, header.time_us), 0);
         while let Some(Ok(view)) = split_record(&mut rest) {
             range = (range.0.min(view.time_us()), range.1.max(view.time_us()));
+            records += 1;
         }
+        self.records_hold = rest.is_empty() && records == header.records;
         range
+    }
+
+    /// Every record of the frame last returned can be read.
+    pub fn records_hold(&self) -> bool {
+        self.records_hold
     }
 
     /// The frame at `offset` does not hold: finds the next that does.

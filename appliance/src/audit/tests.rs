@@ -468,6 +468,36 @@ fn a_rewritten_segment_does_not_fit_the_chain() {
 }
 
 #[test]
+fn an_outline_says_of_every_kind_of_record_where_it_begins_and_when_it_happened() {
+    let dir = scratch();
+    let mut writer = open(dir.path(), 2);
+    let groups = groups();
+    let entries = [
+        Entry::SessionOpened { grant: "g" },
+        Entry::Request(request(1, "SELECT 'ünï'")),
+        Entry::Outcome(outcome(1)),
+        Entry::Ruling { request: 1, ticket: "t", ruling: "approve", by: "bob", reason: "" },
+        Entry::SessionClosed { reason: "", duration_us: 7, statements: 1 },
+        Entry::Gateway { detail: "stopped" },
+    ];
+    for (number, entry) in entries.iter().enumerate() {
+        let who = who("s1", "alice", &groups);
+        writer.append(NOW_US - number as i64, &who, entry).expect("room");
+    }
+    writer.write().expect("written");
+    let mut chain = ChainReader::whole(dir.path().to_owned(), 0);
+    assert!(matches!(chain.advance().expect("readable"), Advance::Frame(_)));
+    assert!(chain.records_hold());
+    let outline: Vec<_> = record::outline(chain.payload()).collect();
+    let times: Vec<_> = chain.records().map(|record| record.expect("it holds").1.time_us()).collect();
+    assert_eq!(outline.iter().map(|(_, time_us)| *time_us).collect::<Vec<_>>(), times);
+    for (start, time_us) in outline {
+        let view = record::split_record(&mut &chain.payload()[start..]).expect("one").expect("it holds");
+        assert_eq!(view.time_us(), time_us);
+    }
+}
+
+#[test]
 fn removed_and_swapped_frames_are_named() {
     let dir = scratch();
     let offsets = short_trail(dir.path(), 4);

@@ -145,6 +145,11 @@ impl ChainReader {
         }
     }
 
+    /// Every record of the frame last returned can be read: that much was seen when it was.
+    pub fn records_hold(&self) -> bool {
+        self.current.as_ref().is_some_and(SegmentReader::records_hold)
+    }
+
     /// Brings the segment that is being read to stable storage.
     pub fn sync(&self) -> io::Result<()> {
         self.current.as_ref().map_or(Ok(()), SegmentReader::sync)

@@ -8,6 +8,7 @@ use super::archive::check::{self, ArchiveBreak, Books};
 use super::archive::check_signed::{self, Limits, Promises, Signed};
 use super::archive::key::PublicKey;
 use super::archive::manifest::{self, FileEntry, Position};
+use super::frame::FrameHeader;
 use super::reader::{Damage, DamageKind};
 use super::segment::{self, SegmentFile};
 use super::trail::{Advance, ChainReader};
@@ -353,6 +354,21 @@ impl Work<'_, '_> {
         tell(self.broken, &Break::Segment(damage));
     }
 
+    fn count_records(&self, chain: &ChainReader, header: &FrameHeader, report: &mut ShardReport) {
+        if chain.records_hold() {
+            report.records += u64::from(header.records);
+            return;
+        }
+        let mut broken = None;
+        for record in chain.records() {
+            match record {
+                Ok(_) => report.records += 1,
+                Err(damage) => broken = Some(damage),
+            }
+        }
+        broken.into_iter().for_each(|damage| self.found(damage, report));
+    }
+
     fn verify_chain(&self, chain: &mut ChainReader, report: &mut ShardReport) -> io::Result<()> {
         let mut looks = 0;
         let mut seen = (0, 0);
@@ -363,14 +379,7 @@ impl Work<'_, '_> {
                     report.frames += 1;
                     let (first, last) = report.times.unwrap_or((header.time_us, header.time_us));
                     report.times = Some((first.min(header.time_us), last.max(header.time_us)));
-                    let mut broken = None;
-                    for record in chain.records() {
-                        match record {
-                            Ok(_) => report.records += 1,
-                            Err(damage) => broken = Some(damage),
-                        }
-                    }
-                    broken.into_iter().for_each(|damage| self.found(damage, report));
+                    self.count_records(chain, &header, report);
                     let place = (chain.number(), chain.position().offset);
                     let read = if place.0 == seen.0 { place.1.saturating_sub(seen.1) } else { place.1 };
                     self.progress.read.fetch_add(read, Ordering::Relaxed);

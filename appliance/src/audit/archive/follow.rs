@@ -1,8 +1,9 @@
 //! Follows one shard's segments: frames that hold, their records in order, and where it stands.
 
 use super::manifest::Position;
+use crate::audit::frame::FrameHeader;
 use crate::audit::reader::Damage;
-use crate::audit::record::{View, split_record};
+use crate::audit::record::{View, outline, split_record};
 use crate::audit::trail::{Advance, ChainReader};
 use std::collections::VecDeque;
 use std::io;
@@ -110,7 +111,7 @@ impl Follower {
                         continue;
                     }
                     self.begun = false;
-                    self.list_records();
+                    self.list_records(&header);
                     if self.waiting.is_empty() {
                         self.pass();
                     }
@@ -131,7 +132,15 @@ impl Follower {
         }
     }
 
-    fn list_records(&mut self) {
+    fn list_records(&mut self, header: &FrameHeader) {
+        if self.chain.records_hold() {
+            let mut sequence = header.first_record;
+            for (start, time_us) in outline(self.chain.payload()) {
+                self.waiting.push_back(Waiting { time_us, start, sequence });
+                sequence = sequence.saturating_add(1);
+            }
+            return;
+        }
         let whole = self.chain.payload().len();
         let mut records = self.chain.records();
         loop {
