@@ -5,7 +5,7 @@
 #   bench/storm.sh            --smoke: few sessions, to see that it works
 #   ROUNDS=5 SESSIONS=1000
 #
-# The aim: at most 1.5 x rustls's own (bench/src/bin/handshakes.rs: same certificate, key exchange and cipher, both ends in memory). Clients
+# The aim: at most 1.5 x rustls's own (bench/src/bin/handshakes.rs: same certificate, key exchange and cipher, both ends in memory, CPU of the server's side). Clients
 # are pgbench -C, whose OpenSSL resumes no session: TLS 1.3, X25519, ECDSA P-256. The target is a canned server; `on` is without masks on columns. PgBouncer, which asks for
 # no token and keeps its connections to the target, is beside it; so is our own storm without TLS.
 . "$(dirname "$0")/lib.sh"
