@@ -157,7 +157,7 @@ fn start_shards(
         shards: config.server.shards as u32,
         segment_bytes,
         segments_per_shard: config.audit.segments_per_shard,
-        release: release(config),
+        release: release(&config.audit),
     })
     .context("the sealer of audit segments did not start")?;
     let mut handles = Vec::new();
@@ -174,15 +174,11 @@ fn start_shards(
     Ok(Shards { handles, counters, sealer })
 }
 
-fn release(config: &Config) -> Release {
-    let audit = &config.audit;
+fn release(audit: &config::Audit) -> Release {
     match audit.archiver {
         _ if !audit.archive => Release::Never,
         config::Archiver::Off => Release::Sealed,
-        // Sinks read segments: one that was away for long finds in the archive what has left the ring.
-        config::Archiver::Supervised | config::Archiver::External => {
-            Release::Published { keep: audit.keep_segments || !config.sinks.is_empty() }
-        }
+        config::Archiver::Supervised | config::Archiver::External => Release::Published { keep: audit.keep_segments },
     }
 }
 

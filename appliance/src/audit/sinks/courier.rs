@@ -5,7 +5,7 @@ use super::deliver::{Deliver, Delivered, Failure};
 use super::join::{Event, Joiner};
 use super::pace::{Pace, Refusal};
 use super::position::Position;
-use super::source::{self, Segments, Source, Step};
+use super::source::{self, Source, Step, Trail};
 use super::status::{Status, Trouble};
 use crate::audit::printable::one_line;
 use crate::config::{Sink, SinkStart};
@@ -153,7 +153,7 @@ impl Courier {
     fn work(&mut self) -> Result<(), Failure> {
         self.written = self.begin().map_err(local)?;
         self.status.stands_at(&self.written);
-        let mut source = Segments::open(&self.data_dir, &self.written).map_err(local)?;
+        let mut source = Trail::open(&self.data_dir, &self.written).map_err(local)?;
         let mut joiner = Joiner::new(self.appliance.clone(), &self.written);
         // Made when there is something to send: what is wrong with its secrets must not keep us from knowing what waits.
         let mut receiver = None;

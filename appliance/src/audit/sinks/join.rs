@@ -34,6 +34,8 @@ pub struct Event {
 #[derive(Default)]
 struct Shard {
     next: u64,
+    /// The last one taken: a source that tells something twice, from the archive and from a segment, is heard once.
+    taken: u64,
     /// Before `next`: told when they end. Their texts are read again after a start.
     resumed: BTreeSet<u64>,
     /// (session, request) -> what is known so far.
@@ -56,7 +58,7 @@ fn text_bytes(record: &Record) -> usize {
 
 impl Joiner {
     pub fn new(appliance: String, position: &Position) -> Self {
-        let shard = |place: &Place| Shard { next: place.next, resumed: place.open.clone(), open: HashMap::new() };
+        let shard = |place: &Place| Shard { next: place.next, resumed: place.open.clone(), ..Shard::default() };
         let shards = position.shards.iter().map(|(&number, place)| (number, shard(place))).collect();
         Self { appliance, shards, open_bytes: 0, open_bytes_max: OPEN_BYTES_MAX, missed: 0 }
     }
@@ -64,6 +66,10 @@ impl Joiner {
     /// Takes the next record of a shard; what it completes is pushed.
     pub fn take(&mut self, number: u32, sequence: u64, view: &View<'_>, events: &mut dyn FnMut(Event)) {
         let shard = self.shards.entry(number).or_default();
+        if sequence <= shard.taken {
+            return;
+        }
+        shard.taken = sequence;
         let new = sequence >= shard.next;
         if new {
             // A trail whose oldest part is gone begins where it begins.

@@ -10,6 +10,7 @@
 //! when the receiver has acknowledged, and what was not acknowledged is read again. Event ids never change, so a receiver can
 //! drop what it has already; it is sent something twice only after a kill or when an acknowledgement got lost.
 
+mod archived;
 mod cloudwatch;
 mod courier;
 mod dead;

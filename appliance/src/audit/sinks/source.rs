@@ -1,8 +1,12 @@
 //! Where a sink reads the trail: frames of all shards, oldest first. A seam: the courier sees no file.
+//!
+//! What the segments no longer have is read from the archive's Parquet files, before them: what had left when we began, and what
+//! leaves while we are on the way to it.
 
+use super::archived::Archived;
 use super::position::{Place, Position};
 use crate::audit::frame::{FrameHeader, SegmentHeader};
-use crate::audit::reader::Damage;
+use crate::audit::reader::{Damage, DamageKind};
 use crate::audit::record::View;
 use crate::audit::segment::{self, SegmentFile};
 use crate::audit::trail::{Advance, ChainReader};
@@ -31,9 +35,11 @@ const LIST_EVERY: Duration = Duration::from_secs(10);
 /// How long a writer may take over the last frame before it counts as damaged.
 const UNFINISHED_AFTER: Duration = Duration::from_secs(1);
 
-/// Archived segments and the rings, as one.
-pub struct Segments {
+/// Parquet files, segments that are kept and the rings, as one.
+pub struct Trail {
     data_dir: PathBuf,
+    /// Of one shard after the other: read to their end before any segment is.
+    archived: Vec<Archived>,
     chains: BTreeMap<u32, Chain>,
     listed: Instant,
 }
@@ -42,13 +48,20 @@ struct Chain {
     reader: ChainReader,
     /// Read, and not yet handed out.
     frame: Option<FrameHeader>,
+    /// Sequence of the record behind it.
+    next: u64,
     unfinished_since: Option<Instant>,
 }
 
-impl Segments {
+impl Trail {
     /// Behind the position: from the first record it still needs.
     pub fn open(data_dir: &Path, position: &Position) -> io::Result<Self> {
-        let mut source = Self { data_dir: data_dir.to_owned(), chains: BTreeMap::new(), listed: Instant::now() };
+        let mut source = Self {
+            data_dir: data_dir.to_owned(),
+            archived: Vec::new(),
+            chains: BTreeMap::new(),
+            listed: Instant::now(),
+        };
         source.list(position)?;
         Ok(source)
     }
@@ -60,24 +73,38 @@ impl Segments {
             }
             let place = position.shards.get(&shard).cloned().unwrap_or_default();
             let wanted = place.open.first().copied().unwrap_or(place.next).min(place.next);
-            let (number, _) = segment_of(&files, wanted);
+            let (number, first) = segment_of(&files, wanted);
+            if let Some(first) = first.filter(|first| wanted.max(1) < *first) {
+                self.archived.extend(Archived::find(&self.data_dir, shard, wanted.max(1)..first)?);
+            }
             let reader = ChainReader::from_segment(self.data_dir.clone(), shard, number);
-            self.chains.insert(shard, Chain { reader, frame: None, unfinished_since: None });
+            self.chains.insert(shard, Chain { reader, frame: None, next: wanted.max(1), unfinished_since: None });
         }
         self.listed = Instant::now();
         Ok(())
     }
 }
 
-impl Source for Segments {
+impl Source for Trail {
     fn step(&mut self, each: &mut dyn FnMut(u32, u64, &View<'_>)) -> io::Result<Step> {
+        if let Some(archived) = self.archived.last_mut() {
+            if !archived.step(each)? {
+                self.archived.pop();
+            }
+            return Ok(Step::Frame);
+        }
         if self.listed.elapsed() > LIST_EVERY {
             self.list(&Position::default())?;
         }
         for chain in self.chains.values_mut() {
-            if let Some(damage) = chain.look()? {
-                return Ok(Step::Damage(damage));
-            }
+            let Some(damage) = chain.look()? else { continue };
+            return match left(&self.data_dir, &damage, chain.next)? {
+                Some(archived) => {
+                    self.archived.push(archived);
+                    Ok(Step::Frame)
+                }
+                None => Ok(Step::Damage(damage)),
+            };
         }
         let oldest = self.chains.values_mut().filter(|chain| chain.frame.is_some());
         match oldest.min_by_key(|chain| chain.frame.map(|frame| (frame.time_us, frame.shard))) {
@@ -94,7 +121,10 @@ impl Chain {
             return Ok(None);
         }
         match self.reader.advance()? {
-            Advance::Frame(header) => (self.frame, self.unfinished_since) = (Some(header), None),
+            Advance::Frame(header) => {
+                (self.frame, self.unfinished_since) = (Some(header), None);
+                self.next = header.first_record.saturating_add(u64::from(header.records));
+            }
             Advance::Damage(damage) => return Ok(Some(damage)),
             Advance::End if self.reader.is_unfinished() => {
                 let since = *self.unfinished_since.get_or_insert_with(Instant::now);
@@ -122,15 +152,32 @@ impl Chain {
 
 /// The segment that holds a record, or the oldest there is; and the sequence it begins with, where its header says.
 fn segment_of(files: &BTreeMap<u64, SegmentFile>, sequence: u64) -> (u64, Option<u64>) {
+    let mut found = (files.keys().next().copied().unwrap_or(1), None);
     for file in files.values().rev() {
         // Moved to the archive since it was listed, or cut short: an older one is right as well.
         let header = File::open(&file.path).and_then(|file| segment::read_header(&file)).ok();
         let first = header.and_then(|raw| SegmentHeader::decode(&raw).ok()).map(|header| header.first_record);
+        if first.is_some() {
+            found = (file.number, first);
+        }
         if first.is_some_and(|first| first <= sequence) {
-            return (file.number, first);
+            break;
         }
     }
-    (files.keys().next().copied().unwrap_or(1), None)
+    found
+}
+
+/// Where a segment is missing because nobody needs it any more: its records in the archive.
+fn left(data_dir: &Path, damage: &Damage, next: u64) -> io::Result<Option<Archived>> {
+    if damage.kind != DamageKind::MissingSegment {
+        return Ok(None);
+    }
+    let files = segment::list(data_dir)?.remove(&damage.shard).unwrap_or_default();
+    let header = |file: &SegmentFile| File::open(&file.path).and_then(|file| segment::read_header(&file)).ok();
+    let first = files.range(damage.segment..).find_map(|(_, file)| SegmentHeader::decode(&header(file)?).ok());
+    // Without a later one all there is: what a segment then says once more is not heard.
+    let until = first.map_or(u64::MAX, |header| header.first_record);
+    Archived::find(data_dir, damage.shard, next..until)
 }
 
 /// The end of the trail as it is now, for a sink that is to begin there.

@@ -4,8 +4,9 @@ use super::courier::Courier;
 use super::deliver::{Deliver, Delivered, Failure};
 use super::join::{Event, Joiner};
 use super::position::{Place, Position};
-use super::source::{Segments, Source, Step};
+use super::source::{self, Source, Step};
 use super::*;
+use crate::audit::record::View;
 use crate::audit::tests::{groups, outcome, request, scratch, who};
 use crate::audit::writer::NOBODY;
 use crate::audit::{Entry, Journal as _, Request, RingOptions, SegmentWriter};
@@ -64,13 +65,19 @@ impl Trail {
         self.add(session, Entry::Outcome(outcome(number)));
     }
 
+    /// Every record.
+    fn each(&self, each: &mut dyn FnMut(u32, u64, &View<'_>)) {
+        let mut source = source::Trail::open(self.dir.path(), &Position::default()).expect("readable");
+        while !matches!(source.step(each).expect("readable"), Step::End) {}
+    }
+
     /// Everything behind a position: the events, and where the joiner then stands.
     fn events(&self, position: &Position) -> (Vec<Event>, Joiner) {
         self.joined(Joiner::new("aa".into(), position), position)
     }
 
     fn joined(&self, mut joiner: Joiner, position: &Position) -> (Vec<Event>, Joiner) {
-        let mut source = Segments::open(self.dir.path(), position).expect("readable");
+        let mut source = source::Trail::open(self.dir.path(), position).expect("readable");
         let mut events = Vec::new();
         loop {
             let step = source.step(&mut |shard, sequence, view| {
@@ -150,6 +157,17 @@ fn a_reader_that_begins_anew_behind_any_position_makes_the_same_events() {
         let text = serde_json::to_string(&position).expect("JSON");
         assert_eq!(serde_json::from_str::<Position>(&text).expect("JSON"), position);
     }
+}
+
+#[test]
+fn what_a_source_says_twice_is_heard_once() {
+    let trail = sample();
+    let mut joiner = Joiner::new("aa".into(), &Position::default());
+    let mut events = Vec::new();
+    for _ in 0..2 {
+        trail.each(&mut |shard, sequence, view| joiner.take(shard, sequence, view, &mut |event| events.push(event)));
+    }
+    assert_eq!(events, trail.events(&Position::default()).0);
 }
 
 #[test]
