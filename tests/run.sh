@@ -3,8 +3,9 @@
 # servers and real clients. Quick the second time.
 #
 #   tests/run.sh                  format, lints, unit tests, and the integration suites
-#   tests/run.sh --full           the same, and the long ones: PostgreSQL's own suites, 200 crash rounds, JDBC, pgx, object
-#                                 stores, the instruction budget, the scripts of bench/
+#   tests/run.sh --full           the same, and the long ones: PostgreSQL's own suites, 2,000 crash rounds, 100,000 flipped
+#                                 bits, 10,000 power cuts, JDBC, pgx, object stores, the instruction budget, the scripts of
+#                                 bench/
 #   tests/run.sh --suite NAME     one integration suite alone (again for more); a wrong name lists them
 #   tests/run.sh --direct         the integration suites straight at PostgreSQL, to try the tests themselves
 #
@@ -56,6 +57,7 @@ check() { # name, command...: a step that passes or fails as a whole
 
 cargo_tests() { # runs the workspace's tests and adds their numbers to ours
   local log=$run_dir/cargo-test.log status
+  [ -n "$full" ] && export POWERLOSS_SEEDS=2500
   LOCKGATE_NEEDS_BROWSER=1 "$CARGO" test --release --workspace --no-fail-fast 2>&1 | tee "$log" | grep -vE '^(test .* ok|running [0-9]+ tests?)?$'
   status=${PIPESTATUS[0]}
   read -r unit_passed unit_failed < <(awk '/^test result:/ { p += $4; f += $6 } END { print p + 0, f + 0 }' "$log")

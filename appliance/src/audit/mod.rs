@@ -1,6 +1,7 @@
 //! The trail: records, the segment files they are written to, and the readers. FORMAT.md draws the bytes.
 
 pub mod archive;
+pub mod disk;
 mod encode;
 pub mod evidence;
 pub mod frame;

@@ -11,10 +11,12 @@
 //! Nothing that holds is ever overwritten, and what was done is recorded.
 
 use super::archive::manifest::{self, Position};
+use super::disk::{self, Disk};
 use super::frame::{Footer, Hash, is_zero};
 use super::reader::{DamageKind, Expected, SegmentReader, Step};
 use super::segment::{self, SegmentFile, at};
 use super::writer::{Current, FIRST};
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -29,26 +31,32 @@ pub(super) struct Recovered {
     pub next_record: u64,
     pub previous: Hash,
     pub after_damage: bool,
+    /// The header of the last segment in use says where its numbers begin.
+    header_held: bool,
     /// What had to be done, in sentences.
     pub notes: Vec<String>,
 }
 
-pub(super) fn recover(data_dir: &Path, shard: u32) -> io::Result<Recovered> {
-    remove_unfinished(&segment::ring_dir(data_dir, shard))?;
-    let files = segment::list(data_dir)?.remove(&shard).unwrap_or_default();
+pub(super) fn recover(disk: &impl Disk, data_dir: &Path, shard: u32) -> io::Result<Recovered> {
+    remove_unfinished(disk, &segment::ring_dir(data_dir, shard))?;
+    let mut files = segment::list(data_dir)?.remove(&shard).unwrap_or_default();
     let mut last = None;
-    for file in files.into_values().rev() {
+    while let Some((_, file)) = files.pop_last() {
         if in_use(&file)? {
             last = Some(file);
             break;
         }
     }
     let mut recovered = match last {
-        Some(file) => recover_segment(&file)?,
+        Some(file) => {
+            let mut recovered = recover_segment(disk, &file)?;
+            recovered.not_before(&files)?;
+            recovered
+        }
         None => {
             let (next_number, next_frame, next_record, previous) = FIRST;
-            let (current, after_damage, notes) = (None, false, Vec::new());
-            Recovered { current, next_number, next_frame, next_record, previous, after_damage, notes }
+            let (current, after_damage, header_held, notes) = (None, false, true, Vec::new());
+            Recovered { current, next_number, next_frame, next_record, previous, after_damage, header_held, notes }
         }
     };
     // A manifest that does not hold is the archiver's trouble, and `verify` names it.
@@ -75,12 +83,42 @@ impl Recovered {
     }
 }
 
+impl Recovered {
+    /// Numbers are never given out twice: where the last segment's header is lost, and perhaps all frames behind it, those
+    /// before it say where to go on.
+    fn not_before(&mut self, earlier: &BTreeMap<u64, SegmentFile>) -> io::Result<()> {
+        if self.header_held {
+            return Ok(());
+        }
+        for file in earlier.values().rev() {
+            let mut reader = SegmentReader::open(file, Expected::default())?;
+            // To the last frame that holds, also behind a gap.
+            loop {
+                match reader.step()? {
+                    Step::Sealed(_) => break,
+                    Step::End if reader.check_rest()?.is_none() => break,
+                    Step::End | Step::Frame(_) | Step::Damage(_) => {}
+                }
+            }
+            let (frame, record) = reader.continues();
+            if (frame, record) > (self.next_frame, self.next_record) {
+                (self.next_frame, self.next_record) = (frame, record);
+                self.previous = reader.expected().previous.unwrap_or_default();
+            }
+            if reader.header().is_some() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Preparations that a stop interrupted.
-fn remove_unfinished(ring: &Path) -> io::Result<()> {
+fn remove_unfinished(disk: &impl Disk, ring: &Path) -> io::Result<()> {
     for entry in fs::read_dir(ring).map_err(|error| at(ring, error))? {
         let path = entry.map_err(|error| at(ring, error))?.path();
         if path.extension().is_some_and(|extension| extension == "tmp") {
-            fs::remove_file(&path).map_err(|error| at(&path, error))?;
+            disk.remove(&path).map_err(|error| at(&path, error))?;
         }
     }
     Ok(())
@@ -99,7 +137,7 @@ fn in_use(file: &SegmentFile) -> io::Result<bool> {
     Ok(segment::last_nonzero(&opened).map_err(|error| at(&file.path, error))?.is_some())
 }
 
-fn recover_segment(file: &SegmentFile) -> io::Result<Recovered> {
+fn recover_segment(disk: &impl Disk, file: &SegmentFile) -> io::Result<Recovered> {
     let mut reader = SegmentReader::open(file, Expected::default())?;
     let (mut damage, mut torn, mut sealed) = (None, None, false);
     loop {
@@ -128,6 +166,7 @@ fn recover_segment(file: &SegmentFile) -> io::Result<Recovered> {
         next_record,
         previous: reader.expected().previous.unwrap_or_default(),
         after_damage: false,
+        header_held: reader.header().is_some(),
         notes: Vec::new(),
     };
     if let Some(damage) = damage {
@@ -138,9 +177,15 @@ fn recover_segment(file: &SegmentFile) -> io::Result<Recovered> {
     } else if !sealed {
         let current = reopen(file, &reader)?;
         if let Some(offset) = torn {
-            recovered.notes.push(set_aside(file, &current.file, offset)?);
+            recovered.notes.push(set_aside(disk, file, &current.file, offset)?);
         }
         recovered.current = Some(current);
+    }
+    if recovered.current.is_none() {
+        // A killed gateway may not have synced what it wrote here, and nobody else will: what is written from now on stands
+        // behind it, in another file. (A sync of the file it goes on in covers both.)
+        let opened = File::open(&file.path).map_err(|error| at(&file.path, error))?;
+        disk.sync_data(&opened).map_err(|error| at(&file.path, error))?;
     }
     Ok(recovered)
 }
@@ -154,16 +199,16 @@ fn reopen(file: &SegmentFile, reader: &SegmentReader) -> io::Result<Current> {
 
 /// Moves the bytes of an unfinished frame into a file of their own. They were never confirmed to anybody, but they may
 /// be evidence.
-fn set_aside(file: &SegmentFile, segment: &File, offset: u64) -> io::Result<String> {
+fn set_aside(disk: &impl Disk, file: &SegmentFile, segment: &File, offset: u64) -> io::Result<String> {
     let wrap = |error| at(&file.path, error);
     let end = segment::last_nonzero(segment).map_err(wrap)?.map_or(offset, |last| last + 1);
     let mut torn = vec![0; (end - offset) as usize];
     segment.read_exact_at(&mut torn, offset).map_err(wrap)?;
     let aside = file.path.with_extension(format!("torn-{offset}"));
-    fs::write(&aside, &torn).and_then(|()| File::open(&aside)?.sync_all()).map_err(|error| at(&aside, error))?;
-    segment::sync_dir(aside.parent().expect("a file in the ring"))?;
+    keep(disk, &aside, &torn).map_err(|error| at(&aside, error))?;
+    disk::sync_dir(disk, aside.parent().expect("a file in the ring"))?;
     torn.fill(0);
-    segment.write_all_at(&torn, offset).and_then(|()| segment.sync_data()).map_err(wrap)?;
+    disk.write_all_at(segment, &torn, offset).and_then(|()| disk.sync_data(segment)).map_err(wrap)?;
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(format!(
         "{} bytes of an unfinished frame were cut from segment {} at byte {offset}; they are kept in {}",
@@ -171,4 +216,10 @@ fn set_aside(file: &SegmentFile, segment: &File, offset: u64) -> io::Result<Stri
         name(&file.path),
         name(&aside)
     ))
+}
+
+fn keep(disk: &impl Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = disk.create(path)?;
+    disk.write_all_at(&file, bytes, 0)?;
+    disk.sync_all(&file)
 }

@@ -1,10 +1,11 @@
 //! Lets sealed segments leave the rings and prepares the next ones ahead of time, on a thread of its own.
 
 use super::archive::manifest;
+use super::disk::{self, Disk, RealDisk};
 use super::frame::is_zero;
 use super::segment::{self, SegmentFile, at};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,7 +40,8 @@ pub enum Release {
 }
 
 /// One look at every ring, by hand: what the thread does, and what tests call.
-pub struct Keeper {
+pub struct Keeper<D = RealDisk> {
+    disk: D,
     options: SealerOptions,
     published: manifest::Follower,
     /// The trouble last reported, so that it is reported once.
@@ -48,7 +50,13 @@ pub struct Keeper {
 
 impl Keeper {
     pub fn new(options: SealerOptions) -> Self {
-        Self { published: manifest::Follower::new(options.data_dir.clone()), options, reported: None }
+        Self::on(RealDisk, options)
+    }
+}
+
+impl<D: Disk> Keeper<D> {
+    pub fn on(disk: D, options: SealerOptions) -> Self {
+        Self { disk, published: manifest::Follower::new(options.data_dir.clone()), options, reported: None }
     }
 
     /// Releases what may go and prepares what is missing. `Ok(true)`: something was done.
@@ -75,7 +83,7 @@ impl Keeper {
         }
         let prepared = files.contains_key(&(active + 1));
         if !prepared && files.len() < self.options.segments_per_shard as usize {
-            segment::prepare(&ring, active + 1, self.options.segment_bytes)?;
+            segment::prepare(&self.disk, &ring, active + 1, self.options.segment_bytes)?;
             done = true;
         }
         Ok(done)
@@ -94,8 +102,8 @@ impl Keeper {
         let footer = segment::find_footer(&opened).map_err(|error| at(&file.path, error))?;
         let sound = footer.is_some() && !self.published.is_damaged(file.shard, file.number);
         if sound && self.options.release == (Release::Published { keep: false }) {
-            fs::remove_file(&file.path).map_err(|error| at(&file.path, error))?;
-            return segment::sync_dir(file.path.parent().expect("a file in the ring"));
+            self.disk.remove(&file.path).map_err(|error| at(&file.path, error))?;
+            return disk::sync_dir(&self.disk, file.path.parent().expect("a file in the ring"));
         }
         let name = match footer {
             Some((footer, hash)) => segment::archived_name(file.shard, file.number, &footer, &hash),
@@ -106,16 +114,16 @@ impl Keeper {
 
     /// Onto stable storage, then out of the ring under its final name, both directories synced.
     fn archive(&self, file: &SegmentFile, opened: &File, name: &str) -> io::Result<()> {
-        opened.sync_all().map_err(|error| at(&file.path, error))?;
+        self.disk.sync_all(opened).map_err(|error| at(&file.path, error))?;
         let archive = segment::archive_dir(&self.options.data_dir);
         let path = archive.join(name);
         if path.exists() {
             let error = io::Error::new(io::ErrorKind::AlreadyExists, "is there already; nothing is overwritten");
             return Err(at(&path, error));
         }
-        fs::rename(&file.path, &path).map_err(|error| at(&path, error))?;
-        segment::sync_dir(&archive)?;
-        segment::sync_dir(file.path.parent().expect("a file in the ring"))
+        self.disk.rename(&file.path, &path).map_err(|error| at(&path, error))?;
+        disk::sync_dir(&self.disk, &archive)?;
+        disk::sync_dir(&self.disk, file.path.parent().expect("a file in the ring"))
     }
 
     fn report(&mut self, error: &io::Error) {

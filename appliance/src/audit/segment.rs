@@ -5,13 +5,14 @@
 //! data_dir/archive/shard-0-0000000006-20261120T031200Z-20261120T031641Z-HASH.seg    sealed and moved
 //! ```
 
+use super::disk::{self, Disk, RealDisk};
 use super::frame::{
     FOOTER_BYTES, FRAME_HEADER_BYTES, Footer, FrameHeader, FrameKind, Hash, SEGMENT_HEADER_BYTES, hash,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// Smaller segments could not hold every record.
@@ -225,35 +226,33 @@ pub fn unhex(text: &str) -> Option<Hash> {
 
 /// Makes the next segment ready: zeros to its full size on stable storage, under its name only when complete.
 /// It is written, not merely allocated, so that later writes change no block map and need no journal.
-pub fn prepare(ring: &Path, number: u64, segment_bytes: u64) -> io::Result<PathBuf> {
+pub fn prepare(disk: &impl Disk, ring: &Path, number: u64, segment_bytes: u64) -> io::Result<PathBuf> {
     let path = ring_path(ring, number);
     let unfinished = path.with_extension("tmp");
-    let filled = fill(&unfinished, segment_bytes).and_then(|()| fs::rename(&unfinished, &path));
+    let filled = fill(disk, &unfinished, segment_bytes).and_then(|()| disk.rename(&unfinished, &path));
     if let Err(error) = filled {
         // A full disk must get its blocks back; what matters is the first error.
-        let _ = fs::remove_file(&unfinished);
+        let _ = disk.remove(&unfinished);
         return Err(at(&path, error));
     }
-    sync_dir(ring)?;
+    disk::sync_dir(disk, ring)?;
     Ok(path)
 }
 
-fn fill(path: &Path, bytes: u64) -> io::Result<()> {
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
-    let zeros = vec![0; 1 << 20];
-    let mut left = bytes;
-    while left > 0 {
-        let chunk = left.min(zeros.len() as u64);
-        file.write_all(&zeros[..chunk as usize])?;
-        left -= chunk;
+fn fill(disk: &impl Disk, path: &Path, bytes: u64) -> io::Result<()> {
+    let file = disk.create(path)?;
+    let zeros = vec![0; bytes.min(1 << 20) as usize];
+    let mut filled = 0;
+    while filled < bytes {
+        let chunk = (bytes - filled).min(zeros.len() as u64);
+        disk.write_all_at(&file, &zeros[..chunk as usize], filled)?;
+        filled += chunk;
     }
-    file.sync_all()
+    disk.sync_all(&file)
 }
 
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    // What lies above a relative path of one name.
-    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| at(dir, error))
+    disk::sync_dir(&RealDisk, dir)
 }
 
 /// The first bytes of a segment; zeros when it is prepared but not in use.
@@ -364,7 +363,7 @@ mod tests {
     #[test]
     fn a_prepared_segment_is_whole_and_zero() {
         let dir = tempfile::tempdir().expect("a directory");
-        let path = prepare(dir.path(), 3, SEGMENT_BYTES_MIN).expect("room on disk");
+        let path = prepare(&RealDisk, dir.path(), 3, SEGMENT_BYTES_MIN).expect("room on disk");
         let bytes = fs::read(&path).expect("readable");
         assert_eq!(bytes, vec![0; SEGMENT_BYTES_MIN as usize]);
         assert_eq!(list_ring(dir.path(), 0).expect("listable").keys().copied().collect::<Vec<_>>(), [3]);

@@ -517,6 +517,29 @@ fn removed_and_swapped_frames_are_named() {
     assert!(kinds(&damages).contains(&&DamageKind::RepeatedFrame { expected: 4 }), "{damages:?}");
 }
 
+#[test]
+fn a_lost_header_does_not_let_ids_start_over() {
+    for frames_lost in [false, true] {
+        let dir = scratch();
+        archived_trail(dir.path());
+        let newest = segment::ring_path(&segment::ring_dir(dir.path(), 0), 5);
+        let mut bytes = fs::read(&newest).expect("readable");
+        bytes[..SEGMENT_HEADER_BYTES].fill(0);
+        if frames_lost {
+            bytes[SEGMENT_HEADER_BYTES + 1..].fill(0);
+        }
+        fs::write(&newest, &bytes).expect("written");
+        let before = read(dir.path()).0.len() as u64;
+        let mut writer = open(dir.path(), 3);
+        assert!(writer.next_record() > before, "{} after {before}", writer.next_record());
+        append(&mut writer, 9, "SELECT 'after'").expect("room");
+        writer.write().expect("written");
+        let (statements, damages) = read(dir.path());
+        assert_eq!(statements.last().map(String::as_str), Some("SELECT 'after'"));
+        assert!(damages.iter().all(|damage| damage.segment == 5), "{damages:?}");
+    }
+}
+
 /// What a thorough verification says, file names without their folders.
 fn verified(dir: &Path) -> Vec<(String, &'static str)> {
     let mut found = Vec::new();

@@ -11,6 +11,7 @@
 //! The next segment is made by the [`Sealer`](super::seal::Sealer) ahead of time and found here by its name alone: no
 //! lock and no message between the two. Without one there is no room, and `append` says [`Full`].
 
+use super::disk::{self, Disk, RealDisk, make_dirs};
 use super::encode::{Encoder, Room};
 use super::frame::{
     FOOTER_BYTES, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Footer, FrameHeader, FrameKind, GENESIS, Hash,
@@ -22,7 +23,6 @@ use super::{Entry, Full, Journal, Who};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// A batch beyond this is written as a frame of its own, early: bounds a shard's memory and a reader's.
@@ -49,7 +49,8 @@ impl RingOptions {
 }
 
 /// Writes the records of one shard. One owner, one thread.
-pub struct SegmentWriter {
+pub struct SegmentWriter<D = RealDisk> {
+    disk: D,
     ring: PathBuf,
     shard: u32,
     boot: [u8; 16],
@@ -91,18 +92,26 @@ impl SegmentWriter {
     /// Finds the end of this shard's chain and goes on there. `now_us`: Unix microseconds. What had to be mended is
     /// recorded, and returned for the log.
     pub fn open(options: &RingOptions, now_us: i64) -> io::Result<(Self, Vec<String>)> {
+        Self::open_on(RealDisk, options, now_us)
+    }
+}
+
+impl<D: Disk> SegmentWriter<D> {
+    /// [`SegmentWriter::open`] on another disk.
+    pub fn open_on(disk: D, options: &RingOptions, now_us: i64) -> io::Result<(Self, Vec<String>)> {
         if options.segment_bytes < SEGMENT_BYTES_MIN || options.segments_per_shard < SEGMENTS_PER_SHARD_MIN {
             let text =
                 format!("segments of at least {SEGMENT_BYTES_MIN} bytes, at least {SEGMENTS_PER_SHARD_MIN} of them");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let ring = options.ring();
-        make_private_dir(&ring)?;
-        make_private_dir(&segment::archive_dir(&options.data_dir))?;
+        make_dirs(&disk, &ring)?;
+        make_dirs(&disk, &segment::archive_dir(&options.data_dir))?;
         let lock = lock(&ring)?;
-        let Recovered { current, next_number, next_frame, next_record, previous, after_damage, notes } =
-            recover::recover(&options.data_dir, options.shard)?;
+        let Recovered { current, next_number, next_frame, next_record, previous, after_damage, notes, .. } =
+            recover::recover(&disk, &options.data_dir, options.shard)?;
         let mut writer = Self {
+            disk,
             ring,
             shard: options.shard,
             boot: boot_id(),
@@ -138,7 +147,7 @@ impl SegmentWriter {
         }
         let files = segment::list_ring(&self.ring, self.shard)?;
         if !files.contains_key(&self.next_number) && files.len() < options.segments_per_shard as usize {
-            segment::prepare(&self.ring, self.next_number, options.segment_bytes)?;
+            segment::prepare(&self.disk, &self.ring, self.next_number, options.segment_bytes)?;
         }
         self.next_segment(now_us).map(|_| ())
     }
@@ -214,7 +223,7 @@ impl SegmentWriter {
         let header = self.frame_header(FrameKind::Records);
         header.seal(&mut self.batch);
         let current = self.current.as_mut().expect("records are accepted only with a segment to put them in");
-        current.file.write_all_at(&self.batch, current.offset)?;
+        self.disk.write_all_at(&current.file, &self.batch, current.offset)?;
         current.offset += self.batch.len() as u64;
         current.held.add(&header, self.times.0, self.times.1);
         self.previous = hash(&self.batch);
@@ -244,6 +253,8 @@ impl SegmentWriter {
     /// Seals the current segment, if there is one, and begins the next, if it is prepared.
     fn next_segment(&mut self, now_us: i64) -> io::Result<bool> {
         let Some(file) = self.open_prepared()? else { return Ok(false) };
+        // Its name may be newer than what is on stable storage: no record goes into a file that a power cut could take back.
+        disk::sync_dir(&self.disk, &self.ring)?;
         let bytes = file.metadata()?.len();
         if self.records > 0 {
             self.write_batch()?;
@@ -261,7 +272,7 @@ impl SegmentWriter {
             previous: self.previous,
         }
         .encode();
-        file.write_all_at(&header, 0)?;
+        self.disk.write_all_at(&file, &header, 0)?;
         self.previous = hash(&header);
         self.next_number += 1;
         self.after_damage = false;
@@ -275,8 +286,8 @@ impl SegmentWriter {
         let mut element = [0; FOOTER_BYTES];
         element[FRAME_HEADER_BYTES..].copy_from_slice(&current.held.encode());
         FrameHeader { time_us: now_us, ..self.frame_header(FrameKind::Footer) }.seal(&mut element);
-        current.file.write_all_at(&element, current.offset)?;
-        current.file.sync_data()?;
+        self.disk.write_all_at(&current.file, &element, current.offset)?;
+        self.disk.sync_data(&current.file)?;
         current.offset += FOOTER_BYTES as u64;
         self.previous = hash(&element);
         self.next_frame += 1;
@@ -314,7 +325,7 @@ impl SegmentWriter {
     }
 }
 
-impl Journal for SegmentWriter {
+impl<D: Disk> Journal for SegmentWriter<D> {
     fn append(&mut self, time_us: i64, who: &Who<'_>, entry: &Entry<'_>) -> Result<(), Full> {
         if self.failed.is_some() {
             return Err(Full);
@@ -353,11 +364,6 @@ pub const NOBODY: Who<'static> = Who {
 };
 
 pub(super) const FIRST: (u64, u64, u64, Hash) = (1, 1, 1, GENESIS);
-
-fn make_private_dir(dir: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| at(dir, error))
-}
 
 fn lock(ring: &Path) -> io::Result<File> {
     let path = ring.join("lock");
