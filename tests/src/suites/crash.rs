@@ -9,28 +9,39 @@ use anyhow::{Context, Result, ensure};
 
 use super::World;
 use crate::harness::gateway::Setup;
+use crate::harness::random::Random;
 use crate::harness::wire::{SYNC, Wire, bind, describe_portal, execute, parse, query};
 use crate::harness::{Endpoint, Report, Settings, audit};
 
 const CLIENTS: usize = 8;
 const ROUNDS: u32 = 20;
-const ROUNDS_FULL: u32 = 200;
-/// Between two looks at the books.
+const ROUNDS_FULL: u32 = 1_000;
+/// Between two looks at the books: `--full` has many, and each reads the target's whole log.
 const ROUNDS_PER_JOIN: u32 = 10;
+const ROUNDS_PER_JOIN_FULL: u32 = 50;
+/// A kill comes within this, counted from before the first login.
+const KILL_WITHIN_US: usize = 400_000;
+const KILL_WITHIN_US_FULL: usize = 150_000;
+const SEED: u64 = 42;
 
 pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
-    let rounds = if settings.full { ROUNDS_FULL } else { ROUNDS };
+    let (rounds, per_join, within_us) = match settings.full {
+        true => (ROUNDS_FULL, ROUNDS_PER_JOIN_FULL, KILL_WITHIN_US_FULL),
+        false => (ROUNDS, ROUNDS_PER_JOIN, KILL_WITHIN_US),
+    };
     for durability in ["group", "strict"] {
         let setup = Setup { durability, ..Setup::default() };
         let mut world = World::start(settings, &format!("crash-{durability}"), &setup)?;
         world.target.execute("shop", "CREATE TABLE crashed (id text)")?;
         report.case(
-            &format!("{durability}: {rounds} times kill -9 during load, every statement accounted for"),
+            &format!("{durability}: {rounds} times kill -9 during load (seed {SEED}), every statement accounted for"),
             || {
-                let mut books = Books::default();
+                let (mut books, mut random) = (Books::default(), Random::new(SEED));
                 for round in 0..rounds {
-                    crash(&mut world, durability, round, &mut books).with_context(|| format!("round {round}"))?;
-                    if (round + 1) % ROUNDS_PER_JOIN == 0 || round + 1 == rounds {
+                    let delay = Duration::from_micros(random.below(within_us) as u64);
+                    crash(&mut world, durability, round, delay, &mut books)
+                        .with_context(|| format!("round {round}, killed after {delay:?}"))?;
+                    if (round + 1) % per_join == 0 || round + 1 == rounds {
                         books.balance(&world).with_context(|| format!("after round {round}"))?;
                     }
                 }
@@ -49,13 +60,19 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
 /// What the clients saw and how long restarts took, over all rounds.
 #[derive(Debug, Default)]
 struct Books {
-    /// Statements whose CommandComplete a client has read.
+    /// Statements whose CommandComplete a client has read since the last look.
     completed: BTreeSet<String>,
+    /// The first round since then, and its time.
+    first_round: u32,
+    since: Option<Instant>,
+    next_round: u32,
     restarts: Vec<Duration>,
     joined: usize,
+    all_completed: usize,
 }
 
-fn crash(world: &mut World, durability: &str, round: u32, books: &mut Books) -> Result<()> {
+fn crash(world: &mut World, durability: &str, round: u32, delay: Duration, books: &mut Books) -> Result<()> {
+    (books.since, books.next_round) = (books.since.or(Some(Instant::now())), round + 1);
     let endpoint = world.endpoint("ada@example.com", &["engineering"], false);
     let completed = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -66,7 +83,7 @@ fn crash(world: &mut World, durability: &str, round: u32, books: &mut Books) -> 
             scope.spawn(move || load(endpoint, &prefix, client, completed));
         }
         // Another moment each round, from before the first statement to well into the load.
-        thread::sleep(Duration::from_millis(u64::from(round * 37 % 400)));
+        thread::sleep(delay);
         world.gateway_mut().kill()
     })?;
     books.completed.extend(completed.into_inner().expect("no client panicked"));
@@ -106,22 +123,29 @@ fn load(endpoint: &Endpoint, prefix: &str, client: usize, completed: &Mutex<Vec<
     Ok(())
 }
 
+/// The round whose load a statement is: `...'crash-group-17-...`.
+fn round_of(statement: &str) -> Option<u32> {
+    statement.split_once("'crash-")?.1.split('-').nth(1)?.parse().ok()
+}
+
 fn extended(sql: &str) -> Vec<u8> {
     [parse("", sql), bind("", "", &[], 0), describe_portal(""), execute("", 0)].concat()
 }
 
 impl Books {
-    /// Joins what the target ran, what the clients have and what was recorded.
+    /// Joins what the target ran, what the clients have and what was recorded since the last look.
     fn balance(&mut self, world: &World) -> Result<()> {
         let ran: BTreeSet<String> = world
             .target
             .log()?
             .iter()
             .filter_map(|line| line.statement())
-            .filter(|statement| statement.contains("'crash-"))
+            .filter(|statement| round_of(statement).is_some_and(|round| round >= self.first_round))
             .map(str::to_string)
             .collect();
-        let recorded = audit::forwarded(&audit::search(world.gateway(), &["--contains", "crash-"])?);
+        let minutes = self.since.map_or(0, |since| since.elapsed().as_secs() / 60) + 2;
+        let since = format!("{minutes}m");
+        let recorded = audit::forwarded(&audit::search(world.gateway(), &["--contains", "crash-", "--since", &since])?);
         let unrecorded: Vec<_> = ran.iter().filter(|statement| !recorded.contains_key(*statement)).collect();
         ensure!(unrecorded.is_empty(), "{} ran unrecorded, first: {}", unrecorded.len(), unrecorded[0]);
         let open = |statement: &&String| recorded.get(*statement).is_none_or(|recorded| recorded.outcomes == 0);
@@ -129,7 +153,9 @@ impl Books {
         ensure!(unended.is_empty(), "{} completed without an outcome, first: {}", unended.len(), unended[0]);
         let never_ran = self.completed.iter().find(|statement| !ran.contains(*statement));
         ensure!(never_ran.is_none(), "a client has the result of a statement the target never logged: {never_ran:?}");
-        self.joined = ran.len();
+        self.joined += ran.len();
+        self.all_completed += self.completed.len();
+        (self.completed, self.first_round, self.since) = (BTreeSet::new(), self.next_round, None);
         Ok(())
     }
 
@@ -140,11 +166,11 @@ impl Books {
         println!(
             "        {durability}: {} statements ran, {} completed at clients, median restart {} ms",
             self.joined,
-            self.completed.len(),
+            self.all_completed,
             median.as_millis()
         );
-        ensure!(self.completed.len() > 100, "only {} statements completed: the load was no load", self.completed.len());
-        ensure!(self.joined > self.completed.len(), "no kill ever hit a running statement");
+        ensure!(self.all_completed > 100, "only {} statements completed: the load was no load", self.all_completed);
+        ensure!(self.joined > self.all_completed, "no kill ever hit a running statement");
         Ok(())
     }
 }
