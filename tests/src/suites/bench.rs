@@ -21,6 +21,7 @@ const SCRIPTS: &[(&str, &[&str])] = &[
     ("gigabyte.sh", &["| haproxy |", "| off |", "| mask |", "| detect |"]),
     ("idle.sh", &["| pgbouncer |", "| haproxy |", "| off |", "| on |"]),
     ("fairness.sh", &["| haproxy |", "| pgbouncer |", "| on |"]),
+    ("durability.sh", &["| 4 | disk |", "| 4 | async |", "| 4 | group |", "| 4 | strict |"]),
     ("enters.sh", &["| 4 | 1 |", "| 4 | 2 |"]),
 ];
 
