@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
 """An independent verifier of Lockgate's audit trail, written from FORMAT.md alone.
 
-    verify.py DATA_DIR      one line a break (file, frame, kind, separated by tabs), a line of totals at the end
-    verify.py --still       the trail is not being written: nothing is waited for
-    verify.py --batch       folders come on standard input, one a line; each is answered by one line of JSON
-                            ({"status": 0, "breaks": [[file, frame, kind], ...]}), as if given alone with --still
+    verify.py DATA_DIR          one line a break (file, frame or line, kind, separated by tabs), totals on standard error
+    --still                     the trail is not being written: it is read once
+    --key HEX                   a public key that is vouched for (again for more); else the first one met is believed
+    --checkpoints FILE          checkpoints that were kept elsewhere (again for more, in their order)
+    verify.py --package FILE    an evidence package instead (--key as above)
+    verify.py --batch           folders come on standard input, one a line (behind tabs: checkpoints kept elsewhere); each is answered by
+                                a line of JSON ({"status": 0, "breaks": [[file, frame, kind], ...]}), as if given with --still
 
 Exit status: 0 the trail is whole, 1 it is broken, 2 wrong usage, 3 it could not be read or there is none.
-Needs the packages blake3 and google-crc32c.
+Needs the packages blake3, google-crc32c and cryptography.
 """
 
+import argparse
 import json
 import os
 import re
@@ -24,10 +28,13 @@ from blake3 import blake3
 from google_crc32c import extend
 from google_crc32c import value as crc32c
 
+from archive import Manifest, Promises
+from package import package_breaks
+
 HEADER, FRAME, FOOTER = 128, 96, 48
 PAYLOAD_MAX = 16 << 20
 SEGMENT_MAGIC, FRAME_MAGIC = b"LGSEGMT\x01", b"LGFR"
-LOOKS, PAUSE = 50, 0.01  # how long a writer gets to finish what it is at
+LOOKS, PAUSE = 4, 0.2  # how often, and how much later, a trail with breaks is read again
 
 RING_NAME = re.compile(r"(\d{10,20})\.seg")
 SEALED_NAME = re.compile(r"shard-(0|[1-9]\d*)-(\d{10,20})-\d{8}T\d{6}Z-\d{8}T\d{6}Z-[0-9a-f]{64}\.seg")
@@ -165,7 +172,7 @@ class Segment:
 
     def __init__(self, data, shard, number, expected):
         self.data, self.shard, self.number, self.expected = data, shard, number, expected
-        self.breaks, self.footer, self.blank, self.torn = [], None, False, False
+        self.breaks, self.accepted, self.footer, self.blank = [], [], None, False
         self.damaged = False  # by anything but the content of a record
         self.frames, self.records, self.highest = 0, 0, 1
         self.held = None  # what the frames told, as the footer should
@@ -212,13 +219,13 @@ class Segment:
         if frame is None:
             due, found = self.expected.frame, self.next_good(at)
             self.named("tail" if found is None else "frame", due)
-            self.torn = found is None
             self.expected = NOTHING if found is not None else self.expected
             return found
         self.blank = False
         self.judge(frame)
         self.expected = Expected(frame.hash, frame.number + 1, frame.first_record + frame.records)
         self.highest = max(self.highest, frame.number + 1)
+        self.accepted.append((frame.number, frame.hash))
         if frame.kind == 1:
             self.read_records(frame)
         elif frame.records or len(frame.payload) != FOOTER:
@@ -373,26 +380,31 @@ def archived_name(shard, number, footer, hash):
     return f"shard-{shard}-{number:010}-{since}-{until}-{hash.hex()}.seg"
 
 
-# --- the chain of one shard -------------------------------------------------------------------------------------------
+# --- the chain of one shard, and all of it -----------------------------------------------------------------------------
 
 
 class Verifier:
-    def __init__(self, data_dir, still):
-        self.data_dir, self.looks = data_dir, 1 if still else LOOKS
+    def __init__(self, data_dir, keys=(), elsewhere=()):
+        self.data_dir, self.keys, self.elsewhere = data_dir, set(keys), list(elsewhere)
         self.breaks, self.totals = [], {}
 
     def run(self):
+        """False: there is no trail."""
+        archive = os.path.join(self.data_dir, "archive")
+        self.manifest = Manifest(archive, self.named)
+        self.promises = Promises(self.data_dir, self.manifest, self.keys, self.elsewhere, self.named)
+        self.manifest.check_files(archive)
         chains, _ = listing(self.data_dir)
-        if not any(chains.values()):
+        if not any(chains.values()) and not os.path.exists(self.manifest.path) and not self.promises.count:
             return False
-        for shard in sorted(chains):
+        for shard in sorted({*chains, *self.manifest.positions, *self.promises.greatest}):
             self.totals[shard] = [0, 0, 0]
-            self.files, self.surplus = chains[shard], []
             self.verify_shard(shard)
         return True
 
     def named(self, path, frame, kind):
-        self.breaks.append((os.path.relpath(path, self.data_dir), frame, kind))
+        inside = path.startswith(self.data_dir.rstrip("/") + "/")
+        self.breaks.append((os.path.relpath(path, self.data_dir) if inside else path, frame, kind))
 
     def ring_path(self, shard, number):
         return os.path.join(self.data_dir, "segments", f"shard-{shard}", f"{number:010}.seg")
@@ -402,29 +414,41 @@ class Verifier:
         self.files, self.surplus = chains.get(shard, {}), surplus.get(shard, [])
 
     def verify_shard(self, shard):
-        number, expected = 1, GENESIS
+        self.list_again(shard)
+        position = self.manifest.positions.get(shard)
+        # What precedes the position is proved by the manifest: its segments may be there, or not.
+        self.gaps_below = position["segment"] if position else 0
+        self.proven = {**self.promises.frames.get(shard, {}), **self.manifest.ends.get(shard, {})}
+        first = max(1, min([position["segment"], *self.files])) if position else 1
+        segment, frame = self.walk(shard, first, GENESIS if first == 1 else NOTHING)
+        end, promised = max(frame, position["frame"] if position else 0), self.promises.greatest.get(shard, 0)
+        if promised > end:
+            self.named(self.ring_path(shard, max(segment, self.gaps_below, 1)), end + 1, "promised")
+
+    def walk(self, shard, number, expected):
+        """Segment and number of the last frame read."""
+        last = (0, 0)
         while True:
             if number not in self.files:
                 self.list_again(shard)
             if number not in self.files:
-                later = [other for other in self.files if other > number]
-                if later or number > 1:
+                later = min((other for other in self.files if other > number), default=None)
+                if (later or number > 1) and not (later and later <= self.gaps_below):
                     self.named(self.ring_path(shard, number), expected.frame, "missing_segment")
                 if not later:
                     self.ends_there(shard, number, True)
-                    return
-                number, expected = min(later), NOTHING
+                    return last
+                number, expected = later, NOTHING
                 continue
             try:
-                segment, begun = self.read_segment(shard, number, expected)
+                # Whether there is a successor is asked first: by then its predecessor was complete.
+                begun = self.later_begun(shard, number)
+                file = self.files[number]
+                segment = Segment(file.read(), shard, number, expected)
             except Gone:
                 self.list_again(shard)
                 continue
-            file = self.files[number]
-            for frame, kind in segment.breaks:
-                self.named(file.path, frame, kind)
-            totals = self.totals[shard]
-            totals[0], totals[1], totals[2] = totals[0] + 1, totals[1] + segment.frames, totals[2] + segment.records
+            last = self.take(shard, file, segment) or last
             if segment.footer:
                 due = archived_name(shard, number, segment.footer, segment.footer_hash)
                 if segment.name_counts and file.archived and file.name != due:
@@ -435,33 +459,25 @@ class Verifier:
                     self.named(file.path, segment.expected.frame, "unsealed")
                 expected = NOTHING
             elif self.ends_there(shard, number if segment.blank else number + 1, segment.blank):
-                return
-            else:
-                continue  # it has grown meanwhile
+                return last
             number += 1
 
-    def read_segment(self, shard, number, expected):
-        """The segment, and whether a later one has begun; a break in a ring is looked at again: a writer may be at it."""
-        seen = None
-        for look in range(self.looks):
-            # Whether there is a successor is asked first: by then its predecessor was complete.
-            begun = self.later_begun(shard, number)
-            data = self.files[number].read()
-            if data != seen:
-                segment, seen = Segment(data, shard, number, expected), data
-            if self.files[number].archived or not segment.breaks:
-                break
-            if look + 1 < self.looks:
-                time.sleep(PAUSE)
-        return segment, begun
+    def take(self, shard, file, segment):
+        for frame, kind in segment.breaks:
+            self.named(file.path, frame, kind)
+        for frame, hash in segment.accepted:
+            if self.proven.get(frame, hash.hex()) != hash.hex():
+                self.named(file.path, frame, "proven")
+        totals = self.totals[shard]
+        totals[0], totals[1], totals[2] = totals[0] + 1, totals[1] + segment.frames, totals[2] + segment.records
+        return (segment.number, segment.accepted[-1][0]) if segment.accepted else None
 
     def later_begun(self, shard, number):
-        for other in sorted(other for other in self.files if other > number):
-            if self.begun(self.files[other], shard, other):
-                return True
+        known = [(file, other) for other, file in sorted(self.files.items()) if other > number]
         path = self.ring_path(shard, number + 1)
-        is_new = number + 1 not in self.files and os.path.isfile(path) and not os.path.islink(path)
-        return is_new and self.begun(File(path, False), shard, number + 1)
+        if number + 1 not in self.files and os.path.isfile(path) and not os.path.islink(path):
+            known.append((File(path, False), number + 1))
+        return any(self.begun(file, shard, other) for file, other in known)
 
     def begun(self, file, shard, number):
         try:
@@ -469,23 +485,21 @@ class Verifier:
                 raw = opened.read(HEADER)
         except FileNotFoundError:
             return False
-        if len(raw) < HEADER:
-            return False
-        header = Header(raw)
-        return header.holds and (header.shard, header.number) == (shard, number)
+        header = Header(raw) if len(raw) == HEADER else None
+        return bool(header and header.holds and (header.shard, header.number) == (shard, number))
 
     def ends_there(self, shard, prepared, read):
         """The chain ends before `prepared`, the number that may be a file of zeros. False: it has been begun meanwhile."""
         self.list_again(shard)
+        file = self.files.get(prepared)
         try:
-            if prepared in self.files and self.begun(self.files[prepared], shard, prepared):
-                return False
-            if not read and prepared in self.files and any_byte(self.files[prepared].read(), 0) is not None:
-                if self.begun(self.files[prepared], shard, prepared):
-                    return False
-                self.named(self.files[prepared].path, None, "after_end")
+            filled = file and not read and any_byte(file.read(), 0) is not None
         except Gone:
             return False
+        if file and self.begun(file, shard, prepared):
+            return False
+        if filled:
+            self.named(file.path, None, "after_end")
         behind = [(number, file.path) for number, file in self.files.items() if number > prepared or not number]
         for _, path in sorted(behind + self.surplus):
             self.named(path, None, "surplus")
@@ -497,40 +511,64 @@ class Verifier:
 
 def batch():
     for line in sys.stdin:
-        verifier = Verifier(line.rstrip("\n"), still=True)
+        folder, *elsewhere = line.rstrip("\n").split("\t")
+        verifier = Verifier(folder, elsewhere=elsewhere)
         try:
-            status = (1 if verifier.breaks else 0) if verifier.run() else 3
-            status = 1 if verifier.breaks else status
+            status = 3 if not verifier.run() else 1 if verifier.breaks else 0
+            print(json.dumps({"status": status, "breaks": verifier.breaks}), flush=True)
         except OSError as error:
             print(json.dumps({"status": 3, "breaks": [], "error": str(error)}), flush=True)
-            continue
-        print(json.dumps({"status": status, "breaks": verifier.breaks}), flush=True)
     return 0
 
 
-def main(arguments):
-    still = "--still" in arguments
-    words = [word for word in arguments if word != "--still"]
-    if words == ["--batch"]:
+def settled(arguments):
+    """A trail may be written meanwhile: breaks count that are still there when it is read again. None: no trail."""
+    breaks = None
+    for _ in range(1 if arguments.still else LOOKS):
+        verifier = Verifier(arguments.data_dir, arguments.key, arguments.checkpoints)
+        if not os.path.isdir(arguments.data_dir) or not verifier.run():
+            return None
+        breaks = verifier.breaks if breaks is None else [found for found in breaks if found in verifier.breaks]
+        if not breaks:
+            break
+        time.sleep(0 if arguments.still else PAUSE)
+    verifier.breaks = breaks
+    return verifier
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data_dir", nargs="?")
+    parser.add_argument("--still", action="store_true")
+    parser.add_argument("--batch", action="store_true")
+    parser.add_argument("--key", action="append", default=[])
+    parser.add_argument("--checkpoints", action="append", default=[])
+    parser.add_argument("--package")
+    arguments = parser.parse_args()
+    if arguments.batch:
         return batch()
-    if len(words) != 1 or words[0].startswith("-"):
-        print(__doc__, file=sys.stderr)
-        return 2
-    verifier = Verifier(words[0], still)
+    if not arguments.data_dir and not arguments.package:
+        parser.error("a data directory or a package is needed")
     try:
-        found = os.path.isdir(words[0]) and verifier.run()
+        if arguments.package:
+            return print_breaks(package_breaks(arguments.package, arguments.key))
+        verifier = settled(arguments)
     except OSError as error:
         print(f"verify.py: the trail cannot be read: {error}", file=sys.stderr)
         return 3
-    if not found:
-        print(f"verify.py: {words[0]}: there is no audit trail", file=sys.stderr)
+    if not verifier:
+        print(f"verify.py: {arguments.data_dir}: there is no audit trail", file=sys.stderr)
         return 3
-    for path, frame, kind in verifier.breaks:
-        print(f"{path.encode('unicode_escape').decode()}\t{'-' if frame is None else frame}\t{kind}")
     for shard, (segments, frames, records) in verifier.totals.items():
         print(f"shard {shard}: {segments} segments, {frames} frames, {records} records", file=sys.stderr)
-    return 1 if verifier.breaks else 0
+    return print_breaks(verifier.breaks)
+
+
+def print_breaks(breaks):
+    for path, frame, kind in breaks:
+        print(f"{path.encode('unicode_escape').decode()}\t{'-' if frame is None else frame}\t{kind}")
+    return 1 if breaks else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

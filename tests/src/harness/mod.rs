@@ -1,5 +1,6 @@
 //! Real servers, real clients, and the books of what passed.
 
+pub mod archived;
 pub mod audit;
 pub mod authority;
 pub mod csvlog;

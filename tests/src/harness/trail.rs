@@ -11,7 +11,7 @@ use lockgate::audit::{Entry, Journal, Keeper, Outcome, Release, Request, RingOpt
 
 use super::random::Random;
 
-const NOW_US: i64 = 1_795_142_000_000_000;
+pub const NOW_US: i64 = 1_795_142_000_000_000;
 const SEGMENTS: u32 = 4;
 const HEADER_BYTES: usize = 128;
 const FRAME_HEADER_BYTES: usize = 96;
@@ -66,12 +66,16 @@ pub fn writer(dir: &Path, shard: u32) -> Result<SegmentWriter> {
 }
 
 pub fn keeper(dir: &Path, archive: bool) -> Keeper {
+    keeper_of(dir, if archive { Release::Sealed } else { Release::Never })
+}
+
+pub fn keeper_of(dir: &Path, release: Release) -> Keeper {
     Keeper::new(SealerOptions {
         data_dir: dir.to_owned(),
         shards: 2,
         segment_bytes: SEGMENT_BYTES_MIN,
         segments_per_shard: SEGMENTS,
-        release: if archive { Release::Sealed } else { Release::Never },
+        release,
     })
 }
 
@@ -129,7 +133,7 @@ impl Files {
                 let path = entry?.path();
                 if path.is_dir() {
                     folders.push(path);
-                } else if path.extension().is_some_and(|extension| extension == "seg") {
+                } else if path.extension().is_some_and(|kind| kind == "seg" || kind == "jsonl" || kind == "parquet") {
                     files.0.insert(path.strip_prefix(dir)?.to_owned(), fs::read(&path)?);
                 }
             }

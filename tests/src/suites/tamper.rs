@@ -9,8 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use lockgate::audit::verify::{verify, verify_still};
+use lockgate::audit::verify::{Break as Found, Options, Progress, verify, verify_all};
 
+use crate::harness::archived;
 use crate::harness::process::{Finished, built, run};
 use crate::harness::random::Random;
 use crate::harness::trail::{self, Files, Tampered, Tampering};
@@ -21,6 +22,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// How often each way is tried: by default, and under `--full`.
 const FLIPS: (u64, u64) = (3_000, 100_000);
 const OTHERS: (u64, u64) = (200, 2_000);
+const ARCHIVED_FLIPS: (u64, u64) = (800, 20_000);
+const ARCHIVED_OTHERS: (u64, u64) = (150, 1_000);
 /// Trails of different shapes over which the attempts are spread.
 const TRAILS: u64 = 8;
 
@@ -37,6 +40,17 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     ] {
         report.case(&format!("{name}, {count} times: named, and by both alike"), || campaign(how, count));
     }
+    for (how, name, count) in [
+        (Tampering::Flip, "one bit flipped", count(ARCHIVED_FLIPS)),
+        (Tampering::Delete, "files and lines deleted", count(ARCHIVED_OTHERS)),
+        (Tampering::Swap, "files and lines swapped", count(ARCHIVED_OTHERS)),
+        (Tampering::Truncate, "files truncated", count(ARCHIVED_OTHERS)),
+        (Tampering::Replay, "files and lines replayed", count(ARCHIVED_OTHERS)),
+    ] {
+        report.case(&format!("archived: {name}, {count} times: named, and by both alike"), || {
+            archived_campaign(how, count)
+        });
+    }
     report.case("a tail cut to a whole frame is all that a chain alone cannot see", cut_tails);
     report.case("what is no file, and what has no place, is named and waited for by nobody", strangers);
     report.case("a trail that is being written is whole at every moment", live);
@@ -52,12 +66,20 @@ fn scratch() -> Result<tempfile::TempDir> {
     Ok(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?)
 }
 
-fn rust(dir: &Path) -> Result<Vec<Break>> {
+/// Sorted: shards and files are read in any order.
+fn rust(dir: &Path, elsewhere: &[PathBuf]) -> Result<Vec<Break>> {
     let mut breaks = Vec::new();
-    verify_still(dir, &mut |damage| {
-        let file = damage.file.strip_prefix(dir).unwrap_or(&damage.file);
-        breaks.push((file.to_string_lossy().into_owned(), damage.frame, damage.kind.word().to_string()));
+    let options =
+        Options { data_dir: dir.to_owned(), elsewhere: elsewhere.to_vec(), still: true, ..Options::default() };
+    verify_all(&options, &Progress::default(), &mut |found| {
+        let (file, place, word) = match found {
+            Found::Segment(damage) => (&damage.file, damage.frame, damage.kind.word()),
+            Found::Archive(broken) => (&broken.file, broken.line, broken.kind.word()),
+        };
+        let file = file.strip_prefix(dir).unwrap_or(file);
+        breaks.push((file.to_string_lossy().into_owned(), place, word.to_string()));
     })?;
+    breaks.sort();
     Ok(breaks)
 }
 
@@ -83,8 +105,10 @@ impl Python {
         Ok(Python { child, asks, answers })
     }
 
-    fn ask(&mut self, dir: &Path) -> Result<()> {
-        Ok(writeln!(self.asks, "{}", dir.display())?)
+    fn ask(&mut self, dir: &Path, elsewhere: &[PathBuf]) -> Result<()> {
+        let words: Vec<_> = [dir].into_iter().chain(elsewhere.iter().map(PathBuf::as_path)).collect();
+        let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+        Ok(writeln!(self.asks, "{}", words.join("\t"))?)
     }
 
     fn answer(&mut self) -> Result<Vec<Break>> {
@@ -94,7 +118,8 @@ impl Python {
         ensure!(value["error"].is_null(), "verify.py: {}", value["error"]);
         let breaks = value["breaks"].as_array().context("no breaks")?;
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_string();
-        let breaks: Vec<Break> = breaks.iter().map(|one| (text(&one[0]), one[1].as_u64(), text(&one[2]))).collect();
+        let mut breaks: Vec<Break> = breaks.iter().map(|one| (text(&one[0]), one[1].as_u64(), text(&one[2]))).collect();
+        breaks.sort();
         ensure!(value["status"] == u64::from(!breaks.is_empty()), "{line}");
         Ok(breaks)
     }
@@ -114,6 +139,8 @@ struct Bench {
     /// The same shape, another history.
     other: Files,
     python: Python,
+    /// Files of checkpoints kept elsewhere.
+    elsewhere: Vec<PathBuf>,
 }
 
 impl Bench {
@@ -122,14 +149,14 @@ impl Bench {
         trail::write(dir.path(), seed)?;
         trail::write(twin.path(), seed + 1_000)?;
         let (whole, other) = (Files::read(dir.path())?, Files::read(twin.path())?);
-        Ok(Bench { dir, whole, other, python: Python::start()? })
+        Ok(Bench { dir, whole, other, python: Python::start()?, elsewhere: Vec::new() })
     }
 
     /// What both say of these files; the folder is as it was afterwards.
     fn judge(&mut self, files: &Files) -> Result<Vec<Break>> {
         files.put(self.dir.path(), &self.whole)?;
-        self.python.ask(self.dir.path())?;
-        let found = rust(self.dir.path())?;
+        self.python.ask(self.dir.path(), &self.elsewhere)?;
+        let found = rust(self.dir.path(), &self.elsewhere)?;
         let others = self.python.answer()?;
         self.whole.put(self.dir.path(), files)?;
         ensure!(found == others, "they differ\n  lockgate:  {found:?}\n  verify.py: {others:?}");
@@ -176,6 +203,60 @@ fn work(how: Tampering, count: u64, thread: u64, threads: u64) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// An archived trail, as it was a little earlier, and another; the last checkpoints are also kept elsewhere.
+struct Archived {
+    bench: Bench,
+    earlier: Files,
+    _kept: tempfile::TempDir,
+}
+
+impl Archived {
+    fn new(seed: u64) -> Result<Archived> {
+        let (dir, twin, kept) = (scratch()?, scratch()?, scratch()?);
+        let earlier = archived::write(dir.path(), seed)?;
+        archived::write(twin.path(), seed + 1_000)?;
+        let (whole, other) = (Files::read(dir.path())?, Files::read(twin.path())?);
+        let mut elsewhere = Vec::new();
+        for (name, bytes) in whole.0.iter().filter(|(name, _)| name.to_string_lossy().contains("checkpoints")) {
+            let path = kept.path().join(format!("elsewhere-{}", name.file_name().context("a name")?.to_string_lossy()));
+            std::fs::write(&path, bytes)?;
+            elsewhere.push(path);
+        }
+        ensure!(!elsewhere.is_empty(), "no checkpoints");
+        let bench = Bench { dir, whole, other, python: Python::start()?, elsewhere };
+        Ok(Archived { bench, earlier, _kept: kept })
+    }
+
+    fn attempt(&mut self, how: Tampering, seed: u64) -> Result<()> {
+        let bench = &mut self.bench;
+        let tampered = archived::tamper(&bench.whole, &self.earlier, &bench.other, how, &mut Random::new(seed));
+        let found = bench.judge(&tampered.files).with_context(|| tampered.what.clone())?;
+        let named = found.iter().any(|(file, _, _)| tampered.named.contains(&archived::group(file)));
+        ensure!(named, "{}: {:?} not named: {found:?}", tampered.what, tampered.named);
+        Ok(())
+    }
+}
+
+fn archived_campaign(how: Tampering, count: u64) -> Result<()> {
+    let threads = thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+    let work = move |thread: u64| -> Result<()> {
+        for trail in 0..TRAILS / 2 {
+            let mut archived = Archived::new(trail)?;
+            let found = archived.bench.judge(&archived.bench.whole.clone())?;
+            ensure!(found.is_empty(), "trail {trail} is whole: {found:?}");
+            let seeds = (trail..count).step_by(TRAILS as usize / 2).skip(thread as usize).step_by(threads as usize);
+            for seed in seeds {
+                archived.attempt(how, seed).with_context(|| format!("archived {how:?}, trail {trail}, seed {seed}"))?;
+            }
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().expect("no worker panics"))
+    })
 }
 
 fn whole() -> Result<()> {
