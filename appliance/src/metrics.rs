@@ -202,7 +202,7 @@ const ROWS: [Row; 11] = [
 /// The same for what the shard itself counts.
 type SocketRow = (&'static str, &'static str, MetricType, fn(&Counters) -> u64);
 
-const SOCKET_ROWS: [SocketRow; 15] = [
+const SOCKET_ROWS: [SocketRow; 16] = [
     ("lockgate_client_connections", "Open client connections", MetricType::Gauge, |c| c.relays.value()),
     ("lockgate_client_connections_accepted", "Client connections accepted", MetricType::Counter, |c| {
         c.accepted.value()
@@ -235,6 +235,9 @@ const SOCKET_ROWS: [SocketRow; 15] = [
     }),
     ("lockgate_panics", "Sessions closed because of a panic", MetricType::Counter, |c| c.panics.value()),
     ("lockgate_buffers_starved", "Receives that found no free buffer", MetricType::Counter, |c| c.starved.value()),
+    ("lockgate_receives_deferred", "Receives that waited for a later round", MetricType::Counter, |c| {
+        c.deferred.value()
+    }),
     ("lockgate_buffers_held", "Receive buffers in use", MetricType::Gauge, |c| c.buffers_held.value()),
     ("lockgate_audit_writes", "Writes to the journal", MetricType::Counter, |c| c.journal_writes.value()),
     ("lockgate_audit_syncs", "Syncs of the journal to stable storage", MetricType::Counter, |c| {

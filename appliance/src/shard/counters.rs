@@ -22,6 +22,8 @@ pub struct Counters {
     pub target_bytes: Cell,
     /// Receives that found no free buffer.
     pub starved: Cell,
+    /// Receives that waited for a later round: their relay had had its share of the one they came in.
+    pub deferred: Cell,
     /// Buffers out of the kernel's hands, as of the last round.
     pub buffers_held: Cell,
     pub connect_failures: Cell,

@@ -47,6 +47,10 @@ pub struct Pump<D> {
     pub draining: bool,
     /// Records about the gateway that the trail has no room for yet: they go before any other.
     pub owed: VecDeque<String>,
+    /// Receives whose relay has had its share of the round they came in: the next one begins with them.
+    pub deferred: Vec<Raw>,
+    /// Counts the rounds.
+    pub turn: u64,
     /// Why the shard stops.
     pub fault: Option<String>,
 }
@@ -106,6 +110,11 @@ impl<D: Drive> Pump<D> {
         for acceptor in &self.acceptors {
             until_us = until_us.min(acceptor.resume_us);
         }
+        if !self.deferred.is_empty() {
+            self.io.ring.look()?;
+            self.io.ring.reap(completions);
+            return Ok(());
+        }
         let asleep_us = self.io.now.mono_us;
         if self.spin_us > 0 {
             loop {
@@ -129,7 +138,13 @@ impl<D: Drive> Pump<D> {
         self.io.counters.rounds.add(1);
         let decided_before = self.io.shared.counters.decided();
         self.record_owed();
-        for raw in completions.drain(..) {
+        self.turn += 1;
+        let deferred = std::mem::take(&mut self.deferred);
+        for raw in deferred.into_iter().chain(completions.drain(..)) {
+            if self.must_wait(&raw) {
+                self.deferred.push(raw);
+                continue;
+            }
             let completion = self.io.ring.complete(raw);
             self.complete(completion);
         }
@@ -151,6 +166,13 @@ impl<D: Drive> Pump<D> {
         for message in self.io.control.drain(..) {
             // The control thread is gone only when the process ends.
             let _ = self.to_control.send(message);
+        }
+    }
+
+    fn must_wait(&mut self, raw: &Raw) -> bool {
+        match self.io.ring.receiver_of(raw) {
+            Some((relay, side, bytes)) => self.relays[relay as usize].must_wait(side, bytes, self.turn, &mut self.io),
+            None => false,
         }
     }
 

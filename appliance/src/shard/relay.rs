@@ -63,6 +63,11 @@ pub struct Relay<D> {
     phase_us: u64,
     /// The earliest entry in the shard's timers.
     armed_us: u64,
+    /// The round that `taken` and `deferred` are about.
+    turn: u64,
+    /// Bytes looked at in it, and bytes that came and wait for the next.
+    taken: usize,
+    deferred: usize,
     /// The last round this relay recorded something in; 0: never. Its sends wait until that round is safe.
     recorded: u64,
 }
@@ -84,6 +89,9 @@ impl<D: Drive> Relay<D> {
             wake_us: NEVER,
             phase_us: io.now.mono_us + io.deadlines.first_byte_us,
             armed_us: NEVER,
+            turn: 0,
+            taken: 0,
+            deferred: 0,
             recorded: 0,
         };
         relay.settle(io);
@@ -104,6 +112,29 @@ impl<D: Drive> Relay<D> {
     }
 
     // ---- completions ----
+
+    /// Must `bytes` that have come from `side` wait for the next round, so that the neighbours get their turn? Whatever comes
+    /// behind them in this round waits as well, so their order stays.
+    pub fn must_wait(&mut self, side: Side, bytes: usize, turn: u64, io: &mut Io<D>) -> bool {
+        if self.turn != turn {
+            (self.turn, self.taken, self.deferred) = (turn, 0, 0);
+        }
+        if self.taken < limits::SHARE_BYTES {
+            self.taken += bytes;
+            return false;
+        }
+        io.counters.deferred.add(1);
+        self.deferred += bytes;
+        // What waits holds buffers of everybody's ring: no more of it.
+        let end = &mut self.ends[side as usize];
+        if let Receive::Armed(op) = end.receive
+            && self.deferred > limits::QUEUED_BYTES_MAX
+        {
+            io.ring.cancel(op);
+            end.receive = Receive::Cancelling;
+        }
+        true
+    }
 
     pub fn received(&mut self, side: Side, received: Received, last: bool, io: &mut Io<D>) {
         let end = &mut self.ends[side as usize];

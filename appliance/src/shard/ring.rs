@@ -337,6 +337,14 @@ impl Ring {
         !into.is_empty()
     }
 
+    /// The relay and the side that a completed receive belongs to, and its bytes. `None`: it is no receive.
+    pub fn receiver_of(&self, raw: &Raw) -> Option<(u32, Side, usize)> {
+        match &self.ops[raw.user_data as usize] {
+            Op::Receive { relay, side } => Some((*relay, *side, usize::try_from(raw.result).unwrap_or(0))),
+            _ => None,
+        }
+    }
+
     /// What a completion means; ends its operation when it was the last.
     pub fn complete(&mut self, raw: Raw) -> Completion {
         let key = raw.user_data as usize;

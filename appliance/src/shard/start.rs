@@ -186,6 +186,8 @@ impl<F> Seed<F> {
             generation: 0,
             draining: false,
             owed: VecDeque::new(),
+            deferred: Vec::new(),
+            turn: 0,
             fault: None,
         })
     }

@@ -36,6 +36,15 @@ fn running_out_of_buffers_loses_and_reorders_nothing() {
 }
 
 #[test]
+fn a_relay_with_more_than_its_share_waits_for_its_next_turn_and_keeps_its_order() {
+    let shard = Shard::bare(options(), peer(echo));
+    let sent = Dice(11).bytes(8 << 20);
+    let received = exchange(shard.connect(), &sent, 1 << 20, 11);
+    assert!(received == sent, "bytes were lost or changed places");
+    assert!(shard.counters().deferred.value() > 0, "nothing ever waited: the test proves nothing");
+}
+
+#[test]
 fn a_full_submission_queue_loses_nothing() {
     check_echo(ShardOptions { ring_entries: 2, ..options() }, 16, 50_000, 5_000);
 }
