@@ -278,6 +278,9 @@ fn stalled(settings: &Settings, world: &World) -> Result<()> {
     let audit = format!("{EAGER}segments_per_shard = 2\nkeep_segments = false\n");
     let setup = Setup { shards: 1, audit, ..Setup::default() };
     let mut gateway = Gateway::start(&settings.run_dir, &world.target, &world.issuer, &setup)?;
+    eventually("it is at work", PATIENCE, || {
+        gateway.ops("/metrics").is_ok_and(|metrics| metrics.contains("lockgate_archive_up 1"))
+    })?;
     let pid = running(&gateway)?;
     signal(pid, "STOP")?;
     let endpoint = gateway.endpoint(&world.issuer.token("ada@example.com", &[]), false);
@@ -291,7 +294,12 @@ fn stalled(settings: &Settings, world: &World) -> Result<()> {
     {
         answered += 1;
     }
-    ensure!(answered > 50 && answered < 2_000, "2 MiB held {answered} records of 8 KB");
+    ensure!(
+        answered > 50 && answered < 2_000,
+        "2 MiB held {answered} records of 8 KB; {pid} was stopped, {:?} archives: {}",
+        self::pid(&gateway),
+        gateway.log()
+    );
     eventually("a silent archiver is not up", PATIENCE, || {
         gateway.ops("/metrics").is_ok_and(|metrics| metrics.contains("lockgate_archive_up 0"))
     })?;

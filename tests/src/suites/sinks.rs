@@ -138,11 +138,15 @@ impl All {
 
     fn at_splunk(&self, expected: &Expected) -> Result<()> {
         arrived(expected, || self.splunk.accepted())?;
-        let requests = self.splunk.requests()?;
-        let count =
-            |path: &str| requests.iter().filter(|request| request["path"] == path && request["status"] == 200).count();
-        let (batches, acks) = (count("/services/collector/event"), count("/services/collector/ack"));
-        ensure!(batches > 0 && acks >= batches, "{batches} batches, {acks} questions for an acknowledgement");
+        // Every batch is asked about, the last one perhaps a moment after it was taken.
+        eventually("every batch has been asked about", DEADLINE, || {
+            self.splunk.requests().is_ok_and(|requests| {
+                let is_of = |request: &&Value, path: &str| request["path"] == path && request["status"] == 200;
+                let count = |path: &str| requests.iter().filter(|request| is_of(request, path)).count();
+                let (batches, acks) = (count("/services/collector/event"), count("/services/collector/ack"));
+                batches > 0 && acks >= batches
+            })
+        })?;
         same_order(&self.splunk.accepted()?, &file_events(&self.file)?)
     }
 
