@@ -1,5 +1,7 @@
-"""Asks DuckDB about an archive's Parquet files and prints JSON lines: `duckdb_archive.py ARCHIVE statements|kinds|schema`."""
+"""Asks DuckDB about an archive's Parquet files and prints JSON lines: `duckdb_archive.py ARCHIVE statements|kinds|schema|readme`."""
 import json
+import pathlib
+import re
 import sys
 
 import duckdb
@@ -24,9 +26,21 @@ WHERE r.kind = 'request' ORDER BY r.time, r.shard, r.sequence
 KINDS = f"SELECT kind, count(*) AS records FROM {trail} GROUP BY kind ORDER BY kind"
 SCHEMA = f"SELECT column_name AS name, column_type AS type FROM (DESCRIBE SELECT * EXCLUDE (date) FROM {trail})"
 
+
+
+def readme():
+    """The README's own question, of this archive and whatever day it is."""
+    text = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
+    query = next(block for block in re.findall(r"```\n(.*?)```", text, re.S) if "read_parquet" in block)
+    query = query.replace("data/archive", archive).replace("public.orders", "orders").rstrip().rstrip(";")
+    query = re.sub(r"BETWEEN '[^']*' AND '[^']*'", "BETWEEN '2000-01-01 00:00:00Z' AND '2100-01-01 00:00:00Z'", query)
+    return f"SELECT count(*) AS statements, sum(rows)::BIGINT AS rows FROM ({query})"
+
+
 connection = duckdb.connect()
 connection.execute("SET TimeZone = 'UTC'")
-answer = connection.execute({"statements": STATEMENTS, "kinds": KINDS, "schema": SCHEMA}[question])
+questions = {"statements": STATEMENTS, "kinds": KINDS, "schema": SCHEMA}
+answer = connection.execute(readme() if question == "readme" else questions[question])
 names = [column[0] for column in answer.description]
 for row in answer.fetchall():
     print(json.dumps(dict(zip(names, row))))

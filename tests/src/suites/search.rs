@@ -110,6 +110,9 @@ fn duckdb(gateway: &Gateway) -> Result<()> {
             ensure!(ours[name] == *theirs, "{name}: {} and {theirs} in {ours}", ours[name]);
         }
     }
+    let deletes = ours.iter().filter(|record| record["classes"] == serde_json::json!(["delete"])).count();
+    let readme = ask_duckdb(gateway, "readme")?;
+    ensure!(deletes == 2 && readme[0]["statements"] == deletes && readme[0]["rows"] == 2, "{deletes} and {readme:?}");
     let schema = ask_duckdb(gateway, "schema")?;
     let type_of = |name: &str| schema.iter().find(|column| column["name"] == name).map(|column| column["type"].clone());
     for (name, wanted) in [

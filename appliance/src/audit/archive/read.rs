@@ -5,6 +5,7 @@ use super::seal::{self, CHUNKS_KEY, ChunkSeal};
 use crate::audit::row::Row;
 use bytes::{Buf as _, Bytes};
 use parquet::bloom_filter::Sbbf;
+use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::column::reader::{ColumnReaderImpl, get_column_reader, get_typed_column_reader};
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
 use parquet::errors::ParquetError;
@@ -123,6 +124,9 @@ impl Unreadable {
     }
 }
 
+/// Rows of a row group. Ours end far below; beyond, a file was forged to make readers ask for memory.
+const GROUP_ROWS_MAX: i64 = 1 << 20;
+
 /// Bytes of a file that begin at `base`: all that a parser gets to see.
 struct Part {
     base: u64,
@@ -224,6 +228,9 @@ impl ArchiveFile {
             return Err(UnreadableKind::Content("its columns are not those of the schema".into()));
         }
         file.leaves = descriptor.num_columns();
+        if file.metadata.row_groups().iter().any(|group| !(0..=GROUP_ROWS_MAX).contains(&group.num_rows())) {
+            return Err(UnreadableKind::Content("a row group of it is larger than any of ours".into()));
+        }
         file.seals = file.entry(CHUNKS_KEY).and_then(seal::parse_chunks).unwrap_or_default();
         if file.seals.len() != file.leaves * file.metadata.num_row_groups() {
             return Err(UnreadableKind::Content("it lacks the checksums of its column chunks".into()));
@@ -248,6 +255,14 @@ impl ArchiveFile {
     pub fn group(&self, index: usize) -> Group<'_> {
         let chunks = RefCell::new(vec![None; Column::ALL.len()]);
         Group { file: self, index, metadata: self.metadata.row_group(index), chunks }
+    }
+
+    /// Where each column chunk lies: what a forger has to seal anew.
+    #[cfg(test)]
+    pub(super) fn chunks(&self) -> Vec<std::ops::Range<usize>> {
+        let columns = self.metadata.row_groups().iter().flat_map(|group| group.columns());
+        let range = |(start, length): (u64, u64)| start as usize..(start + length) as usize;
+        columns.map(|column| range(column.byte_range())).collect()
     }
 
     /// Every record, in the order of the file.
@@ -491,6 +506,7 @@ impl<'f> Group<'f> {
             self.file.metadata.page_index_for_row_group(self.index).page_locations(column as usize).cloned();
         let parse = || {
             let pages = SerializedPageReader::new(part, leaf, self.rows() as usize, locations)?;
+            let pages = Measured { pages };
             let mut reader = get_typed_column_reader::<T>(get_column_reader(descriptor, Box::new(pages)));
             read_picks(&mut reader, picks, &mut levelled)
         };
@@ -522,6 +538,57 @@ impl<'f> Group<'f> {
 
     fn unreadable(&self, column: Column, kind: UnreadableKind) -> Unreadable {
         Unreadable { group: Some(self.index), column: Some(column), kind }
+    }
+}
+
+/// Pages whose dictionaries hold as many values as they say: the parser believes the number and allocates by it.
+struct Measured {
+    pages: SerializedPageReader<Part>,
+}
+
+impl Measured {
+    fn checked(page: Option<Page>) -> Result<Option<Page>, ParquetError> {
+        match &page {
+            // Every value takes four bytes at least, or eight where it is a number of that size.
+            Some(Page::DictionaryPage { buf, num_values, .. }) if *num_values as usize > buf.len() / 4 => {
+                Err(ParquetError::EOF("a dictionary is shorter than it says".into()))
+            }
+            _ => Ok(page),
+        }
+    }
+}
+
+impl Iterator for Measured {
+    type Item = Result<Page, ParquetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.get_next_page().transpose()
+    }
+}
+
+impl PageReader for Measured {
+    fn get_next_page(&mut self) -> Result<Option<Page>, ParquetError> {
+        Self::checked(self.pages.get_next_page()?)
+    }
+
+    fn peek_next_page(&mut self) -> Result<Option<PageMetadata>, ParquetError> {
+        self.pages.peek_next_page()
+    }
+
+    fn skip_next_page(&mut self) -> Result<(), ParquetError> {
+        self.pages.skip_next_page()
+    }
+
+    fn supports_deferred_dictionary(&self) -> bool {
+        self.pages.supports_deferred_dictionary()
+    }
+
+    fn take_deferred_dictionary(&mut self) -> Result<Option<Page>, ParquetError> {
+        Self::checked(self.pages.take_deferred_dictionary()?)
+    }
+
+    fn at_record_boundary(&mut self) -> Result<bool, ParquetError> {
+        self.pages.at_record_boundary()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::read::{ArchiveFile, Unreadable};
 use super::schema::{Column, GROUP_ROWS};
+use super::seal;
 use super::write::{Contents, FileWriter, ShardRange};
 use crate::audit::encode::{Encoder, Room};
 use crate::audit::record::split_record;
@@ -200,4 +201,51 @@ fn cut_files_and_strangers_files_are_refused_with_a_reason() {
     check(b"", "does not end as a Parquet file");
     check(b"PAR1\0\0\0\0PAR1", "no archive file of Lockgate");
     check(b"\xff\xff\xff\x7fPAR1", "does not end as a Parquet file");
+}
+
+/// The file with one byte changed and all checksums made to match: what somebody who may write it could put there.
+fn forged(good: &[u8], chunks: &[std::ops::Range<usize>], at: usize, flip: u8) -> Bytes {
+    let mut bad = good.to_vec();
+    bad[at] ^= flip;
+    let key = memchr::memmem::rfind(&bad, seal::CHUNKS_KEY.as_bytes()).expect("the key");
+    // In Thrift's compact protocol: a type and a length of as many bytes as it needs, then the text.
+    let text = bad[key..].iter().skip(seal::CHUNKS_KEY.len()).position(u8::is_ascii_hexdigit).expect("digits");
+    let text = key + seal::CHUNKS_KEY.len() + text;
+    let text = text + bad[text..].windows(2).position(|pair| pair.iter().all(u8::is_ascii_hexdigit)).expect("digits");
+    for (index, chunk) in chunks.iter().enumerate() {
+        let crc = format!("{:08x}", crc32c::crc32c(&bad[chunk.clone()]));
+        bad[text + index * 16..text + index * 16 + 8].copy_from_slice(crc.as_bytes());
+    }
+    let begins_at = seal::tail_begins_at(&bad).expect("a tail");
+    let tail = memchr::memmem::rfind(&bad, seal::TAIL_KEY.as_bytes()).expect("the key") + seal::TAIL_KEY.len() + 2;
+    bad[tail..tail + seal::TAIL_BLANK.len()].copy_from_slice(seal::TAIL_BLANK.as_bytes());
+    assert!(seal::close_tail(&mut bad[begins_at as usize..], begins_at));
+    bad.into()
+}
+
+#[test]
+fn a_forged_file_is_an_error_or_another_file_and_never_the_end_of_its_reader() {
+    let (bytes, _, rows) = hard().finish();
+    let chunks = open(&bytes).expect("a good file").chunks();
+    let same = forged(&bytes, &chunks, 0, 0);
+    assert_eq!(same, bytes, "what is not changed needs no other checksums");
+    let last = chunks.iter().map(|chunk| chunk.end).max().expect("chunks");
+    let (mut errors, mut others) = (0, 0);
+    let cry = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|panic| {
+        if !super::read::is_guarded() {
+            eprintln!("{panic}");
+        }
+    }));
+    for at in (0..last).step_by(2) {
+        for flip in [0x01, 0x80, 0x7f] {
+            match open(&forged(&bytes, &chunks, at, flip)).and_then(|file| all(&file)) {
+                Ok(read) if read == rows => {}
+                Ok(_) => others += 1,
+                Err(_) => errors += 1,
+            }
+        }
+    }
+    std::panic::set_hook(cry);
+    assert!(errors > 1000 && others > 100, "{errors} {others}");
 }
