@@ -78,10 +78,14 @@ pub(super) fn sync_dir(disk: &impl Disk, dir: &Path) -> io::Result<()> {
 /// Makes a folder and those above it that are missing, each brought to stable storage in its parent: a power cut must not
 /// take a folder away from under synced files.
 pub(super) fn make_dirs(disk: &impl Disk, dir: &Path) -> io::Result<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if dir.is_dir() {
+        // Whoever made it may have failed here.
+        return match disk.sync_dir(parent) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            synced => synced.map_err(|error| at(dir, error)),
+        };
+    }
     make_dirs(disk, parent)?;
     disk.make_dir(dir).and_then(|_| disk.sync_dir(parent)).map_err(|error| at(dir, error))
 }

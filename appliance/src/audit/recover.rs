@@ -8,19 +8,22 @@
 //! | damage with good frames behind it | the file is left as it is; a new segment begins |
 //! | less than what is archived | a new segment begins, behind what is archived |
 //!
-//! Nothing that holds is ever overwritten, and what was done is recorded.
+//! Nothing that holds is ever overwritten (but by itself, where a sync may have failed), and what was done is recorded.
 
 use super::archive::manifest::{self, Position};
 use super::disk::{self, Disk};
 use super::frame::{Footer, Hash, is_zero};
 use super::reader::{DamageKind, Expected, SegmentReader, Step};
 use super::segment::{self, SegmentFile, at};
-use super::writer::{Current, FIRST};
+use super::writer::{Current, FIRST, boot_id};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+
+/// Read and written again at a time.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// Where to go on.
 pub(super) struct Recovered {
@@ -169,6 +172,7 @@ fn recover_segment(disk: &impl Disk, file: &SegmentFile) -> io::Result<Recovered
         header_held: reader.header().is_some(),
         notes: Vec::new(),
     };
+    let damaged = damage.is_some();
     if let Some(damage) = damage {
         recovered.after_damage = !sealed;
         recovered.notes.push(format!("the trail was found damaged and is left as it is: {damage}"));
@@ -181,13 +185,32 @@ fn recover_segment(disk: &impl Disk, file: &SegmentFile) -> io::Result<Recovered
         }
         recovered.current = Some(current);
     }
-    if recovered.current.is_none() {
-        // A killed gateway may not have synced what it wrote here, and nobody else will: what is written from now on stands
-        // behind it, in another file. (A sync of the file it goes on in covers both.)
-        let opened = File::open(&file.path).map_err(|error| at(&file.path, error))?;
-        disk.sync_data(&opened).map_err(|error| at(&file.path, error))?;
-    }
+    // A killed gateway may not have synced what it wrote, and one whose sync failed could not: no sync after that writes what
+    // the failed one was to write (the kernel takes those pages for clean). What is damaged is never touched.
+    let stays = damaged || file.archived.is_some();
+    let end = if stays || !may_be_unwritten(&reader) { 0 } else { reader.offset() };
+    write_again(disk, file, end).map_err(|error| at(&file.path, error))?;
     Ok(recovered)
+}
+
+/// Since another start of the machine, what a file says is what the disk holds.
+fn may_be_unwritten(reader: &SegmentReader) -> bool {
+    let boot = boot_id();
+    boot == [0; 16] || reader.header().is_none_or(|header| header.boot == boot)
+}
+
+/// Brings the beginning of a file to stable storage, whatever became of earlier syncs.
+fn write_again(disk: &impl Disk, file: &SegmentFile, end: u64) -> io::Result<()> {
+    let opened = OpenOptions::new().read(true).write(end > 0).open(&file.path)?;
+    let mut chunk = vec![0; CHUNK_BYTES.min(end as usize)];
+    let mut offset = 0;
+    while offset < end {
+        let part = &mut chunk[..CHUNK_BYTES.min((end - offset) as usize)];
+        opened.read_exact_at(part, offset)?;
+        disk.write_all_at(&opened, part, offset)?;
+        offset += part.len() as u64;
+    }
+    disk.sync_data(&opened)
 }
 
 fn reopen(file: &SegmentFile, reader: &SegmentReader) -> io::Result<Current> {

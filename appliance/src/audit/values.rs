@@ -73,7 +73,7 @@ fn float(value: f64, large: f64, plain: String, scientific: &str) -> String {
 }
 
 /// Digits of base 10,000, the weight of the first, sign and how many decimals are shown.
-fn numeric(bytes: &[u8]) -> Option<String> {
+pub fn numeric(bytes: &[u8]) -> Option<String> {
     let mut words = bytes.chunks_exact(2).map(|word| u16::from_be_bytes([word[0], word[1]]));
     let (count, weight, sign, scale) = (words.next()?, words.next()? as i16, words.next()?, words.next()?);
     let digits: Vec<u16> = words.collect();

@@ -379,7 +379,7 @@ fn lock(ring: &Path) -> io::Result<File> {
 }
 
 /// Which start of the machine this is: tells a killed process from a lost machine afterwards.
-fn boot_id() -> [u8; 16] {
+pub(super) fn boot_id() -> [u8; 16] {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     u128::from_str_radix(&digits, 16).map(u128::to_be_bytes).unwrap_or_default()

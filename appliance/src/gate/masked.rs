@@ -4,7 +4,7 @@
 
 use super::meaning::Leaning;
 use super::results::table_meets_mask;
-use crate::policy::{Action, Decision, View};
+use crate::policy::{Action, Decision, MASK_RULE, View};
 use crate::shard::mailbox::Catalogue;
 use masking::sql::{Class, CopyFormat, Statement, Table};
 
@@ -70,7 +70,7 @@ fn holds_samples(table: &Table) -> bool {
 pub(super) fn denied(why: &str) -> Decision {
     Decision {
         action: Action::Deny,
-        rule: Some("mask".into()),
+        rule: Some(MASK_RULE.into()),
         message: Some(why.into()),
         approval: None,
         reason: why.to_string(),

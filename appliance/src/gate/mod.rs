@@ -9,6 +9,7 @@
 //! Order is the promise: a request is journalled before it is forwarded, an outcome before the message that tells of it
 //! is cleared. A full journal leaves the bytes undecided ([`Retry`]) until there is room.
 
+mod binds;
 mod catalogues;
 mod free;
 mod login;

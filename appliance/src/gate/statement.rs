@@ -1,5 +1,6 @@
 //! One statement on its way to the target: decided, recorded, then forwarded, refused or held for a person.
 
+use super::binds::Showing;
 use super::meaning::{self, Leaning, Mark, Marked, Meaning, Reads};
 use super::{Context, Gate, Now, OpenRequest, Retry, State, login, masked, refusal};
 use crate::approval::{Ruling, TicketId};
@@ -359,6 +360,12 @@ impl Gate {
         }
         let digest = self.request_digest(&request, &mark, pipes);
         let shown = shown_text(&mark.meaning, self.view.as_ref().expect("logged in"), cx);
+        let showing = self.showing(cx);
+        let bind_text = |bytes: &[u8], binary| {
+            let mut text = String::new();
+            showing.push(&mut text, &bytes[..bytes.len().min(limits::AUDIT_BINDS_BYTES_MAX)], binary);
+            text
+        };
         let binds =
             self.session.binds().iter().map(|(value, binary)| value.map(|bytes| bind_text(bytes, binary))).collect();
         let rule = mark.decision.rule.clone().unwrap_or_else(|| "".into());
@@ -518,7 +525,7 @@ impl Gate {
             }
         };
         if matches!(request.kind, RequestKind::Execute { .. }) {
-            self.collect_binds(view, cx, &mut scratch.binds, &mut scratch.ends);
+            self.collect_binds(cx, &mut scratch.binds, &mut scratch.ends);
         }
         let mut binds: SmallVec<[Option<&str>; 16]> = SmallVec::new();
         let mut start = 0;
@@ -544,7 +551,8 @@ impl Gate {
     }
 
     /// Bind values as text, one after the other, with where each ends.
-    fn collect_binds(&self, view: &View, cx: &Context<'_>, out: &mut String, ends: &mut Vec<Option<usize>>) {
+    fn collect_binds(&self, cx: &Context<'_>, out: &mut String, ends: &mut Vec<Option<usize>>) {
+        let showing = self.showing(cx);
         for (value, binary) in self.session.binds().iter() {
             let Some(bytes) = value else {
                 ends.push(None);
@@ -552,20 +560,18 @@ impl Gate {
             };
             let room = limits::AUDIT_BINDS_BYTES_MAX.saturating_sub(out.len());
             let cut = &bytes[..bytes.len().min(room)];
-            match (&view.detect, binary) {
-                (Some((detectors, _)), false) => {
-                    let mut copy: SmallVec<[u8; 256]> = SmallVec::from_slice(cut);
-                    let key = &cx.snapshot.token_key;
-                    mask_findings(detectors, Style::Last4, key, &mut copy);
-                    push_bind(out, &copy, false);
-                }
-                _ => push_bind(out, cut, binary),
-            }
+            showing.push(out, cut, binary);
             if cut.len() < bytes.len() {
                 out.push('…');
             }
             ends.push(Some(out.len()));
         }
+    }
+
+    /// What is masked for this principal is masked for whoever reads of it.
+    fn showing<'a>(&'a self, cx: &'a Context<'_>) -> Showing<'a> {
+        let view = self.view.as_ref().expect("logged in");
+        Showing { detectors: view.detect.as_ref().map(|(detectors, _)| detectors), key: &cx.snapshot.token_key }
     }
 }
 
@@ -601,23 +607,6 @@ fn shown_text(meaning: &Meaning, view: &View, cx: &Context<'_>) -> String {
         mask_findings(detectors, Style::Last4, &cx.snapshot.token_key, &mut text);
     }
     String::from_utf8_lossy(&text).into_owned()
-}
-
-fn bind_text(bytes: &[u8], binary: bool) -> String {
-    let mut text = String::new();
-    push_bind(&mut text, &bytes[..bytes.len().min(limits::AUDIT_BINDS_BYTES_MAX)], binary);
-    text
-}
-
-fn push_bind(out: &mut String, bytes: &[u8], binary: bool) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) if !binary => out.push_str(text),
-        Err(_) if !binary => out.push_str(&String::from_utf8_lossy(bytes)),
-        _ => {
-            out.push_str("\\x");
-            super::record::push_hex(out, bytes);
-        }
-    }
 }
 
 /// Cursors may be gone afterwards, and their names free for others: CLOSE, the end of a transaction or of a savepoint, and

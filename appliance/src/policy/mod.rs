@@ -72,6 +72,9 @@ pub struct ColumnMask {
     pub style: Style,
 }
 
+/// What stands in the place of a rule when a mask refuses a statement.
+pub const MASK_RULE: &str = "mask";
+
 /// From lenient to strict.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Action {

@@ -61,7 +61,8 @@ struct Write {
 
 enum Change {
     Create(PathBuf, u64),
-    Rename(PathBuf, PathBuf),
+    /// It is this file that gets the name, whatever else is called so by then.
+    Rename(PathBuf, PathBuf, u64),
     Remove(PathBuf),
     MakeDir(PathBuf),
 }
@@ -70,7 +71,7 @@ impl Change {
     fn paths(&self) -> Vec<&PathBuf> {
         match self {
             Change::Create(path, _) | Change::Remove(path) | Change::MakeDir(path) => vec![path],
-            Change::Rename(from, to) => vec![from, to],
+            Change::Rename(from, to, _) => vec![from, to],
         }
     }
 }
@@ -219,8 +220,9 @@ impl State {
             Change::Create(path, inode) => drop(self.names.insert(path, inode)),
             Change::MakeDir(path) => drop(self.dirs.insert(path)),
             Change::Remove(path) => drop(self.names.remove(&path)),
-            Change::Rename(from, to) => {
-                if let Some(inode) = self.names.remove(&from) {
+            Change::Rename(from, to, inode) => {
+                if self.names.get(&from) == Some(&inode) {
+                    self.names.remove(&from);
                     self.names.insert(to, inode);
                 }
             }
@@ -313,7 +315,8 @@ impl Disk for Simulated {
         let mut state = self.0.borrow_mut();
         state.call()?;
         fs::rename(from, to)?;
-        state.changes.push(Change::Rename(from.to_owned(), to.to_owned()));
+        let inode = to.metadata()?.ino();
+        state.changes.push(Change::Rename(from.to_owned(), to.to_owned(), inode));
         Ok(())
     }
 
