@@ -109,6 +109,7 @@ pub fn run(config: Config, load: Loader, archiver: Option<Program>) -> Result<()
         archive: watched,
         signals: true,
         sinks: sinks.clone(),
+        sealer: shards.sealer.trouble.clone(),
     })?;
     tracing::info!(ops = %control.ops_address(), "ready");
     let ended = control.wait();

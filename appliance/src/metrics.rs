@@ -3,6 +3,7 @@
 //! A cell is written by its own shard alone, so an addition is a load and a store, never a locked instruction; the scrape
 //! reads it whenever it likes. Nothing is shared between shards: each has its own cache lines.
 
+use crate::audit::SealerTrouble;
 use crate::audit::archive::status::{Status as ArchiverStatus, unix_us};
 use crate::audit::archive::supervise::ArchiveWatch;
 use crate::audit::sinks::{Board, Status};
@@ -310,6 +311,7 @@ pub struct Scrape {
     /// `None`: nobody archives.
     pub archive: Option<ArchiveWatch>,
     pub sinks: Arc<Board>,
+    pub sealer: SealerTrouble,
 }
 
 impl fmt::Debug for Scrape {
@@ -424,6 +426,10 @@ impl Collector for Scrape {
             .encode_descriptor("lockgate_build", "The version that runs", None, MetricType::Info)?
             .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
         self.statements(&mut encoder)?;
+        let help =
+            "1: segments are released and prepared; 0: they are not (disk full?), statements block when the ring is";
+        let works = u64::from(self.sealer.get().is_none());
+        plain(&mut encoder, ("lockgate_audit_sealer_up", help, MetricType::Gauge), works)?;
         for (name, help, kind, value) in ROWS {
             self.family(&mut encoder, (name, help, kind), |counters, metric| {
                 encode_number(metric, kind, value(counters))
@@ -507,6 +513,7 @@ mod tests {
             control: Arc::default(),
             archive: None,
             sinks: Arc::default(),
+            sealer: SealerTrouble::default(),
         })
     }
 

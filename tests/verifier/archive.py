@@ -50,7 +50,7 @@ def lines(path, signed):
 class Manifest:
     def __init__(self, archive, named):
         self.path, self.named = os.path.join(archive, "manifest.jsonl"), named
-        self.hashes, self.positions, self.files, self.deleted, self.ends = [], {}, {}, set(), {}
+        self.hashes, self.positions, self.before, self.files, self.deletions, self.ends = [], {}, {}, {}, {}, {}
         follows, self.damaged = True, set()
         for count, line in lines(self.path, False):
             try:
@@ -117,19 +117,27 @@ class Manifest:
         elif entry["kind"] == "damage":
             self.damaged.add(entry["shard"])
         elif entry["kind"] == "deleted":
-            for file in entry["files"]:
-                self.files.pop(file["entry"], None)
-                self.deleted.add(file["path"])
-        self.positions = positions
+            self.deletions[line.number] = [(file["entry"], file["path"]) for file in entry["files"]]
+        self.before, self.positions = self.positions, positions
+
+    def settle(self, signed):
+        """An entry that no checkpoint names deletes nothing, and what it moves may still be in the segments alone."""
+        if len(self.hashes) == signed + 1:
+            self.positions = self.before
+        for number, files in self.deletions.items():
+            for entry, _ in files if number <= signed else []:
+                self.files.pop(entry, None)
 
     def check_files(self, archive):
         for entry in self.files.values():
             path = os.path.join(archive, entry["path"])
             if kind := file_break(path, entry):
                 self.named(path, None, kind)
-        known = {entry["path"] for entry in self.files.values()} | self.deleted
+        known = {entry["path"] for entry in self.files.values()}
+        known |= {path for files in self.deletions.values() for _, path in files}
         root = os.path.join(archive, "parquet")
-        for folder, _, names in sorted(os.walk(root)):
+        for folder, folders, names in sorted(os.walk(root)):
+            names += [name for name in folders if folder == root and os.path.islink(os.path.join(folder, name))]
             for name in sorted(names if os.path.dirname(folder) in (root, archive) else []):
                 number = PUBLISHED.fullmatch(name)
                 path = os.path.join(folder, name)
@@ -145,14 +153,15 @@ def published_path(since, number):
 
 def file_break(path, entry):
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        linked = os.path.islink(path) or os.path.islink(os.path.dirname(path))
+        if linked or not stat.S_ISREG(os.stat(path).st_mode):
             return "not_a_file"
         if os.path.getsize(path) != entry["bytes"]:
             return "size"
         hasher = blake3()
         hasher.update_mmap(path)
         return None if hasher.hexdigest() == entry["blake3"] else "content"
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return "missing_file"
 
 
@@ -200,6 +209,7 @@ class Promises:
 
     def __init__(self, data_dir, manifest, keys, elsewhere, named):
         self.manifest, self.named, self.frames, self.greatest, self.entry, self.count = manifest, named, {}, {}, 0, 0
+        self.holds, self.hold = [], (0, ZEROS)
         folder = os.path.join(data_dir, "archive", "checkpoints")
         names = sorted(name for name in os.listdir(folder) if is_day(name)) if os.path.isdir(folder) else []
         files = [os.path.join(folder, name) for name in names]
@@ -219,6 +229,23 @@ class Promises:
         entries = len(manifest.hashes)
         if self.entry + 1 < entries or (entries and not self.count):
             named(files[-1] if files else manifest.path, None, "checkpoints_end")
+        self.check_holds(os.path.join(data_dir, "archive", "holds.jsonl"))
+
+    def check_holds(self, holds):
+        hashes, follows = [], True
+        for count, line in lines(holds, False):
+            if line is None or line.json.get("kind") not in ("hold", "release"):
+                self.named(holds, count, "line")
+                hashes, follows = [*hashes, ZEROS], False
+                continue
+            if follows and line.number != len(hashes) + 1:
+                self.named(holds, count, "number")
+            elif follows and line.previous != (hashes or [ZEROS])[-1]:
+                self.named(holds, count, "chain")
+            hashes, follows = [*hashes, line.hash], True
+        for path, count, (number, hash) in self.holds:
+            if hashes[number - 1 : number] != [hash]:
+                self.named(path, count, "promised_hold")
 
     def promise(self, path, count, line):
         self.count += 1
@@ -227,16 +254,24 @@ class Promises:
         entry = line.json["manifest"]
         if self.manifest.hash_of(entry["number"]) != entry["hash"] or entry["number"] < self.entry:
             self.named(path, count, "promised_entry")
+        if line.number == 1 and entry["number"]:
+            self.named(path, count, "checkpoints_begin")
         self.entry = max(self.entry, entry["number"])
         for promise in line.json["shards"]:
             shard, frame = promise["shard"], promise["frame"]
             self.greatest[shard] = max(self.greatest.get(shard, 0), frame)
             known = self.manifest.ends.get(shard, {}).get(frame)
-            if known is None and frame > self.manifest.positions.get(shard, START)["frame"]:
+            if known is None and frame > self.manifest.before.get(shard, START)["frame"]:
                 known = self.frames.setdefault(shard, {}).get(frame)
                 self.frames[shard][frame] = promise["hash"]
             if known not in (None, promise["hash"]):
                 self.named(path, count, "promised_frame")
+        hold = line.json.get("holds", {"number": 0, "hash": ZEROS})
+        hold = (hold["number"], hold["hash"])
+        if hold[0] < self.hold[0]:
+            self.named(path, count, "promised_hold")
+        elif hold != self.hold:
+            self.holds, self.hold = [*self.holds, (path, count, hold)], hold
 
 
 def is_day(name):

@@ -35,6 +35,8 @@ def package_breaks(path, keys):
         breaks.append(("index.sig", None, "signature"))
     if keys and key not in keys:
         breaks.append(("index.json", None, "key"))
+    if keys and list(files)[1:2] != ["index.sig"]:
+        breaks.append(("index.sig", None, "missing_file"))
     for name, entry in listed.items():
         if name not in files:
             breaks.append((name, None, "missing_file"))
@@ -43,6 +45,9 @@ def package_breaks(path, keys):
         elif blake3(files[name]).hexdigest() != entry["blake3"]:
             breaks.append((name, None, "content"))
     breaks += [(name, None, "surplus") for name in files if name not in listed and name not in ("index.json", "index.sig")]
+    order = [name for name in files if name not in ("index.json", "index.sig")]
+    if set(order) == set(listed) and order != list(listed):
+        breaks.append(("index.json", None, "line"))
     if len(files.get("records.ndjson", b"").splitlines()) != index["records"]:
         breaks.append(("records.ndjson", None, "rows"))
     return breaks + chain_breaks(files, key)

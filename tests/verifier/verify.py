@@ -393,6 +393,7 @@ class Verifier:
         archive = os.path.join(self.data_dir, "archive")
         self.manifest = Manifest(archive, self.named)
         self.promises = Promises(self.data_dir, self.manifest, self.keys, self.elsewhere, self.named)
+        self.manifest.settle(self.promises.entry)
         self.manifest.check_files(archive)
         chains, _ = listing(self.data_dir)
         if not any(chains.values()) and not os.path.exists(self.manifest.path) and not self.promises.count:

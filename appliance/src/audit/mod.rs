@@ -18,13 +18,13 @@ pub mod search;
 pub mod segment;
 pub mod sinks;
 pub mod trail;
-mod values;
+pub(crate) mod values;
 pub mod verify;
 pub mod when;
 pub mod writer;
 
 pub use encode::PackedWho;
-pub use seal::{Keeper, Release, Sealer, SealerOptions};
+pub use seal::{Keeper, Release, Sealer, SealerOptions, SealerTrouble};
 pub use writer::{RingOptions, SegmentWriter};
 
 /// Who and where, on every record.

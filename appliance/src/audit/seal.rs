@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -44,8 +44,25 @@ pub struct Keeper<D = RealDisk> {
     disk: D,
     options: SealerOptions,
     published: manifest::Follower,
-    /// The trouble last reported, so that it is reported once.
-    reported: Option<String>,
+    trouble: SealerTrouble,
+}
+
+/// What keeps segments from being released or prepared, for whoever asks: then statements will block. `None`: nothing.
+#[derive(Clone, Debug, Default)]
+pub struct SealerTrouble(Arc<Mutex<Option<String>>>);
+
+impl SealerTrouble {
+    pub fn get(&self) -> Option<String> {
+        self.0.lock().expect("nobody panics with it").clone()
+    }
+
+    /// `true`: it was another one before.
+    pub fn set(&self, trouble: Option<String>) -> bool {
+        let mut held = self.0.lock().expect("nobody panics with it");
+        let changed = *held != trouble;
+        *held = trouble;
+        changed
+    }
 }
 
 impl Keeper {
@@ -56,7 +73,12 @@ impl Keeper {
 
 impl<D: Disk> Keeper<D> {
     pub fn on(disk: D, options: SealerOptions) -> Self {
-        Self { disk, published: manifest::Follower::new(options.data_dir.clone()), options, reported: None }
+        Self {
+            disk,
+            published: manifest::Follower::new(options.data_dir.clone()),
+            options,
+            trouble: SealerTrouble::default(),
+        }
     }
 
     /// Releases what may go and prepares what is missing. `Ok(true)`: something was done.
@@ -126,7 +148,7 @@ impl<D: Disk> Keeper<D> {
         disk::sync_dir(&self.disk, file.path.parent().expect("a file in the ring"))
     }
 
-    fn report(&mut self, error: &io::Error) {
+    fn report(&self, error: &io::Error) {
         let text = match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 format!("no room on disk for the next audit segment, statements will block until there is: {error}")
@@ -135,9 +157,8 @@ impl<D: Disk> Keeper<D> {
                 "audit segments cannot be archived or prepared, statements will block when the ring is full: {error}"
             ),
         };
-        if self.reported.as_ref() != Some(&text) {
+        if self.trouble.set(Some(text.clone())) {
             tracing::error!("{text}");
-            self.reported = Some(text);
         }
     }
 }
@@ -157,6 +178,7 @@ fn newest_in_use(files: &BTreeMap<u64, SegmentFile>) -> io::Result<Option<u64>> 
 pub struct Sealer {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+    pub trouble: SealerTrouble,
 }
 
 impl Sealer {
@@ -165,11 +187,14 @@ impl Sealer {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         let mut keeper = Keeper::new(options);
+        let trouble = keeper.trouble.clone();
         let thread = std::thread::Builder::new().name("audit-sealer".into()).spawn(move || {
             while !told.load(Ordering::Acquire) {
                 let pause = match keeper.look() {
                     Ok(_) => {
-                        keeper.reported = None;
+                        if keeper.trouble.set(None) {
+                            tracing::info!("audit segments are prepared and released again");
+                        }
                         LOOK_EVERY
                     }
                     Err(error) => {
@@ -180,7 +205,7 @@ impl Sealer {
                 std::thread::park_timeout(pause);
             }
         })?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, thread: Some(thread), trouble })
     }
 }
 

@@ -120,20 +120,21 @@ pub fn verify_all(
     let broken = Mutex::new(broken);
     let mut tally = Tally { broken: &broken, breaks: 0 };
     let before = check_signed::here(data_dir)?;
-    let books = read_books(options, &mut tally)?;
+    let mut books = read_books(options, &mut tally)?;
     let promises = check_signed(options, &books, &before, &mut tally)?;
+    books.settle(promises.manifest);
     let archive = segment::archive_dir(data_dir);
-    for file in check::surplus(&archive, &books, &deleted(data_dir)?)? {
+    for file in check::surplus(&archive, &books)? {
         tally.found(ArchiveBreak { file, line: None, kind: check::BreakKind::Surplus });
     }
     let threads = if options.still { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
     let (books_of, promises_of, looks) = (&books, &promises, options.looks());
-    let work = Work { data_dir, books: books_of, promises: promises_of, progress, broken: &broken, looks, threads };
+    let work = Work { options, books: books_of, promises: promises_of, progress, broken: &broken, looks, threads };
     let (shards, more) = work.run()?;
     let report = ArchiveReport {
         entries: books.entries(),
         files: books.files.len() as u64,
-        records: books.rows,
+        records: books.files.values().map(|file| file.rows).sum(),
         bytes: books.files.values().map(|file| file.bytes).sum(),
         checkpoints: promises.lines,
         last_checkpoint_us: promises.last_us,
@@ -204,6 +205,7 @@ fn check_signed(options: &Options, books: &Books, before: &Limits, tally: &mut T
         let mut found = Vec::new();
         let signed = Signed { books, before, here, elsewhere, keys: &options.keys };
         let promises = signed.check(&mut |broken| found.push(broken))?;
+        check_signed::check_holds(&options.data_dir, &promises, &mut |broken| found.push(broken))?;
         let unfinished = |broken: &ArchiveBreak| {
             broken.kind == check::BreakKind::Line(super::archive::lines::LineBroken::Unfinished)
         };
@@ -217,20 +219,21 @@ fn check_signed(options: &Options, books: &Books, before: &Limits, tally: &mut T
     }
 }
 
-/// Paths of files whose deletion the manifest tells of.
-fn deleted(data_dir: &Path) -> io::Result<BTreeSet<String>> {
-    let mut deleted = BTreeSet::new();
-    manifest::each(data_dir, &mut |_, entry| {
-        if let Ok(manifest::Entry { what: manifest::What::Deleted { files, .. }, .. }) = entry {
-            deleted.extend(files.into_iter().map(|file| file.path));
-        }
-    })?;
-    Ok(deleted)
+/// Is the file one that has to be there, by what is written and signed by now?
+fn is_due(options: &Options, file: &FileEntry) -> io::Result<bool> {
+    let before = check_signed::here(&options.data_dir)?;
+    let mut books = check::read_manifest(&options.data_dir, &mut |_| {})?;
+    let here = check_signed::here(&options.data_dir)?;
+    let signed =
+        Signed { books: &books, before: &before, here, elsewhere: check_signed::limits(vec![])?, keys: &options.keys };
+    let signed = signed.check(&mut |_| {})?.manifest;
+    books.settle(signed);
+    Ok(books.files.values().any(|due| due.path == file.path))
 }
 
 /// The long part: shards and files, on as many threads as there are processors.
 struct Work<'a, 'b> {
-    data_dir: &'a Path,
+    options: &'a Options,
     books: &'a Books,
     promises: &'a Promises,
     progress: &'a Progress,
@@ -282,11 +285,11 @@ impl Work<'_, '_> {
 
     /// Taken from the end: shards first, as each is one long task.
     fn tasks(&self) -> io::Result<Vec<Task<'_>>> {
-        let mut shards: BTreeSet<u32> = segment::list_shards(self.data_dir)?;
+        let mut shards: BTreeSet<u32> = segment::list_shards(&self.options.data_dir)?;
         shards.extend(self.books.positions.keys());
         shards.extend(self.promises.greatest.keys());
         let files: u64 = self.books.files.values().map(|file| file.bytes).sum();
-        let chains = segment::list(self.data_dir)?;
+        let chains = segment::list(&self.options.data_dir)?;
         let segments = chains.values().flat_map(BTreeMap::values).filter_map(|file| file.path.metadata().ok());
         let segments: u64 = segments.map(|metadata| metadata.len()).sum();
         self.progress.all.store(files + segments, Ordering::Relaxed);
@@ -302,9 +305,9 @@ impl Work<'_, '_> {
     }
 
     fn verify_file(&self, file: &FileEntry) -> io::Result<Done> {
-        let archive = segment::archive_dir(self.data_dir);
+        let archive = segment::archive_dir(&self.options.data_dir);
         let Some(kind) = check::check_file(&archive, file, &self.progress.read)? else { return Ok(Done::Well) };
-        if kind == check::BreakKind::MissingFile && deleted(self.data_dir)?.contains(&file.path) {
+        if kind == check::BreakKind::MissingFile && !self.options.still && !is_due(self.options, file)? {
             // On purpose, since we read the manifest.
             return Ok(Done::Well);
         }
@@ -313,7 +316,7 @@ impl Work<'_, '_> {
     }
 
     fn verify_shard(&self, shard: u32) -> io::Result<ShardReport> {
-        let listed = segment::list(self.data_dir)?.remove(&shard).unwrap_or_default();
+        let listed = segment::list(&self.options.data_dir)?.remove(&shard).unwrap_or_default();
         let mut report = ShardReport { shard, segments: listed.len() as u64, ..ShardReport::default() };
         for file in listed.values() {
             // One that has just left the ring counts all the same.
@@ -325,7 +328,7 @@ impl Work<'_, '_> {
         let end = chain.position().frame.max(position.frame);
         if let Some(&frame) = self.promises.greatest.get(&shard).filter(|&&greatest| greatest > end) {
             let segment = chain.position().segment.max(position.segment);
-            let file = segment::ring_path(&segment::ring_dir(self.data_dir, shard), segment);
+            let file = segment::ring_path(&segment::ring_dir(&self.options.data_dir, shard), segment);
             let offset = chain.position().offset;
             let kind = DamageKind::Promised { frame };
             self.found(Damage { file, shard, segment, offset, frame: Some(end + 1), kind }, &mut report);
@@ -335,7 +338,7 @@ impl Work<'_, '_> {
 
     /// From the first segment there is, over gaps where all is archived.
     fn chain(&self, shard: u32, listed: &BTreeMap<u64, SegmentFile>) -> ChainReader {
-        let data_dir = self.data_dir.to_owned();
+        let data_dir = self.options.data_dir.clone();
         let mut proven: HashMap<u64, _> = self.promises.frames.get(&shard).cloned().unwrap_or_default();
         proven.extend(self.books.ends.get(&shard).into_iter().flatten());
         let chain = match self.books.positions.get(&shard) {
@@ -406,7 +409,7 @@ impl Work<'_, '_> {
         if damage.kind != DamageKind::MissingSegment {
             return Ok(false);
         }
-        let positions: BTreeMap<u32, Position> = manifest::positions(self.data_dir).unwrap_or_default();
+        let positions: BTreeMap<u32, Position> = manifest::positions(&self.options.data_dir).unwrap_or_default();
         let before = self.books.positions.get(&damage.shard).map_or(0, |position| position.segment);
         let now = positions.get(&damage.shard).map_or(0, |position| position.segment);
         Ok(damage.segment < now && damage.segment >= before)

@@ -7,7 +7,7 @@ use crate::audit::printable::escape;
 use crate::audit::search::{Filter, search};
 use crate::audit::segment::hex;
 use crate::audit::when;
-use crate::cli::audit::{Trail, parse_time, report};
+use crate::cli::audit::{Trail, in_order, parse_time, report};
 use crate::cli::{ANSWER_NO, DONE};
 use crate::config::Glob;
 use anyhow::{Context as _, Result};
@@ -42,7 +42,8 @@ pub struct ExportArgs {
 }
 
 pub fn export(args: ExportArgs) -> Result<ExitCode> {
-    let data_dir = args.trail.data_dir()?;
+    in_order(args.since, args.until)?;
+    let data_dir = args.trail.recorded()?;
     let key_file = args.key.unwrap_or_else(|| key::path(&data_dir));
     let key =
         args.sign.then(|| SigningKey::read(&key_file)).transpose().context("the key that signs cannot be read")?;
@@ -113,9 +114,20 @@ fn print(checked: &Checked) {
     line("sealed", checked.sealed_us.map_or_else(|| "no".to_owned(), when::rfc3339));
     line(
         "signed",
-        if checked.signed { "yes" } else { "no: whoever handed it over may have left something out" }.to_owned(),
+        if checked.signed {
+            "yes"
+        } else {
+            "no: question and summary are nobody's word, something may have been left out"
+        }
+        .to_owned(),
     );
-    let trust = if checked.key_is_known { "as given" } else { "taken on faith: give the one you trust with --key" };
+    let trust = if checked.key_is_known && checked.signed {
+        "as given"
+    } else if checked.key_is_known {
+        "as given, for the checkpoint alone"
+    } else {
+        "taken on faith: give the one you trust with --key"
+    };
     line("key", format!("{} ({trust})", hex(&checked.key)));
 }
 

@@ -1,5 +1,6 @@
 //! `lockgate audit hold`: what must not be deleted, whatever its age.
 
+use crate::audit::archive::checkpoint;
 use crate::audit::archive::holds::{self, Hold, Scope};
 use crate::audit::printable::{escape, json_safe};
 use crate::audit::when;
@@ -7,7 +8,12 @@ use crate::cli::audit::{Trail, parse_time};
 use crate::cli::{ANSWER_NO, DONE};
 use crate::config::Glob;
 use anyhow::{Context as _, Result};
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// A hold that is not signed by then is said not to be.
+const SIGNING_PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(clap::Args)]
 pub struct HoldArgs {
@@ -86,16 +92,38 @@ fn add(args: &AddArgs) -> Result<ExitCode> {
         since: args.since.map(when::rfc3339),
         until: args.until.map(when::rfc3339),
     };
-    let id = holds::add(&args.trail.data_dir()?, scope, &args.reason, now_us()).context("the hold was not recorded")?;
+    let data_dir = args.trail.data_dir()?;
+    let id = holds::add(&data_dir, scope, &args.reason, now_us()).context("the hold was not recorded")?;
     println!("{id}");
     eprintln!("hold {id} is in force: nothing it covers is deleted until `lockgate audit hold rm {id}`");
+    if !is_signed(&data_dir, id) {
+        eprintln!(
+            "no checkpoint has signed it yet: is the archiver at work? Until one does, it can be removed unnoticed"
+        );
+    }
     Ok(ExitCode::from(DONE))
 }
 
+/// The archiver signs within a second or so.
+fn is_signed(data_dir: &Path, line: u64) -> bool {
+    let until = Instant::now() + SIGNING_PATIENCE;
+    loop {
+        let signed = checkpoint::latest(data_dir).ok().flatten();
+        if signed.is_some_and(|signed| signed.holds.number >= line) || Instant::now() >= until {
+            return signed.is_some_and(|signed| signed.holds.number >= line);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 fn ls(args: &LsArgs) -> Result<ExitCode> {
-    let (in_force, _) =
-        holds::read(&args.trail.data_dir()?).context("the holds cannot be read; nothing is deleted meanwhile")?;
-    for hold in &in_force {
+    let holds = holds::read_signed(&args.trail.data_dir()?)
+        .context("the holds are not what was signed; nothing is deleted meanwhile")?;
+    let in_force = &holds.in_force;
+    if holds.unfinished {
+        eprintln!("lockgate: the last line was not finished, nothing is deleted until it is added again");
+    }
+    for hold in in_force {
         if args.output == "json" {
             println!("{}", json_safe(&in_json(hold).to_string()));
         } else {

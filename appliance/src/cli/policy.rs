@@ -3,11 +3,11 @@
 use crate::audit::printable::{escape, json_safe, one_line};
 use crate::audit::search::{Filter, Record, search};
 use crate::audit::when;
-use crate::cli::audit::{parse_time, report};
+use crate::cli::audit::{in_order, parse_time, report};
 use crate::cli::{ANSWER_NO, DONE};
 use crate::config::{self, Glob};
 use crate::identity::Principal;
-use crate::policy::{Action, Policy, View};
+use crate::policy::{Action, MASK_RULE, Policy, View};
 use anyhow::{Context as _, Result, bail};
 use masking::sql::{Analysis, analyse};
 use serde_json::json;
@@ -74,6 +74,7 @@ pub fn run(args: PolicyArgs) -> Result<ExitCode> {
     let data_dir = data_dir(&args.archive)?;
     let now_us = jiff::Timestamp::now().as_microsecond();
     let until_us = args.until.unwrap_or(now_us);
+    in_order(args.since, args.until)?;
     let mut since_us = args.since.unwrap_or(until_us.saturating_sub(DEFAULT_DAYS * DAY_US));
     let mut tally = Tally::default();
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -226,7 +227,8 @@ impl Tally {
         let was = Verdict { action, rule: record.rule.clone() };
         let (now, reason) = judge.decide(&record, &statement);
         // No rule refused it: a mask did, which only the live path knows of.
-        if was.is_deny() && was.rule.is_none() && !now.is_deny() {
+        let by_mask = was.is_deny() && was.rule.as_ref().is_none_or(|rule| rule == MASK_RULE);
+        if by_mask && !now.is_deny() {
             self.masked += 1;
             return None;
         }
@@ -337,12 +339,14 @@ message = "no"
         let (alice, bob) = (who("a", "alice"), who("b", "bob"));
         let denied = Request { decision: "deny", rule: "old", ..request(3, "DELETE FROM t") };
         let by_mask = Request { decision: "deny", ..request(4, "COPY t TO STDOUT") };
+        let named = Request { decision: "deny", rule: MASK_RULE, ..request(6, "COPY t TO STDOUT (FORMAT binary)") };
         let cut = Request { statement_bytes: 99, ..request(5, "DROP TABLE") };
         for (who, request) in [
             (&alice, request(1, "SELECT 1")),
             (&alice, request(2, "DROP TABLE t")),
             (&alice, denied),
             (&alice, by_mask),
+            (&alice, named),
             (&alice, cut),
             (&bob, request(1, "SELECT 1")),
         ] {
@@ -359,10 +363,10 @@ message = "no"
         let wanted = [
             ("0-2", "allow".to_owned(), "deny (no-drop)".to_owned()),
             ("0-3", "deny (old)".to_owned(), "allow".to_owned()),
-            ("0-6", "allow".to_owned(), "deny".to_owned()),
+            ("0-7", "allow".to_owned(), "deny".to_owned()),
         ];
         assert_eq!(told, wanted);
-        assert_eq!((tally.judged, tally.cut, tally.masked), (4, 1, 1));
+        assert_eq!((tally.judged, tally.cut, tally.masked), (4, 1, 2));
         assert!(tally.summary().starts_with("4 statements judged, 3 would be decided otherwise"));
     }
 }

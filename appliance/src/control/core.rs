@@ -99,6 +99,7 @@ impl Core {
                 control: counters.clone(),
                 archive: options.archive,
                 sinks: options.sinks.board(),
+                sealer: options.sealer,
             }),
             counters,
             reloader: tokio::sync::Mutex::new(Reloader::new(

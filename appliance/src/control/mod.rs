@@ -30,6 +30,7 @@ pub use certificates::{CertificateError, Certificates};
 pub use socket::{Claim, ClaimError};
 
 use self::core::Core;
+use crate::audit::SealerTrouble;
 use crate::audit::archive::supervise::ArchiveWatch;
 use crate::audit::sinks::Sinks;
 use crate::config::Config;
@@ -119,6 +120,7 @@ pub struct ControlOptions {
     pub signals: bool,
     /// Replaced by a reload.
     pub sinks: Arc<Sinks>,
+    pub sealer: SealerTrouble,
 }
 
 /// Why the control thread did not start.

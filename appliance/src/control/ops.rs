@@ -24,13 +24,14 @@ pub async fn serve(listener: TcpListener, core: Arc<Core>) {
     }
 }
 
-/// Ready for new connections: every shard runs, what they record is archived, and nobody has asked us to stop.
+/// Ready for new connections: every shard runs, what they record finds room and is archived, and nobody has asked us to stop.
 async fn ready(State(core): State<Arc<Core>>) -> Response {
     // A file is read for it: not while the core is held.
     let archive = core.scrape.archive.as_ref().and_then(ArchiveWatch::trouble);
     let state = core.state();
     let ended = state.ended.iter().position(Option::is_some);
-    let refusal = match (state.draining, ended, archive) {
+    let trouble = core.scrape.sealer.get().or(archive);
+    let refusal = match (state.draining, ended, trouble) {
         (Draining::No, None, None) => return "ok\n".into_response(),
         (_, Some(shard), _) => format!("shard {shard} has ended\n"),
         (Draining::WhenIdle | Draining::Now, None, _) => "draining\n".into(),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::approval::{Ruling, Ticket, TicketId};
+use crate::audit::SealerTrouble;
 use crate::config;
 use crate::snapshot::{Snapshot, Target};
 use serde_json::{Value, json};
@@ -86,6 +87,7 @@ pub struct Running {
     handle: Option<ControlHandle>,
     to_control: UnboundedSender<ToControl>,
     shard: mpsc::Receiver<ToShard>,
+    sealer: SealerTrouble,
     /// What the next reload reads.
     reload: Arc<std::sync::Mutex<Result<(), String>>>,
 }
@@ -102,6 +104,7 @@ impl Running {
         let (to_control, inbox) = unbounded_channel();
         let (post, shard) = mpsc::channel();
         let reload = Arc::new(std::sync::Mutex::new(Ok(())));
+        let sealer = SealerTrouble::default();
         let snapshot = Snapshot { targets: targets.into_iter().map(Arc::new).collect(), ..Snapshot::empty() };
         let (next, used) = (reload.clone(), with_issuer(dir.path()));
         let options = ControlOptions {
@@ -118,9 +121,10 @@ impl Running {
             archive: None,
             signals: false,
             sinks: Arc::new(Sinks::start(dir.path(), "0000000000000000", &[]).unwrap()),
+            sealer: sealer.clone(),
         };
         let handle = Some(start(options).unwrap());
-        Self { dir, handle, to_control, shard, reload }
+        Self { dir, handle, to_control, shard, sealer, reload }
     }
 
     pub fn tell(&self, message: ToControl) {
@@ -371,6 +375,11 @@ fn ops_tell_alive_ready_and_numbers() {
     let (status, text) = running.ops("/metrics");
     assert_eq!(status, "HTTP/1.1 200 OK");
     assert!(text.contains("lockgate_build_info{version=") && text.ends_with("# EOF\n"));
+    assert!(text.contains("\nlockgate_audit_sealer_up 1"));
+    running.sealer.set(Some("no room on disk".into()));
+    assert_eq!(running.ops("/readyz"), ("HTTP/1.1 503 Service Unavailable".into(), "no room on disk\n".into()));
+    assert!(running.ops("/metrics").1.contains("\nlockgate_audit_sealer_up 0"));
+    running.sealer.set(None);
     running.handle.as_ref().unwrap().drain(false);
     assert!(matches!(running.told(), ToShard::Drain { now: false }));
     assert_eq!(running.ops("/readyz"), ("HTTP/1.1 503 Service Unavailable".into(), "draining\n".into()));

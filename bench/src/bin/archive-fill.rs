@@ -33,7 +33,7 @@ fn fill(dir: &Path, records: u64) -> io::Result<()> {
     let archive = dir.join("archive");
     fs::create_dir_all(&archive)?;
     fs::create_dir_all(dir.join("segments"))?;
-    let mut manifest = Manifest::open(dir)?;
+    let mut manifest = Manifest::open(dir, None)?;
     let mut position = Position::start(0);
     while position.record < records {
         let first = position.record + 1;

@@ -7,8 +7,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use lockgate::audit::archive::archiver::{ArchiverOptions, Finish, run};
 use lockgate::audit::archive::checkpoint::{Checkpoints, Promise};
+use lockgate::audit::archive::holds::{self, Scope};
 use lockgate::audit::archive::lines::Head;
-use lockgate::audit::archive::manifest;
+use lockgate::audit::archive::manifest::{self, DeletedFile, Entry, FileEntry, Manifest, Position, Span, What};
+use lockgate::audit::archive::publish;
 use lockgate::audit::trail::{Advance, ChainReader};
 use lockgate::audit::{Keeper, Release};
 
@@ -41,7 +43,8 @@ pub fn write(dir: &Path, seed: u64) -> Result<Files> {
     let mut some = |rounds: usize, keeper: &mut Keeper| -> Result<()> {
         for _ in 0..rounds {
             number += 1;
-            let writer = &mut writers[random.below(2)];
+            // Both shards, so that each has frames that only a checkpoint promises.
+            let writer = &mut writers[number as usize % 2];
             if !trail::append(writer, number, &mut random) {
                 keeper.look()?;
                 ensure!(trail::append(writer, number, &mut random), "no room");
@@ -56,15 +59,21 @@ pub fn write(dir: &Path, seed: u64) -> Result<Files> {
         finish.ask();
         Ok(run(&options(dir), &finish)?)
     };
-    for _ in 0..3 {
+    let hold = |user: &str| {
+        let scope = Scope { users: vec![user.to_owned()], targets: Vec::new(), since: None, until: None };
+        holds::add(dir, scope, "case 7", trail::NOW_US)
+    };
+    for user in ["ann@example.com", "bob@example.com", "c*"] {
         some(12, &mut keeper)?;
+        hold(user)?;
         archive()?;
         keeper.look()?;
     }
     let earlier = Files::read(dir)?;
-    some(3, &mut keeper)?;
+    some(4, &mut keeper)?;
     promise(dir)?;
-    some(3, &mut keeper)?;
+    some(4, &mut keeper)?;
+    hold("dan@example.com")?;
     promise(dir)?;
     Ok(earlier)
 }
@@ -80,6 +89,74 @@ fn promise(dir: &Path) -> Result<()> {
         promises.extend(Promise::of(&chain.position()));
     }
     Ok(Checkpoints::open(dir, &dir.join("checkpoint.key"))?.write(trail::NOW_US, head, &promises)?)
+}
+
+/// What an archive says without a signature.
+#[derive(Clone, Copy, Debug)]
+pub enum Forgery {
+    /// That files were deleted; they are still there.
+    Announced,
+    /// The same, and they are gone.
+    Deleted,
+    /// With two entries.
+    DeletedTwice,
+    /// That what is recorded and not archived is in a file; the segments are still there.
+    Claimed,
+    /// The same, and the segments are gone.
+    ClaimedAndGone,
+}
+
+/// Adds to a manifest what nobody signed. Returns the paths of the files it takes away.
+pub fn forge(dir: &Path, forgery: Forgery, random: &mut Random) -> Result<Vec<PathBuf>> {
+    let mut manifest = Manifest::open(dir, None)?;
+    let mut files = Vec::new();
+    manifest::each(dir, &mut |_, entry| {
+        if let Ok(Entry { head, what: What::File(FileEntry { path, .. }), .. }) = entry {
+            files.push(DeletedFile { entry: head.number, path });
+        }
+    })?;
+    if matches!(forgery, Forgery::Claimed | Forgery::ClaimedAndGone) {
+        claim(dir, &mut manifest)?;
+        let ring = |name: &PathBuf| name.starts_with("segments") && name.extension().is_some_and(|kind| kind == "seg");
+        let segments: Vec<PathBuf> = Files::read(dir)?.0.into_keys().filter(ring).collect();
+        return Ok(if matches!(forgery, Forgery::Claimed) { Vec::new() } else { segments });
+    }
+    files.retain(|_| random.chance(70));
+    let deleted = |files: Vec<DeletedFile>| What::Deleted { files, reason: "older than 1 days".into() };
+    let paths = files.iter().map(|file| Path::new("archive").join(&file.path)).collect();
+    if matches!(forgery, Forgery::DeletedTwice) {
+        manifest.append(trail::NOW_US, &deleted(Vec::new()), &[])?;
+    }
+    manifest.append(trail::NOW_US, &deleted(files), &[])?;
+    Ok(if matches!(forgery, Forgery::Announced) { Vec::new() } else { paths })
+}
+
+fn claim(dir: &Path, manifest: &mut Manifest) -> Result<()> {
+    let (mut spans, mut moved): (Vec<Span>, Vec<Position>) = Default::default();
+    for position in manifest.positions().values() {
+        let mut chain = ChainReader::after(dir.to_owned(), position);
+        while chain.advance()? != Advance::End {}
+        let span = Span::between(position, &chain.position());
+        moved.extend(span.map(|_| chain.position()));
+        spans.extend(span);
+    }
+    let number = manifest.head().number + 1;
+    let text = b"hardly Parquet";
+    let path = publish::relative_path(trail::NOW_US, number);
+    let place = dir.join("archive").join(&path);
+    std::fs::create_dir_all(place.parent().expect("it has a folder"))?;
+    std::fs::write(&place, text)?;
+    let file = FileEntry {
+        path,
+        bytes: text.len() as u64,
+        blake3: *blake3::hash(text).as_bytes(),
+        rows: spans.iter().map(Span::records).sum(),
+        schema: manifest::SCHEMA,
+        since_us: trail::NOW_US,
+        until_us: trail::NOW_US,
+        shards: spans,
+    };
+    Ok(manifest.append(trail::NOW_US, &What::File(file), &moved)?)
 }
 
 /// What a break's file belongs to: a segment by shard and number, the manifest, the checkpoints, or the file itself.
@@ -127,7 +204,7 @@ fn any(files: &Files, random: &mut Random) -> PathBuf {
 fn made(files: Files, what: String, touched: &[&Path]) -> Option<Tampered> {
     let mut named: Vec<String> = touched.iter().map(|name| group(&name.to_string_lossy())).collect();
     // What is gone or shorter is known by what speaks of it.
-    if named.iter().any(|group| group == "manifest.jsonl") {
+    if named.iter().any(|group| group == "manifest.jsonl" || group == "holds.jsonl") {
         named.push("checkpoints".into());
     }
     Some(Tampered { files, what, named })
@@ -240,6 +317,8 @@ fn roll_back(files: &Files, earlier: &Files, other: &Files, random: &mut Random)
     if name.extension().is_some_and(|extension| extension == "seg") {
         let place = files.place(&name);
         named.push(format!("segment {}-{}", place.shard, place.number + 1));
+        // Of an emptied one a checkpoint still promises frames: they are missed behind what is left.
+        named.push(format!("segment {}-{}", place.shard, place.number.saturating_sub(1)));
     }
     Some(Tampered { named, ..made })
 }

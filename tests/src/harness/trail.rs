@@ -427,7 +427,9 @@ fn roll_back(files: &Files, other: &Files, random: &mut Random) -> Option<Tamper
 
 /// The newest segment of a shard cut back to an earlier whole frame: a chain alone cannot know.
 pub fn cut_tail(files: &Files, random: &mut Random) -> Files {
-    let newest: Vec<_> = files.names(|_| true).into_iter().filter(|name| files.is_newest(name)).collect();
+    let mut newest = files.names(|_| true);
+    newest.retain(|name| name.extension().is_some_and(|kind| kind == "seg") && files.is_newest(name));
+    newest.retain(|name| !files.frames(name).is_empty());
     let name = random.pick(&newest);
     let mut cut = files.clone();
     let from = random.pick(&files.frames(name)).start;

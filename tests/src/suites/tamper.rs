@@ -46,11 +46,14 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
         (Tampering::Swap, "files and lines swapped", count(ARCHIVED_OTHERS)),
         (Tampering::Truncate, "files truncated", count(ARCHIVED_OTHERS)),
         (Tampering::Replay, "files and lines replayed", count(ARCHIVED_OTHERS)),
+        (Tampering::RollBack, "files or all of it rolled back", count(ARCHIVED_OTHERS)),
     ] {
         report.case(&format!("archived: {name}, {count} times: named, and by both alike"), || {
             archived_campaign(how, count)
         });
     }
+    report.case("archived: what nobody signed proves nothing, by both alike", forged);
+    report.case("archived: a cut tail is named by what a checkpoint promises", archived_tails);
     report.case("a tail cut to a whole frame is all that a chain alone cannot see", cut_tails);
     report.case("what is no file, and what has no place, is named and waited for by nobody", strangers);
     report.case("a trail that is being written is whole at every moment", live);
@@ -257,6 +260,53 @@ fn archived_campaign(how: Tampering, count: u64) -> Result<()> {
         let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
         workers.into_iter().try_for_each(|worker| worker.join().expect("no worker panics"))
     })
+}
+
+/// Entries without a signature take nothing away.
+fn forged() -> Result<()> {
+    use archived::Forgery::{Announced, Claimed, ClaimedAndGone, Deleted, DeletedTwice};
+    for trail in 0..TRAILS / 2 {
+        let mut archived = Archived::new(trail)?;
+        let bench = &mut archived.bench;
+        for (seed, how) in [Announced, Deleted, DeletedTwice, Claimed, ClaimedAndGone].into_iter().enumerate() {
+            let copy = scratch()?;
+            bench.whole.put(copy.path(), &Files::default())?;
+            let gone = archived::forge(copy.path(), how, &mut Random::new(trail * 10 + seed as u64))?;
+            for path in &gone {
+                std::fs::remove_file(copy.path().join(path))?;
+            }
+            let found = bench.judge(&Files::read(copy.path())?).with_context(|| format!("{how:?}, trail {trail}"))?;
+            let missing = found.iter().filter(|(_, _, kind)| kind == "missing_file").count();
+            let right = match how {
+                Announced | Claimed => found.is_empty(),
+                Deleted => missing == gone.len() && missing == found.len(),
+                DeletedTwice => missing == gone.len() && missing + 1 == found.len(),
+                ClaimedAndGone => !gone.is_empty() && !found.is_empty() && missing == 0,
+            };
+            ensure!(right, "{how:?}, trail {trail}, without {gone:?}: {found:?}");
+        }
+    }
+    Ok(())
+}
+
+/// With a checkpoint here, no copy is needed; without one, all of it can be rolled back unseen.
+fn archived_tails() -> Result<()> {
+    for trail in 0..TRAILS / 2 {
+        let mut archived = Archived::new(trail)?;
+        let bench = &mut archived.bench;
+        bench.elsewhere.clear();
+        let (mut promised, mut tried) = (0, 0);
+        for seed in 0..20 {
+            let cut = trail::cut_tail(&bench.whole, &mut Random::new(seed));
+            let found = bench.judge(&cut)?;
+            tried += u32::from(cut != bench.whole);
+            promised += u32::from(!found.is_empty());
+        }
+        ensure!(tried > 0 && promised == tried, "trail {trail}: {promised} of {tried} cut tails were named");
+        let found = bench.judge(&archived.earlier)?;
+        ensure!(found.is_empty(), "trail {trail}, rolled back as a whole with nothing kept elsewhere: {found:?}");
+    }
+    Ok(())
 }
 
 fn whole() -> Result<()> {

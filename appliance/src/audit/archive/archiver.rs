@@ -7,7 +7,7 @@
 //! It holds no state that matters: killed anywhere, it goes on behind the manifest's last entry. After an error it does
 //! the same, a little later.
 
-use super::checkpoint::{Checkpoints, Promise};
+use super::checkpoint::{self, Checkpoints, Promise};
 use super::deliver::{Copies, Deliverers, Delivery, Destination};
 use super::manifest::{self, DamageEntry, Manifest, Position, Span, What};
 use super::merge::{Merge, Next};
@@ -156,13 +156,15 @@ pub struct Archiver<'a> {
 impl<'a> Archiver<'a> {
     pub fn open(options: &'a ArchiverOptions, status: &'a mut Status) -> io::Result<Self> {
         let archive = segment::archive_dir(&options.data_dir);
-        let manifest = Manifest::open(&options.data_dir)?;
+        let checkpoints = Checkpoints::open(&options.data_dir, &options.checkpoint_key_file)?;
+        // Before anything is removed or signed: is this the manifest that we left?
+        let signed = checkpoint::latest(&options.data_dir)?;
+        let manifest = Manifest::open(&options.data_dir, signed.map(|signed| signed.manifest))?;
         for path in publish::clean(&archive, manifest.head().number + 1)? {
             tracing::info!(file = %path.display(), "left unfinished by a stop, made again");
         }
         let known = known_damage(options)?;
         let merge = Merge::new(options.data_dir.clone(), manifest.positions());
-        let checkpoints = Checkpoints::open(&options.data_dir, &options.checkpoint_key_file)?;
         let retention = options.retention.map(|keep| Retention::new(options.data_dir.clone(), keep));
         let (file, waiting_since, status_written) = (None, None, None);
         let mut archiver = Self {
@@ -178,7 +180,6 @@ impl<'a> Archiver<'a> {
             known,
             retention,
         };
-        // An entry whose checkpoint a stop took away gets it before the next entry is written.
         archiver.checkpoint()?;
         Ok(archiver)
     }

@@ -326,3 +326,112 @@ fn a_frame_cut_at_a_restart_is_neither_damage_nor_a_gap() {
     trail.check();
     assert!(entries(trail.path()).iter().all(|entry| matches!(entry.what, What::File(_))));
 }
+
+/// Claims with one line, which nobody signs, that what is not archived yet is in this file.
+fn claim(dir: &Path) {
+    let (mut segments, mut moved) = (BTreeMap::new(), Vec::new());
+    for (shard, files) in segment::list(dir).expect("listable") {
+        let mut chain = crate::audit::trail::ChainReader::whole(dir.to_owned(), shard);
+        while let crate::audit::trail::Advance::Frame(_) = chain.advance().expect("readable") {}
+        segments.insert(shard, files.len());
+        moved.push(chain.position());
+    }
+    let mut manifest = manifest::Manifest::open(dir, None).expect("it opens");
+    let spans: Vec<_> = moved
+        .iter()
+        .filter_map(|to| {
+            let from = manifest.positions().get(&to.shard).copied();
+            manifest::Span::between(&from.unwrap_or(manifest::Position::start(to.shard)), to)
+        })
+        .collect();
+    let number = manifest.head().number + 1;
+    let path = super::publish::relative_path(NOW_US, number);
+    let place = segment::archive_dir(dir).join(&path);
+    fs::create_dir_all(place.parent().unwrap()).unwrap();
+    fs::write(&place, "no Parquet at all").unwrap();
+    let file = FileEntry {
+        path,
+        bytes: 17,
+        blake3: *blake3::hash(b"no Parquet at all").as_bytes(),
+        rows: spans.iter().map(manifest::Span::records).sum(),
+        schema: manifest::SCHEMA,
+        since_us: NOW_US,
+        until_us: NOW_US + 1,
+        shards: spans,
+    };
+    manifest.append(NOW_US, &What::File(file), &moved).expect("written");
+}
+
+#[test]
+fn what_an_unsigned_entry_claims_is_still_read_from_the_segments_and_made_again() {
+    use crate::audit::search::{Filter, search};
+    let mut trail = Trail::new(2, Release::Published { keep: false });
+    for round in 0..80 {
+        trail.write(round % 2);
+    }
+    trail.archive();
+    trail.keeper.look().expect("the keeper works");
+    for round in 0..80 {
+        trail.write(round % 2);
+    }
+    let found = |dir: &Path| {
+        let unreadable = &mut |trouble| panic!("{trouble}");
+        search(dir, &Filter::default(), None, false, unreadable).expect("readable").len()
+    };
+    let before = found(trail.path());
+    claim(trail.path());
+    let ring = |dir: &Path| segment::list(dir).expect("listable").values().map(BTreeMap::len).collect::<Vec<_>>();
+    let segments = ring(trail.path());
+    while trail.keeper.look().expect("the keeper works") {}
+    assert!(ring(trail.path()) >= segments, "no segment leaves for it");
+    assert_eq!(found(trail.path()), before);
+    trail.archive();
+    trail.check();
+    assert_eq!(found(trail.path()), before);
+}
+
+#[test]
+fn a_manifest_that_is_not_the_one_that_was_signed_is_never_signed_over() {
+    let mut trail = Trail::new(1, Release::Published { keep: false });
+    for _ in 0..4 {
+        for _ in 0..30 {
+            trail.write(0);
+        }
+        trail.archive();
+    }
+    let path = manifest::path(trail.path());
+    let good = fs::read_to_string(&path).expect("readable");
+    let lines: Vec<&str> = good.split_inclusive('\n').collect();
+    assert!(lines.len() >= 4);
+    let parquet = |dir: &Path| published(dir).len();
+    let files = parquet(trail.path());
+    let checkpoints = || super::checkpoint::latest(trail.path()).expect("readable");
+    let signed = checkpoints();
+    let mut another = good.clone();
+    another.truncate(good.len() - lines[lines.len() - 1].len());
+    // Rolled back, emptied, and with entries that nobody signed.
+    let mut longer = good.clone();
+    fs::write(&path, &good).expect("writable");
+    for _ in 0..2 {
+        let mut manifest = manifest::Manifest::open(trail.path(), None).expect("it opens");
+        manifest.append(NOW_US, &What::Deleted { files: Vec::new(), reason: "x".into() }, &[]).expect("written");
+        longer = fs::read_to_string(&path).expect("readable");
+    }
+    let finish = Finish::default();
+    finish.ask();
+    for harmed in [another, String::new(), longer] {
+        fs::write(&path, &harmed).expect("writable");
+        let error = run(&options(trail.path()), &finish).expect_err("it is not signed over");
+        assert!(error.to_string().contains("Nothing is signed over that"), "{error}");
+        assert_eq!(checkpoints(), signed);
+        let left = super::publish::listed(&super::publish::parquet_dir(&segment::archive_dir(trail.path())))
+            .expect("listable")
+            .iter()
+            .map(|day| super::publish::listed(day).expect("listable").len())
+            .sum::<usize>();
+        assert_eq!(left, files, "no file of it is taken for a leftover");
+    }
+    fs::write(&path, &good).expect("writable");
+    trail.archive();
+    trail.check();
+}

@@ -1,10 +1,11 @@
 //! What readers ask the manifest: which files may hold records of a time or a sequence. A long manifest is not read whole:
 //! entries are in the order of time and of sequences, so the first that matters is found by halving.
 
+use super::checkpoint;
 use super::find::Listed;
 use super::lines::{LineBroken, Lines};
 use super::manifest::{self, Entry, Place, Position, What};
-use crate::audit::segment::{archive_dir, at};
+use crate::audit::segment::{archive_dir, at, open_file};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fs::File;
@@ -29,22 +30,22 @@ impl fmt::Display for ManifestDamage {
     }
 }
 
-/// Where the archiver stands.
+/// Where the archiver stands, as far as it is signed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Stand {
-    /// Number of the last entry; 0: there is none.
+    /// Number of that entry; 0: there is none.
     pub number: u64,
     pub positions: BTreeMap<u32, Position>,
 }
 
 impl Stand {
-    /// By the last entry that holds; what does not is handed out.
+    /// By the last entry that is signed and holds; what does not is handed out.
     pub fn of(data_dir: &Path, damage: &mut dyn FnMut(ManifestDamage)) -> io::Result<Self> {
         let of = |entry: Entry| Self {
             number: entry.head.number,
             positions: entry.positions.into_iter().map(|position| (position.shard, position)).collect(),
         };
-        match manifest::last(data_dir) {
+        match manifest::last_signed(data_dir) {
             Ok(entry) => Ok(entry.map(of).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 let (mut good, file) = (None, manifest::path(data_dir));
@@ -142,8 +143,11 @@ impl Catalogue {
         let archive = archive_dir(&self.data_dir);
         if self.deleted.is_none() {
             let mut deleted = HashSet::new();
+            let signed = checkpoint::latest(&self.data_dir)?.map_or(0, |signed| signed.manifest.number);
             manifest::each(&self.data_dir, &mut |_, entry| {
-                if let Ok(Entry { what: What::Deleted { files, .. }, .. }) = entry {
+                if let Ok(Entry { head, what: What::Deleted { files, .. }, .. }) = entry
+                    && head.number <= signed
+                {
                     deleted.extend(files.into_iter().map(|file| file.path));
                 }
             })?;
@@ -181,7 +185,7 @@ fn is_inside(path: &str) -> bool {
 /// Where a line begins before which no entry has `reached`, which holds for all entries behind the first it holds for. An
 /// entry that cannot be read counts as reached: the search begins before it.
 fn halve(path: &Path, reached: &dyn Fn(&Entry) -> bool) -> io::Result<u64> {
-    let file = File::open(path).map_err(|error| at(path, error))?;
+    let file = open_file(path).map_err(|error| at(path, error))?;
     let (mut low, mut high) = (0, file.metadata().map_err(|error| at(path, error))?.len());
     // `low` is always the beginning of a line.
     while high - low > WINDOW_BYTES {

@@ -2,7 +2,7 @@
 //! FORMAT.md says what must hold.
 
 use super::lines::LineBroken;
-use super::manifest::{self, Entry, FileEntry, Position, Span, What};
+use super::manifest::{self, DeletedFile, Entry, FileEntry, Position, Span, What};
 use super::publish;
 use crate::audit::frame::{GENESIS, Hash};
 use crate::audit::segment::{self, at};
@@ -66,6 +66,14 @@ pub enum BreakKind {
         shard: u32,
         frame: u64,
     },
+    /// A checkpoint names a line of the holds that is not there, or is another.
+    PromisedHold {
+        number: u64,
+    },
+    /// The first checkpoint of all names an entry already: nothing proves that one before it was not another.
+    CheckpointsBegin {
+        number: u64,
+    },
     /// The manifest has gone on for longer than the checkpoints.
     CheckpointsEnd {
         number: u64,
@@ -95,6 +103,8 @@ impl BreakKind {
             Self::Key => "key",
             Self::PromisedEntry { .. } => "promised_entry",
             Self::PromisedFrame { .. } => "promised_frame",
+            Self::PromisedHold { .. } => "promised_hold",
+            Self::CheckpointsBegin { .. } => "checkpoints_begin",
             Self::CheckpointsEnd { .. } => "checkpoints_end",
             Self::Elsewhere { .. } => "elsewhere",
         }
@@ -135,6 +145,12 @@ impl fmt::Display for BreakKind {
             Self::PromisedFrame { shard, frame } => {
                 write!(f, "the manifest has another frame {frame} of shard {shard} than it promises")
             }
+            Self::PromisedHold { number } => {
+                write!(f, "the holds do not have the line {number} it promises: cut, replaced or rolled back")
+            }
+            Self::CheckpointsBegin { number } => {
+                write!(f, "the chain of checkpoints begins with entry {number}: those before it were removed")
+            }
             Self::CheckpointsEnd { number } => {
                 write!(
                     f,
@@ -156,11 +172,14 @@ pub struct Books {
     /// Of each entry, by its number less one; zeros where a line does not hold.
     pub hashes: Vec<Hash>,
     pub positions: BTreeMap<u32, Position>,
+    /// As they were before the last entry.
+    pub before: BTreeMap<u32, Position>,
     /// Files that must be there, by entry.
     pub files: BTreeMap<u64, FileEntry>,
     /// By shard: the last frame of every span, and its hash.
     pub ends: BTreeMap<u32, HashMap<u64, Hash>>,
-    pub rows: u64,
+    /// Files that were removed on purpose, by the entry that says so.
+    deletions: BTreeMap<u64, Vec<DeletedFile>>,
     /// The last line was not whole.
     pub unfinished: bool,
 }
@@ -272,26 +291,47 @@ impl Books {
         }
         match entry.what {
             What::File(file) => {
-                self.rows += file.rows;
                 self.files.insert(number, file);
             }
             What::Damage(damage) => {
                 damaged.insert(damage.shard);
             }
-            What::Deleted { files, .. } => files.iter().for_each(|file| {
-                self.files.remove(&file.entry);
-            }),
+            What::Deleted { files, .. } => {
+                self.deletions.insert(number, files);
+            }
         }
-        self.positions = entry.positions.into_iter().map(|position| (position.shard, position)).collect();
+        let positions = entry.positions.into_iter().map(|position| (position.shard, position)).collect();
+        self.before = std::mem::replace(&mut self.positions, positions);
+    }
+
+    /// What only a signed entry does: it removes files, and its records may have left the segments. `signed`: the greatest
+    /// that a checkpoint names.
+    pub fn settle(&mut self, signed: u64) {
+        if self.entries() == signed.saturating_add(1) {
+            self.positions.clone_from(&self.before);
+        }
+        for file in self.deletions.range(..=signed).flat_map(|(_, files)| files) {
+            self.files.remove(&file.entry);
+        }
+    }
+
+    /// Paths of files of which an entry says that they were removed.
+    fn deleted(&self) -> BTreeSet<&str> {
+        self.deletions.values().flatten().map(|file| &*file.path).collect()
     }
 }
 
 /// Is the file what its entry says? `None`: it is.
 pub fn check_file(archive: &Path, file: &FileEntry, read: &AtomicU64) -> io::Result<Option<BreakKind>> {
     let path = archive.join(&file.path);
+    if is_link(&path) || path.parent().is_some_and(is_link) {
+        return Ok(Some(BreakKind::NotAFile));
+    }
     let mut opened = match segment::open_file(&path) {
         Ok(opened) => opened,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(BreakKind::MissingFile)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Some(BreakKind::MissingFile));
+        }
         Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(Some(BreakKind::NotAFile)),
         Err(error) => return Err(at(&path, error)),
     };
@@ -312,8 +352,13 @@ pub fn check_file(archive: &Path, file: &FileEntry, read: &AtomicU64) -> io::Res
     Ok((*hasher.finalize().as_bytes() != file.blake3).then_some(BreakKind::Content))
 }
 
+fn is_link(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink())
+}
+
 /// Files below `parquet/` that nothing accounts for.
-pub fn surplus(archive: &Path, books: &Books, deleted: &BTreeSet<String>) -> io::Result<Vec<PathBuf>> {
+pub fn surplus(archive: &Path, books: &Books) -> io::Result<Vec<PathBuf>> {
+    let deleted = books.deleted();
     let named: BTreeSet<PathBuf> = books.files.values().map(|file| archive.join(&file.path)).collect();
     let root = publish::parquet_dir(archive);
     if !root.is_dir() {
@@ -321,7 +366,7 @@ pub fn surplus(archive: &Path, books: &Books, deleted: &BTreeSet<String>) -> io:
     }
     let mut surplus = Vec::new();
     for folder in publish::listed(&root)? {
-        let files = if folder.is_dir() { publish::listed(&folder)? } else { vec![folder] };
+        let files = if folder.is_dir() && !is_link(&folder) { publish::listed(&folder)? } else { vec![folder] };
         surplus.extend(files.into_iter().filter(|path| {
             let number = path.file_name().and_then(|name| publish::number_of(name.to_str()?));
             let relative = path.strip_prefix(archive).ok().and_then(Path::to_str).unwrap_or_default();

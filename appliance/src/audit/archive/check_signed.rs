@@ -2,8 +2,9 @@
 
 use super::check::{ArchiveBreak, Books, BreakKind, Found};
 use super::checkpoint::{self, Checkpoint, Promise, Statement};
+use super::holds;
 use super::key::PublicKey;
-use super::lines::{LineBroken, Lines};
+use super::lines::{Head, LineBroken, Lines};
 use crate::audit::frame::{GENESIS, Hash};
 use crate::audit::segment::at;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -21,7 +22,10 @@ pub struct Promises {
     pub frames: BTreeMap<u32, HashMap<u64, Hash>>,
     /// By shard: the greatest frame promised.
     pub greatest: BTreeMap<u32, u64>,
-    manifest: u64,
+    /// The holds' last line, each that is named, and where.
+    holds: Vec<(PathBuf, u64, Head)>,
+    /// The greatest entry of the manifest that is named.
+    pub manifest: u64,
 }
 
 /// Files and how much of each is looked at: they grow.
@@ -126,17 +130,27 @@ impl Signed<'_> {
     ) {
         promises.lines += 1;
         promises.last_us = Some(checkpoint.time_us);
-        let Statement::Checkpoint { manifest, shards } = &checkpoint.statement else { return };
+        let Statement::Checkpoint { manifest, shards, holds } = &checkpoint.statement else { return };
         let mut tell = |kind| found(ArchiveBreak { file: read.file.clone(), line: Some(read.line), kind });
         let there = self.books.hash_of(manifest.number);
         if there != Some(manifest.hash) && !(there.is_none() && later) || manifest.number < promises.manifest {
             tell(BreakKind::PromisedEntry { number: manifest.number });
+        }
+        if checkpoint.head.number == 1 && manifest.number > 0 {
+            tell(BreakKind::CheckpointsBegin { number: manifest.number });
         }
         promises.manifest = promises.manifest.max(manifest.number);
         for promise in shards {
             if let Some(kind) = self.promise_frame(promise, promises) {
                 tell(kind);
             }
+        }
+        let head = holds.map_or(Head::START, Head::from);
+        let before = promises.holds.last().map_or(Head::START, |(_, _, before)| *before);
+        if head.number < before.number {
+            tell(BreakKind::PromisedHold { number: before.number });
+        } else if head != before {
+            promises.holds.push((read.file.clone(), read.line, head));
         }
     }
 
@@ -148,8 +162,8 @@ impl Signed<'_> {
         if known.is_some_and(|known| *known != hash) {
             return Some(BreakKind::PromisedFrame { shard, frame });
         }
-        // What precedes the position hangs together with it: its hash says enough.
-        if frame > self.books.positions.get(&shard).map_or(0, |position| position.frame) {
+        // What precedes the position hangs together with it: its hash says enough. (The last entry may prove nothing.)
+        if frame > self.books.before.get(&shard).map_or(0, |position| position.frame) {
             let before = promises.frames.entry(shard).or_default().insert(frame, hash);
             return before.filter(|before| *before != hash).map(|_| BreakKind::PromisedFrame { shard, frame });
         }
@@ -278,6 +292,42 @@ impl<'a, 'b> Elsewhere<'a, 'b> {
         }
         Ok(())
     }
+}
+
+/// The holds: their chain, and that it has every line which the checkpoints name. (Read behind them: what they name was
+/// there by then.)
+pub fn check_holds(data_dir: &Path, promises: &Promises, found: &mut Found<'_>) -> io::Result<()> {
+    let path = holds::path(data_dir);
+    let (mut hashes, mut place, mut follows) = (Vec::new(), 0, true);
+    holds::each(data_dir, &mut |line| {
+        place += 1;
+        let mut tell = |kind| found(ArchiveBreak { file: path.clone(), line: Some(place), kind });
+        let line = match line {
+            Ok(line) => line,
+            Err(broken) => {
+                tell(BreakKind::Line(broken));
+                hashes.push(GENESIS);
+                follows = false;
+                return Ok(());
+            }
+        };
+        let (number, expected) = (line.head.number, hashes.len() as u64 + 1);
+        if follows && number != expected {
+            tell(BreakKind::Number { expected, found: number });
+        } else if follows && line.previous != hashes.last().copied().unwrap_or(GENESIS) {
+            tell(BreakKind::Chain);
+        }
+        follows = true;
+        hashes.push(line.head.hash);
+        Ok(())
+    })?;
+    for (file, line, head) in &promises.holds {
+        if hashes.get(head.number as usize - 1) != Some(&head.hash) {
+            let kind = BreakKind::PromisedHold { number: head.number };
+            found(ArchiveBreak { file: file.clone(), line: Some(*line), kind });
+        }
+    }
+    Ok(())
 }
 
 /// All files of a trail's own checkpoints.

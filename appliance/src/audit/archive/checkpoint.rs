@@ -1,6 +1,7 @@
 //! Signed checkpoints: what the trail was at a moment, so that a tail cut off or a trail rolled back later shows.
 //! FORMAT.md, "Checkpoints".
 
+use super::holds;
 use super::key::{self, PublicKey, SigningKey};
 use super::lines::{self, Appender, Head, Line, LineBroken};
 use super::manifest::{Position, hex_hash, invalid, rfc3339};
@@ -40,15 +41,22 @@ impl Promise {
     }
 }
 
+/// A line of another file: its number and hash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ManifestHead {
+pub struct LineHead {
     pub number: u64,
     #[serde(with = "hex_hash")]
     pub hash: Hash,
 }
 
-impl From<Head> for ManifestHead {
+impl From<Head> for LineHead {
     fn from(Head { number, hash }: Head) -> Self {
+        Self { number, hash }
+    }
+}
+
+impl From<LineHead> for Head {
+    fn from(LineHead { number, hash }: LineHead) -> Self {
         Self { number, hash }
     }
 }
@@ -57,8 +65,11 @@ impl From<Head> for ManifestHead {
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Statement {
     Checkpoint {
-        manifest: ManifestHead,
+        manifest: LineHead,
         shards: Vec<Promise>,
+        /// The last line of the holds; `None`: there never was one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        holds: Option<LineHead>,
     },
     /// The next line is signed by another key.
     Key {
@@ -121,6 +132,40 @@ pub fn files(data_dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// What the last checkpoint promises.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Latest {
+    pub time_us: i64,
+    /// The manifest's last entry: what is newer nobody has signed.
+    pub manifest: Head,
+    /// The last line of the holds.
+    pub holds: Head,
+}
+
+/// By the last checkpoint whose signature holds. `None`: there is none.
+pub fn latest(data_dir: &Path) -> io::Result<Option<Latest>> {
+    for path in files(data_dir)?.into_iter().rev() {
+        let mut end = u64::MAX;
+        // Behind the last checkpoint there may be the change of a key.
+        loop {
+            let tail = lines::tail_until(&path, end)?;
+            if tail.line.is_empty() {
+                break;
+            }
+            let checkpoint = Checkpoint::parse(&tail.line)
+                .map_err(|broken| at(&path, invalid(&format!("the last checkpoint: {broken}"))))?;
+            if let (Statement::Checkpoint { manifest, holds, .. }, true) =
+                (&checkpoint.statement, checkpoint.signature_holds)
+            {
+                let holds = holds.map_or(Head::START, Head::from);
+                return Ok(Some(Latest { time_us: checkpoint.time_us, manifest: (*manifest).into(), holds }));
+            }
+            end = tail.line_offset();
+        }
+    }
+    Ok(None)
+}
+
 fn file_day(path: &Path) -> Option<jiff::civil::Date> {
     path.file_name()?.to_str()?.strip_suffix(".jsonl")?.parse().ok()
 }
@@ -136,7 +181,8 @@ pub struct Checkpoints {
     /// Days never go back, whatever the clock does: the order of the names is the order of the lines.
     day: i64,
     written_us: i64,
-    said: Option<(Head, Vec<Promise>)>,
+    said: Option<(Head, Head, Vec<Promise>)>,
+    holds: holds::Watch,
 }
 
 impl Checkpoints {
@@ -150,6 +196,9 @@ impl Checkpoints {
             if !tail.line.is_empty() {
                 let line = Checkpoint::parse(&tail.line)
                     .map_err(|broken| at(&path, invalid(&format!("the last checkpoint: {broken}"))))?;
+                if !line.signature_holds {
+                    return Err(at(&path, invalid("the last checkpoint: its signature does not hold")));
+                }
                 last = Some((line, path, appender));
                 break;
             }
@@ -168,6 +217,7 @@ impl Checkpoints {
             day: 0,
             written_us: i64::MIN,
             said: None,
+            holds: holds::Watch::new(data_dir, latest(data_dir)?.map_or(Head::START, |latest| latest.holds)),
         };
         if let Some((line, path, appender)) = last {
             checkpoints.day = days_of(&path);
@@ -219,7 +269,8 @@ impl Checkpoints {
         let since_us = now_us.saturating_sub(self.written_us);
         // A clock that was set back must not silence us.
         let due = |every_us: i64| !(0..every_us).contains(&since_us);
-        let changed = self.said.as_ref().is_none_or(|(head, said)| *head != manifest || said != shards);
+        let holds = self.holds.look();
+        let changed = self.said.as_ref().is_none_or(|said| (&said.0, &said.1, &*said.2) != (&manifest, &holds, shards));
         if !due(if changed { EVERY_US } else { HEARTBEAT_US }) {
             return Ok(false);
         }
@@ -229,8 +280,14 @@ impl Checkpoints {
 
     /// What it promises is on stable storage already.
     pub fn write(&mut self, now_us: i64, manifest: Head, shards: &[Promise]) -> io::Result<()> {
-        self.append(now_us, &Statement::Checkpoint { manifest: manifest.into(), shards: shards.to_vec() })?;
-        self.said = Some((manifest, shards.to_vec()));
+        let holds = self.holds.look();
+        let named = (holds != Head::START).then(|| holds.into());
+        let shards = shards.to_vec();
+        self.append(
+            now_us,
+            &Statement::Checkpoint { manifest: manifest.into(), shards: shards.clone(), holds: named },
+        )?;
+        self.said = Some((manifest, holds, shards));
         self.written_us = now_us;
         Ok(())
     }

@@ -6,9 +6,9 @@ use super::schema::{self, Column};
 use crate::audit::record::Kind;
 use crate::audit::row::{Row, Rows};
 use crate::audit::search::{Filter, Joiner, any, contains_ignoring_case, kind_name, names};
+use crate::audit::segment::open_file;
 use crate::config::Glob;
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
 use std::path::PathBuf;
 
 /// With more sessions than this that still wait for outcomes, asking each bloom filter costs more than reading the column.
@@ -27,7 +27,7 @@ pub struct Listed {
 
 impl Listed {
     pub fn open(&self) -> Result<ArchiveFile, Unreadable> {
-        let file = File::open(&self.path).map_err(Unreadable::io)?;
+        let file = open_file(&self.path).map_err(Unreadable::io)?;
         ArchiveFile::open(Box::new(file))
     }
 

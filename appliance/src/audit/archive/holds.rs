@@ -1,9 +1,11 @@
 //! Legal holds: what must not be deleted, whatever its age. A file of chained lines, so that neither a hold nor its release
 //! can be made unsaid: `archive/holds.jsonl`, drawn in FORMAT.md.
 
+use super::checkpoint;
 use super::lines::{self, Appender, Head, LineBroken, Lines};
 use super::manifest::{invalid, rfc3339};
 use super::publish::make_dir;
+use crate::audit::frame::Hash;
 use crate::audit::search::Filter;
 use crate::audit::segment::{archive_dir, at};
 use crate::config::Glob;
@@ -81,33 +83,136 @@ impl Hold {
     }
 }
 
-/// Those in force, and the file's last line. A line that does not hold is an error: then nothing may be deleted.
-pub fn read(data_dir: &Path) -> io::Result<(Vec<Hold>, Head)> {
-    let path = path(data_dir);
-    let (mut holds, mut head): (Vec<Hold>, Head) = (Vec::new(), Head::START);
-    let mut lines = match Lines::open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((holds, head)),
+/// What the file says.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Holds {
+    pub in_force: Vec<Hold>,
+    /// The hash of each line.
+    hashes: Vec<Hash>,
+    /// Behind the last line there is one that is not whole: nobody was told that it holds.
+    pub unfinished: bool,
+}
+
+impl Holds {
+    /// The last line.
+    pub fn head(&self) -> Head {
+        self.hashes.last().map_or(Head::START, |&hash| Head { number: self.hashes.len() as u64, hash })
+    }
+
+    pub fn has(&self, line: Head) -> bool {
+        let hash = line.number.checked_sub(1).map(|index| self.hashes.get(index as usize));
+        hash.map_or(line == Head::START, |hash| hash == Some(&line.hash))
+    }
+}
+
+/// Reads the file as far as it can be told what it says. A line that does not hold is an error.
+fn read(data_dir: &Path) -> io::Result<Holds> {
+    let (path, mut holds) = (path(data_dir), Holds::default());
+    each(data_dir, &mut |line| {
+        let number = holds.hashes.len() as u64 + 1;
+        let broken = |text: String| at(&path, invalid(&format!("line {number}: {text}")));
+        let line = match line {
+            Err(LineBroken::Unfinished) => {
+                holds.unfinished = true;
+                return Ok(());
+            }
+            line => line.map_err(|error| broken(error.to_string()))?,
+        };
+        if (line.head.number, line.previous) != (number, holds.head().hash) {
+            return Err(broken("it does not continue the chain".to_owned()));
+        }
+        holds.hashes.push(line.head.hash);
+        match line.what {
+            What::Hold { scope, reason, by } => {
+                holds.in_force.push(Hold { id: number, time_us: line.time_us, scope, reason, by });
+            }
+            What::Release { hold, .. } => holds.in_force.retain(|held| held.id != hold),
+        }
+        Ok(())
+    })?;
+    Ok(holds)
+}
+
+/// The same, and it has what the last checkpoint says of it. An error: then nothing may be deleted.
+pub fn read_signed(data_dir: &Path) -> io::Result<Holds> {
+    // Asked first: what it names is there by then.
+    let signed = checkpoint::latest(data_dir)?;
+    let holds = read(data_dir)?;
+    match signed.filter(|signed| !holds.has(signed.holds)) {
+        None => Ok(holds),
+        Some(signed) => Err(at(&path(data_dir), invalid(&lacking(&holds, signed.holds)))),
+    }
+}
+
+fn lacking(holds: &Holds, signed: Head) -> String {
+    format!(
+        "it has {} lines and not line {} which the checkpoints name: it was cut, changed or put back from an older copy. Nothing is \
+         deleted until the right one is back",
+        holds.hashes.len(),
+        signed.number
+    )
+}
+
+/// A line that holds by itself.
+pub struct Line {
+    pub head: Head,
+    pub previous: Hash,
+    time_us: i64,
+    what: What,
+}
+
+/// Hands out every line, or what is wrong with it. No file: no line.
+pub fn each(data_dir: &Path, visit: &mut dyn FnMut(Result<Line, LineBroken>) -> io::Result<()>) -> io::Result<()> {
+    let mut lines = match Lines::open(&path(data_dir)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
     };
     while let Some(line) = lines.next_line()? {
-        let line = match line {
-            // It was not finished, and nobody was told that it holds.
-            Err(LineBroken::Unfinished) => break,
-            other => other,
-        };
-        let broken = |broken: LineBroken| at(&path, invalid(&format!("line {}: {broken}", head.number + 1)));
-        let line = line.and_then(|line| lines::split(line, false)).map_err(broken)?;
-        if (line.head.number, line.previous) != (head.number + 1, head.hash) {
-            return Err(at(&path, invalid(&format!("line {} does not continue the chain", head.number + 1))));
-        }
-        let Members { time, what } = serde_json::from_slice(&line.json()).map_err(|_| broken(LineBroken::Json))?;
-        head = line.head;
-        match what {
-            What::Hold { scope, reason, by } => holds.push(Hold { id: head.number, time_us: time, scope, reason, by }),
-            What::Release { hold, .. } => holds.retain(|held| held.id != hold),
-        }
+        let line = line.and_then(|line| lines::split(line, false)).and_then(|line| {
+            let Members { time, what } = serde_json::from_slice(&line.json()).map_err(|_| LineBroken::Json)?;
+            Ok(Line { head: line.head, previous: line.previous, time_us: time, what })
+        });
+        visit(line)?;
     }
-    Ok((holds, head))
+    Ok(())
+}
+
+/// Watches the file for whoever signs checkpoints: what was signed of it once stays signed, whatever becomes of the file.
+#[derive(Debug)]
+pub struct Watch {
+    data_dir: PathBuf,
+    signed: Head,
+    /// Size and time of change when it was read.
+    read: Option<(u64, i64, i64)>,
+    trouble: Option<String>,
+}
+
+impl Watch {
+    pub fn new(data_dir: &Path, signed: Head) -> Self {
+        Self { data_dir: data_dir.to_owned(), signed, read: None, trouble: None }
+    }
+
+    /// The line that the next checkpoint names.
+    pub fn look(&mut self) -> Head {
+        let metadata = path(&self.data_dir).metadata().ok();
+        let now = metadata.map_or((0, 0, 0), |found| (found.len(), found.ctime(), found.ctime_nsec()));
+        if self.read.replace(now) == Some(now) {
+            return self.signed;
+        }
+        let trouble = match read(&self.data_dir) {
+            Ok(holds) if holds.has(self.signed) => {
+                self.signed = holds.head();
+                None
+            }
+            Ok(holds) => Some(lacking(&holds, self.signed)),
+            Err(error) => Some(error.to_string()),
+        };
+        if let (Some(trouble), true) = (&trouble, trouble != self.trouble) {
+            tracing::error!("the holds are not what was signed: {}: {trouble}", path(&self.data_dir).display());
+        }
+        self.trouble = trouble;
+        self.signed
+    }
 }
 
 /// Whoever deletes waits for whoever writes, and the other way round.
@@ -132,7 +237,7 @@ pub fn add(data_dir: &Path, scope: Scope, reason: &str, now_us: i64) -> io::Resu
 /// `Ok(false)`: there is no such hold.
 pub fn release(data_dir: &Path, hold: u64, reason: &str, now_us: i64) -> io::Result<bool> {
     let _lock = lock(data_dir)?;
-    if !read(data_dir)?.0.iter().any(|held| held.id == hold) {
+    if !read_signed(data_dir)?.in_force.iter().any(|held| held.id == hold) {
         return Ok(false);
     }
     append(data_dir, &What::Release { hold, reason: reason.to_owned(), by: caller() }, now_us)?;
@@ -141,7 +246,7 @@ pub fn release(data_dir: &Path, hold: u64, reason: &str, now_us: i64) -> io::Res
 
 fn append(data_dir: &Path, what: &What, now_us: i64) -> io::Result<u64> {
     let path = path(data_dir);
-    let (_, head) = read(data_dir)?;
+    let head = read_signed(data_dir)?.head();
     let members = serde_json::to_string(what)?;
     let members = members.strip_prefix('{').expect("an object").strip_suffix('}').expect("an object");
     let time = crate::audit::when::rfc3339(now_us);
@@ -167,7 +272,7 @@ mod tests {
     #[test]
     fn holds_stay_until_they_are_released_and_both_are_written_down() {
         let dir = tempfile::tempdir().expect("a directory");
-        assert_eq!(read(dir.path()).expect("none"), (Vec::new(), Head::START));
+        assert_eq!(read(dir.path()).expect("none"), Holds::default());
         assert_eq!(add(dir.path(), scope("alice"), "case 7", 1).expect("written"), 1);
         assert_eq!(add(dir.path(), scope("bob"), "case 8", 2).expect("written"), 2);
         assert!(release(dir.path(), 1, "settled", 3).expect("written"));
@@ -175,8 +280,9 @@ mod tests {
             !release(dir.path(), 1, "again", 4).expect("readable")
                 && !release(dir.path(), 3, "x", 4).expect("readable")
         );
-        let (holds, head) = read(dir.path()).expect("readable");
-        assert_eq!((holds.len(), holds[0].id, head.number), (1, 2, 3));
+        let found = read(dir.path()).expect("readable");
+        let holds = &found.in_force;
+        assert_eq!((holds.len(), holds[0].id, found.head().number), (1, 2, 3));
         assert_eq!((&*holds[0].reason, &*holds[0].scope.users[0]), ("case 8", "bob"));
         assert!(holds[0].filter().is_some_and(|filter| filter.users[0].matches("bob")));
     }
@@ -194,7 +300,8 @@ mod tests {
             assert!(read(dir.path()).is_err(), "byte {at}");
         }
         std::fs::write(path(dir.path()), &good[..good.len() - 5]).expect("writable");
-        assert_eq!(read(dir.path()).expect("readable").0.len(), 1);
+        let found = read(dir.path()).expect("readable");
+        assert_eq!((found.in_force.len(), found.unfinished), (1, true));
         assert_eq!(add(dir.path(), scope("carol"), "case 9", 3).expect("written"), 2);
     }
 }

@@ -9,7 +9,7 @@ use super::lines::{Signature, unhex};
 use super::manifest::invalid;
 use crate::audit::segment::{self, at, hex};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub struct SigningKey {
 impl SigningKey {
     pub fn read(path: &Path) -> io::Result<Self> {
         let wrap = |error| at(path, error);
-        let mut file = File::open(path).map_err(wrap)?;
+        let mut file = segment::open_file(path).map_err(wrap)?;
         let metadata = file.metadata().map_err(wrap)?;
         if !metadata.is_file() || metadata.permissions().mode() & 0o077 != 0 {
             return Err(wrap(invalid("must be a file that only its owner can read: chmod 600 it")));

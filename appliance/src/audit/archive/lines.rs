@@ -174,7 +174,13 @@ impl Lines {
             None => None,
             Some(b'\n') => Some(Ok(&self.line)),
             Some(_) if read < LINE_BYTES_MAX => Some(Err(LineBroken::Unfinished)),
-            Some(_) => Some(Err(LineBroken::Tail)),
+            // Whatever its length, it is one.
+            Some(_) => {
+                self.reader.set_limit(u64::MAX);
+                let rest = self.reader.skip_until(b'\n').map_err(|error| at(&self.path, error))?;
+                self.next_offset += rest as u64;
+                Some(Err(LineBroken::Tail))
+            }
         })
     }
 }
@@ -190,16 +196,30 @@ pub struct Tail {
     pub unfinished_bytes: u64,
 }
 
+impl Tail {
+    const NONE: Self = Self { line: Vec::new(), whole_bytes: 0, unfinished_bytes: 0 };
+
+    /// Where the last whole line begins.
+    pub fn line_offset(&self) -> u64 {
+        self.whole_bytes.saturating_sub(self.line.len() as u64 + 1)
+    }
+}
+
 /// Finds the last whole line, reading backwards. A file that is not there has none.
 pub fn tail(path: &Path) -> io::Result<Tail> {
+    tail_until(path, u64::MAX)
+}
+
+/// The same of what stands before a byte.
+pub fn tail_until(path: &Path, end: u64) -> io::Result<Tail> {
     let file = match open_file(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Tail { line: Vec::new(), whole_bytes: 0, unfinished_bytes: 0 });
+            return Ok(Tail::NONE);
         }
         Err(error) => return Err(at(path, error)),
     };
-    let length = file.metadata().map_err(|error| at(path, error))?.len();
+    let length = file.metadata().map_err(|error| at(path, error))?.len().min(end);
     // Enough for the last line and an unfinished one behind it.
     let window = length.min(2 * LINE_BYTES_MAX as u64);
     let mut want = window.min(16 << 10);
@@ -337,5 +357,10 @@ mod tests {
             lengths.push(line.unwrap().len());
         }
         assert_eq!(lengths, [5, 100_000, 100_001]);
+        std::fs::write(&path, [&vec![0; 3 * LINE_BYTES_MAX][..], b"x\nlast\n"].concat()).unwrap();
+        let mut lines = Lines::open(&path).unwrap();
+        assert_eq!(lines.next_line().unwrap(), Some(Err(LineBroken::Tail)));
+        assert_eq!(lines.next_line().unwrap(), Some(Ok(&b"last"[..])));
+        assert_eq!(lines.next_line().unwrap(), None);
     }
 }

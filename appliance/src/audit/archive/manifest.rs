@@ -1,7 +1,8 @@
 //! The manifest: which records are in which Parquet file, and where the archiver stands. Its last entry is the only truth
 //! about what is archived. FORMAT.md, "The manifest".
 
-use super::lines::{self, Appender, Head, LineBroken, Lines};
+use super::checkpoint;
+use super::lines::{self, Appender, Head, LineBroken, Lines, Tail};
 use crate::audit::frame::{GENESIS, Hash};
 use crate::audit::segment::{self, at};
 use crate::audit::when;
@@ -158,19 +159,32 @@ impl Entry {
     }
 }
 
-/// The last whole entry. `None`: there is no manifest, or nothing in it.
-pub fn last(data_dir: &Path) -> io::Result<Option<Entry>> {
-    let path = path(data_dir);
-    let tail = lines::tail(&path)?;
+fn parse_last(path: &Path, tail: &Tail) -> io::Result<Option<Entry>> {
     if tail.line.is_empty() {
         return Ok(None);
     }
-    Entry::parse(&tail.line).map(Some).map_err(|broken| at(&path, invalid(&format!("last entry: {broken}"))))
+    Entry::parse(&tail.line).map(Some).map_err(|broken| at(path, invalid(&format!("last entry: {broken}"))))
 }
 
-/// How far each shard is archived. Empty: nothing is.
+/// The last entry that a checkpoint vouches for. One that is newer proves nothing: it is just being published, was left so by
+/// a stop (then the archiver takes it back), or somebody else wrote it. Where the checkpoints are further behind, or there
+/// are none, it is for `verify` to say so, and the last one is taken as it is.
+pub fn last_signed(data_dir: &Path) -> io::Result<Option<Entry>> {
+    let path = path(data_dir);
+    let tail = lines::tail(&path)?;
+    let last = parse_last(&path, &tail)?;
+    // Asked later, so that what is published meanwhile counts.
+    match (&last, checkpoint::latest(data_dir)?) {
+        (Some(entry), Some(signed)) if entry.head.number == signed.manifest.number + 1 => {
+            parse_last(&path, &lines::tail_until(&path, tail.line_offset())?)
+        }
+        _ => Ok(last),
+    }
+}
+
+/// How far each shard is archived, by the last entry that is signed. Empty: nothing is.
 pub fn positions(data_dir: &Path) -> io::Result<BTreeMap<u32, Position>> {
-    let positions = last(data_dir)?.map(|entry| entry.positions).unwrap_or_default();
+    let positions = last_signed(data_dir)?.map(|entry| entry.positions).unwrap_or_default();
     Ok(positions.into_iter().map(|position| (position.shard, position)).collect())
 }
 
@@ -211,7 +225,8 @@ impl Follower {
         Self { data_dir, offset: 0, positions: BTreeMap::new(), damaged: BTreeSet::new() }
     }
 
-    /// Reads what is new. A line that does not hold tells nothing; `verify` says so.
+    /// Reads what is new and signed: a segment is needed for as long as nobody vouches for what replaces it. A line that does
+    /// not hold tells nothing; `verify` says so.
     pub fn poll(&mut self) -> io::Result<()> {
         let path = path(&self.data_dir);
         match path.metadata() {
@@ -219,11 +234,13 @@ impl Follower {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             _ => {}
         }
+        let signed = checkpoint::latest(&self.data_dir)?.map_or(0, |signed| signed.manifest.number);
         let mut lines = Lines::open_at(&path, self.offset)?;
         while let Some(line) = lines.next_line()? {
             match line.and_then(Entry::parse) {
                 Err(LineBroken::Unfinished) => return Ok(()),
                 Err(_) => {}
+                Ok(entry) if entry.head.number > signed => return Ok(()),
                 Ok(entry) => {
                     if let What::Damage(damage) = &entry.what {
                         self.damaged.insert((damage.shard, damage.segment));
@@ -255,11 +272,29 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Goes on behind the last entry; what was not finished is cut off. An entry that does not hold is never built upon.
-    pub fn open(data_dir: &Path) -> io::Result<Self> {
+    /// Goes on behind the last entry that is signed. What was not finished is cut off, and so is one entry behind it, which
+    /// nobody vouches for: its records are in the segments still, and it is made again. A manifest that is not the one
+    /// which was signed is never built upon.
+    pub fn open(data_dir: &Path, signed: Option<Head>) -> io::Result<Self> {
         let path = path(data_dir);
-        let last = last(data_dir)?;
-        let appender = Appender::open(&path, &lines::tail(&path)?)?;
+        let mut tail = lines::tail(&path)?;
+        let mut last = parse_last(&path, &tail)?;
+        if let (Some(entry), Some(signed)) = (&last, signed)
+            && (entry.head.number, entry.previous) == (signed.number + 1, signed.hash)
+        {
+            tracing::warn!(
+                entry = entry.head.number,
+                "the last entry of the manifest was not signed before a stop: it is made again"
+            );
+            let unfinished_bytes = tail.unfinished_bytes + tail.line.len() as u64 + 1;
+            tail = Tail { unfinished_bytes, ..lines::tail_until(&path, tail.line_offset())? };
+            last = parse_last(&path, &tail)?;
+        }
+        let found = last.as_ref().map_or(Head::START, |entry| entry.head);
+        if let Some(signed) = signed.filter(|signed| *signed != found) {
+            return Err(at(&path, unlike(found, signed)));
+        }
+        let appender = Appender::open(&path, &tail)?;
         let (head, positions) = last.map_or((Head::START, Vec::new()), |entry| (entry.head, entry.positions));
         let positions = positions.into_iter().map(|position| (position.shard, position)).collect();
         Ok(Self { appender, head, positions })
@@ -296,6 +331,17 @@ impl Manifest {
         self.positions = positions;
         Ok(())
     }
+}
+
+fn unlike(found: Head, signed: Head) -> io::Error {
+    invalid(&format!(
+        "it ends with entry {}, the last checkpoint has signed entry {}{}: it or the checkpoints were cut, changed or rolled back. \
+         Nothing is signed over that: put back what is missing, or move archive/checkpoints aside to begin a new chain \
+         (`lockgate audit verify` tells, and will go on telling that a new chain began)",
+        found.number,
+        signed.number,
+        if found.number == signed.number { " as another one" } else { "" }
+    ))
 }
 
 pub(super) fn invalid(text: &str) -> io::Error {
@@ -360,12 +406,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("archive")).unwrap();
         let position = Position { shard: 3, segment: 1, offset: 500, frame: 2, record: 2, hash: [9; 32] };
-        let mut manifest = Manifest::open(dir.path()).unwrap();
+        let mut manifest = Manifest::open(dir.path(), None).unwrap();
         manifest.append(7, &file(1), &[position]).unwrap();
         let damage =
             DamageEntry { shard: 3, segment: 1, offset: 500, frame: None, file: "x".into(), what: "\u{1b}".into() };
         manifest.append(8, &What::Damage(damage.clone()), &[]).unwrap();
-        let mut manifest = Manifest::open(dir.path()).unwrap();
+        let mut manifest = Manifest::open(dir.path(), None).unwrap();
         assert_eq!((manifest.head().number, manifest.positions()[&3]), (2, position));
         let deleted = What::Deleted { files: vec![DeletedFile { entry: 1, path: "x".into() }], reason: "age".into() };
         manifest.append(9, &deleted, &[Position::start(0)]).unwrap();
@@ -375,23 +421,23 @@ mod tests {
         assert_eq!((&found[0].1.what, &found[1].1.what), (&file(1), &What::Damage(damage)));
         assert_eq!(found[1].1.previous, found[0].1.head.hash);
         assert_eq!(found[2].1.positions, [Position::start(0), position]);
-        assert_eq!(last(dir.path()).unwrap().unwrap(), found[2].1);
+        assert_eq!(last_signed(dir.path()).unwrap().unwrap(), found[2].1);
     }
 
     #[test]
     fn a_last_entry_that_does_not_hold_is_not_built_upon() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("archive")).unwrap();
-        let mut manifest = Manifest::open(dir.path()).unwrap();
+        let mut manifest = Manifest::open(dir.path(), None).unwrap();
         manifest.append(7, &file(1), &[Position::start(3)]).unwrap();
         let good = std::fs::read(path(dir.path())).unwrap();
         let mut bad = good.clone();
         bad[40] ^= 1;
         std::fs::write(path(dir.path()), &bad).unwrap();
-        assert!(Manifest::open(dir.path()).is_err());
+        assert!(Manifest::open(dir.path(), None).is_err());
         // One that was not finished was never published.
         std::fs::write(path(dir.path()), [&good[..], &good[..100]].concat()).unwrap();
-        assert_eq!(Manifest::open(dir.path()).unwrap().head().number, 1);
+        assert_eq!(Manifest::open(dir.path(), None).unwrap().head().number, 1);
         assert_eq!(std::fs::read(path(dir.path())).unwrap(), good);
     }
 }

@@ -8,6 +8,7 @@
 //! Publishing does not wait for it: a store that does not answer holds up no statement. How far it has come is in
 //! `archive/delivery/`; what is there twice is the same twice.
 
+use super::checkpoint;
 use super::deliver::{Backlog, Delivery};
 use super::lines::Lines;
 use super::manifest::{self, Entry, What};
@@ -55,6 +56,10 @@ impl Mirror {
         let mut lines = Lines::open_at(&path, offset)?;
         let Some(Ok(line)) = lines.next_line()? else { return Ok(None) };
         let entry = Entry::parse(line).map_err(|broken| at(&path, io::Error::other(broken.to_string())))?;
+        // Until then it may be taken back.
+        if checkpoint::latest(&self.data_dir)?.is_none_or(|signed| signed.manifest.number < entry.head.number) {
+            return Ok(None);
+        }
         let object = [line, b"\n"].concat();
         if let What::File(file) = &entry.what {
             let place = segment::archive_dir(&self.data_dir).join(&file.path);

@@ -4,11 +4,11 @@
 use super::find::holds_any;
 use super::holds::{self, Hold};
 use super::lines::{Head, Lines};
-use super::manifest::{self, DeletedFile, Entry, FileEntry, Manifest, What};
+use super::manifest::{self, DeletedFile, Entry, FileEntry, Manifest, What, invalid};
 use super::read::ArchiveFile;
-use crate::audit::segment::{self, Archived, archive_dir, at, hex, sync_dir};
+use crate::audit::segment::{self, Archived, archive_dir, at, hex, open_file, sync_dir};
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -55,7 +55,14 @@ impl Retention {
         self.old.extend(old);
         // Until it is dropped nobody adds a hold that comes too late.
         let _lock = holds::lock(&self.data_dir)?;
-        let (in_force, head) = holds::read(&self.data_dir)?;
+        let holds = holds::read_signed(&self.data_dir)?;
+        if holds.unfinished {
+            return Err(at(
+                &holds::path(&self.data_dir),
+                invalid("its last line is not whole: `lockgate audit hold add` or `rm` again, or put it back"),
+            ));
+        }
+        let (head, in_force) = (holds.head(), holds.in_force);
         let archive = archive_dir(&self.data_dir);
         // What somebody else took away was not deleted by us, and is never said to be.
         let stays = |(_, file): &(u64, FileEntry)| {
@@ -176,7 +183,7 @@ fn holds_file(hold: &Hold, archive: &Path, file: &FileEntry) -> bool {
     if !overlap(&filter, file.since_us, file.until_us) {
         return false;
     }
-    let Ok(opened) = File::open(archive.join(&file.path)) else { return true };
+    let Ok(opened) = open_file(&archive.join(&file.path)) else { return true };
     ArchiveFile::open(Box::new(opened)).and_then(|file| holds_any(&file, &filter)).unwrap_or(true)
 }
 

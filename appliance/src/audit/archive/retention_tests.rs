@@ -144,6 +144,89 @@ fn a_deletion_that_was_not_finished_is_finished_and_a_missing_file_is_still_a_br
 }
 
 #[test]
+fn a_hold_that_was_signed_cannot_be_made_unsaid() {
+    for harm in ["cut by a byte", "cut by a line", "removed", "begun anew", "put back"] {
+        let dir = trail();
+        let path = holds::path(dir.path());
+        hold(dir.path(), "nobody", None);
+        let old = fs::read(&path).expect("readable");
+        hold(dir.path(), "bob", None);
+        look(dir.path(), 400);
+        assert!(is_whole(dir.path()));
+        let good = fs::read(&path).expect("readable");
+        match harm {
+            "cut by a byte" => fs::write(&path, &good[..good.len() - 1]).expect("writable"),
+            "cut by a line" | "put back" => fs::write(&path, &old).expect("writable"),
+            _ => fs::remove_file(&path).expect("removed"),
+        }
+        let scope = Scope { users: vec!["x".into()], targets: Vec::new(), since: None, until: None };
+        assert!(holds::add(dir.path(), scope, "over it", now_us()).is_err(), "{harm}");
+        if harm == "begun anew" {
+            // By somebody who knows the form.
+            let other = trail();
+            hold(other.path(), "x", None);
+            hold(other.path(), "y", None);
+            fs::copy(holds::path(other.path()), &path).expect("copied");
+        }
+        assert!(!is_whole(dir.path()), "{harm}");
+        look(dir.path(), 5);
+        assert_eq!((users(dir.path()).len(), deletions(dir.path()).len()), (3, 0), "{harm}");
+        assert!(!is_whole(dir.path()), "{harm}: still, after the archiver has signed again");
+        fs::write(&path, &good).expect("writable");
+        look(dir.path(), 5);
+        assert_eq!(users(dir.path()), ["bob"], "{harm}");
+        assert!(is_whole(dir.path()), "{harm}");
+    }
+}
+
+#[test]
+fn an_unfinished_hold_stops_deletions_until_it_is_told_again() {
+    let dir = trail();
+    hold(dir.path(), "nobody", None);
+    look(dir.path(), 400);
+    let path = holds::path(dir.path());
+    let good = fs::read(&path).expect("readable");
+    fs::write(&path, [&good[..], b"{\"number\":2,"].concat()).expect("writable");
+    look(dir.path(), 5);
+    assert_eq!((users(dir.path()).len(), deletions(dir.path()).len()), (3, 0));
+    hold(dir.path(), "bob", None);
+    look(dir.path(), 5);
+    assert_eq!(users(dir.path()), ["bob"]);
+    assert!(is_whole(dir.path()));
+}
+
+#[test]
+fn a_deletion_that_nobody_signed_deletes_nothing() {
+    let dir = trail();
+    let mut manifest = manifest::Manifest::open(dir.path(), None).expect("it opens");
+    let mut files = Vec::new();
+    manifest::each(dir.path(), &mut |_, entry| {
+        if let Entry { head, what: What::File(file), .. } = entry.expect("it holds") {
+            files.push(manifest::DeletedFile { entry: head.number, path: file.path });
+        }
+    })
+    .expect("readable");
+    let paths: Vec<_> = files.iter().map(|file| dir.path().join("archive").join(&file.path)).collect();
+    let reason = "older than 1 days (audit.retention)".to_owned();
+    manifest.append(now_us(), &What::Deleted { files, reason }, &[]).expect("written");
+    drop(manifest);
+    assert!(is_whole(dir.path()), "it may be ours, and its checkpoint be written next");
+    for path in &paths {
+        fs::remove_file(path).expect("removed");
+    }
+    let mut missing = 0;
+    let options = Options { data_dir: dir.path().to_owned(), still: true, ..Options::default() };
+    verify_all(&options, &Progress::default(), &mut |_| missing += 1).expect("readable");
+    assert_eq!(missing, 3);
+    look(dir.path(), 400);
+    assert_eq!(deletions(dir.path()).len(), 0, "the archiver takes back what it did not sign");
+    assert!(!is_whole(dir.path()));
+    let mut troubles = 0;
+    search(dir.path(), &Filter::default(), None, false, &mut |_| troubles += 1).expect("readable");
+    assert_eq!(troubles, 3);
+}
+
+#[test]
 fn nothing_goes_while_the_holds_cannot_be_read() {
     let dir = trail();
     hold(dir.path(), "nobody", None);

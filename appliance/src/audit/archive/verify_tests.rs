@@ -137,6 +137,41 @@ fn what_is_done_to_files_is_named() {
 }
 
 #[test]
+fn only_regular_files_count_and_nothing_is_waited_for() {
+    let first = |dir: &Path| segment::archive_dir(dir).join(&published(dir)[0].path);
+    let linked = after(|dir| {
+        let (path, elsewhere) = (first(dir), dir.join("elsewhere"));
+        fs::rename(&path, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    });
+    assert_one(&linked, "is not a file");
+    let folder = after(|dir| {
+        let (path, elsewhere) = (first(dir).parent().unwrap().to_owned(), dir.join("elsewhere"));
+        fs::rename(&path, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    });
+    let files = published(trail().path()).len();
+    assert!(folder.iter().filter(|text| text.contains("is not a file")).count() == files, "{folder:#?}");
+    assert!(folder.iter().filter(|text| text.contains("no entry of the manifest names it")).count() == 1);
+    let gone = after(|dir| {
+        let parquet = super::publish::parquet_dir(&segment::archive_dir(dir));
+        fs::remove_dir_all(&parquet).unwrap();
+        fs::write(&parquet, "").unwrap();
+    });
+    assert!(gone.len() == files && gone.iter().all(|text| text.contains("the file is missing")), "{gone:#?}");
+}
+
+#[test]
+fn a_chain_of_checkpoints_that_was_begun_anew_says_so() {
+    let trail = trail();
+    fs::remove_dir_all(checkpoint::dir(trail.path())).unwrap();
+    assert!(!check(&options(trail.path())).0.is_empty());
+    trail.archive();
+    let breaks = check(&options(trail.path())).0;
+    assert_one(&breaks, "the chain of checkpoints begins with entry");
+}
+
+#[test]
 fn lines_that_were_cut_are_missed_by_those_that_promise_them() {
     let manifest_cut = after(|dir| without_last_line(&manifest::path(dir)));
     assert!(manifest_cut.iter().any(|text| text.contains("does not have the entry")), "{manifest_cut:#?}");

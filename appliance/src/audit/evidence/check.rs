@@ -2,7 +2,7 @@
 //! whether the records are those that the archive files hold.
 
 use super::tar::{self, Entry as Stored};
-use super::{CHECKPOINTS, Content, FORMAT, INDEX, Index, MANIFEST, PARQUET, RECORDS, SIGNATURE, ndjson};
+use super::{CHECKPOINTS, Content, FORMAT, INDEX, Index, MANIFEST, PARQUET, RECORDS, SIGNATURE, SUMMARY, ndjson};
 use crate::audit::archive::checkpoint::{Checkpoint, Statement};
 use crate::audit::archive::key::{self, PublicKey};
 use crate::audit::archive::lines::unhex;
@@ -10,6 +10,7 @@ use crate::audit::archive::manifest::{Entry, FileEntry, What};
 use crate::audit::archive::read::{ArchiveFile, Source};
 use crate::audit::frame::Hash;
 use crate::audit::search::search_files;
+use crate::audit::segment::open_file;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -39,7 +40,7 @@ pub struct Checked {
 
 /// Hands out everything that does not hold. `Ok(None)`: it does not even say what it is.
 pub fn check(path: &Path, keys: &[PublicKey], broken: &mut dyn FnMut(String)) -> io::Result<Option<Checked>> {
-    let file = File::open(path)?;
+    let file = open_file(path)?;
     let stored = match tar::entries(&file) {
         Ok(stored) => stored,
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -62,6 +63,9 @@ pub fn check(path: &Path, keys: &[PublicKey], broken: &mut dyn FnMut(String)) ->
     };
     if !keys.is_empty() && !checked.key_is_known {
         broken(format!("{INDEX}: its key is not one of those that were given"));
+    }
+    if !keys.is_empty() && !package.has_signature() {
+        broken(format!("{SIGNATURE}: it is missing: nobody stands for the question and the summary"));
     }
     // What is not as the index says is not read any further.
     if !package.contents(&index, broken)? {
@@ -98,9 +102,10 @@ impl Package {
             broken(format!("{INDEX}: format {} is unknown", index.format));
             return Ok(None);
         }
-        let signature = self.stored.get(1).filter(|stored| stored.name == SIGNATURE);
-        let Some(signature) = signature else { return Ok(Some((index, false))) };
-        let digits = self.read(signature)?;
+        if !self.has_signature() {
+            return Ok(Some((index, false)));
+        }
+        let digits = self.read(&self.stored[1])?;
         let holds = digits
             .strip_suffix(b"\n")
             .and_then(unhex)
@@ -111,15 +116,18 @@ impl Package {
         Ok(Some((index, holds)))
     }
 
-    /// Every file is there as the index says, and no other.
+    fn has_signature(&self) -> bool {
+        self.stored.get(1).is_some_and(|stored| stored.name == SIGNATURE)
+    }
+
+    /// Every file is there as the index says, in its order, and no other.
     fn contents(&self, index: &Index, broken: &mut dyn FnMut(String)) -> io::Result<bool> {
         let mut whole = true;
         let mut breaks = |text: String| {
             whole = false;
             broken(text);
         };
-        let skip = 1 + usize::from(self.stored.get(1).is_some_and(|stored| stored.name == SIGNATURE));
-        let found = &self.stored[skip..];
+        let found = &self.stored[1 + usize::from(self.has_signature())..];
         for content in &index.files {
             if !found.iter().any(|stored| stored.name == content.path) {
                 breaks(format!("{}: it is missing", content.path));
@@ -136,12 +144,16 @@ impl Package {
                 Some(_) => {}
             }
         }
-        for name in [RECORDS, MANIFEST, CHECKPOINTS] {
+        for name in [SUMMARY, RECORDS, MANIFEST, CHECKPOINTS] {
             if !index.files.iter().any(|content| content.path == name) {
                 breaks(format!("{name}: it is missing from the index"));
             }
         }
-        Ok(whole)
+        let in_order = found.iter().map(|stored| &stored.name).eq(index.files.iter().map(|content| &content.path));
+        if whole && !in_order {
+            broken(format!("{INDEX}: the files are not in its order"));
+        }
+        Ok(whole && in_order)
     }
 
     /// The chain's lines hold one after another, and a signed checkpoint names one that is not before any file's.

@@ -9,7 +9,7 @@ use crate::audit::archive::key::{PublicKey, SigningKey};
 use crate::audit::archive::lines::Lines;
 use crate::audit::archive::manifest::{Entry, FileEntry, What};
 use crate::audit::search::{Filter, Trouble, search_archived};
-use crate::audit::segment::{archive_dir, at, hex};
+use crate::audit::segment::{archive_dir, at, hex, open_file};
 use crate::audit::when;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -172,7 +172,7 @@ fn write_into(
     for entry in files {
         let path = archive_dir(data_dir).join(&entry.path);
         let mut hashed =
-            Hashed { file: File::open(&path).map_err(|error| at(&path, error))?, hash: blake3::Hasher::new() };
+            Hashed { file: open_file(&path).map_err(|error| at(&path, error))?, hash: blake3::Hasher::new() };
         tar.append(&entry.path, entry.bytes, time_s, &mut hashed).map_err(|error| at(&path, error))?;
         if hashed.hash.finalize() != entry.blake3 {
             let error =

@@ -104,8 +104,10 @@ fn without_a_signature_or_with_another_key_it_says_so() {
     let (path, packed) = packed(dir.path(), &alice(), false);
     let (without, breaks) = checked(&path, &[]);
     assert!(breaks.is_empty() && without.is_some_and(|checked| !checked.signed && !checked.key_is_known));
-    assert_eq!(checked(&path, &[[7; 32]]).1.len(), 1);
-    assert!(checked(&path, &[[7; 32], packed.key]).1.is_empty());
+    // The checkpoint's key does not stand for the question and the summary.
+    assert_eq!(checked(&path, &[[7; 32]]).1.len(), 2);
+    let breaks = checked(&path, &[[7; 32], packed.key]).1;
+    assert!(breaks.len() == 1 && breaks[0].starts_with("index.sig: it is missing"), "{breaks:?}");
     let other = dir.path().join("other.key");
     create(&other).expect("a key");
     let other = SigningKey::read(&other).expect("readable");
@@ -131,6 +133,22 @@ fn no_byte_of_a_signed_package_can_be_changed() {
         fs::write(&path, &good[..length]).expect("writable");
         assert!(!checked(&path, &[packed.key]).1.is_empty(), "cut to {length}");
     }
+}
+
+#[test]
+fn files_in_another_order_are_another_package() {
+    let dir = trail();
+    let (path, packed) = packed(dir.path(), &alice(), true);
+    let file = fs::File::open(&path).expect("readable");
+    let stored = super::tar::entries(&file).expect("a package");
+    let bytes = fs::read(&path).expect("readable");
+    let end = |index: usize| stored[index].offset as usize + (stored[index].bytes as usize).next_multiple_of(512);
+    let summary = stored.iter().position(|stored| stored.name == super::SUMMARY).expect("there is one");
+    let (before, last) = (end(summary - 1), end(stored.len() - 1));
+    let moved = [&bytes[..before], &bytes[end(summary)..last], &bytes[before..end(summary)], &bytes[last..]].concat();
+    fs::write(&path, moved).expect("writable");
+    let breaks = checked(&path, &[packed.key]).1;
+    assert!(breaks.len() == 1 && breaks[0].contains("not in its order"), "{breaks:?}");
 }
 
 #[test]

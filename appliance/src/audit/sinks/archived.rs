@@ -5,8 +5,7 @@ use crate::audit::archive::read::{ArchiveFile, Group, Unreadable, UnreadableKind
 use crate::audit::archive::schema::Column;
 use crate::audit::record::View;
 use crate::audit::row::Rows;
-use crate::audit::segment::{archive_dir, at};
-use std::fs::File;
+use crate::audit::segment::{archive_dir, at, open_file};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -45,7 +44,7 @@ impl Archived {
     pub fn step(&mut self, each: &mut dyn FnMut(u32, u64, &View<'_>)) -> io::Result<bool> {
         let Some((path, file, group)) = &mut self.open else {
             let Some(path) = self.files.pop() else { return Ok(false) };
-            match File::open(&path) {
+            match open_file(&path) {
                 Ok(file) => match ArchiveFile::open(Box::new(file)) {
                     Ok(file) => self.open = Some((path, file, 0)),
                     Err(damage) => told(&path, damage)?,

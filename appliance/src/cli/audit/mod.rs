@@ -81,6 +81,15 @@ impl Trail {
         }
         Ok(dir)
     }
+
+    /// The same, where something was recorded or may be: a mistyped folder is no answer.
+    pub fn recorded(&self) -> Result<PathBuf> {
+        let dir = self.data_dir()?;
+        if !["segments", "archive"].iter().any(|part| dir.join(part).is_dir()) {
+            bail!("{}: there is no audit trail: neither segments/ nor archive/", dir.display());
+        }
+        Ok(dir)
+    }
 }
 
 fn configured_data_dir(file: &Path) -> Result<PathBuf> {
@@ -105,7 +114,7 @@ struct FilterArgs {
     #[arg(long, value_parser = parse_class)]
     class: Vec<Glob>,
     /// allow, deny, approve or alert
-    #[arg(long, value_parser = Glob::new)]
+    #[arg(long, value_parser = parse_decision)]
     decision: Vec<Glob>,
     /// In this session
     #[arg(long, value_parser = Glob::new)]
@@ -128,6 +137,10 @@ fn parse_class(text: &str) -> Result<Glob, String> {
     one_of(text, "class", &masking::sql::Class::ALL.map(masking::sql::Class::name))
 }
 
+fn parse_decision(text: &str) -> Result<Glob, String> {
+    one_of(text, "decision", &["allow", "deny", "approve", "alert"])
+}
+
 fn parse_kind(text: &str) -> Result<Glob, String> {
     one_of(text, "kind", &["statement", "session", "login", "ruling", "gateway"])
 }
@@ -146,8 +159,9 @@ pub fn parse_time(text: &str) -> Result<i64, String> {
 }
 
 impl FilterArgs {
-    fn filter(self) -> Filter {
-        Filter {
+    fn filter(self) -> Result<Filter> {
+        in_order(self.since, self.until)?;
+        Ok(Filter {
             users: self.user,
             targets: self.target,
             tables: self.table,
@@ -158,7 +172,17 @@ impl FilterArgs {
             since_us: self.since,
             until_us: self.until,
             contains: self.contains,
+        })
+    }
+}
+
+/// A time that ends before it begins would find nothing, and look like an answer.
+pub fn in_order(since_us: Option<i64>, until_us: Option<i64>) -> Result<()> {
+    match (since_us, until_us) {
+        (Some(since), Some(until)) if since > until => {
+            bail!("--since {} is later than --until {}", when::rfc3339(since), when::rfc3339(until))
         }
+        _ => Ok(()),
     }
 }
 
@@ -300,9 +324,9 @@ pub fn report(damage: &impl std::fmt::Display) {
 }
 
 fn run_search(args: SearchArgs) -> Result<ExitCode> {
-    let data_dir = args.trail.data_dir()?;
+    let data_dir = args.trail.recorded()?;
     let mut damages = 0u64;
-    let records = search(&data_dir, &args.filter.filter(), args.limit, false, &mut |damage| {
+    let records = search(&data_dir, &args.filter.filter()?, args.limit, false, &mut |damage| {
         damages += 1;
         report(&damage);
     })
@@ -324,10 +348,10 @@ fn run_search(args: SearchArgs) -> Result<ExitCode> {
 }
 
 fn run_tail(args: TailArgs) -> Result<ExitCode> {
-    let data_dir = args.trail.data_dir()?;
+    let data_dir = args.trail.recorded()?;
     let patience = if args.no_follow { Duration::ZERO } else { TAIL_PATIENCE };
     let lines = Lines::of(args.output, &data_dir)?;
-    let filter = args.filter.filter();
+    let filter = args.filter.filter()?;
     let mut follower = Follower::new(data_dir.clone(), filter.clone(), patience);
     let mut header = true;
     let mut skip = Some(args.lines);
@@ -365,7 +389,7 @@ fn run_tail(args: TailArgs) -> Result<ExitCode> {
 }
 
 fn run_show(args: ShowArgs) -> Result<ExitCode> {
-    let data_dir = args.trail.data_dir()?;
+    let data_dir = args.trail.recorded()?;
     let found = show(&data_dir, &args.id, &mut |damage| report(&damage)).context("the trail cannot be read")?;
     let Some(record) = found else {
         eprintln!(

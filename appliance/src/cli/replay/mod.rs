@@ -61,7 +61,7 @@ fn parse_speed(text: &str) -> Result<f64, String> {
 }
 
 pub fn run(args: ReplayArgs) -> Result<ExitCode> {
-    let data_dir = args.trail.data_dir()?;
+    let data_dir = args.trail.recorded()?;
     let session = match session::find(&data_dir, &args.session, &mut |damage| report(&damage))? {
         Found::One(session) => session,
         Found::No(why) => {
