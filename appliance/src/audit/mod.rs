@@ -5,6 +5,7 @@ pub mod disk;
 mod encode;
 pub mod evidence;
 pub mod frame;
+mod layout;
 pub mod ocsf;
 pub mod origin;
 pub mod printable;

@@ -7,7 +7,7 @@ use super::frame::{
     Broken, FRAME_HEADER_BYTES, FRAME_MAGIC, Footer, FrameHeader, FrameKind, Hash, SEGMENT_HEADER_BYTES, SegmentHeader,
     hash, is_zero,
 };
-use super::record::{RecordBroken, split_record};
+use super::record::{RecordBroken, check_record};
 use super::segment::{SegmentFile, at};
 use rkyv::util::AlignedVec;
 use std::fmt;
@@ -465,8 +465,8 @@ impl SegmentReader {
     fn read_records(&mut self, header: &FrameHeader) -> (i64, i64) {
         let mut rest = self.payload();
         let (mut range, mut records) = ((header.time_us, header.time_us), 0);
-        while let Some(Ok(view)) = split_record(&mut rest) {
-            range = (range.0.min(view.time_us()), range.1.max(view.time_us()));
+        while let Some(Ok(time_us)) = check_record(&mut rest) {
+            range = (range.0.min(time_us), range.1.max(time_us));
             records += 1;
         }
         self.records_hold = rest.is_empty() && records == header.records;
