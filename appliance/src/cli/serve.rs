@@ -79,7 +79,7 @@ pub struct ServeArgs {
     #[arg(long, help_heading = FILES, value_name = "FILE", env = "LOCKGATE_VAULT_KEY_FILE")]
     pub vault_key_file: Option<PathBuf>,
 
-    /// When a record is safe [default: group]. Give strict when a power cut may cost no record, async when a crash may cost some.
+    /// When a record is safe [default: group]. Give strict when a power cut may cost no statement's record (what came of the last ones, it may), async when a crash may cost some.
     #[arg(long, help_heading = AUDIT, value_enum, env = "LOCKGATE_DURABILITY")]
     pub durability: Option<Durability>,
     /// Time between syncs to disk [default: 5ms]. Longer costs less and risks more at a power cut.

@@ -352,8 +352,8 @@ pub enum Archiver {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Audit {
-    /// `async` (batched in memory), `group` (with the kernel before it moves) or `strict` (on stable storage before it
-    /// moves). Default: `group`.
+    /// `async` (batched in memory), `group` (with the kernel before it moves) or `strict` (on stable storage before the
+    /// target gets it; its outcome, as with `group`). Default: `group`.
     pub durability: Option<Durability>,
     /// Time between syncs to stable storage. Default: `5ms`. Longer costs less and risks more at a power cut.
     #[schemars(extend("pattern" = DURATION_PATTERN))]

@@ -1,6 +1,7 @@
 //! What all relays of a shard share while one of them is driven: the ring, the clock, the journal, the spare memory.
 
 use super::counters::Counters;
+use super::journal::Safe;
 use super::log::ShardLog;
 use super::mailbox::{RelayId, ToControl};
 use super::ring::{Payload, Ring};
@@ -64,8 +65,8 @@ pub struct Io<D> {
     pub waiting_for_room: Vec<RelayId>,
     /// The round whose records are being appended; the first is 1.
     pub round: u64,
-    /// All records of this round and of those before are as safe as the mode promises.
-    pub safe: u64,
+    /// How far records are as safe as the mode promises.
+    pub safe: Safe,
 }
 
 impl<D> Io<D> {

@@ -3,7 +3,29 @@
 use super::io::Io;
 use super::log::Mode;
 use super::timers::NEVER;
+use codecs::Side;
 use std::io;
+
+/// The last round whose records are as safe as the mode promises, for what each side is to get: a statement may ask for more
+/// than the message that ends its response.
+#[derive(Clone, Copy, Debug)]
+pub struct Safe {
+    pub client: u64,
+    pub target: u64,
+}
+
+impl Safe {
+    pub fn of(self, side: Side) -> u64 {
+        match side {
+            Side::Client => self.client,
+            Side::Target => self.target,
+        }
+    }
+
+    fn both(round: u64) -> Self {
+        Self { client: round, target: round }
+    }
+}
 
 /// How far the shard's record has come.
 pub struct Ledger {
@@ -24,11 +46,11 @@ impl Ledger {
         Self { mode, commit_interval_us, written: 0, synced: 0, syncing: false, due_us: NEVER, behind_since_us: None }
     }
 
-    /// The first round that is safe before anything is recorded; `async` never makes anybody wait.
-    pub fn safe_at_start(&self) -> u64 {
+    /// What is safe before anything is recorded; `async` never makes anybody wait.
+    pub fn safe_at_start(&self) -> Safe {
         match self.mode {
-            Mode::Group | Mode::Strict => 0,
-            Mode::Async => u64::MAX,
+            Mode::Group | Mode::Strict => Safe::both(0),
+            Mode::Async => Safe::both(u64::MAX),
         }
     }
 
@@ -51,16 +73,24 @@ impl Ledger {
             Mode::Group => {
                 if dirty {
                     self.write(io)?;
-                    io.safe = self.written;
+                    io.safe = Safe::both(self.written);
                     io.ring.release(io.safe);
                 }
                 self.sync_when_due(io);
             }
+            // What goes to a target waits for stable storage; what goes to a client, for the kernel. With nothing waiting, the
+            // disk is left free for the next statement.
             Mode::Strict => {
                 if dirty {
                     self.write(io)?;
+                    io.safe.client = self.written;
+                    io.ring.release(io.safe);
                 }
-                self.sync(io);
+                if io.ring.holds_for_target() {
+                    self.sync(io);
+                } else {
+                    self.sync_when_due(io);
+                }
             }
             Mode::Async => {
                 if dirty && self.due_us == NEVER {
@@ -126,7 +156,7 @@ impl Ledger {
         self.behind_since_us = (self.synced < self.written).then_some(io.now.mono_us);
         self.tell_lag(io);
         if self.mode == Mode::Strict {
-            io.safe = self.synced;
+            io.safe.target = self.synced;
             io.ring.release(io.safe);
         }
     }

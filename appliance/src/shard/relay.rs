@@ -472,7 +472,7 @@ impl<D: Drive> Relay<D> {
         let Some(socket) = &end.socket else { unreachable!("bytes are queued only for an end that has a socket") };
         end.sending = true;
         self.operations += 1;
-        let after = (self.recorded > io.safe).then_some(self.recorded);
+        let after = (self.recorded > io.safe.of(to)).then_some(self.recorded);
         io.ring.send(self.id as u32, to, socket.as_raw_fd(), payload, after);
     }
 

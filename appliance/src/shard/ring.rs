@@ -10,6 +10,7 @@ pub mod socket;
 
 pub use buffers::{Buffers, Chunk, HEADROOM_BYTES};
 
+use super::journal::Safe;
 use super::timers::NEVER;
 use codecs::Side;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
@@ -147,7 +148,7 @@ pub struct Ring {
     buffers: Buffers,
     ops: Slab<Op>,
     /// Sends that wait for the record of their round. Never in the submission queue: a full queue submits itself.
-    parked: Vec<(u64, squeue::Entry)>,
+    parked: Vec<(u64, Side, squeue::Entry)>,
     /// The earliest alarm that is set; [`NEVER`]: none.
     alarm_us: u64,
 }
@@ -234,23 +235,23 @@ impl Ring {
         let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
         let entry = opcode::Send::new(types::Fd(fd), start, len).flags(flags).build().user_data(data);
         match after {
-            Some(round) => self.parked.push((round, entry)),
+            Some(round) => self.parked.push((round, side, entry)),
             None => self.push(&entry),
         }
     }
 
-    /// The records of all rounds up to `round` are safe: their sends may go.
-    pub fn release(&mut self, round: u64) {
+    /// The records of these rounds are safe: their sends may go.
+    pub fn release(&mut self, safe: Safe) {
         if self.parked.is_empty() {
             return;
         }
         let parked = std::mem::take(&mut self.parked);
         let mut kept = Vec::new();
-        for (after, entry) in &parked {
-            if *after <= round {
+        for (after, side, entry) in &parked {
+            if *after <= safe.of(*side) {
                 self.push(entry);
             } else {
-                kept.push((*after, entry.clone()));
+                kept.push((*after, *side, entry.clone()));
             }
         }
         self.parked = kept;
@@ -260,10 +261,15 @@ impl Ring {
         }
     }
 
+    /// Something for a target waits for its record.
+    pub fn holds_for_target(&self) -> bool {
+        self.parked.iter().any(|(_, side, _)| *side == Side::Target)
+    }
+
     /// Records could not be made safe: the parked sends are never submitted. Tells whose they were.
     pub fn forsake(&mut self) -> Vec<(u32, Side, Payload)> {
         let parked = std::mem::take(&mut self.parked);
-        let lost = parked.iter().map(|(_, entry)| self.ops.remove(entry.get_user_data() as usize));
+        let lost = parked.iter().map(|(_, _, entry)| self.ops.remove(entry.get_user_data() as usize));
         lost.filter_map(|op| match op {
             Op::Send { relay, side, payload } => Some((relay, side, payload)),
             _ => None,
