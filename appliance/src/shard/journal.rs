@@ -63,8 +63,9 @@ impl Ledger {
         self.due_us
     }
 
-    /// Ends a round: makes its record as safe as the mode promises (or begins to) and releases what may go.
-    pub fn commit<D>(&mut self, io: &mut Io<D>) -> Result<(), String> {
+    /// Ends a round: makes its record as safe as the mode promises (or begins to) and releases what may go. `alone`: nobody but
+    /// the session whose record it is would wait for the disk.
+    pub fn commit<D>(&mut self, alone: bool, io: &mut Io<D>) -> Result<(), String> {
         let dirty = io.log.dirty();
         if !dirty && self.due_us == NEVER && self.written == self.synced {
             return Ok(());
@@ -87,7 +88,7 @@ impl Ledger {
                     io.ring.release(io.safe);
                 }
                 if io.ring.holds_for_target() {
-                    self.sync(io);
+                    self.sync_for_target(alone, io)?;
                 } else {
                     self.sync_when_due(io);
                 }
@@ -125,6 +126,20 @@ impl Ledger {
         } else if self.due_us <= io.now.mono_us {
             self.due_us = NEVER;
             self.sync(io);
+        }
+    }
+
+    /// A kernel worker syncs while the shard goes on; handing it over and back costs a lone session more than it gains.
+    fn sync_for_target<D>(&mut self, alone: bool, io: &mut Io<D>) -> Result<(), String> {
+        match io.log.sync_fd().filter(|_| alone && !self.syncing) {
+            Some(fd) => {
+                let result = io.ring.sync_now(fd);
+                self.synced(self.written, result, io)
+            }
+            None => {
+                self.sync(io);
+                Ok(())
+            }
         }
     }
 

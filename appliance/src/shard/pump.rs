@@ -153,7 +153,7 @@ impl<D: Drive> Pump<D> {
         self.carry_on();
         self.feed_starved();
         if self.fault.is_none()
-            && let Err(reason) = self.ledger.commit(&mut self.io)
+            && let Err(reason) = self.ledger.commit(self.relays.len() <= 1, &mut self.io)
         {
             self.fail(reason);
         }

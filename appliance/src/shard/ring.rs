@@ -293,6 +293,20 @@ impl Ring {
         self.push(&entry.user_data(data));
     }
 
+    /// The same, and waits for it: nothing else happens meanwhile.
+    pub fn sync_now(&self, fd: RawFd) -> io::Result<()> {
+        loop {
+            // SAFETY: a plain call; a descriptor that is not open is an error.
+            match unsafe { libc::fdatasync(fd) } {
+                0 => return Ok(()),
+                _ => match io::Error::last_os_error() {
+                    error if error.kind() == io::ErrorKind::Interrupted => {}
+                    error => return Err(error),
+                },
+            }
+        }
+    }
+
     /// Waits for the mailbox's eventfd to be written.
     pub fn mail(&mut self, eventfd: &Arc<OwnedFd>) -> OpId {
         let mut count = Box::new([0u8; 8]);
