@@ -434,7 +434,7 @@ class Verifier:
                 self.list_again(shard)
             if number not in self.files:
                 later = min((other for other in self.files if other > number), default=None)
-                if (later or number > 1) and not (later and later <= self.gaps_below):
+                if (later or number > 1 or self.gaps_below) and not (later and later <= self.gaps_below):
                     self.named(self.ring_path(shard, number), expected.frame, "missing_segment")
                 if not later:
                     self.ends_there(shard, number, True)

@@ -360,8 +360,9 @@ impl ChainReader {
         }
         let Some(file) = self.files.remove(&self.number) else {
             let Some(later) = self.files.range(self.number..).next().map(|(&number, _)| number) else {
-                // The one after a sealed segment must be there: it is prepared before the footer is written.
-                if (self.number > 1 || self.entered.is_some()) && !self.missing_reported {
+                // The one after a sealed segment must be there: it is prepared before the footer is written. So must the one
+                // that is archived in part.
+                if (self.number > 1 || self.gaps_below > 0 || self.entered.is_some()) && !self.missing_reported {
                     self.missing_reported = true;
                     return Ok(Opened::News(Advance::Damage(self.damage_missing())));
                 }

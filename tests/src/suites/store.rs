@@ -152,7 +152,9 @@ fn base64(bytes: &[u8]) -> String {
 
 fn mirrored(world: &World, store: &mut Store) -> Result<()> {
     statements(world, "mirrored")?;
-    eventually("something is published", PATIENCE, || published(world.gateway()).is_ok())?;
+    eventually("something is published", PATIENCE, || {
+        published(world.gateway()).is_ok_and(|(paths, _)| !paths.is_empty())
+    })?;
     compare(world.gateway(), store)
 }
 

@@ -162,6 +162,16 @@ fn only_regular_files_count_and_nothing_is_waited_for() {
 }
 
 #[test]
+fn a_ring_that_is_gone_is_missed_though_all_of_it_is_archived() {
+    let mut trail = Trail::new(1, Release::Published { keep: false });
+    trail.write(0);
+    trail.archive();
+    assert!(check(&options(trail.path())).0.is_empty());
+    fs::remove_dir_all(segment::ring_dir(trail.path(), 0)).unwrap();
+    assert_one(&check(&options(trail.path())).0, "the segment is missing");
+}
+
+#[test]
 fn a_chain_of_checkpoints_that_was_begun_anew_says_so() {
     let trail = trail();
     fs::remove_dir_all(checkpoint::dir(trail.path())).unwrap();
