@@ -25,6 +25,7 @@ java_packages=(libpostgresql-jdbc-java openjdk-17-jdk-headless) # the JDK runs t
 go_packages=(golang-go golang-github-jackc-pgx-v4-dev)
 bench_packages=(pgbouncer haproxy linux-perf iproute2) # what the scripts of bench/ compare with and count by
 count_packages=(valgrind) # counts the instructions of a statement
+kafka_packages=(kcat librdkafka1) # reads topics; the broker is the one librdkafka brings for its own tests
 rsyslog_packages=(rsyslog rsyslog-gnutls liblognorm5 libestr0 libfastjson4) # a syslog receiver over TLS
 browser_packages=(chromium) # the load generator's report draws itself in a real browser
 regress_packages=(dpkg-dev bzip2 xz-utils patch) # PostgreSQL's own suites come from Debian's source package

@@ -4,7 +4,7 @@
 #
 #   tests/run.sh                  format, lints, unit tests, and the integration suites
 #   tests/run.sh --full           the same, and the long ones: PostgreSQL's own suites, 2,000 crash rounds, 100,000 flipped
-#                                 bits, 10,000 power cuts, JDBC, pgx, object stores, the instruction budget, the scripts of
+#                                 bits, 10,000 power cuts, JDBC, pgx, object stores, Kafka, the instruction budget, the scripts of
 #                                 bench/
 #   tests/run.sh --suite NAME     one integration suite alone (again for more); a wrong name lists them
 #   tests/run.sh --direct         the integration suites straight at PostgreSQL, to try the tests themselves
@@ -58,7 +58,7 @@ check() { # name, command...: a step that passes or fails as a whole
 cargo_tests() { # runs the workspace's tests and adds their numbers to ours
   local log=$run_dir/cargo-test.log status
   [ -n "$full" ] && export POWERLOSS_SEEDS=2500
-  LOCKGATE_NEEDS_BROWSER=1 "$CARGO" test --release --workspace --no-fail-fast 2>&1 | tee "$log" | grep -vE '^(test .* ok|running [0-9]+ tests?)?$'
+  LOCKGATE_NEEDS_BROWSER=1 "$CARGO" test --release --workspace "${features[@]}" --no-fail-fast 2>&1 | tee "$log" | grep -vE '^(test .* ok|running [0-9]+ tests?)?$'
   status=${PIPESTATUS[0]}
   read -r unit_passed unit_failed < <(awk '/^test result:/ { p += $4; f += $6 } END { print p + 0, f + 0 }' "$log")
   [ "$status" -ne 0 ] && [ "$unit_failed" -eq 0 ] && unit_failed=1 # a test that did not compile, or a crash
@@ -83,11 +83,10 @@ integration() { # the suites of tests/src/suites, counted by the runner itself
   return "$status"
 }
 
-# Object stores are a cargo feature: built in only where their suite runs.
-build() { "$CARGO" build --release -p lockgate -p lockgate-loadgen -p lockgate-tests ${wants_bench:+-p lockgate-bench --bins} ${wants_store:+--features lockgate/object-store}; }
+build() { "$CARGO" build --release -p lockgate -p lockgate-loadgen -p lockgate-tests ${wants_bench:+-p lockgate-bench --bins} "${features[@]}"; }
 
 echo "Lockgate tests. Build and client libraries are kept in $LOCKGATE_CACHE"
-wants_postgres_suites=$full wants_java=$full wants_go=$full wants_bench=$full wants_store=$full wants_receivers=
+wants_postgres_suites=$full wants_java=$full wants_go=$full wants_bench=$full wants_store=$full wants_kafka=$full wants_receivers=
 [ ${#suites[@]} -eq 0 ] && [ -z "$direct" ] && wants_receivers=1
 for suite in ${suites[@]+"${suites[@]}"}; do
   case $suite in
@@ -97,13 +96,18 @@ for suite in ${suites[@]+"${suites[@]}"}; do
     bench) wants_bench=1 ;;
     sinks) wants_receivers=1 ;;
     store) wants_store=1 ;;
+    kafka) wants_kafka=1 ;;
   esac
 done
+# Object stores and Kafka are cargo features: built in only where their suites run. Unit tests are built with the same, or the
+# gateway they leave behind would be another than the suites want.
+features=(${wants_store:+--features lockgate/object-store} ${wants_kafka:+--features lockgate/kafka})
 packages=("${build_packages[@]}" "${server_packages[@]}" "${client_packages[@]}")
 [ -n "$wants_postgres_suites" ] && packages+=("${regress_packages[@]}")
 [ -n "$wants_java" ] && packages+=("${java_packages[@]}")
 [ -n "$full" ] && packages+=("${count_packages[@]}")
 [ -n "$wants_bench" ] && packages+=("${bench_packages[@]}")
+[ -n "$wants_kafka" ] && packages+=("${kafka_packages[@]}")
 [ -n "$wants_go" ] && packages+=("${go_packages[@]}")
 [ ${#suites[@]} -eq 0 ] && [ -z "$direct" ] && packages+=("${browser_packages[@]}") # unit tests run then
 step "Debian packages" install_packages "${packages[@]}" || exit 3
@@ -125,7 +129,7 @@ if ! step "build" build; then
   count failed "build"
 else
   if [ ${#suites[@]} -eq 0 ] && [ -z "$direct" ]; then
-    check "cargo clippy" "$CARGO" clippy --release --workspace --all-targets -- -D warnings
+    check "cargo clippy" "$CARGO" clippy --release --workspace --all-targets "${features[@]}" -- -D warnings
     step "unit tests" cargo_tests
     [ -n "$full" ] && check "instructions a statement" bench/instructions.sh
   fi

@@ -321,6 +321,8 @@ pub struct Audit {
     pub keep_segments: bool,
     /// `None`: beside the archive.
     pub checkpoint_key_file: Option<PathBuf>,
+    /// Instead of a file: an entry of the encrypted store.
+    pub checkpoint_key_credential: Option<String>,
     /// Folders and addresses.
     pub checkpoint_copies: Vec<String>,
     pub archive_url: Option<String>,
@@ -361,6 +363,7 @@ pub enum SinkKind {
     CloudWatch(CloudWatchSink),
     Otlp(OtlpSink),
     S3(S3Sink),
+    Kafka(KafkaSink),
     Webhook(WebhookSink),
 }
 
@@ -373,6 +376,7 @@ impl SinkKind {
             Self::CloudWatch(_) => "cloudwatch",
             Self::Otlp(_) => "otlp",
             Self::S3(_) => "s3",
+            Self::Kafka(_) => "kafka",
             Self::Webhook(_) => "webhook",
         }
     }
@@ -486,6 +490,37 @@ pub struct S3Sink {
     pub aws: AwsPlace,
     /// In front of each key.
     pub prefix: String,
+}
+
+/// A topic, one message an event.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KafkaSink {
+    /// `host:port`, at least one.
+    pub brokers: Vec<String>,
+    pub topic: String,
+    /// `None`: readable; on loopback, or where that was allowed in so many words.
+    pub tls: Option<KafkaTls>,
+    pub sasl: Option<KafkaSasl>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KafkaTls {
+    /// `None`: the system's authorities.
+    pub ca: Option<PathBuf>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KafkaSasl {
+    pub mechanism: SaslMechanism,
+    pub user: String,
+    pub password: Secret,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SaslMechanism {
+    Plain,
+    ScramSha256,
+    ScramSha512,
 }
 
 /// POST of a JSON array.

@@ -394,6 +394,10 @@ pub struct Audit {
     /// File with the key that signs checkpoints, made where there is none. Default: `checkpoint.key` in `data_dir`.
     #[schemars(extend("examples" = ["checkpoint.key"]))]
     pub checkpoint_key_file: Option<At<String>>,
+    /// Entry of the encrypted store with that key (64 hex digits), instead of a file. The entry `NAME.next` takes over at the next
+    /// start. Only with `archiver = "supervised"`.
+    #[schemars(extend("examples" = ["checkpoints"]))]
+    pub checkpoint_key_credential: Option<At<String>>,
     /// Where checkpoints are copied to, so that a trail rolled back as a whole shows: folders on other mounts, addresses of
     /// webhooks (`https://...`) or of object stores (`s3://...`). Default: nowhere.
     #[schemars(extend("examples" = [["/mnt/worm/lockgate"]]))]
@@ -418,7 +422,19 @@ pub enum SinkKind {
     CloudWatch,
     Otlp,
     S3,
+    Kafka,
     Webhook,
+}
+
+/// How a producer says who it is.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SaslMechanism {
+    Plain,
+    #[serde(rename = "scram-sha-256")]
+    ScramSha256,
+    #[serde(rename = "scram-sha-512")]
+    ScramSha512,
 }
 
 /// How syslog messages travel.
@@ -537,9 +553,25 @@ pub struct Sink {
     pub bucket: Option<At<String>>,
     /// `s3` only: in front of each object's key, with its slash: `lockgate/`. Default: none.
     pub prefix: Option<At<String>>,
+    /// `kafka` only, needed: brokers to begin with; the others are learnt from them. Needs a program built with `--features kafka`.
+    #[schemars(extend("examples" = [["kafka-1.internal:9093"]]))]
+    pub brokers: Option<At<Vec<At<String>>>>,
+    /// `kafka` only, needed: the topic; it has to be there.
+    #[schemars(extend("examples" = ["lockgate-audit"]))]
+    pub topic: Option<At<String>>,
+    /// `kafka` only: TLS towards the brokers. Default: true. `false` on loopback only, unless `allow_plaintext`.
+    pub tls: Option<At<bool>>,
+    /// `kafka` only: `plain`, `scram-sha-256` or `scram-sha-512`. Default: the gateway does not log in.
+    pub sasl: Option<At<SaslMechanism>>,
+    /// `kafka` only: the name it logs in with. With `sasl`.
+    pub user: Option<At<String>>,
+    /// `kafka` only: environment variable with the password. With `sasl`.
+    pub password_env: Option<At<String>>,
+    /// `kafka` only: file with the password.
+    pub password_file: Option<At<String>>,
     /// All but `file`: PEM file with the authorities the receiver's certificate must come from. Default: the system's.
     pub tls_ca: Option<At<String>>,
-    /// Kinds with a URL only: records may cross the network readable. Default: false.
+    /// `kafka` and kinds with a URL only: records may cross the network readable. Default: false.
     pub allow_plaintext: Option<At<bool>>,
 }
 

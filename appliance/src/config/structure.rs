@@ -216,7 +216,6 @@ fn not_offered(name: &str, key: &str) -> Option<&'static str> {
             Some("symmetric algorithms are not offered: whoever can check such a token can also issue it")
         }
         ("algorithms", "none") => Some("unsigned tokens are not offered"),
-        ("kind", "kafka") => Some("not in this version; \"file\" is, and any shipper can follow it"),
         ("on_full", "drop") => Some("records are never dropped: statements wait"),
         ("protocol", "mysql" | "http" | "ssh" | "redis" | "mongodb" | "mssql") => {
             Some("not in this version; \"postgres\" is")

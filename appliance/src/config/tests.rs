@@ -1294,21 +1294,81 @@ error: a record with a payload of 2048 KiB does not fit a segment of 1 MiB
     );
 }
 
+const KAFKA: &str =
+    "[[sink]]\nkind = \"kafka\"\nbrokers = [\"k1.internal:9093\", \"[::1]:9093\"]\ntopic = \"lockgate-audit\"\n";
+
+#[cfg(not(feature = "kafka"))]
 #[test]
-fn a_sink_of_another_version() {
+fn a_sink_the_program_was_built_without() {
     check(
-        r#"[[sink]]
-kind = "kafka"
-path = "x"
-"#,
+        KAFKA,
         r#"
-error: `kind` cannot be "kafka"
- --> gw.toml:2:8
+error: this program was built without kafka sinks (cargo feature `kafka`)
+ --> gw.toml:1:1
   |
-2 | kind = "kafka"
-  |        ^^^^^^^ not in this version; "file" is, and any shipper can follow it
+1 | [[sink]]
+  | ^^^^^^^^ build with `--features kafka`, or let a shipper follow a sink of kind "file"
 "#,
     );
+}
+
+#[cfg(feature = "kafka")]
+#[test]
+fn a_kafka_sink_is_encrypted_and_anonymous_unless_it_says_otherwise() {
+    let kafka = |keys: &str| match parse_named(&format!("{KAFKA}{keys}")) {
+        Ok(config) => match &config.sinks[0].kind {
+            SinkKind::Kafka(kafka) => kafka.clone(),
+            other => panic!("{other:?}"),
+        },
+        Err(error) => panic!("{error}"),
+    };
+    let plain = kafka("");
+    assert_eq!(
+        (plain.brokers.len(), plain.brokers[1].as_str(), plain.topic.as_str()),
+        (2, "[::1]:9093", "lockgate-audit")
+    );
+    assert_eq!((plain.tls, plain.sasl), (Some(KafkaTls { ca: None }), None));
+    let all =
+        kafka("tls_ca = \"ca.pem\"\nsasl = \"scram-sha-256\"\nuser = \"gw\"\npassword_file = \"kafka.password\"\n");
+    assert_eq!(all.tls, Some(KafkaTls { ca: Some("/etc/lockgate/ca.pem".into()) }));
+    let sasl = all.sasl.expect("there");
+    assert_eq!((sasl.mechanism, sasl.user.as_str()), (SaslMechanism::ScramSha256, "gw"));
+    assert_eq!(sasl.password, Secret::File("/etc/lockgate/kafka.password".into()));
+    assert_eq!(kafka("tls = false\nallow_plaintext = true\n").tls, None);
+}
+
+#[cfg(feature = "kafka")]
+#[test]
+fn a_kafka_sink_with_a_value_that_cannot_be() {
+    for (keys, what, right) in [
+        ("topic = \"t\"", "a kafka sink needs `brokers`", "kafka-1.internal:9093"),
+        ("brokers = [\"k:1\"]", "a kafka sink needs `topic`", "lockgate-audit"),
+        ("brokers = []\ntopic = \"t\"", "there is no broker to begin with", "for example"),
+        ("brokers = [\"k:1\", \"k\"]\ntopic = \"t\"", "\"k\" is not a host and a port", "kafka-1.internal:9093"),
+        ("brokers = [\"k:1\"]\ntopic = \"a b\"", "this is not the name of a topic", "at most 249"),
+        ("brokers = [\"k:1\"]\ntopic = \"..\"", "this is not the name of a topic", "at most 249"),
+        (
+            "brokers = [\"localhost:1\", \"k:1\"]\ntopic = \"t\"\ntls = false",
+            "would cross the network readable",
+            "allow_plaintext",
+        ),
+        ("brokers = [\"localhost:1\"]\ntopic = \"t\"\ntls = false\ntls_ca = \"c\"", "`tls` is false", "leave it out"),
+        ("brokers = [\"k:1\"]\ntopic = \"t\"\nuser = \"u\"", "this belongs to a login", "add `sasl"),
+        (
+            "brokers = [\"k:1\"]\ntopic = \"t\"\nsasl = \"plain\"\nuser = \"u\"",
+            "the login has no password",
+            "password_file",
+        ),
+        (
+            "brokers = [\"k:1\"]\ntopic = \"t\"\nsasl = \"plain\"\npassword_env = \"P\"",
+            "the login has no user",
+            "add `user",
+        ),
+    ] {
+        let report = report(&format!("[[sink]]\nkind = \"kafka\"\n{keys}\n"));
+        assert!(report.contains(what) && report.contains(right), "{keys}:\n{report}");
+        assert_eq!(report.matches("error:").count(), 1, "{keys}:\n{report}");
+    }
 }
 
 #[test]

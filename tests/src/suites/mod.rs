@@ -13,6 +13,7 @@ pub mod crash;
 pub mod demo;
 pub mod faults;
 pub mod identity;
+pub mod kafka;
 pub mod loadgen;
 pub mod masks;
 pub mod names;
@@ -73,6 +74,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "loadgen", run: loadgen::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "demo", run: demo::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "store", run: store::suite, full_only: true, direct: false, held_back: None },
+    Suite { name: "kafka", run: kafka::suite, full_only: true, direct: false, held_back: None },
     Suite { name: "jdbc", run: clients::jdbc, full_only: true, direct: false, held_back: None },
     Suite { name: "pgx", run: clients::pgx, full_only: true, direct: false, held_back: None },
     Suite { name: "bench", run: bench::suite, full_only: true, direct: false, held_back: None },

@@ -23,7 +23,7 @@ const RULES: &str = "[[rule]]\nname = \"no-drops\"\nclasses = [\"drop\"]\naction
 const EAGER: &str =
     "archive_file_mib = 1\narchive_file_age = \"100ms\"\narchive_small_file_age = \"100ms\"\npayloads = \"none\"\n";
 /// Fast enough for a test.
-const PACE: &str = "flush = \"20ms\"\nretry_max = \"100ms\"\n";
+pub(super) const PACE: &str = "flush = \"20ms\"\nretry_max = \"100ms\"\n";
 
 pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     everywhere(settings, report)?;
@@ -184,13 +184,13 @@ impl All {
 }
 
 /// By id.
-type Expected = BTreeMap<String, Value>;
+pub(super) type Expected = BTreeMap<String, Value>;
 
-fn uid(event: &Value) -> String {
+pub(super) fn uid(event: &Value) -> String {
     event["metadata"]["uid"].as_str().unwrap_or_default().to_owned()
 }
 
-fn session(world: &World) -> Result<Wire> {
+pub(super) fn session(world: &World) -> Result<Wire> {
     Wire::connect(&world.endpoint("ada@example.com", &["engineering"], false))
 }
 
@@ -213,14 +213,14 @@ fn workload(world: &World) -> Result<()> {
     ended(world.gateway())
 }
 
-fn ended(gateway: &Gateway) -> Result<()> {
+pub(super) fn ended(gateway: &Gateway) -> Result<()> {
     eventually("every session has ended", DEADLINE, || {
         gateway.json(&["sessions", "ls"]).is_ok_and(|sessions| sessions.is_empty())
     })
 }
 
 /// What `audit search -o ocsf` says: the same events under the same ids.
-fn expected(gateway: &Gateway) -> Result<Expected> {
+pub(super) fn expected(gateway: &Gateway) -> Result<Expected> {
     let read = || -> Result<Expected> {
         let printed = gateway.command(&["audit", "search", "-o", "ocsf"])?.succeeded()?;
         let events: Result<Vec<Value>, _> = printed.lines().map(serde_json::from_str).collect();
@@ -235,7 +235,7 @@ fn expected(gateway: &Gateway) -> Result<Expected> {
     read()
 }
 
-fn file_events(path: &PathBuf) -> Result<Vec<Value>> {
+pub(super) fn file_events(path: &PathBuf) -> Result<Vec<Value>> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let events: Result<Vec<Value>, _> = text.lines().map(serde_json::from_str).collect();
     Ok(events?)

@@ -106,6 +106,7 @@ mod tests {
     use super::super::source::{self, Source as _, Step};
     use super::*;
     use crate::audit::archive::archiver::{ArchiverOptions, Finish, run};
+    use crate::audit::archive::key::KeySource;
     use crate::audit::tests::{groups, outcome, request, scratch, who};
     use crate::audit::{Entry, Journal as _, Keeper, Release, RingOptions, SealerOptions, SegmentWriter, segment};
     use std::time::Duration;
@@ -146,7 +147,7 @@ mod tests {
             small_file_age: Duration::from_secs(3600),
             slack: Duration::ZERO,
             segments_per_shard: 100,
-            checkpoint_key_file: data_dir.join("checkpoint.key"),
+            checkpoint_key: KeySource::File(data_dir.join("checkpoint.key")),
             checkpoint_copies: vec![],
             archive_url: None,
             archive_credentials_file: None,

@@ -1,6 +1,8 @@
 //! What the courier asks of a sink: take these events, or say what is wrong.
 
 use super::join::Event;
+#[cfg(feature = "kafka")]
+use super::kafka;
 use super::{cloudwatch, file, otlp, s3, splunk, syslog, webhook};
 use crate::config::{CloudWatchSink, S3Sink, Sink, SinkKind};
 use std::time::Duration;
@@ -62,6 +64,16 @@ pub fn open(sink: &Sink, appliance: &str) -> Result<Box<dyn Deliver>, Failure> {
         SinkKind::CloudWatch(config) => Box::new(cloudwatch::CloudWatch::open(config, timeout, appliance)?),
         SinkKind::Otlp(config) => Box::new(otlp::Otlp::open(config, timeout, appliance)?),
         SinkKind::S3(config) => Box::new(s3::S3::open(config, timeout)?),
+        #[cfg(feature = "kafka")]
+        SinkKind::Kafka(config) => Box::new(kafka::Kafka::open(config, timeout, appliance)?),
+        // The check of the configuration has refused it.
+        #[cfg(not(feature = "kafka"))]
+        SinkKind::Kafka(_) => {
+            return Err(Failure::mend(
+                "built without kafka sinks (cargo feature `kafka`)",
+                "build with `--features kafka`",
+            ));
+        }
         SinkKind::Webhook(config) => Box::new(webhook::Webhook::open(config, timeout)?),
     })
 }
@@ -83,6 +95,7 @@ pub fn check(sink: &Sink) -> Result<(), (String, String)> {
         | SinkKind::CloudWatch(_)
         | SinkKind::Otlp(_)
         | SinkKind::S3(_)
+        | SinkKind::Kafka(_)
         | SinkKind::Webhook(_) => open(sink, "0000000000000000").map(drop),
     };
     made.map_err(|failure| match failure {

@@ -25,6 +25,8 @@ pub struct Event {
     pub time_us: i64,
     /// The same for ever.
     pub uid: String,
+    /// Empty: of no session.
+    pub session: String,
     pub class: &'static str,
     pub severity: u64,
     /// The OCSF event: JSON without a line end or any other control character.
@@ -107,6 +109,7 @@ impl Joiner {
             completed_by,
             time_us: record.time_us,
             uid: ocsf::uid(record, Some(&self.appliance)),
+            session: record.session.clone(),
             class: ocsf::class_of(record),
             severity: event["severity_id"].as_u64().unwrap_or(1),
             json: json_safe(&event.to_string()),

@@ -20,6 +20,8 @@ mod gzip;
 mod http;
 mod instance;
 mod join;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod otlp;
 mod pace;
 mod position;

@@ -24,6 +24,7 @@ pub fn event(number: u64) -> Event {
         completed_by: number,
         time_us: START_US + number as i64,
         uid: format!("u-{number}"),
+        session: "s-a".into(),
         class: "datastore_activity",
         severity: 1,
         json: format!("{{\"n\":{number}}}"),

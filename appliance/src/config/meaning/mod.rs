@@ -136,6 +136,10 @@ impl Check<'_> {
             ),
             keep_segments: raw.keep_segments.unwrap_or(true),
             checkpoint_key_file: raw.checkpoint_key_file.as_ref().map(|file| self.path(file)),
+            checkpoint_key_credential: raw
+                .checkpoint_key_credential
+                .as_ref()
+                .map(|name| self.text("checkpoint_key_credential", name)),
             checkpoint_copies: raw
                 .checkpoint_copies
                 .iter()
@@ -145,6 +149,15 @@ impl Check<'_> {
             archive_url: raw.archive_url.as_ref().map(|url| self.store(url)),
             archive_credentials_file: raw.archive_credentials_file.as_ref().map(|file| self.path(file)),
         };
+        if let Some(name) = &raw.checkpoint_key_credential {
+            if raw.checkpoint_key_file.is_some() {
+                self.error(name.span(), "checkpoints have two keys", "a file or an entry of the encrypted store");
+            } else if audit.archiver != Archiver::Supervised {
+                let right =
+                    "`archiver = \"supervised\"`: only the gateway opens the encrypted store; or `checkpoint_key_file`";
+                self.error(name.span(), "the archiver cannot get this key", right);
+            }
+        }
         let raw::OnFull::Block = raw.on_full.unwrap_or(raw::OnFull::Block);
         if let Err((what, right)) = audit.fits() {
             let at = raw.payload_kib.as_ref().or(raw.segment_mib.as_ref());

@@ -46,11 +46,20 @@ keys! {
     log_stream: CloudWatch;
     bucket: S3;
     prefix: S3;
-    tls_ca: Syslog Splunk CloudWatch Otlp S3 Webhook;
-    allow_plaintext: Splunk CloudWatch Otlp S3 Webhook;
+    brokers: Kafka;
+    topic: Kafka;
+    tls: Kafka;
+    sasl: Kafka;
+    user: Kafka;
+    password_env: Kafka;
+    password_file: Kafka;
+    tls_ca: Syslog Splunk CloudWatch Otlp S3 Kafka Webhook;
+    allow_plaintext: Splunk CloudWatch Otlp S3 Kafka Webhook;
 }
 
 const NAME_CHARS_MAX: usize = 64;
+/// Kafka's own limit.
+const TOPIC_CHARS_MAX: usize = 249;
 const FLUSH_BOUNDS: Bounds = (Duration::ZERO, Duration::from_secs(3600));
 const RETRY_BOUNDS: Bounds = (Duration::from_millis(100), Duration::from_secs(86_400));
 const ROTATE_BOUNDS: Bounds = (Duration::from_secs(1), Duration::MAX);
@@ -63,6 +72,7 @@ fn name_of(kind: raw::SinkKind) -> &'static str {
         raw::SinkKind::CloudWatch => "cloudwatch",
         raw::SinkKind::Otlp => "otlp",
         raw::SinkKind::S3 => "s3",
+        raw::SinkKind::Kafka => "kafka",
         raw::SinkKind::Webhook => "webhook",
     }
 }
@@ -77,6 +87,7 @@ impl Check<'_> {
             raw::SinkKind::CloudWatch => SinkKind::CloudWatch(self.cloudwatch_sink(raw)),
             raw::SinkKind::Otlp => SinkKind::Otlp(OtlpSink { place: self.http_place(raw), token: self.token(raw) }),
             raw::SinkKind::S3 => SinkKind::S3(self.s3_sink(raw)),
+            raw::SinkKind::Kafka => SinkKind::Kafka(self.kafka_sink(raw)),
             raw::SinkKind::Webhook => SinkKind::Webhook(WebhookSink {
                 place: self.http_place(raw),
                 secret: self.secret("secret", raw.secret_env.as_ref(), raw.secret_file.as_ref()),
@@ -318,6 +329,102 @@ impl Check<'_> {
             secret_key,
             session_token,
         }
+    }
+
+    fn kafka_sink(&mut self, raw: &At<raw::Sink>) -> KafkaSink {
+        if !cfg!(feature = "kafka") {
+            self.error(
+                raw.span(),
+                "this program was built without kafka sinks (cargo feature `kafka`)",
+                "build with `--features kafka`, or let a shipper follow a sink of kind \"file\"",
+            );
+        }
+        let topic = self.needed(raw, "topic", raw.topic.as_ref(), "lockgate-audit");
+        let topic = topic.map(|topic| self.topic(topic)).unwrap_or_default();
+        let brokers = self.brokers(raw);
+        KafkaSink { brokers, topic, tls: self.kafka_tls(raw), sasl: self.kafka_sasl(raw) }
+    }
+
+    fn topic(&mut self, topic: &At<String>) -> String {
+        let right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let fits = (1..=TOPIC_CHARS_MAX).contains(&topic.len()) && topic.chars().all(right);
+        if !fits || matches!(topic.as_str(), "." | "..") {
+            self.error(
+                topic.span(),
+                "this is not the name of a topic",
+                format!("letters, digits, `.`, `_` and `-`, at most {TOPIC_CHARS_MAX}"),
+            );
+        }
+        topic.to_string()
+    }
+
+    fn brokers(&mut self, raw: &At<raw::Sink>) -> Vec<String> {
+        let example = "brokers = [\"kafka-1.internal:9093\"]";
+        let Some(list) = &raw.brokers else {
+            self.error(raw.span(), "a kafka sink needs `brokers`", format!("add `{example}`"));
+            return Vec::new();
+        };
+        if list.is_empty() {
+            self.error(list.span(), "there is no broker to begin with", format!("for example `{example}`"));
+        }
+        let plaintext = raw.allow_plaintext.as_ref().is_some_and(|allowed| **allowed);
+        let plain = raw.tls.as_ref().is_some_and(|tls| !**tls) && !plaintext;
+        for broker in list.iter() {
+            match parse_host_port(broker) {
+                Ok((host, _)) if plain && !is_loopback(&host) => self.error(
+                    broker.span(),
+                    "records and credential would cross the network readable",
+                    "leave `tls = false` out, or add `allow_plaintext = true`",
+                ),
+                Ok(_) => {}
+                Err(_) => self.error(
+                    broker.span(),
+                    format!("\"{}\" is not a host and a port", broker.escape_debug()),
+                    "for example \"kafka-1.internal:9093\"",
+                ),
+            }
+        }
+        list.iter().map(|broker| broker.to_string()).collect()
+    }
+
+    fn kafka_tls(&mut self, raw: &At<raw::Sink>) -> Option<KafkaTls> {
+        if raw.tls.as_ref().is_none_or(|tls| **tls) {
+            return Some(KafkaTls { ca: raw.tls_ca.as_ref().map(|file| self.path(file)) });
+        }
+        if let Some(key) = &raw.tls_ca {
+            self.error(key.span(), "this has no effect: `tls` is false", "leave it out, or use TLS");
+        }
+        None
+    }
+
+    fn kafka_sasl(&mut self, raw: &At<raw::Sink>) -> Option<KafkaSasl> {
+        let Some(sasl) = &raw.sasl else {
+            if let Some(key) = [&raw.user, &raw.password_env, &raw.password_file].into_iter().flatten().next() {
+                self.error(
+                    key.span(),
+                    "this belongs to a login",
+                    "add `sasl = \"scram-sha-256\"` or another mechanism",
+                );
+            }
+            return None;
+        };
+        let password = self.secret("password", raw.password_env.as_ref(), raw.password_file.as_ref());
+        if raw.password_env.is_none() && raw.password_file.is_none() {
+            self.error(
+                sasl.span(),
+                "the login has no password",
+                "add `password_file = \"...\"` or `password_env = \"...\"`",
+            );
+        }
+        if raw.user.is_none() {
+            self.error(sasl.span(), "the login has no user", "add `user = \"lockgate\"`");
+        }
+        let mechanism = match **sasl {
+            raw::SaslMechanism::Plain => SaslMechanism::Plain,
+            raw::SaslMechanism::ScramSha256 => SaslMechanism::ScramSha256,
+            raw::SaslMechanism::ScramSha512 => SaslMechanism::ScramSha512,
+        };
+        Some(KafkaSasl { mechanism, user: self.optional("user", raw.user.as_ref())?, password: password? })
     }
 
     fn optional(&mut self, key: &str, text: Option<&At<String>>) -> Option<String> {
