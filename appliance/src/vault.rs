@@ -114,6 +114,10 @@ impl Vault {
         Ok(Self { store: Store::open(data_dir)?, key: read_key(key_file)? })
     }
 
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.store.names()
+    }
+
     /// The value of a credential. It is wiped when dropped.
     pub fn reveal(&self, name: &str) -> Result<Zeroizing<Vec<u8>>, VaultError> {
         let sealed = self.store.sealed.get(name).ok_or_else(|| VaultError::Unknown(name.to_owned()))?;

@@ -43,7 +43,7 @@ def lines(path, signed):
             return
         try:
             yield count, (Line(text, signed) if count <= raw.count(b"\n") else None)
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, RecursionError):
             yield count, None
 
 
@@ -59,16 +59,20 @@ class Manifest:
                 kind = self.disagreement(line, follows)
                 self.take(line)
                 follows = True
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 kind, follows = "line", False
             if kind:
                 named(self.path, count, kind)
+            if line and kind != "line" and line.json["kind"] == "damage":
+                named(self.path, count, "damage")
 
     def hash_of(self, number):
         return ZEROS if number == 0 else self.hashes[number - 1] if number <= len(self.hashes) else None
 
     def disagreement(self, line, follows):
         entry, due = line.json, len(self.hashes) + 1
+        if entry["kind"] not in ("file", "damage", "deleted"):
+            raise ValueError("an unknown kind")
         if follows and line.number != due:
             return "number"
         if follows and line.previous != self.hash_of(due - 1):
@@ -214,12 +218,17 @@ class Promises:
         names = sorted(name for name in os.listdir(folder) if is_day(name)) if os.path.isdir(folder) else []
         files = [os.path.join(folder, name) for name in names]
         theirs = iter(Checkpoints(elsewhere, keys, None, named))
-        other = next(theirs, None)
+        other, only_keys = next(theirs, None), 0
         for path, count, line in Checkpoints(files, keys, 1, named):
             while other and other[2].number <= line.number:
                 if (other[2].number, other[2].hash) != (line.number, line.hash):
                     named(other[0], other[1], "elsewhere")
                 other = next(theirs, None)
+            if line.json["kind"] == "key":
+                only_keys += 1
+            elif line.number == only_keys + 1 and line.json["manifest"]["number"]:
+                named(path, count, "checkpoints_begin")
+            only_keys = only_keys if line.json["kind"] == "key" else -2
             self.promise(path, count, line)
         if other:
             named(other[0], other[1], "elsewhere")  # newer than all of ours: it was cut off here
@@ -254,8 +263,6 @@ class Promises:
         entry = line.json["manifest"]
         if self.manifest.hash_of(entry["number"]) != entry["hash"] or entry["number"] < self.entry:
             self.named(path, count, "promised_entry")
-        if line.number == 1 and entry["number"]:
-            self.named(path, count, "checkpoints_begin")
         self.entry = max(self.entry, entry["number"])
         for promise in line.json["shards"]:
             shard, frame = promise["shard"], promise["frame"]

@@ -118,41 +118,38 @@ ROW_BYTES = {1: 152, 2: 136, 3: 136, 4: 136, 5: 136, 6: 136, 7: 136}
 def read_row(row, kind):
     """Checks that every text and list of a row lies in it; returns its time."""
     root = len(row) - ROW_BYTES[kind] if kind in ROW_BYTES else -1
-    if root < 0:
+    if root < 0 or root % 8:
         raise ValueError("no such row")
-    (time_us,) = struct.unpack_from("<q", row, root)
-    who, texts, raws = root + (48 if kind == 2 else 32), [], []
-    texts += [who, who + 8, who + 32, who + 40, who + 48, who + 56]
-    for at in (who + 16, who + 24):
-        texts += items(row, at, 8)
+    who, low = root + (48 if kind == 2 else 32), 0
+    fields = [(who, "text"), (who + 8, "text"), (who + 16, 8), (who + 24, 8)]
+    fields += [(who + at, "text") for at in (32, 40, 48, 56)]
     if kind == 1:
-        raws.append(root + 96)
-        texts += [item + 4 for item in items(row, root + 104, 12)] + items(row, root + 112, 8)
-        texts += [root + 120, root + 128, root + 136]
+        fields += [(root + 96, "raw"), (root + 104, 12), (root + 112, 8)]
+        fields += [(root + at, "text") for at in (120, 128, 136)]
     elif kind == 2:
-        texts.append(root + 112)
-        raws.append(root + 120)
+        fields += [(root + 112, "text"), (root + 120, "raw")]
     else:
-        texts += [root + 96, root + 104, root + 112, root + 120]
-    for at in texts:
-        extent(row, at, 1).decode("utf-8")
-    for at in raws:
-        extent(row, at, 1)
-    return time_us
+        fields += [(root + at, "text") for at in (96, 104, 112, 120)]
+    for at, what in fields:
+        low = check_field(row, at, what, low, root)
+    return struct.unpack_from("<q", row, root)[0]
 
 
-def extent(row, at, size):
+def check_field(row, at, what, low, high):
+    """Where it ends: what a field points at lies behind what the field before it pointed at, and before the row."""
+    size = what if isinstance(what, int) else 1
     (offset, count) = struct.unpack_from("<iI", row, at)
-    start = at + offset
-    if start < 0 or start + count * size > len(row):
-        raise ValueError("outside of its row")
-    return row[start : start + count * size]
-
-
-def items(row, at, size):
-    count = len(extent(row, at, size)) // size
-    (offset,) = struct.unpack_from("<i", row, at)
-    return [at + offset + size * index for index in range(count)]
+    start, end = at + offset, at + offset + count * size
+    if start < low or end > high:
+        raise ValueError("outside of its place")
+    if what == "text":
+        row[start:end].decode("utf-8")
+    elif what != "raw":
+        if start % 4:
+            raise ValueError("a list that is not aligned")
+        for item in range(start, end, size):
+            low = check_field(row, item + size - 8, "text", low, start)
+    return end
 
 
 # --- one segment ------------------------------------------------------------------------------------------------------

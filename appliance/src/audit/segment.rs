@@ -12,7 +12,7 @@ use super::frame::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Smaller segments could not hold every record.
@@ -120,6 +120,17 @@ fn is_regular(path: &Path) -> bool {
 pub fn open_file(path: &Path) -> io::Result<File> {
     match path.metadata()?.is_file() {
         true => File::open(path),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "is not a file")),
+    }
+}
+
+/// A file to be locked, made where there is none. A FIFO in its place is an error and not waited for.
+pub fn open_lock(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.create(true).write(true).truncate(false).mode(0o600).custom_flags(libc::O_NONBLOCK);
+    let file = options.open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
         false => Err(io::Error::new(io::ErrorKind::InvalidData, "is not a file")),
     }
 }

@@ -3,10 +3,11 @@
 use super::serve::{LogFormat, commit_interval, retention, set, start_log};
 use crate::audit::archive::archiver::{self, ArchiverOptions, Finish};
 use crate::audit::archive::deliver::Destination;
-use crate::audit::archive::key;
+use crate::audit::archive::key::{self, Given, KeySource};
 use crate::audit::archive::supervise::{DRAIN, Program};
 use crate::config::{self, Archiver, Audit, Config};
 use crate::limits::ARCHIVE_FILE_MIB_MAX;
+use crate::vault;
 use anyhow::{Context as _, anyhow};
 use clap::value_parser;
 use std::ffi::OsString;
@@ -14,6 +15,7 @@ use std::io::BufRead as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 pub(super) const ARCHIVE: &str = "Archive";
 
@@ -55,6 +57,9 @@ pub struct ArchiverArgs {
     /// Started by a gateway: it ends with it, and is told on its standard input to finish.
     #[arg(long, hide = true)]
     supervised: bool,
+    /// The keys that sign checkpoints come on the first line of standard input.
+    #[arg(long, hide = true, requires = "supervised")]
+    checkpoint_keys_stdin: bool,
 }
 
 /// What the gateway and a unit of its own have in common.
@@ -72,6 +77,9 @@ pub struct ArchiveArgs {
     /// File with the key that signs checkpoints [default: checkpoint.key in data_dir]. Give a place with its own backup.
     #[arg(long, help_heading = ARCHIVE, value_name = "FILE", env = "LOCKGATE_CHECKPOINT_KEY_FILE")]
     pub checkpoint_key_file: Option<PathBuf>,
+    /// Entry of the encrypted store with that key, instead of a file [default: none]. Give it where the trail's disk is not trusted.
+    #[arg(long, help_heading = ARCHIVE, value_name = "NAME", env = "LOCKGATE_CHECKPOINT_KEY_CREDENTIAL", conflicts_with = "checkpoint_key_file")]
+    pub checkpoint_key_credential: Option<String>,
     /// Where checkpoints are copied to, with commas [default: nowhere]. Give a place this host cannot rewrite: folder or https://...
     #[arg(long, help_heading = ARCHIVE, value_name = "PLACES", env = "LOCKGATE_CHECKPOINT_COPIES", value_delimiter = ',')]
     pub checkpoint_copies: Option<Vec<String>>,
@@ -89,6 +97,8 @@ impl ArchiveArgs {
         set(&mut audit.archive_file_age, self.archive_file_age);
         set(&mut audit.archive_small_file_age, self.archive_small_file_age);
         audit.checkpoint_key_file = self.checkpoint_key_file.clone().or(audit.checkpoint_key_file.take());
+        let name = self.checkpoint_key_credential.clone();
+        audit.checkpoint_key_credential = name.or(audit.checkpoint_key_credential.take());
         set(&mut audit.checkpoint_copies, self.checkpoint_copies.clone());
         audit.archive_url = self.archive_url.clone().or(audit.archive_url.take());
         let file = self.archive_credentials_file.clone();
@@ -101,11 +111,12 @@ fn archive_age(text: &str) -> Result<Duration, String> {
 }
 
 /// How a gateway with this configuration starts its archiver. `None`: it has none of its own.
-pub(super) fn command(config: &Config, log: &str, format: LogFormat) -> Option<Program> {
+pub(super) fn command(config: &Config, log: &str, format: LogFormat) -> anyhow::Result<Option<Program>> {
     let audit = &config.audit;
     if !audit.archive || audit.archiver != Archiver::Supervised {
-        return None;
+        return Ok(None);
     }
+    let keys = stored_keys(config).context("the key that signs checkpoints")?;
     let us = |duration: Duration| format!("{}us", duration.as_micros());
     let format = if format == LogFormat::Json { "json" } else { "text" };
     let mut arguments: Vec<OsString> = vec!["archiver".into(), "--supervised".into()];
@@ -130,7 +141,27 @@ pub(super) fn command(config: &Config, log: &str, format: LogFormat) -> Option<P
     }
     add("--log", log.into());
     add("--log-format", format.into());
-    Some(Program { arguments })
+    if keys.is_some() {
+        arguments.push("--checkpoint-keys-stdin".into());
+    }
+    Ok(Some(Program { arguments, keys }))
+}
+
+/// From the encrypted store, as `audit.checkpoint_key_credential` says: the key, and the one that is to take over if there is one.
+pub(super) fn stored_keys(config: &Config) -> anyhow::Result<Option<Given>> {
+    let Some(name) = &config.audit.checkpoint_key_credential else { return Ok(None) };
+    let vault = vault::open(config)?;
+    let digits = |value: Zeroizing<Vec<u8>>| -> anyhow::Result<Zeroizing<String>> {
+        Ok(Zeroizing::new(std::str::from_utf8(&value).context("it is no text")?.trim().to_owned()))
+    };
+    let mut keys = vec![digits(vault.reveal(name)?)?];
+    let next = format!("{name}.next");
+    if vault.names().any(|name| name == next) {
+        keys.push(digits(vault.reveal(&next)?)?);
+    }
+    let given = Given(keys);
+    given.keys().with_context(|| format!("the entry {name} (or {next}) of the encrypted store"))?;
+    Ok(Some(given))
 }
 
 fn key_file(config: &Config) -> PathBuf {
@@ -151,12 +182,19 @@ pub fn run(args: ArchiverArgs) -> anyhow::Result<ExitCode> {
     set(&mut config.audit.commit_interval, args.commit_interval);
     set(&mut config.audit.retention, args.retention);
     args.archive.overlay(&mut config.audit);
+    let mut options = options(&config);
+    if args.checkpoint_keys_stdin {
+        let mut line = Zeroizing::new(String::new());
+        std::io::stdin().lock().read_line(&mut line).context("no keys on standard input")?;
+        let keys = line.split_whitespace().map(|key| Zeroizing::new(key.to_owned())).collect();
+        options.checkpoint_key = KeySource::Given(Given(keys));
+    }
     let finish = Finish::default();
     match args.supervised {
         true => follow_gateway(finish.clone())?,
         false => follow_signals(finish.clone())?,
     }
-    archiver::run(&options(&config), &finish).context("the archiver")?;
+    archiver::run(&options, &finish).context("the archiver")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -171,7 +209,7 @@ fn options(config: &Config) -> ArchiverOptions {
         // In `async` a record waits in memory for as long as the interval.
         slack: SLACK + audit.commit_interval,
         segments_per_shard: audit.segments_per_shard,
-        checkpoint_key_file: key_file(config),
+        checkpoint_key: KeySource::File(key_file(config)),
         checkpoint_copies: audit.checkpoint_copies.iter().map(|copy| Destination::parse(copy, credentials)).collect(),
         archive_url: audit.archive_url.clone(),
         archive_credentials_file: audit.archive_credentials_file.clone(),

@@ -7,6 +7,7 @@ use crate::audit::printable::escape;
 use crate::audit::search::{Filter, search};
 use crate::audit::segment::hex;
 use crate::audit::when;
+use crate::cli::archiver::stored_keys;
 use crate::cli::audit::{Trail, in_order, parse_time, report};
 use crate::cli::{ANSWER_NO, DONE};
 use crate::config::Glob;
@@ -41,12 +42,25 @@ pub struct ExportArgs {
     trail: Trail,
 }
 
+/// The one that was named, else the one that signs checkpoints now.
+fn signing_key(file: Option<&Path>, trail: &Trail, data_dir: &Path) -> Result<SigningKey> {
+    if let Some(file) = file {
+        return Ok(SigningKey::read(file)?);
+    }
+    let config = trail.configuration();
+    if let Some(given) = config.as_ref().map(stored_keys).transpose()?.flatten() {
+        let last = given.keys()?.pop();
+        return last.context("there is none");
+    }
+    let configured = config.and_then(|config| config.audit.checkpoint_key_file);
+    Ok(SigningKey::read(&configured.unwrap_or_else(|| key::path(data_dir)))?)
+}
+
 pub fn export(args: ExportArgs) -> Result<ExitCode> {
     in_order(args.since, args.until)?;
     let data_dir = args.trail.recorded()?;
-    let key_file = args.key.unwrap_or_else(|| key::path(&data_dir));
-    let key =
-        args.sign.then(|| SigningKey::read(&key_file)).transpose().context("the key that signs cannot be read")?;
+    let key = args.sign.then(|| signing_key(args.key.as_deref(), &args.trail, &data_dir)).transpose();
+    let key = key.context("the key that signs cannot be read")?;
     let filter = Filter {
         users: args.user,
         targets: args.target,

@@ -4,10 +4,10 @@ use crate::audit::archive::checkpoint;
 use crate::audit::archive::holds::{self, Hold, Scope};
 use crate::audit::printable::{escape, json_safe};
 use crate::audit::when;
-use crate::cli::audit::{Trail, parse_time};
+use crate::cli::audit::{Trail, in_order, parse_time};
 use crate::cli::{ANSWER_NO, DONE};
 use crate::config::Glob;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -92,6 +92,10 @@ fn add(args: &AddArgs) -> Result<ExitCode> {
         since: args.since.map(when::rfc3339),
         until: args.until.map(when::rfc3339),
     };
+    in_order(args.since, args.until)?;
+    if args.reason.trim().is_empty() {
+        bail!("--reason is empty: say why, it is recorded");
+    }
     let data_dir = args.trail.data_dir()?;
     let id = holds::add(&data_dir, scope, &args.reason, now_us()).context("the hold was not recorded")?;
     println!("{id}");

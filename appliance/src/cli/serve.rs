@@ -225,14 +225,16 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     for warning in &config.warnings {
         tracing::warn!("{}", warning.rendered);
     }
-    let archiver = super::archiver::command(&config, &args.log, args.log_format);
+    let archiver = super::archiver::command(&config, &args.log, args.log_format)?;
     let load = Box::new(move || args.load_again());
     crate::gateway::run(config, load, archiver)?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter).context("--log")?;
+    // What rskafka tells of each connection stands in the sink's status; `--log info,rskafka=debug` shows it all the same.
+    let quiet = if cfg!(feature = "kafka") { "rskafka=off," } else { "" };
+    let filter = tracing_subscriber::EnvFilter::try_new(format!("{quiet}{filter}")).context("--log")?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => {

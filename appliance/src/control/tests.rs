@@ -63,6 +63,7 @@ pub fn config(data_dir: &std::path::Path) -> Config {
             archive_small_file_age: Duration::from_secs(1),
             keep_segments: true,
             checkpoint_key_file: None,
+            checkpoint_key_credential: None,
             checkpoint_copies: vec![],
             archive_url: None,
             archive_credentials_file: None,

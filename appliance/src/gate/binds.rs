@@ -20,11 +20,12 @@ pub(super) struct Showing<'a> {
 
 impl Showing<'_> {
     pub fn push(&self, out: &mut String, bytes: &[u8], binary: bool) {
-        let Some(detectors) = self.detectors else { return push(out, bytes, binary) };
+        let Some(detectors) = self.detectors else { return push(out, bytes, binary && !is_text(bytes)) };
         let mut copy: SmallVec<[u8; 256]> = SmallVec::from_slice(bytes);
         if binary && let Some(number) = self.masked_number(detectors, bytes) {
             return push(out, &number, false);
         }
+        let binary = binary && !is_text(bytes);
         if binary {
             self.mask_elements(detectors, &mut copy);
         }
@@ -70,6 +71,12 @@ impl Showing<'_> {
             at += length;
         }
     }
+}
+
+/// Text looks the same in both formats, and is found and judged by people. Of the lengths that numbers have nothing is said.
+fn is_text(bytes: &[u8]) -> bool {
+    let number = matches!(bytes.len(), 0 | 1 | 2 | 4 | 8);
+    !number && std::str::from_utf8(bytes).is_ok_and(|text| !text.contains(|character: char| character.is_control()))
 }
 
 /// Where the elements of an array begin (`array_send`: dimensions, flags, type, then size and lower bound of each
@@ -127,8 +134,9 @@ mod tests {
         let numeric: Vec<u8> =
             [4, 3, 0, 0, 4111, 1111, 1111, 1111u16].iter().flat_map(|word| word.to_be_bytes()).collect();
         assert_eq!(shown(&numeric, true, true), "************1111");
-        let text = shown(b"4111111111111111", true, true);
-        assert!(text.starts_with("\\x2a2a2a2a") && text.ends_with("31313131"), "{text}");
+        assert_eq!(shown(b"4111111111111111", true, true), "************1111");
+        let text = shown(b"\x01 4111111111111111", true, true);
+        assert!(text.starts_with("\\x01202a2a2a2a") && text.ends_with("31313131"), "{text}");
         let array: Vec<u8> = [
             &1i32.to_be_bytes()[..],
             &0i32.to_be_bytes(),
@@ -148,13 +156,21 @@ mod tests {
 
     #[test]
     fn other_values_stand_as_they_are() {
-        for bytes in
-            [&b""[..], b"\x00\x00\x00\x07", b"\xff", &[0; 12], &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 20, 0], &[9; 40]]
-        {
+        for bytes in [
+            &b""[..],
+            b"\x00\x00\x00\x07",
+            b"\xff",
+            &[0; 12],
+            &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 20, 0],
+            b"dcba",
+            &[9; 40],
+        ] {
             let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
             assert_eq!(shown(bytes, true, true), format!("\\x{hex}"));
         }
         assert_eq!(shown("späße".as_bytes(), false, true), "späße");
+        assert_eq!(shown("späße".as_bytes(), true, true), "späße");
+        assert_eq!(shown(b"plain", true, false), "plain");
         assert_eq!(shown(&i64::MIN.to_be_bytes(), true, true), "\\x8000000000000000");
     }
 }

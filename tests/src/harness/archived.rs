@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 use lockgate::audit::archive::archiver::{ArchiverOptions, Finish, run};
 use lockgate::audit::archive::checkpoint::{Checkpoints, Promise};
 use lockgate::audit::archive::holds::{self, Scope};
+use lockgate::audit::archive::key::KeySource;
 use lockgate::audit::archive::lines::Head;
 use lockgate::audit::archive::manifest::{self, DeletedFile, Entry, FileEntry, Manifest, Position, Span, What};
 use lockgate::audit::archive::publish;
@@ -25,7 +26,7 @@ fn options(dir: &Path) -> ArchiverOptions {
         small_file_age: Duration::from_secs(3600),
         slack: Duration::ZERO,
         segments_per_shard: 100,
-        checkpoint_key_file: dir.join("checkpoint.key"),
+        checkpoint_key: KeySource::File(dir.join("checkpoint.key")),
         checkpoint_copies: vec![],
         archive_url: None,
         archive_credentials_file: None,
@@ -88,7 +89,7 @@ fn promise(dir: &Path) -> Result<()> {
         while chain.advance()? != Advance::End {}
         promises.extend(Promise::of(&chain.position()));
     }
-    Ok(Checkpoints::open(dir, &dir.join("checkpoint.key"))?.write(trail::NOW_US, head, &promises)?)
+    Ok(Checkpoints::open(dir, &KeySource::File(dir.join("checkpoint.key")))?.write(trail::NOW_US, head, &promises)?)
 }
 
 /// What an archive says without a signature.

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -44,6 +45,67 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     report.case("a changed policy is replayed on recorded traffic", || replayed(&gateway));
     report.case("the archive and what is new are searched as one", || as_one(&world, &gateway));
     report.case("a damaged archive file is named, and the rest is searched", || damaged(&gateway));
+    report.case("while segments turn over under load, a search misses nothing and nobody cries wolf", || {
+        under_load(settings, &world)
+    });
+    Ok(())
+}
+
+/// One client numbers its statements; whatever it had an answer to before a search began is found by it.
+fn under_load(settings: &Settings, world: &World) -> Result<()> {
+    const TURNOVER: &str = "archive_file_mib = 1\narchive_file_age = \"200ms\"\narchive_small_file_age = \"200ms\"\n\
+                            segment_mib = 1\nsegments_per_shard = 4\nkeep_segments = false\n";
+    let home = settings.run_dir.join("search-load");
+    std::fs::create_dir_all(&home)?;
+    let setup = Setup { audit: TURNOVER.into(), shards: 1, ..Setup::default() };
+    let gateway = Gateway::start(&home, &world.target, &world.issuer, &setup)?;
+    let endpoint = gateway.endpoint(&world.issuer.token("ada@example.com", &["engineering"]), false);
+    let (answered, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| -> Result<()> {
+            let mut wire = Wire::connect(&endpoint)?;
+            let weight = "x".repeat(1500);
+            for number in 1.. {
+                wire.query(&format!("SELECT 'mark-{number}' /* {weight} */"))?;
+                answered.store(number, Ordering::Release);
+                if done.load(Ordering::Acquire) {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        // Over all of it only at first: it grows fast.
+        let looks = (0..8).try_for_each(|look| look_under_load(&gateway, &answered, look < 2));
+        done.store(true, Ordering::Release);
+        client.join().expect("the client does not panic")?;
+        looks
+    })
+}
+
+fn look_under_load(gateway: &Gateway, answered: &AtomicU64, all: bool) -> Result<()> {
+    std::thread::sleep(Duration::from_millis(150));
+    let from = answered.load(Ordering::Acquire);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    let since = lockgate::audit::when::rfc3339(now.as_micros() as i64);
+    std::thread::sleep(Duration::from_millis(250));
+    let until = answered.load(Ordering::Acquire);
+    for since in [Some(&["--since", &since][..]), all.then_some(&[][..])].into_iter().flatten() {
+        let words = [&["audit", "search", "--contains", "mark-", "-o", "json"], since].concat();
+        let finished = gateway.command(&words)?;
+        ensure!(!finished.stderr.contains("damaged"), "a false alarm: {}", finished.stderr);
+        let mut found = std::collections::BTreeSet::new();
+        for line in finished.succeeded()?.lines() {
+            let record: Value = serde_json::from_str(line)?;
+            let text = record["statement"].as_str().context("no statement")?;
+            let number = text.split("mark-").nth(1).and_then(|rest| rest.split('\'').next());
+            ensure!(found.insert(number.context("no mark")?.parse::<u64>()?), "twice: {text}");
+        }
+        // The clock of the statement that ran just then may say either.
+        let first = if since.is_empty() { 1 } else { from + 3 };
+        let missing: Vec<u64> = (first..=until).filter(|number| !found.contains(number)).collect();
+        ensure!(missing.is_empty(), "{} of {first}..={until} missing from {:?} on", missing.len(), missing.first());
+    }
+    gateway.command(&["audit", "verify"])?.succeeded()?;
     Ok(())
 }
 

@@ -7,8 +7,9 @@
 //! It holds no state that matters: killed anywhere, it goes on behind the manifest's last entry. After an error it does
 //! the same, a little later.
 
-use super::checkpoint::{self, Checkpoints, Promise};
+use super::checkpoint::{Checkpoints, Promise};
 use super::deliver::{Copies, Deliverers, Delivery, Destination};
+use super::key::KeySource;
 use super::manifest::{self, DamageEntry, Manifest, Position, Span, What};
 use super::merge::{Merge, Next};
 use super::mirror::Mirror;
@@ -50,7 +51,7 @@ pub struct ArchiverOptions {
     pub slack: Duration,
     /// Of the ring: a file closes early when its segments are needed.
     pub segments_per_shard: u32,
-    pub checkpoint_key_file: PathBuf,
+    pub checkpoint_key: KeySource,
     pub checkpoint_copies: Vec<Destination>,
     /// An object store that gets the archive as well, and the file with its credentials (else: the environment).
     pub archive_url: Option<String>,
@@ -121,7 +122,7 @@ fn lock(options: &ArchiverOptions) -> io::Result<File> {
     let archive = segment::archive_dir(&options.data_dir);
     publish::make_dir(&archive)?;
     let path = archive.join("lock");
-    let file = File::create(&path).map_err(|error| at(&path, error))?;
+    let file = segment::open_lock(&path).map_err(|error| at(&path, error))?;
     let until = Instant::now() + LOCK_PATIENCE;
     loop {
         match file.try_lock() {
@@ -144,6 +145,8 @@ pub struct Archiver<'a> {
     manifest: Manifest,
     checkpoints: Checkpoints,
     merge: Merge,
+    /// By shard, what was promised before we came and has not been read yet: promised again until it is.
+    owed: BTreeMap<u32, Promise>,
     file: Option<OpenFile>,
     /// Since when something waits to be published.
     waiting_since: Option<Instant>,
@@ -156,15 +159,17 @@ pub struct Archiver<'a> {
 impl<'a> Archiver<'a> {
     pub fn open(options: &'a ArchiverOptions, status: &'a mut Status) -> io::Result<Self> {
         let archive = segment::archive_dir(&options.data_dir);
-        let checkpoints = Checkpoints::open(&options.data_dir, &options.checkpoint_key_file)?;
+        let checkpoints = Checkpoints::open(&options.data_dir, &options.checkpoint_key)?;
         // Before anything is removed or signed: is this the manifest that we left?
-        let signed = checkpoint::latest(&options.data_dir)?;
-        let manifest = Manifest::open(&options.data_dir, signed.map(|signed| signed.manifest))?;
+        let manifest = Manifest::open(&options.data_dir, checkpoints.signed().map(|signed| signed.manifest))?;
         for path in publish::clean(&archive, manifest.head().number + 1)? {
             tracing::info!(file = %path.display(), "left unfinished by a stop, made again");
         }
         let known = known_damage(options)?;
-        let merge = Merge::new(options.data_dir.clone(), manifest.positions());
+        let archived = |shard: &u32| manifest.positions().get(shard).map_or(0, |position| position.frame);
+        let promised = checkpoints.promised().iter().map(|promise| (promise.shard, *promise));
+        let owed: BTreeMap<_, _> = promised.filter(|(shard, promise)| promise.frame > archived(shard)).collect();
+        let merge = Merge::new(options.data_dir.clone(), manifest.positions(), &owed);
         let retention = options.retention.map(|keep| Retention::new(options.data_dir.clone(), keep));
         let (file, waiting_since, status_written) = (None, None, None);
         let mut archiver = Self {
@@ -175,6 +180,7 @@ impl<'a> Archiver<'a> {
             manifest,
             checkpoints,
             merge,
+            owed,
             file,
             waiting_since,
             known,
@@ -320,16 +326,22 @@ impl<'a> Archiver<'a> {
         let (promises, now_us) = (self.promises(), unix_us());
         let Some(retention) = &mut self.retention else { return Ok(()) };
         let checkpoints = &mut self.checkpoints;
+        let holds = checkpoints.signed_holds();
         let mut seal = |manifest: &Manifest| checkpoints.write(unix_us(), manifest.head(), &promises);
         // Nothing is deleted then, and archiving goes on.
-        if let Err(error) = retention.sweep(now_us, &mut self.manifest, &mut seal) {
+        if let Err(error) = retention.sweep(now_us, holds, &mut self.manifest, &mut seal) {
             tracing::error!("old archive files cannot be deleted: {error}");
         }
         Ok(())
     }
 
-    fn promises(&self) -> Vec<Promise> {
-        self.merge.read().filter_map(|position| Promise::of(&position)).collect()
+    fn promises(&mut self) -> Vec<Promise> {
+        let read = self.merge.read().filter_map(|position| Promise::of(&position));
+        let mut promises: BTreeMap<u32, Promise> = read.map(|promise| (promise.shard, promise)).collect();
+        let is_read = |owed: &Promise| promises.get(&owed.shard).is_some_and(|read| read.frame >= owed.frame);
+        self.owed.retain(|_, owed| !is_read(owed));
+        promises.extend(self.owed.iter().map(|(&shard, &owed)| (shard, owed)));
+        promises.into_values().collect()
     }
 
     fn checkpoint(&mut self) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! The archiver over trails of several shards: exactly once, in order, whatever stops it.
 
 use super::archiver::{Archiver, ArchiverOptions, Finish, run};
+use super::key::KeySource;
 use super::manifest::{self, Entry, FileEntry, What};
 use super::status::Status;
 use crate::audit::tests::{groups, outcome, request, scratch, who};
@@ -24,7 +25,7 @@ pub(super) fn options(dir: &Path) -> ArchiverOptions {
         small_file_age: Duration::from_secs(3600),
         slack: Duration::ZERO,
         segments_per_shard: 100,
-        checkpoint_key_file: dir.join("checkpoint.key"),
+        checkpoint_key: KeySource::File(dir.join("checkpoint.key")),
         checkpoint_copies: vec![],
         archive_url: None,
         archive_credentials_file: None,
@@ -431,7 +432,138 @@ fn a_manifest_that_is_not_the_one_that_was_signed_is_never_signed_over() {
             .sum::<usize>();
         assert_eq!(left, files, "no file of it is taken for a leftover");
     }
+    // What none of us wrote is cut off and kept aside.
+    for garbage in ["garbage\n", "{}\n\n\n", "\u{0}\u{0}"] {
+        fs::write(&path, good.clone() + garbage).expect("writable");
+        trail.archive();
+        assert!(fs::read_to_string(&path).expect("readable").starts_with(&good));
+    }
+    let aside = super::publish::listed(&segment::archive_dir(trail.path())).expect("listable");
+    let aside = aside.iter().filter(|path| path.to_string_lossy().contains("manifest.unsigned-")).count();
+    assert_eq!(aside, 2, "an unfinished line is nothing to keep");
     fs::write(&path, &good).expect("writable");
     trail.archive();
+    trail.check();
+}
+
+/// Appends a line to the manifest that has a hash of its own and nobody's signature.
+fn forge(dir: &Path, number: u64, previous: &str, segment: u64) -> String {
+    let hash = "11".repeat(32);
+    let position = format!(
+        "{{\"shard\":0,\"segment\":{segment},\"offset\":0,\"frame\":9999,\"record\":9999,\"hash\":\"{hash}\"}}"
+    );
+    let body = format!(
+        "{{\"number\":{number},\"previous\":\"{previous}\",\"time\":\"2026-11-20T00:00:00.000000Z\",\"kind\":\"deleted\",\
+         \"files\":[],\"reason\":\"x\",\"positions\":[{position}]"
+    );
+    let line = super::lines::seal(&body, None);
+    let path = manifest::path(dir);
+    let mut text = fs::read_to_string(&path).expect("readable");
+    text.push_str(&line);
+    fs::write(path, text).expect("writable");
+    line[line.len() - 67..line.len() - 3].to_owned()
+}
+
+#[test]
+fn no_line_that_somebody_adds_to_the_manifest_takes_a_segment_from_the_ring_or_a_record_from_a_search() {
+    use crate::audit::search::{Filter, search};
+    let mut trail = Trail::new(1, Release::Published { keep: false });
+    for _ in 0..60 {
+        trail.write(0);
+    }
+    trail.archive();
+    trail.keeper.look().expect("the keeper works");
+    for _ in 0..60 {
+        trail.write(0);
+    }
+    while trail.keeper.look().expect("the keeper works") {}
+    let good = fs::read_to_string(manifest::path(trail.path())).expect("readable");
+    let ring = |dir: &Path| segment::list(dir).expect("listable")[&0].keys().copied().collect::<Vec<_>>();
+    let (before, signed) =
+        (ring(trail.path()), super::checkpoint::latest(trail.path()).expect("readable").expect("one"));
+    let found = |dir: &Path| search(dir, &Filter::default(), None, false, &mut |_| {}).expect("readable").len();
+    let all = found(trail.path());
+    let restarted = || {
+        Keeper::new(SealerOptions {
+            data_dir: trail.dir.path().to_owned(),
+            shards: 1,
+            segment_bytes: SEGMENT_BYTES,
+            segments_per_shard: 100,
+            release: Release::Published { keep: false },
+        })
+    };
+    let last = segment::hex(&signed.manifest.hash);
+    for numbers in [vec![1], vec![signed.manifest.number], vec![signed.manifest.number + 1], vec![0, 1], vec![1000]] {
+        fs::write(manifest::path(trail.path()), &good).expect("writable");
+        let mut previous = last.clone();
+        for number in numbers {
+            previous = forge(trail.path(), number, &previous, 99);
+        }
+        let _ = trail.keeper.look();
+        let _ = restarted().look();
+        assert_eq!(ring(trail.path()), before);
+    }
+    fs::write(manifest::path(trail.path()), &good).expect("writable");
+    let next = signed.manifest.number + 1;
+    let previous = forge(trail.path(), next, &last, 99);
+    assert_eq!(found(trail.path()), all);
+    forge(trail.path(), next + 1, &previous, 99);
+    assert_eq!(found(trail.path()), all);
+    fs::write(manifest::path(trail.path()), &good).expect("writable");
+    while trail.keeper.look().expect("it goes on") {}
+    trail.archive();
+    trail.check();
+}
+
+/// The words of what `verify` names.
+fn breaks(dir: &Path) -> Vec<&'static str> {
+    use crate::audit::verify::{Break, Options, Progress, verify_all};
+    let options = Options { data_dir: dir.to_owned(), still: true, ..Options::default() };
+    let mut found = Vec::new();
+    let mut broken = |one: &Break| match one {
+        Break::Segment(damage) => found.push(damage.kind.word()),
+        Break::Archive(broken) => found.push(broken.kind.word()),
+    };
+    verify_all(&options, &Progress::default(), &mut broken).expect("readable");
+    found
+}
+
+#[test]
+fn frames_that_were_promised_and_are_others_now_are_named_for_ever() {
+    let mut trail = Trail::new(1, Release::Published { keep: false });
+    for _ in 0..4 {
+        trail.write(0);
+    }
+    trail.archive();
+    for _ in 0..4 {
+        trail.write(0);
+    }
+    trail.promise();
+    assert_eq!(breaks(trail.path()), Vec::<&str>::new());
+    // Cut back to what is archived while nobody is there, and written anew.
+    let position = manifest::positions(trail.path()).expect("readable")[&0];
+    trail.writers.clear();
+    let path = segment::ring_path(&segment::ring_dir(trail.path(), 0), position.segment);
+    let mut bytes = fs::read(&path).expect("readable");
+    bytes[position.offset as usize..].fill(0);
+    fs::write(&path, bytes).expect("writable");
+    trail.written[0] -= 8;
+    trail.restart();
+    trail.write(0);
+    trail.archive();
+    assert_eq!(breaks(trail.path()), ["promised"], "the promise is made again until it is met");
+    for _ in 0..100 {
+        trail.write(0);
+        trail.keeper.look().expect("the keeper works");
+    }
+    trail.archive();
+    while trail.keeper.look().expect("the keeper works") {}
+    let damages = entries(trail.path()).iter().filter(|entry| matches!(entry.what, What::Damage(_))).count();
+    assert_eq!(damages, 1);
+    let found = breaks(trail.path());
+    assert!(
+        found.contains(&"damage") && found.iter().all(|word| ["damage", "promised_frame"].contains(word)),
+        "{found:?}"
+    );
     trail.check();
 }

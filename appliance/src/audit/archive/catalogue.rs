@@ -48,12 +48,25 @@ impl Stand {
         match manifest::last_signed(data_dir) {
             Ok(entry) => Ok(entry.map(of).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                let (mut good, file) = (None, manifest::path(data_dir));
+                let (mut good, mut end, file) = (None, None, manifest::path(data_dir));
+                let signed = checkpoint::latest(data_dir).ok().flatten().map(|signed| signed.manifest);
+                let mut told = false;
                 manifest::each(data_dir, &mut |place, entry| match entry {
-                    Ok(entry) => good = Some(entry),
+                    Ok(entry) => {
+                        end = Some(place);
+                        if signed.is_none_or(|signed| entry.head.number <= signed.number) {
+                            good = Some(entry);
+                        }
+                    }
                     Err(LineBroken::Unfinished) => {}
-                    Err(broken) => damage(ManifestDamage { file: file.clone(), place, broken }),
+                    Err(broken) => {
+                        told = true;
+                        damage(ManifestDamage { file: file.clone(), place, broken });
+                    }
                 })?;
+                if let (Some(place), false) = (end, told) {
+                    damage(ManifestDamage { file, place, broken: LineBroken::Unsigned });
+                }
                 Ok(good.map(of).unwrap_or_default())
             }
             Err(error) => Err(error),
@@ -128,6 +141,7 @@ impl Catalogue {
                 let shards = file.shards.iter().filter(|span| span.records() > 0);
                 let listed = Listed {
                     path: archive_dir(&self.data_dir).join(&file.path),
+                    bytes: file.bytes,
                     since_us: file.since_us,
                     until_us: file.until_us,
                     shards: shards.map(|span| (span.shard, (span.first_record, span.last_record))).collect(),

@@ -2,13 +2,14 @@
 //! FORMAT.md says what must hold.
 
 use super::lines::LineBroken;
-use super::manifest::{self, DeletedFile, Entry, FileEntry, Position, Span, What};
+use super::manifest::{self, DamageEntry, DeletedFile, Entry, FileEntry, Position, Span, What};
 use super::publish;
 use crate::audit::frame::{GENESIS, Hash};
 use crate::audit::segment::{self, at};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::io::{self, Read as _};
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -42,6 +43,8 @@ pub enum BreakKind {
         expected: u64,
         found: u64,
     },
+    /// The archiver found a segment damaged, and went on behind it.
+    Damage(DamageEntry),
     /// An entry's path is not that of its own file.
     Path,
     MissingFile,
@@ -93,6 +96,7 @@ impl BreakKind {
             Self::Chain => "chain",
             Self::Span { .. } => "span",
             Self::Rows { .. } => "rows",
+            Self::Damage(_) => "damage",
             Self::Path => "path",
             Self::MissingFile => "missing_file",
             Self::NotAFile => "not_a_file",
@@ -131,6 +135,9 @@ impl fmt::Display for BreakKind {
             Self::Chain => write!(f, "it does not continue the chain: what precedes it was changed or replaced"),
             Self::Span { shard } => write!(f, "what it says of shard {shard} does not continue what precedes it"),
             Self::Rows { expected, found } => write!(f, "its file has {found} rows, its spans {expected} records"),
+            Self::Damage(damage) => {
+                write!(f, "the archiver found {} damaged at byte {}: {}", damage.file, damage.offset, damage.what)
+            }
             Self::Path => write!(f, "its path is not one of its own number"),
             Self::MissingFile => write!(f, "the file is missing"),
             Self::NotAFile => write!(f, "is not a file"),
@@ -216,6 +223,9 @@ pub fn read_manifest(data_dir: &Path, found: &mut Found<'_>) -> io::Result<Books
                     tell(kind);
                 }
                 follows = true;
+                if let What::Damage(damage) = &entry.what {
+                    tell(BreakKind::Damage(damage.clone()));
+                }
                 books.take(entry, &mut damaged);
             }
         }
@@ -335,14 +345,20 @@ pub fn check_file(archive: &Path, file: &FileEntry, read: &AtomicU64) -> io::Res
         Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(Some(BreakKind::NotAFile)),
         Err(error) => return Err(at(&path, error)),
     };
-    let found = opened.metadata().map_err(|error| at(&path, error))?.len();
+    content(&mut opened, file, read).map_err(|error| at(&path, error))
+}
+
+/// Are these the bytes that its entry names? `None`: they are.
+pub fn content(opened: &mut File, file: &FileEntry, read: &AtomicU64) -> io::Result<Option<BreakKind>> {
+    let found = opened.metadata()?.len();
     if found != file.bytes {
         return Ok(Some(BreakKind::Size { expected: file.bytes, found }));
     }
+    opened.rewind()?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; READ_BYTES];
     loop {
-        let bytes = opened.read(&mut buffer).map_err(|error| at(&path, error))?;
+        let bytes = opened.read(&mut buffer)?;
         if bytes == 0 {
             break;
         }

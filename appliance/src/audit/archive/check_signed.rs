@@ -97,11 +97,12 @@ impl Signed<'_> {
         let mut promises = Promises::default();
         let mut other = Elsewhere::new(self, found)?;
         let mut reader = Reader::new(&self.here);
-        let mut chain = Chain::new(self.keys, 1);
+        let (mut chain, mut keys) = (Chain::new(self.keys, 1), Some(0));
         while let Some(read) = reader.next()? {
             let Some(checkpoint) = chain.take(&read, found) else { continue };
             other.compare(&checkpoint, found)?;
             let later = self.is_later(&read);
+            self.begins(&checkpoint, &read, &mut keys, found);
             self.promise(&checkpoint, &read, later, &mut promises, found);
         }
         other.finish(&mut promises, found)?;
@@ -112,6 +113,20 @@ impl Signed<'_> {
             found(ArchiveBreak { file, line: None, kind: BreakKind::CheckpointsEnd { number: promises.manifest } });
         }
         Ok(promises)
+    }
+
+    /// The first checkpoint of all is written before there is an entry. `keys`: lines before it that only changed the key.
+    fn begins(&self, checkpoint: &Checkpoint, read: &Read, keys: &mut Option<u64>, found: &mut Found<'_>) {
+        match &checkpoint.statement {
+            Statement::Key { .. } => *keys = keys.map(|keys| keys + 1),
+            Statement::Checkpoint { manifest, .. } => {
+                let first = keys.take().is_some_and(|keys| checkpoint.head.number == keys + 1);
+                if first && manifest.number > 0 {
+                    let kind = BreakKind::CheckpointsBegin { number: manifest.number };
+                    found(ArchiveBreak { file: read.file.clone(), line: Some(read.line), kind });
+                }
+            }
+        }
     }
 
     /// Was it written after the manifest was read?
@@ -135,9 +150,6 @@ impl Signed<'_> {
         let there = self.books.hash_of(manifest.number);
         if there != Some(manifest.hash) && !(there.is_none() && later) || manifest.number < promises.manifest {
             tell(BreakKind::PromisedEntry { number: manifest.number });
-        }
-        if checkpoint.head.number == 1 && manifest.number > 0 {
-            tell(BreakKind::CheckpointsBegin { number: manifest.number });
         }
         promises.manifest = promises.manifest.max(manifest.number);
         for promise in shards {

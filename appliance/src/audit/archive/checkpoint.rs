@@ -2,8 +2,8 @@
 //! FORMAT.md, "Checkpoints".
 
 use super::holds;
-use super::key::{self, PublicKey, SigningKey};
-use super::lines::{self, Appender, Head, Line, LineBroken};
+use super::key::{self, Given, KeySource, PublicKey, SigningKey};
+use super::lines::{self, Appender, Head, Line, LineBroken, Lines};
 use super::manifest::{Position, hex_hash, invalid, rfc3339};
 use super::publish::{day, make_dir};
 use crate::audit::frame::Hash;
@@ -103,10 +103,38 @@ struct Members {
 impl Checkpoint {
     /// A line without its line end.
     pub fn parse(line: &[u8]) -> Result<Self, LineBroken> {
+        let checkpoint = Self::parse_unverified(line)?;
+        let line: Line<'_> = lines::split(line, true)?;
+        let verifies = |signature| key::verifies(&checkpoint.key, line.body, &signature);
+        let signature_holds = line.signature.is_some_and(verifies);
+        Ok(Self { signature_holds, ..checkpoint })
+    }
+
+    /// The same, for a line that a later one vouches for.
+    fn parse_unverified(line: &[u8]) -> Result<Self, LineBroken> {
         let line: Line<'_> = lines::split(line, true)?;
         let Members { time, statement, key } = serde_json::from_slice(&line.json()).map_err(|_| LineBroken::Json)?;
-        let signature_holds = line.signature.is_some_and(|signature| key::verifies(&key, line.body, &signature));
-        Ok(Self { head: line.head, previous: line.previous, time_us: time, statement, key, signature_holds })
+        let (head, previous, signature_holds) = (line.head, line.previous, false);
+        Ok(Self { head, previous, time_us: time, statement, key, signature_holds })
+    }
+
+    /// Does it continue that line, under the key that has to sign it?
+    fn continues(&self, before: &Self) -> bool {
+        (self.head.number, self.previous, self.key) == (before.head.number + 1, before.head.hash, before.next_key())
+    }
+
+    fn promises(&self) -> impl Iterator<Item = &Promise> {
+        let shards = match &self.statement {
+            Statement::Checkpoint { shards, .. } => &shards[..],
+            Statement::Key { .. } => &[],
+        };
+        shards.iter()
+    }
+
+    fn latest(&self) -> Option<Latest> {
+        let Statement::Checkpoint { manifest, holds, .. } = &self.statement else { return None };
+        let holds = holds.map_or(Head::START, Head::from);
+        Some(Latest { time_us: self.time_us, manifest: (*manifest).into(), holds })
     }
 
     /// Whose signature the next line must bear.
@@ -142,10 +170,14 @@ pub struct Latest {
     pub holds: Head,
 }
 
-/// By the last checkpoint whose signature holds. `None`: there is none.
+const NOT_OURS: &str = "lines were added, removed or put back. Put right what is wrong (`lockgate audit verify`), or move the folder \
+     aside to begin a new chain";
+
+/// By the last checkpoint, which has to hold and to continue the line before it. `None`: there is none. (A look at the end: whoever
+/// acts on it follows the whole chain with a [`Follower`].)
 pub fn latest(data_dir: &Path) -> io::Result<Option<Latest>> {
     for path in files(data_dir)?.into_iter().rev() {
-        let mut end = u64::MAX;
+        let (mut end, mut after) = (u64::MAX, None::<Checkpoint>);
         // Behind the last checkpoint there may be the change of a key.
         loop {
             let tail = lines::tail_until(&path, end)?;
@@ -154,13 +186,101 @@ pub fn latest(data_dir: &Path) -> io::Result<Option<Latest>> {
             }
             let checkpoint = Checkpoint::parse(&tail.line)
                 .map_err(|broken| at(&path, invalid(&format!("the last checkpoint: {broken}"))))?;
-            if let (Statement::Checkpoint { manifest, holds, .. }, true) =
-                (&checkpoint.statement, checkpoint.signature_holds)
-            {
-                let holds = holds.map_or(Head::START, Head::from);
-                return Ok(Some(Latest { time_us: checkpoint.time_us, manifest: (*manifest).into(), holds }));
+            if !checkpoint.signature_holds || after.as_ref().is_some_and(|after| !after.continues(&checkpoint)) {
+                return Err(at(
+                    &path,
+                    invalid(&format!("its last line does not continue what precedes it: {NOT_OURS}")),
+                ));
             }
-            end = tail.line_offset();
+            let found = after.as_ref().map_or_else(|| checkpoint.latest(), Checkpoint::latest);
+            if found.is_some() && (after.is_some() || tail.line_offset() == 0) {
+                return Ok(found);
+            }
+            (end, after) = (tail.line_offset(), Some(checkpoint));
+        }
+        if let Some(found) = after.and_then(|after| after.latest()) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// Follows the chain of checkpoints as it grows, every line of the last file and of those to come: an old line that was put behind the
+/// last one is signed as well, and so is a line by somebody else's key. Signatures are verified of the last line that is there:
+/// what it is the end of, it vouches for.
+#[derive(Debug)]
+pub struct Follower {
+    data_dir: PathBuf,
+    /// The file that is read, and how far.
+    place: Option<(PathBuf, u64)>,
+    last: Option<Checkpoint>,
+    latest: Option<Latest>,
+    /// What the last checkpoint promises of the shards.
+    promises: Vec<Promise>,
+}
+
+impl Follower {
+    pub fn new(data_dir: &Path) -> Self {
+        Self { data_dir: data_dir.to_owned(), place: None, last: None, latest: None, promises: Vec::new() }
+    }
+
+    /// What is promised by now. An error: the chain does not hold, and nothing new is believed.
+    pub fn poll(&mut self) -> io::Result<Option<Latest>> {
+        let files = files(&self.data_dir)?;
+        let (mut place, mut last, mut latest) = match &self.place {
+            Some(place) => (Some(place.clone()), self.last.clone(), self.latest),
+            None => (None, before_last_file(&files)?, None),
+        };
+        let begin = match &place {
+            Some((path, _)) => files.iter().position(|file| file == path).unwrap_or(files.len()),
+            None => files.len().saturating_sub(1),
+        };
+        latest = latest.or_else(|| last.as_ref().and_then(Checkpoint::latest));
+        let mut promises = self.promises.clone();
+        promises.extend(last.iter().filter(|_| self.place.is_none()).flat_map(Checkpoint::promises).copied());
+        let mut raw = Vec::new();
+        for path in &files[begin..] {
+            let mut offset = place.as_ref().filter(|(open, _)| open == path).map_or(0, |(_, offset)| *offset);
+            let mut reader = Lines::open_at(path, offset)?;
+            while let Some(line) = reader.next_line()? {
+                let line = match line {
+                    Err(LineBroken::Unfinished) => break,
+                    line => line.and_then(|line| Checkpoint::parse_unverified(line).map(|parsed| (line, parsed))),
+                };
+                let broken = |what: &str| at(path, invalid(&format!("the line at byte {offset} {what}")));
+                let (line, checkpoint) = line.map_err(|error| broken(&format!("does not hold: {error}")))?;
+                let continues = match &last {
+                    Some(last) => checkpoint.continues(last),
+                    None => (checkpoint.head.number, checkpoint.previous) == (1, Head::START.hash),
+                };
+                if !continues {
+                    return Err(broken(&format!("does not continue what precedes it: {NOT_OURS}")));
+                }
+                if let Some(found) = checkpoint.latest() {
+                    (latest, promises) = (Some(found), checkpoint.promises().copied().collect());
+                }
+                (raw, last) = (line.to_vec(), Some(checkpoint));
+                offset = reader.next_offset;
+            }
+            place = Some((path.clone(), offset));
+        }
+        if !raw.is_empty() && !Checkpoint::parse(&raw).is_ok_and(|line| line.signature_holds) {
+            let path = place.map(|(path, _)| path).unwrap_or_default();
+            return Err(at(&path, invalid("the last checkpoint: its signature does not hold")));
+        }
+        (self.place, self.last, self.latest, self.promises) = (place, last, latest, promises);
+        Ok(latest)
+    }
+}
+
+/// The last line of what precedes the last file.
+fn before_last_file(files: &[PathBuf]) -> io::Result<Option<Checkpoint>> {
+    for path in files.iter().rev().skip(1) {
+        let tail = lines::tail(path)?;
+        if !tail.line.is_empty() {
+            let line = Checkpoint::parse(&tail.line).ok().filter(|line| line.signature_holds);
+            let broken = || at(path, invalid("its last line does not hold"));
+            return line.map(Some).ok_or_else(broken);
         }
     }
     Ok(None)
@@ -173,7 +293,7 @@ fn file_day(path: &Path) -> Option<jiff::civil::Date> {
 /// Writes checkpoints. Whoever holds one holds `archive/lock`.
 pub struct Checkpoints {
     data_dir: PathBuf,
-    key_file: PathBuf,
+    source: KeySource,
     key: SigningKey,
     head: Head,
     /// The file in use and its day since 1970; `None`: the next line begins one.
@@ -182,13 +302,18 @@ pub struct Checkpoints {
     day: i64,
     written_us: i64,
     said: Option<(Head, Head, Vec<Promise>)>,
+    /// What was signed when it was opened.
+    signed: Option<Latest>,
+    promised: Vec<Promise>,
     holds: holds::Watch,
 }
 
 impl Checkpoints {
     /// Goes on behind the last line. A chain that another key signs is never gone on with.
-    pub fn open(data_dir: &Path, key_file: &Path) -> io::Result<Self> {
+    pub fn open(data_dir: &Path, source: &KeySource) -> io::Result<Self> {
         make_dir(&dir(data_dir))?;
+        let mut follower = Follower::new(data_dir);
+        let signed = follower.poll()?;
         let mut last = None;
         for path in files(data_dir)?.into_iter().rev() {
             let tail = lines::tail(&path)?;
@@ -204,20 +329,23 @@ impl Checkpoints {
             }
         }
         // A chain that has begun is never gone on with under a fresh key.
-        let key = match &last {
-            Some(_) => SigningKey::read(key_file)?,
-            None => SigningKey::read_or_create(key_file)?,
+        let key = match (source, &last) {
+            (KeySource::File(file), Some(_)) => SigningKey::read(file)?,
+            (KeySource::File(file), None) => SigningKey::read_or_create(file)?,
+            (KeySource::Given(given), _) => first(given)?,
         };
         let mut checkpoints = Self {
             data_dir: data_dir.to_owned(),
-            key_file: key_file.to_owned(),
+            source: source.clone(),
             key,
             head: Head::START,
             file: None,
             day: 0,
             written_us: i64::MIN,
             said: None,
-            holds: holds::Watch::new(data_dir, latest(data_dir)?.map_or(Head::START, |latest| latest.holds)),
+            signed,
+            promised: follower.promises,
+            holds: holds::Watch::new(data_dir, signed.map_or(Head::START, |signed| signed.holds)),
         };
         if let Some((line, path, appender)) = last {
             checkpoints.day = days_of(&path);
@@ -235,21 +363,43 @@ impl Checkpoints {
         if self.key.public() == wanted {
             return Ok(());
         }
-        let next = key::next_path(&self.key_file);
-        if next.exists() && SigningKey::read(&next)?.public() == wanted {
-            return self.take_next_key(&next);
+        let unknown = invalid(&format!(
+            "is not the key that signs {}: put that one back, or move the folder aside to begin a new chain",
+            path.display()
+        ));
+        match self.source.clone() {
+            KeySource::File(file) => {
+                let next = key::next_path(&file);
+                if next.exists() && SigningKey::read(&next)?.public() == wanted {
+                    return self.take_next_key(&next, &file);
+                }
+                Err(at(&file, unknown))
+            }
+            KeySource::Given(given) => {
+                let key = given.keys()?.into_iter().find(|key| key.public() == wanted);
+                self.key = key.ok_or_else(|| at(Path::new("the key in the encrypted store"), unknown))?;
+                Ok(())
+            }
         }
-        Err(at(
-            &self.key_file,
-            invalid(&format!(
-                "is not the key that signs {}: put that one back, or move the folder aside to begin a new chain",
-                path.display()
-            )),
-        ))
     }
 
     pub fn head(&self) -> Head {
         self.head
+    }
+
+    /// What was signed by whoever wrote here before.
+    pub fn signed(&self) -> Option<Latest> {
+        self.signed
+    }
+
+    /// What was promised of the shards then.
+    pub fn promised(&self) -> &[Promise] {
+        &self.promised
+    }
+
+    /// The last line of the holds that was ever signed.
+    pub fn signed_holds(&mut self) -> Head {
+        self.holds.look()
     }
 
     pub fn public_key(&self) -> PublicKey {
@@ -316,7 +466,11 @@ impl Checkpoints {
 
     /// Whoever put a next key beside ours wants it to take over: ours names it with its last signature.
     fn rotate_if_asked(&mut self, now_us: i64) -> io::Result<()> {
-        let next = key::next_path(&self.key_file);
+        let file = match self.source.clone() {
+            KeySource::File(file) => file,
+            KeySource::Given(given) => return self.rotate_to_given(now_us, &given),
+        };
+        let next = key::next_path(&file);
         if !next.exists() {
             return Ok(());
         }
@@ -324,13 +478,24 @@ impl Checkpoints {
         if public != self.key.public() {
             self.append(now_us, &Statement::Key { next: public })?;
         }
-        self.take_next_key(&next)
+        self.take_next_key(&next, &file)
     }
 
-    fn take_next_key(&mut self, next: &Path) -> io::Result<()> {
-        fs::rename(next, &self.key_file).map_err(|error| at(next, error))?;
-        segment::sync_dir(self.key_file.parent().expect("a file in a folder"))?;
-        self.key = SigningKey::read(&self.key_file)?;
+    /// The last of the given keys is the one that is to sign.
+    fn rotate_to_given(&mut self, now_us: i64, given: &Given) -> io::Result<()> {
+        let Some(next) = given.keys()?.pop().filter(|next| next.public() != self.key.public()) else { return Ok(()) };
+        self.append(now_us, &Statement::Key { next: next.public() })?;
+        self.use_key(next)
+    }
+
+    fn take_next_key(&mut self, next: &Path, file: &Path) -> io::Result<()> {
+        fs::rename(next, file).map_err(|error| at(next, error))?;
+        segment::sync_dir(file.parent().expect("a file in a folder"))?;
+        self.use_key(SigningKey::read(file)?)
+    }
+
+    fn use_key(&mut self, key: SigningKey) -> io::Result<()> {
+        self.key = key;
         self.said = None;
         tracing::info!(key = hex(&self.key.public()), "checkpoints are signed by the next key");
         self.tell_public_key()
@@ -340,11 +505,17 @@ impl Checkpoints {
     fn tell_public_key(&self) -> io::Result<()> {
         let path = segment::archive_dir(&self.data_dir).join("checkpoint.pub");
         let text = hex(&self.key.public()) + "\n";
-        if fs::read_to_string(&path).is_ok_and(|found| found == text) {
-            return Ok(());
+        match segment::open_file(&path).and_then(io::read_to_string) {
+            Ok(found) if found == text => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(at(&path, error)),
+            _ => {}
         }
         fs::write(&path, text).map_err(|error| at(&path, error))
     }
+}
+
+fn first(given: &Given) -> io::Result<SigningKey> {
+    given.keys()?.into_iter().next().ok_or_else(|| invalid("no key was given that signs checkpoints"))
 }
 
 fn date(day: i64) -> jiff::civil::Date {
@@ -361,11 +532,12 @@ fn days_of(path: &Path) -> i64 {
 mod tests {
     use super::*;
     use crate::audit::frame::GENESIS;
+    use zeroize::Zeroizing;
 
     const NOON: i64 = 1_795_000_000_000_000;
 
     fn opened(dir: &Path) -> Checkpoints {
-        Checkpoints::open(dir, &dir.join("checkpoint.key")).unwrap()
+        Checkpoints::open(dir, &KeySource::File(dir.join("checkpoint.key"))).unwrap()
     }
 
     fn read(data_dir: &Path) -> Vec<Checkpoint> {
@@ -444,9 +616,32 @@ mod tests {
         assert_eq!(opened(dir.path()).public_key(), next);
         opened(dir.path()).write(NOON, Head::START, &[]).unwrap();
         fs::remove_file(&key).unwrap();
-        assert!(Checkpoints::open(dir.path(), &key).is_err() && !key.exists());
+        assert!(Checkpoints::open(dir.path(), &KeySource::File(key.clone())).is_err() && !key.exists());
         key::create(&key).unwrap();
-        let refused = Checkpoints::open(dir.path(), &key).map(|_| ()).unwrap_err();
+        let refused = Checkpoints::open(dir.path(), &KeySource::File(key.clone())).map(|_| ()).unwrap_err();
         assert!(refused.to_string().contains("is not the key that signs"), "{refused}");
+    }
+
+    #[test]
+    fn keys_that_are_given_rotate_once_and_are_known_again() {
+        let dir = trail();
+        let hex_of = |byte: u8| Zeroizing::new(hex(&[byte; 32]));
+        let given = |bytes: &[u8]| KeySource::Given(Given(bytes.iter().map(|&byte| hex_of(byte)).collect()));
+        let open = |bytes: &[u8]| Checkpoints::open(dir.path(), &given(bytes));
+        let write = |bytes: &[u8], at: i64| {
+            let mut checkpoints = open(bytes).unwrap();
+            checkpoints.tick(NOON + at, Head::START, &[promise(at as u64)], || Ok(())).unwrap();
+            checkpoints.public_key()
+        };
+        let (one, again) = (write(&[1], 1), write(&[1], 2));
+        assert_eq!(one, again);
+        let two = write(&[1, 2], 3);
+        assert!(two != one && two == write(&[1, 2], 4), "known again with both given");
+        assert_eq!(two, write(&[2], 5), "and with the old one gone");
+        assert!(open(&[1]).is_err() && open(&[3]).is_err() && open(&[]).is_err());
+        let keys: Vec<_> = read(dir.path()).iter().map(|line| line.key == one).collect();
+        assert_eq!(keys.iter().filter(|old| **old).count(), 3, "{keys:?}: the old one signs twice and hands over");
+        assert!(!dir.path().join("checkpoint.key").exists());
+        assert!(!format!("{:?}", given(&[1])).contains("0101"), "no key is ever printed");
     }
 }

@@ -333,12 +333,13 @@ async fn deliver_to_webhook(address: &str, batch: &Batch) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::audit::archive::checkpoint::Checkpoints;
+    use crate::audit::archive::key::KeySource;
     use crate::audit::archive::lines::Head;
     use std::io::{BufRead as _, BufReader, Read as _, Write as _};
     use std::net::TcpListener;
 
     fn checkpoints(dir: &Path, count: i64) {
-        let mut checkpoints = Checkpoints::open(dir, &dir.join("checkpoint.key")).unwrap();
+        let mut checkpoints = Checkpoints::open(dir, &KeySource::File(dir.join("checkpoint.key"))).unwrap();
         for second in 0..count {
             checkpoints.write(1_795_000_000_000_000 + second * 1_000_000, Head::START, &[]).unwrap();
         }

@@ -18,6 +18,7 @@ const SESSIONS_ASKED_MAX: usize = 64;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listed {
     pub path: PathBuf,
+    pub bytes: u64,
     /// Unix microseconds of the earliest and the latest record.
     pub since_us: i64,
     pub until_us: i64,
@@ -28,7 +29,18 @@ pub struct Listed {
 impl Listed {
     pub fn open(&self) -> Result<ArchiveFile, Unreadable> {
         let file = open_file(&self.path).map_err(Unreadable::io)?;
-        ArchiveFile::open(Box::new(file))
+        let bytes = file.metadata().map_err(Unreadable::io)?.len();
+        if bytes != self.bytes {
+            let what = format!("it has {bytes} bytes, the manifest says {}: it is not what was published", self.bytes);
+            return Err(Unreadable::content(what));
+        }
+        let file = ArchiveFile::open(Box::new(file))?;
+        // Another file of ours in its place is none that was published here.
+        let within = |(shard, first, last): &(u32, u64, u64)| self.holds(*shard, *first) && self.holds(*shard, *last);
+        if file.shards().is_none_or(|shards| !shards.iter().all(within)) {
+            return Err(Unreadable::content("it holds other records than the manifest says".to_owned()));
+        }
+        Ok(file)
     }
 
     pub fn holds(&self, shard: u32, sequence: u64) -> bool {

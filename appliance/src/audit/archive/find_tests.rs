@@ -1,6 +1,7 @@
 //! The archive and the segments answer as one: whatever is archived, a search finds what it found before.
 
 use super::archiver::{ArchiverOptions, Finish, run};
+use super::key::KeySource;
 use crate::audit::search::{Filter, Follower, News, Record, Trouble, search, show};
 use crate::audit::tests::{outcome, request, scratch, who};
 use crate::audit::writer::RingOptions;
@@ -72,7 +73,7 @@ impl Trail {
             small_file_age: Duration::from_secs(3600),
             slack: Duration::ZERO,
             segments_per_shard: 100,
-            checkpoint_key_file: self.dir.path().join("checkpoint.key"),
+            checkpoint_key: KeySource::File(self.dir.path().join("checkpoint.key")),
             checkpoint_copies: Vec::new(),
             archive_url: None,
             archive_credentials_file: None,
@@ -250,8 +251,8 @@ fn a_damaged_file_is_named_once_and_the_rest_is_searched() {
     flipped = good.clone();
     flipped[tail] ^= 1;
     check(Some(&flipped), "checksum");
-    check(Some(&good[..good.len() / 2]), "end");
-    check(Some(b""), "end");
+    check(Some(&good[..good.len() / 2]), "the manifest says");
+    check(Some(b""), "the manifest says");
     check(None, "No such file");
     fs::write(&file, &good).expect("writable");
     assert_eq!(found(trail.path(), &Filter::default(), None), all);

@@ -1,5 +1,6 @@
 //! Follows one shard's segments: frames that hold, their records in order, and where it stands.
 
+use super::checkpoint::Promise;
 use super::manifest::Position;
 use crate::audit::frame::FrameHeader;
 use crate::audit::reader::Damage;
@@ -48,8 +49,10 @@ pub enum Look {
 }
 
 impl Follower {
-    pub fn new(data_dir: PathBuf, from: &Position) -> Self {
-        let chain = ChainReader::after(data_dir, from).durable();
+    /// `owed`: a frame behind that position which a checkpoint promised. Another one under its number is damage.
+    pub fn new(data_dir: PathBuf, from: &Position, owed: Option<&Promise>) -> Self {
+        let promised = owed.map(|promise| (promise.frame, promise.hash)).into_iter().collect();
+        let chain = ChainReader::after(data_dir, from).durable().proven(promised);
         Self { chain, waiting: VecDeque::new(), begun: false, taken: *from, broken: None }
     }
 

@@ -7,12 +7,12 @@ use super::manifest::{invalid, rfc3339};
 use super::publish::make_dir;
 use crate::audit::frame::Hash;
 use crate::audit::search::Filter;
-use crate::audit::segment::{archive_dir, at};
+use crate::audit::segment::{archive_dir, at, open_lock};
 use crate::config::Glob;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 pub fn path(data_dir: &Path) -> PathBuf {
@@ -133,15 +133,17 @@ fn read(data_dir: &Path) -> io::Result<Holds> {
     Ok(holds)
 }
 
-/// The same, and it has what the last checkpoint says of it. An error: then nothing may be deleted.
+/// The same, and it has what the last checkpoint says of it.
 pub fn read_signed(data_dir: &Path) -> io::Result<Holds> {
     // Asked first: what it names is there by then.
     let signed = checkpoint::latest(data_dir)?;
+    read_with(data_dir, signed.map_or(Head::START, |signed| signed.holds))
+}
+
+/// The same, and it has this line. An error: then nothing may be deleted.
+pub fn read_with(data_dir: &Path, signed: Head) -> io::Result<Holds> {
     let holds = read(data_dir)?;
-    match signed.filter(|signed| !holds.has(signed.holds)) {
-        None => Ok(holds),
-        Some(signed) => Err(at(&path(data_dir), invalid(&lacking(&holds, signed.holds)))),
-    }
+    if holds.has(signed) { Ok(holds) } else { Err(at(&path(data_dir), invalid(&lacking(&holds, signed)))) }
 }
 
 fn lacking(holds: &Holds, signed: Head) -> String {
@@ -221,7 +223,7 @@ pub fn lock(data_dir: &Path) -> io::Result<File> {
     make_dir(&archive)?;
     let path = archive.join("holds.lock");
     let open = || {
-        let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&path)?;
+        let file = open_lock(&path)?;
         file.lock()?;
         Ok(file)
     };

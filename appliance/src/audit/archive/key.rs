@@ -9,6 +9,7 @@ use super::lines::{Signature, unhex};
 use super::manifest::invalid;
 use crate::audit::segment::{self, at, hex};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -24,6 +25,31 @@ pub struct SigningKey {
     public: PublicKey,
 }
 
+/// Where the key that signs comes from.
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    /// Made where there is none; the one that takes over is put beside it.
+    File(PathBuf),
+    /// From the encrypted store, by whoever may open it: 64 hex digits, and of the one that takes over, if there is one.
+    Given(Given),
+}
+
+/// Keys in hex, never printed.
+#[derive(Clone)]
+pub struct Given(pub Vec<Zeroizing<String>>);
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} keys", self.0.len())
+    }
+}
+
+impl Given {
+    pub fn keys(&self) -> io::Result<Vec<SigningKey>> {
+        self.0.iter().map(|digits| SigningKey::of_hex(digits.as_bytes())).collect()
+    }
+}
+
 impl SigningKey {
     pub fn read(path: &Path) -> io::Result<Self> {
         let wrap = |error| at(path, error);
@@ -34,9 +60,13 @@ impl SigningKey {
         }
         let mut text = Zeroizing::new(Vec::with_capacity(128));
         io::Read::take(&mut file, 128).read_to_end(&mut text).map_err(wrap)?;
-        let seed: Option<[u8; SEED_BYTES]> = unhex(text.trim_ascii());
-        let seed = Zeroizing::new(seed.ok_or_else(|| wrap(invalid("is not a key file: 64 hex digits are expected")))?);
-        Self::from_seed(&*seed).map_err(wrap)
+        Self::of_hex(&text).map_err(wrap)
+    }
+
+    pub fn of_hex(digits: &[u8]) -> io::Result<Self> {
+        let seed: Option<[u8; SEED_BYTES]> = unhex(digits.trim_ascii());
+        let seed = Zeroizing::new(seed.ok_or_else(|| invalid("is not a key: 64 hex digits are expected"))?);
+        Self::from_seed(&*seed)
     }
 
     /// Reads the key, or makes one where there is none.

@@ -69,6 +69,8 @@ pub enum LineBroken {
     /// It does not begin with its number and its predecessor.
     Opening,
     Json,
+    /// What it says is not what the checkpoints name.
+    Unsigned,
 }
 
 impl fmt::Display for LineBroken {
@@ -79,6 +81,7 @@ impl fmt::Display for LineBroken {
             Self::Hash => "its hash is not that of its bytes",
             Self::Opening => "it does not begin with its number and the hash before it",
             Self::Json => "it holds no entry of a known form",
+            Self::Unsigned => "it is not the one that the checkpoints name, or they do not hold",
         })
     }
 }

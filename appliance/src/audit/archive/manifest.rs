@@ -8,7 +8,9 @@ use crate::audit::segment::{self, at};
 use crate::audit::when;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// The version of the Parquet schema.
@@ -166,20 +168,34 @@ fn parse_last(path: &Path, tail: &Tail) -> io::Result<Option<Entry>> {
     Entry::parse(&tail.line).map(Some).map_err(|broken| at(path, invalid(&format!("last entry: {broken}"))))
 }
 
+/// Lines behind the one that is signed that are looked at before it is given up.
+const UNSIGNED_MAX: u32 = 1000;
+
 /// The last entry that a checkpoint vouches for. One that is newer proves nothing: it is just being published, was left so by
-/// a stop (then the archiver takes it back), or somebody else wrote it. Where the checkpoints are further behind, or there
-/// are none, it is for `verify` to say so, and the last one is taken as it is.
+/// a stop (then the archiver takes it back), or somebody else wrote it. Where there are no checkpoints it is for `verify` to say so,
+/// and the last one is taken as it is.
 pub fn last_signed(data_dir: &Path) -> io::Result<Option<Entry>> {
     let path = path(data_dir);
-    let tail = lines::tail(&path)?;
-    let last = parse_last(&path, &tail)?;
-    // Asked later, so that what is published meanwhile counts.
-    match (&last, checkpoint::latest(data_dir)?) {
-        (Some(entry), Some(signed)) if entry.head.number == signed.manifest.number + 1 => {
-            parse_last(&path, &lines::tail_until(&path, tail.line_offset())?)
+    // What is published between two looks is found by the second one.
+    for look in 0..2 {
+        let mut tail = lines::tail(&path)?;
+        let Some(signed) = checkpoint::latest(data_dir)?.map(|signed| signed.manifest) else {
+            return parse_last(&path, &tail);
+        };
+        for _ in 0..UNSIGNED_MAX {
+            let entry = parse_last(&path, &tail)?;
+            match entry.as_ref().map_or(Head::START, |entry| entry.head) {
+                head if head == signed => return Ok(entry),
+                head if head.number <= signed.number => break,
+                _ => tail = lines::tail_until(&path, tail.line_offset())?,
+            }
         }
-        _ => Ok(last),
+        if look == 1 {
+            let text = format!("it does not have the entry {} which the last checkpoint names", signed.number);
+            return Err(at(&path, invalid(&text)));
+        }
     }
+    unreachable!("the second look returns")
 }
 
 /// How far each shard is archived, by the last entry that is signed. Empty: nothing is.
@@ -204,6 +220,24 @@ pub fn each(data_dir: &Path, visit: &mut dyn FnMut(Place, Result<Entry, LineBrok
     Ok(())
 }
 
+/// Hands out every entry up to this one, each of which continues the one before. An error: the manifest is not what was signed
+/// with that entry at its end.
+pub fn each_up_to(data_dir: &Path, last: Head, visit: &mut dyn FnMut(Entry)) -> io::Result<()> {
+    let path = path(data_dir);
+    let (mut head, mut lines) = (Head::START, Lines::open(&path)?);
+    while head != last {
+        let broken = |text: String| at(&path, invalid(&format!("entry {}: {text}", head.number + 1)));
+        let line = lines.next_line()?.ok_or_else(|| broken("it is missing".to_owned()))?;
+        let entry = line.and_then(Entry::parse).map_err(|error| broken(error.to_string()))?;
+        if (entry.head.number, entry.previous) != (head.number + 1, head.hash) || entry.head.number > last.number {
+            return Err(broken("it does not continue the chain that was signed".to_owned()));
+        }
+        head = entry.head;
+        visit(entry);
+    }
+    Ok(())
+}
+
 /// Where a line stands in its file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Place {
@@ -215,42 +249,78 @@ pub struct Place {
 /// Reads a manifest that grows: where each shard stands, and which segments are damaged.
 pub struct Follower {
     data_dir: PathBuf,
-    offset: u64,
+    checkpoints: checkpoint::Follower,
+    /// The last entry that was read and signed, and where the next one begins.
+    read: Option<(Head, u64)>,
     positions: BTreeMap<u32, Position>,
     damaged: BTreeSet<(u32, u64)>,
 }
 
 impl Follower {
     pub fn new(data_dir: PathBuf) -> Self {
-        Self { data_dir, offset: 0, positions: BTreeMap::new(), damaged: BTreeSet::new() }
+        let checkpoints = checkpoint::Follower::new(&data_dir);
+        Self { data_dir, checkpoints, read: None, positions: BTreeMap::new(), damaged: BTreeSet::new() }
     }
 
-    /// Reads what is new and signed: a segment is needed for as long as nobody vouches for what replaces it. A line that does
-    /// not hold tells nothing; `verify` says so.
+    /// Reads what is new and signed: a segment is needed for as long as nobody vouches for what replaces it. From the entry that
+    /// was signed when it began, each has to continue the one before, up to the one that is signed now: else an error, and nothing
+    /// new is believed.
     pub fn poll(&mut self) -> io::Result<()> {
         let path = path(&self.data_dir);
         match path.metadata() {
-            Ok(metadata) if metadata.len() <= self.offset => return Ok(()),
+            Ok(metadata) if self.read.is_some_and(|(_, offset)| metadata.len() <= offset) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             _ => {}
         }
-        let signed = checkpoint::latest(&self.data_dir)?.map_or(0, |signed| signed.manifest.number);
-        let mut lines = Lines::open_at(&path, self.offset)?;
-        while let Some(line) = lines.next_line()? {
-            match line.and_then(Entry::parse) {
-                Err(LineBroken::Unfinished) => return Ok(()),
-                Err(_) => {}
-                Ok(entry) if entry.head.number > signed => return Ok(()),
-                Ok(entry) => {
-                    if let What::Damage(damage) = &entry.what {
-                        self.damaged.insert((damage.shard, damage.segment));
-                    }
-                    self.positions = entry.positions.iter().map(|position| (position.shard, *position)).collect();
-                }
-            }
-            self.offset = lines.next_offset;
+        let Some(signed) = self.checkpoints.poll()?.map(|latest| latest.manifest) else { return Ok(()) };
+        match self.read {
+            Some((head, _)) if head == signed => Ok(()),
+            Some((head, offset)) => self.go_on(&path, head, offset, signed),
+            None => self.begin(&path, signed),
         }
-        Ok(())
+    }
+
+    /// To the entry that is signed. What does not hold before it is for `verify` to tell.
+    fn begin(&mut self, path: &Path, signed: Head) -> io::Result<()> {
+        let mut lines = Lines::open(path)?;
+        let mut damaged = BTreeSet::new();
+        if signed == Head::START {
+            self.read = Some((signed, 0));
+            return Ok(());
+        }
+        while let Some(line) = lines.next_line()? {
+            let Ok(entry) = line.and_then(Entry::parse) else { continue };
+            damaged.extend(damage_of(&entry));
+            if entry.head == signed {
+                (self.read, self.damaged) = (Some((signed, lines.next_offset)), damaged);
+                self.positions = entry.positions.iter().map(|position| (position.shard, *position)).collect();
+                return Ok(());
+            }
+        }
+        let text = format!("it does not have the entry {} which the last checkpoint names", signed.number);
+        Err(at(path, invalid(&text)))
+    }
+
+    fn go_on(&mut self, path: &Path, mut head: Head, offset: u64, signed: Head) -> io::Result<()> {
+        let mut lines = Lines::open_at(path, offset)?;
+        let mut damaged = Vec::new();
+        while let Some(line) = lines.next_line()? {
+            let broken = |text: String| at(path, invalid(&format!("entry {}: {text}", head.number + 1)));
+            let entry = line.and_then(Entry::parse).map_err(|error| broken(error.to_string()))?;
+            let continues = (entry.head.number, entry.previous) == (head.number + 1, head.hash);
+            if !continues || (entry.head.number == signed.number && entry.head != signed) {
+                return Err(broken("it is not the one that was signed".to_owned()));
+            }
+            damaged.extend(damage_of(&entry));
+            head = entry.head;
+            if head == signed {
+                self.read = Some((head, lines.next_offset));
+                self.damaged.extend(damaged);
+                self.positions = entry.positions.iter().map(|position| (position.shard, *position)).collect();
+                return Ok(());
+            }
+        }
+        Err(at(path, invalid(&format!("it ends before the entry {} which the last checkpoint names", signed.number))))
     }
 
     /// All of the segment is archived: nobody needs it any more.
@@ -261,6 +331,13 @@ impl Follower {
     /// Something in the segment did not hold: it is evidence.
     pub fn is_damaged(&self, shard: u32, segment: u64) -> bool {
         self.damaged.contains(&(shard, segment))
+    }
+}
+
+fn damage_of(entry: &Entry) -> Option<(u32, u64)> {
+    match &entry.what {
+        What::Damage(damage) => Some((damage.shard, damage.segment)),
+        What::File(_) | What::Deleted { .. } => None,
     }
 }
 
@@ -278,18 +355,16 @@ impl Manifest {
     pub fn open(data_dir: &Path, signed: Option<Head>) -> io::Result<Self> {
         let path = path(data_dir);
         let mut tail = lines::tail(&path)?;
-        let mut last = parse_last(&path, &tail)?;
-        if let (Some(entry), Some(signed)) = (&last, signed)
-            && (entry.head.number, entry.previous) == (signed.number + 1, signed.hash)
+        if let Some(signed) = signed
+            && let Some(end) = end_of(&path, signed, &tail)?
+            && end < tail.whole_bytes
+            && may_be_cut(&path, end, signed)?
         {
-            tracing::warn!(
-                entry = entry.head.number,
-                "the last entry of the manifest was not signed before a stop: it is made again"
-            );
-            let unfinished_bytes = tail.unfinished_bytes + tail.line.len() as u64 + 1;
-            tail = Tail { unfinished_bytes, ..lines::tail_until(&path, tail.line_offset())? };
-            last = parse_last(&path, &tail)?;
+            set_aside(&path, end)?;
+            let unfinished_bytes = tail.whole_bytes + tail.unfinished_bytes - end;
+            tail = Tail { unfinished_bytes, ..lines::tail_until(&path, end)? };
         }
+        let last = parse_last(&path, &tail)?;
         let found = last.as_ref().map_or(Head::START, |entry| entry.head);
         if let Some(signed) = signed.filter(|signed| *signed != found) {
             return Err(at(&path, unlike(found, signed)));
@@ -331,6 +406,51 @@ impl Manifest {
         self.positions = positions;
         Ok(())
     }
+}
+
+/// Where the line ends that was signed. `None`: it is not among the last ones.
+fn end_of(path: &Path, signed: Head, tail: &Tail) -> io::Result<Option<u64>> {
+    let (mut end, mut line) = (tail.whole_bytes, tail.line.clone());
+    for _ in 0..UNSIGNED_MAX {
+        if end == 0 {
+            return Ok((signed == Head::START).then_some(0));
+        }
+        if lines::split(&line, false).is_ok_and(|line| line.head == signed) {
+            return Ok(Some(end));
+        }
+        let before = lines::tail_until(path, end.saturating_sub(line.len() as u64 + 1))?;
+        (end, line) = (before.whole_bytes, before.line);
+    }
+    Ok(None)
+}
+
+/// What stands behind the entry that was signed: one entry of ours that a stop left so, or what nobody of us wrote. Two entries
+/// that go on from it are of a manifest whose checkpoints were cut.
+fn may_be_cut(path: &Path, end: u64, signed: Head) -> io::Result<bool> {
+    let (mut lines, mut head) = (Lines::open_at(path, end)?, signed);
+    for _ in 0..2 {
+        let Some(line) = lines.next_line()? else { return Ok(true) };
+        match line.and_then(Entry::parse) {
+            Ok(entry) if (entry.head.number, entry.previous) == (head.number + 1, head.hash) => head = entry.head,
+            _ => return Ok(true),
+        }
+    }
+    Ok(false)
+}
+
+/// It proves nothing, and may be evidence.
+fn set_aside(path: &Path, end: u64) -> io::Result<()> {
+    let mut file = segment::open_file(path)?;
+    io::Seek::seek(&mut file, io::SeekFrom::Start(end))?;
+    let aside = path.with_file_name(format!("manifest.unsigned-{}.jsonl", super::status::unix_us()));
+    let wrap = |error| at(&aside, error);
+    let mut copy = File::options().write(true).create_new(true).mode(0o600).open(&aside).map_err(wrap)?;
+    io::copy(&mut file, &mut copy).and_then(|_| copy.sync_all()).map_err(wrap)?;
+    tracing::warn!(
+        kept = %aside.display(),
+        "what stood behind the last signed entry of the manifest is cut off: a stop left it unsigned, and it is made again, or somebody else wrote it"
+    );
+    Ok(())
 }
 
 fn unlike(found: Head, signed: Head) -> io::Error {

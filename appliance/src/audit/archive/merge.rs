@@ -3,12 +3,13 @@
 //! A shard that has nothing to say holds nobody up: what it may still say is later than the moment it was last asked, less
 //! the time a record needs to become visible. Records up to that moment may go.
 
+use super::checkpoint::Promise;
 use super::follow::{Follower, Look, Taken};
 use super::manifest::Position;
 use crate::audit::reader::Damage;
 use crate::audit::segment;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -39,9 +40,14 @@ pub enum Next {
 }
 
 impl Merge {
-    pub fn new(data_dir: PathBuf, positions: &BTreeMap<u32, Position>) -> Self {
-        let follower = |(&shard, position): (&u32, &Position)| (shard, Follower::new(data_dir.clone(), position));
-        let followers = positions.iter().map(follower).collect();
+    /// `owed`: frames behind the positions that were promised, by shard.
+    pub fn new(data_dir: PathBuf, positions: &BTreeMap<u32, Position>, owed: &BTreeMap<u32, Promise>) -> Self {
+        let shards: BTreeSet<u32> = positions.keys().chain(owed.keys()).copied().collect();
+        let follower = |shard: u32| {
+            let position = positions.get(&shard).copied().unwrap_or(Position::start(shard));
+            (shard, Follower::new(data_dir.clone(), &position, owed.get(&shard)))
+        };
+        let followers = shards.into_iter().map(follower).collect();
         Self { data_dir, followers, heads: BinaryHeap::new(), damages: Vec::new(), listed: None }
     }
 
@@ -49,7 +55,7 @@ impl Merge {
     pub fn look(&mut self) -> io::Result<()> {
         if self.listed.is_none_or(|listed| listed.elapsed() >= LIST_EVERY) {
             for shard in segment::list_shards(&self.data_dir)? {
-                let fresh = || Follower::new(self.data_dir.clone(), &Position::start(shard));
+                let fresh = || Follower::new(self.data_dir.clone(), &Position::start(shard), None);
                 self.followers.entry(shard).or_insert_with(fresh);
             }
             self.listed = Some(Instant::now());

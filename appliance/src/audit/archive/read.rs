@@ -119,6 +119,10 @@ impl Unreadable {
         matches!(&self.kind, UnreadableKind::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
 
+    pub fn content(what: String) -> Self {
+        Self::file(UnreadableKind::Content(what))
+    }
+
     fn file(kind: UnreadableKind) -> Self {
         Self { group: None, column: None, kind }
     }
@@ -187,6 +191,16 @@ pub struct ArchiveFile {
 }
 
 impl ArchiveFile {
+    /// The first and the last record of each shard in it. `None`: it does not say.
+    pub fn shards(&self) -> Option<Vec<(u32, u64, u64)>> {
+        let shard = |text: &str| {
+            let (shard, rest) = text.split_once(':')?;
+            let (first, last) = rest.split_once(':')?.0.split_once('-')?;
+            Some((shard.parse().ok()?, first.parse().ok()?, last.parse().ok()?))
+        };
+        self.entry(schema::SHARDS_KEY)?.split_whitespace().map(shard).collect()
+    }
+
     pub fn open(source: Box<dyn Source>) -> Result<Self, Unreadable> {
         let io = Unreadable::io;
         let file_bytes = source.size().map_err(io)?;

@@ -1,16 +1,18 @@
 //! Deletes archive files when everything in them is older than it has to be kept and nobody holds it. The manifest says so
 //! before the file goes: what is missing without an entry was not deleted by us.
 
+use super::check;
 use super::find::holds_any;
 use super::holds::{self, Hold};
-use super::lines::{Head, Lines};
-use super::manifest::{self, DeletedFile, Entry, FileEntry, Manifest, What, invalid};
+use super::lines::Head;
+use super::manifest::{self, DeletedFile, FileEntry, Manifest, What, invalid};
 use super::read::ArchiveFile;
 use crate::audit::segment::{self, Archived, archive_dir, at, hex, open_file, sync_dir};
-use std::collections::HashSet;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 /// Between two sweeps.
@@ -18,21 +20,29 @@ const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// In one entry of the manifest.
 const FILES_PER_ENTRY_MAX: usize = 1000;
 
+type Files = Vec<(u64, FileEntry)>;
+
+/// By the number of their entries.
+struct Candidates {
+    old: Files,
+    left: Files,
+    /// Shard and number of segments in which something did not hold.
+    damaged: BTreeSet<(u32, u64)>,
+}
+
 pub struct Retention {
     data_dir: PathBuf,
     keep: Duration,
     swept: Option<Instant>,
-    /// Where in the manifest the files begin that were not old enough yet.
-    offset: u64,
-    /// Old enough; what is under a hold stays here.
-    old: Vec<(u64, FileEntry)>,
-    /// Entries whose files are deleted; `None`: the manifest was not read for them yet.
-    deleted: Option<HashSet<u64>>,
+    /// What is not as it was published, so that it is told once.
+    told: HashSet<u64>,
+    /// What was under a hold, and by which last line of the holds: it is not read again until they change.
+    held: HashMap<u64, Head>,
 }
 
 impl Retention {
     pub fn new(data_dir: PathBuf, keep: Duration) -> Self {
-        Self { data_dir, keep, swept: None, offset: 0, old: Vec::new(), deleted: None }
+        Self { data_dir, keep, swept: None, told: HashSet::new(), held: HashMap::new() }
     }
 
     /// Is it time to look for what is old?
@@ -40,22 +50,23 @@ impl Retention {
         self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY)
     }
 
-    /// Deletes what is old. `checkpoint` seals an entry before the files it names go. Returns how many went.
+    /// Deletes what is old. Nothing is taken from files that others may write but what was signed: the manifest up to its end as
+    /// we know it, the holds up to the last line we signed (`signed_holds`), and the bytes of each file. `checkpoint` seals an
+    /// entry before the files it names go. Returns how many went.
     pub fn sweep(
         &mut self,
         now_us: i64,
+        signed_holds: Head,
         manifest: &mut Manifest,
         checkpoint: &mut dyn FnMut(&Manifest) -> io::Result<()>,
     ) -> io::Result<u64> {
         self.swept = Some(Instant::now());
-        self.finish_deletions()?;
         let keep_us = i64::try_from(self.keep.as_micros()).unwrap_or(i64::MAX);
         let before_us = now_us.saturating_sub(keep_us);
-        let old = self.grown_old(before_us)?;
-        self.old.extend(old);
+        let Candidates { mut old, left, damaged } = self.candidates(before_us, manifest.head())?;
         // Until it is dropped nobody adds a hold that comes too late.
         let _lock = holds::lock(&self.data_dir)?;
-        let holds = holds::read_signed(&self.data_dir)?;
+        let holds = holds::read_with(&self.data_dir, signed_holds)?;
         if holds.unfinished {
             return Err(at(
                 &holds::path(&self.data_dir),
@@ -63,24 +74,67 @@ impl Retention {
             ));
         }
         let (head, in_force) = (holds.head(), holds.in_force);
+        old.retain(|(number, file)| self.may_go(*number, file, &in_force, head));
+        // A hold that came after a deletion was said, and before it was done, is in time.
         let archive = archive_dir(&self.data_dir);
-        // What somebody else took away was not deleted by us, and is never said to be.
-        let stays = |(_, file): &(u64, FileEntry)| {
-            !archive.join(&file.path).exists() || in_force.iter().any(|hold| holds_file(hold, &archive, file))
-        };
-        let (stay, mut free): (Vec<_>, Vec<_>) = std::mem::take(&mut self.old).into_iter().partition(stays);
-        self.old = stay;
-        let (mut gone, reason) = (0, self.reason(&in_force, head));
-        while !free.is_empty() {
-            let files: Vec<_> = free.drain(..free.len().min(FILES_PER_ENTRY_MAX)).collect();
-            if let Err(error) = self.delete(&files, &reason, now_us, manifest, checkpoint) {
-                self.old.extend(files.into_iter().chain(free));
-                return Err(error);
+        for (number, file) in left {
+            if self.may_go(number, &file, &in_force, head) {
+                remove(&archive, &file.path)?;
             }
+        }
+        let (mut gone, reason) = (0, self.reason(&in_force, head));
+        for files in old.chunks(FILES_PER_ENTRY_MAX) {
+            self.delete(files, &reason, now_us, manifest, checkpoint)?;
             gone += files.len() as u64;
         }
-        self.remove_kept_segments(before_us, &in_force, manifest)?;
+        self.remove_kept_segments(before_us, &in_force, &damaged, manifest)?;
         Ok(gone)
+    }
+
+    /// Files that are old enough, and those that are deleted already but for a stop that came between.
+    fn candidates(&self, before_us: i64, head: Head) -> io::Result<Candidates> {
+        let (mut files, mut deleted, mut damaged) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        manifest::each_up_to(&self.data_dir, head, &mut |entry| match entry.what {
+            What::File(file) => drop(files.insert(entry.head.number, file)),
+            What::Damage(damage) => drop(damaged.insert((damage.shard, damage.segment))),
+            What::Deleted { files, .. } => deleted.extend(files.into_iter().map(|file| file.entry)),
+        })?;
+        let archive = archive_dir(&self.data_dir);
+        let (gone, there): (Files, Files) = files.into_iter().partition(|(number, _)| deleted.contains(number));
+        Ok(Candidates {
+            old: there.into_iter().filter(|(_, file)| file.until_us < before_us).collect(),
+            left: gone.into_iter().filter(|(_, file)| archive.join(&file.path).exists()).collect(),
+            damaged,
+        })
+    }
+
+    /// What somebody else took away or changed was not deleted by us, and is never said to be: it is evidence.
+    fn may_go(&mut self, number: u64, file: &FileEntry, in_force: &[Hold], head: Head) -> bool {
+        if self.held.get(&number) == Some(&head) {
+            return false;
+        }
+        let path = archive_dir(&self.data_dir).join(&file.path);
+        let Ok(mut opened) = open_file(&path) else { return false };
+        let mut is_ours = || match check::content(&mut opened, file, &AtomicU64::new(0)) {
+            Ok(None) => true,
+            Ok(Some(broken)) => {
+                if self.told.insert(number) {
+                    tracing::error!("old, and kept as it is not what was published: {}: {broken}", path.display());
+                }
+                false
+            }
+            Err(_) => false,
+        };
+        if !is_ours() {
+            return false;
+        }
+        let Ok(read) = open_file(&path) else { return false };
+        if in_force.iter().any(|hold| holds_file(hold, &read, file)) {
+            self.held.insert(number, head);
+            return false;
+        }
+        // What was just read was not slipped in for the while.
+        is_ours()
     }
 
     fn delete(
@@ -94,7 +148,6 @@ impl Retention {
         let listed = files.iter().map(|(entry, file)| DeletedFile { entry: *entry, path: file.path.clone() });
         let what = What::Deleted { files: listed.collect(), reason: reason.to_owned() };
         manifest.append(now_us, &what, &[])?;
-        self.deleted.get_or_insert_default().extend(files.iter().map(|(entry, _)| *entry));
         checkpoint(manifest)?;
         let archive = archive_dir(&self.data_dir);
         files.iter().try_for_each(|(_, file)| remove(&archive, &file.path))?;
@@ -112,54 +165,17 @@ impl Retention {
         )
     }
 
-    /// Files whose entry says that they are deleted and that a stop left behind.
-    fn finish_deletions(&mut self) -> io::Result<()> {
-        if self.deleted.is_some() {
-            return Ok(());
-        }
-        let (mut deleted, mut paths) = (HashSet::new(), Vec::new());
-        manifest::each(&self.data_dir, &mut |_, entry| {
-            if let Ok(Entry { what: What::Deleted { files, .. }, .. }) = entry {
-                for file in files {
-                    deleted.insert(file.entry);
-                    paths.push(file.path);
-                }
-            }
-        })?;
-        let archive = archive_dir(&self.data_dir);
-        paths.iter().try_for_each(|path| remove(&archive, path))?;
-        self.deleted = Some(deleted);
-        Ok(())
-    }
-
-    /// Files that have become old enough since the last sweep. Entries are in the order of time: the first that is not
-    /// ends it.
-    fn grown_old(&mut self, before_us: i64) -> io::Result<Vec<(u64, FileEntry)>> {
-        let mut old = Vec::new();
-        let mut lines = match Lines::open_at(&manifest::path(&self.data_dir), self.offset) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(old),
-            other => other?,
-        };
-        while let Some(line) = lines.next_line()? {
-            // One that does not hold is evidence, and so is the file it named.
-            if let Ok(Entry { head, what: What::File(file), .. }) = line.and_then(Entry::parse) {
-                if file.until_us >= before_us {
-                    break;
-                }
-                if self.deleted.as_ref().is_none_or(|deleted| !deleted.contains(&head.number)) {
-                    old.push((head.number, file));
-                }
-            }
-            self.offset = lines.next_offset;
-        }
-        Ok(old)
-    }
-
     /// Sealed segments kept besides the archive hold the same records: they go at the same age. Damaged ones stay.
-    fn remove_kept_segments(&self, before_us: i64, in_force: &[Hold], manifest: &Manifest) -> io::Result<()> {
+    fn remove_kept_segments(
+        &self,
+        before_us: i64,
+        in_force: &[Hold],
+        damaged: &BTreeSet<(u32, u64)>,
+        manifest: &Manifest,
+    ) -> io::Result<()> {
         for (shard, files) in segment::list(&self.data_dir)? {
             let passed = manifest.positions().get(&shard).map_or(0, |position| position.segment);
-            for file in files.values().filter(|file| file.number < passed) {
+            for file in files.values().filter(|file| file.number < passed && !damaged.contains(&(shard, file.number))) {
                 let Some(Archived::Sealed { since_s, until_s, .. }) = file.archived else { continue };
                 let (since_us, until_us) = (since_s.saturating_mul(1_000_000), until_s.saturating_mul(1_000_000));
                 let held =
@@ -178,12 +194,12 @@ fn overlap(filter: &crate::audit::search::Filter, since_us: i64, until_us: i64) 
 }
 
 /// What cannot be read may hold anything.
-fn holds_file(hold: &Hold, archive: &Path, file: &FileEntry) -> bool {
+fn holds_file(hold: &Hold, opened: &File, file: &FileEntry) -> bool {
     let Some(filter) = hold.filter() else { return true };
     if !overlap(&filter, file.since_us, file.until_us) {
         return false;
     }
-    let Ok(opened) = open_file(&archive.join(&file.path)) else { return true };
+    let Ok(opened) = opened.try_clone() else { return true };
     ArchiveFile::open(Box::new(opened)).and_then(|file| holds_any(&file, &filter)).unwrap_or(true)
 }
 

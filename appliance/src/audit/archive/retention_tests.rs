@@ -2,6 +2,7 @@
 
 use super::archiver::{ArchiverOptions, Finish, run};
 use super::holds::{self, Scope};
+use super::key::KeySource;
 use super::manifest::{self, Entry, What};
 use crate::audit::search::{Filter, search};
 use crate::audit::segment::SEGMENT_BYTES_MIN;
@@ -22,7 +23,7 @@ fn options(dir: &Path, retention: Option<Duration>) -> ArchiverOptions {
         small_file_age: Duration::from_secs(3600),
         slack: Duration::ZERO,
         segments_per_shard: 100,
-        checkpoint_key_file: dir.join("checkpoint.key"),
+        checkpoint_key: KeySource::File(dir.join("checkpoint.key")),
         checkpoint_copies: Vec::new(),
         archive_url: None,
         archive_credentials_file: None,
@@ -129,10 +130,14 @@ fn a_deletion_that_was_not_finished_is_finished_and_a_missing_file_is_still_a_br
     let bytes = fs::read(&alice).expect("readable");
     look(dir.path(), 25);
     assert!(!alice.exists() && !alice.parent().expect("a folder").exists());
-    // As if it had been killed between the entry and the deletion.
+    // As if it had been killed between the entry and the deletion, and somebody had asked for a hold then.
     fs::create_dir(alice.parent().expect("a folder")).expect("writable");
     fs::write(&alice, bytes).expect("writable");
     assert!(is_whole(dir.path()));
+    let held = hold(dir.path(), "alice", None);
+    look(dir.path(), 25);
+    assert!(alice.exists() && users(dir.path()).contains(&"alice".to_owned()) && is_whole(dir.path()));
+    assert!(holds::release(dir.path(), held, "settled", now_us()).expect("recorded"));
     look(dir.path(), 25);
     assert!(!alice.exists());
     let bob = fs::read_dir(day(0)).expect("a folder").flatten().next().expect("a file").path();
@@ -176,6 +181,98 @@ fn a_hold_that_was_signed_cannot_be_made_unsaid() {
         look(dir.path(), 5);
         assert_eq!(users(dir.path()), ["bob"], "{harm}");
         assert!(is_whole(dir.path()), "{harm}");
+    }
+}
+
+/// The archive files, oldest first.
+fn archived(dir: &Path) -> Vec<std::path::PathBuf> {
+    let days = super::publish::listed(&dir.join("archive/parquet")).expect("a folder");
+    days.iter().flat_map(|day| super::publish::listed(day).expect("a folder")).collect()
+}
+
+#[test]
+fn a_file_that_is_not_what_was_published_is_never_deleted() {
+    let dir = trail();
+    hold(dir.path(), "alice", None);
+    let files = archived(dir.path());
+    // Nothing of alice in her own file: bob's stands in its place, and the other way round a longer one.
+    let alice = fs::read(&files[0]).expect("readable");
+    fs::copy(&files[1], &files[0]).expect("copied");
+    look(dir.path(), 15);
+    assert!(files[0].exists() && !files[1].exists(), "bob's goes, what is in the place of alice's stays");
+    assert!(!is_whole(dir.path()));
+    fs::write(&files[0], alice).expect("writable");
+    assert!(is_whole(dir.path()));
+    look(dir.path(), 15);
+    assert_eq!(users(dir.path()), ["alice", "carol"]);
+}
+
+/// Rewrites a line of the manifest, with a hash of its own, as somebody would who has no key.
+fn rewrite(dir: &Path, number: usize, change: impl Fn(&str) -> String) {
+    let path = manifest::path(dir);
+    let text = fs::read_to_string(&path).expect("readable");
+    let lines = text.lines().enumerate().map(|(at, line)| match at + 1 == number {
+        false => line.to_owned() + "\n",
+        true => super::lines::seal(&change(&line[..line.len() - 75]), None),
+    });
+    fs::write(&path, lines.collect::<String>()).expect("writable");
+}
+
+#[test]
+fn a_manifest_that_was_rewritten_in_its_middle_deletes_nothing() {
+    for harm in ["older", "deleted"] {
+        let dir = trail();
+        let good = fs::read(manifest::path(dir.path())).expect("readable");
+        let files = archived(dir.path());
+        rewrite(dir.path(), 2, |body| match harm {
+            "older" => body.replace("\"until\":\"20", "\"until\":\"19"),
+            _ => {
+                let path = files[0].strip_prefix(dir.path().join("archive")).expect("below it").display().to_string();
+                let positions = &body[body.find(",\"positions\"").expect("there are some")..];
+                let head = &body[..body.find(",\"kind\"").expect("it has one")];
+                let what =
+                    format!(",\"kind\":\"deleted\",\"files\":[{{\"entry\":1,\"path\":\"{path}\"}}],\"reason\":\"x\"");
+                format!("{head}{what}{positions}")
+            }
+        });
+        look(dir.path(), 25);
+        assert_eq!(archived(dir.path()), files, "{harm}");
+        fs::write(manifest::path(dir.path()), good).expect("writable");
+        assert!(is_whole(dir.path()), "{harm}: the archiver has said nothing of it");
+        look(dir.path(), 25);
+        assert_eq!(users(dir.path()), ["bob", "carol"], "{harm}");
+    }
+}
+
+#[test]
+fn old_checkpoints_put_behind_the_last_one_are_not_gone_on_with() {
+    for place in ["behind", "in a file of their own"] {
+        let dir = trail();
+        let path = super::checkpoint::files(dir.path()).expect("listable").pop().expect("there is one");
+        let before = fs::read_to_string(&path).expect("readable");
+        hold(dir.path(), "bob", None);
+        look(dir.path(), 400);
+        let good = fs::read_to_string(&path).expect("readable");
+        assert!(good.len() > before.len());
+        let old = before.split_inclusive('\n').next_back().expect("a line");
+        let later = path.with_file_name("9999-12-31.jsonl");
+        match place {
+            "behind" => fs::write(&path, good.clone() + old).expect("writable"),
+            _ => fs::write(&later, old).expect("writable"),
+        }
+        let holds = fs::read(holds::path(dir.path())).expect("readable");
+        fs::remove_file(holds::path(dir.path())).expect("removed");
+        let finish = Finish::default();
+        finish.ask();
+        let refused = run(&options(dir.path(), Some(Duration::from_secs(5 * 86_400))), &finish);
+        assert!(refused.is_err_and(|error| error.to_string().contains("does not continue")), "{place}");
+        assert_eq!((archived(dir.path()).len(), deletions(dir.path()).len()), (3, 0), "{place}");
+        fs::write(holds::path(dir.path()), holds).expect("writable");
+        fs::write(&path, good).expect("writable");
+        let _ = fs::remove_file(&later);
+        look(dir.path(), 5);
+        assert_eq!(users(dir.path()), ["bob"], "{place}");
+        assert!(is_whole(dir.path()), "{place}");
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The archiver's standard input is a pipe that we hold. It ends when we do, however we end, and the archiver with it.
 
+use super::key::Given;
 use super::status::{Status, unix_us};
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
 
 /// What the archiver reads when it has to finish.
 pub const DRAIN: &str = "drain";
@@ -31,6 +33,8 @@ const TROUBLE_US: i64 = 60_000_000;
 #[derive(Clone, Debug)]
 pub struct Program {
     pub arguments: Vec<OsString>,
+    /// The keys that sign checkpoints, where they come from the encrypted store: its first line of standard input.
+    pub keys: Option<Given>,
 }
 
 impl Program {
@@ -45,6 +49,15 @@ impl Program {
             // Ctrl-C at a terminal is for us: we ask it to finish when our last record is written.
             .process_group(0)
             .spawn()
+            .and_then(|child| self.hand_over(child))
+    }
+
+    fn hand_over(&self, mut child: Child) -> std::io::Result<Child> {
+        if let (Some(Given(keys)), Some(stdin)) = (&self.keys, &mut child.stdin) {
+            let line = Zeroizing::new(keys.iter().map(|key| key.trim()).collect::<Vec<_>>().join(" ") + "\n");
+            stdin.write_all(line.as_bytes()).and_then(|()| stdin.flush())?;
+        }
+        Ok(child)
     }
 }
 

@@ -4,18 +4,21 @@ use super::summary::{About, summary};
 use super::tar::Writer;
 use super::{CHECKPOINTS, Content, FORMAT, INDEX, Index, MANIFEST, Question, RECORDS, SIGNATURE, SUMMARY, ndjson};
 use crate::audit::archive::catalogue::each_line;
-use crate::audit::archive::checkpoint::{self, Checkpoint, Statement};
+use crate::audit::archive::check::check_file;
+use crate::audit::archive::checkpoint::{self, Checkpoint, LineHead, Statement};
 use crate::audit::archive::key::{PublicKey, SigningKey};
-use crate::audit::archive::lines::Lines;
-use crate::audit::archive::manifest::{Entry, FileEntry, What};
+use crate::audit::archive::lines::{Head, Lines};
+use crate::audit::archive::manifest::{self, Entry, FileEntry, What};
 use crate::audit::search::{Filter, Trouble, search_archived};
 use crate::audit::segment::{archive_dir, at, hex, open_file};
 use crate::audit::when;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 
 /// What went into a package.
 #[derive(Debug)]
@@ -45,10 +48,11 @@ pub fn pack(
     let Statement::Checkpoint { manifest: sealed, .. } = &checkpoint.statement else {
         return Err(io::Error::other("the sealing line is no checkpoint"));
     };
-    let (mut manifest, mut files) = (Vec::new(), Vec::new());
+    check_sources(data_dir, filter, *last, sealed)?;
+    let (mut lines, mut files) = (Vec::new(), Vec::new());
     each_line(data_dir, *first, sealed.number, &mut |line, entry: Entry| {
-        manifest.extend_from_slice(line);
-        manifest.push(b'\n');
+        lines.extend_from_slice(line);
+        lines.push(b'\n');
         if let What::File(file) = entry.what
             && archived.entries.contains(&entry.head.number)
         {
@@ -67,7 +71,7 @@ pub fn pack(
     let texts = [
         (SUMMARY, summary(&about, &archived.records).into_bytes()),
         (RECORDS, ndjson(&archived.records)?.into_bytes()),
-        (MANIFEST, manifest),
+        (MANIFEST, lines),
         (CHECKPOINTS, [&checkpoint_line[..], b"\n"].concat()),
     ];
     let content = |(path, text): &(&str, Vec<u8>)| Content {
@@ -86,6 +90,29 @@ pub fn pack(
     };
     let bytes = write(data_dir, out, &index, key, &texts, &files)?;
     Ok(Some(Packed { records: index.records, files: files.len(), bytes, key: checkpoint.key }))
+}
+
+/// Nothing may be missing because a file is not what was published: all that the question may concern are compared with the
+/// chain, be there something of the answer in them or not.
+fn check_sources(data_dir: &Path, filter: &Filter, last: u64, sealed: &LineHead) -> io::Result<()> {
+    let (mut files, mut deleted) = (BTreeMap::new(), BTreeSet::new());
+    manifest::each_up_to(data_dir, Head::from(*sealed), &mut |entry| match entry.what {
+        What::File(file) => drop(files.insert(entry.head.number, file)),
+        What::Deleted { files, .. } => deleted.extend(files.into_iter().map(|file| file.entry)),
+        What::Damage(_) => {}
+    })?;
+    let concerns = |number: u64, file: &FileEntry| {
+        let late = filter.until_us.is_some_and(|until| file.since_us > until) && number > last;
+        !late && filter.since_us.is_none_or(|since| file.until_us >= since) && !deleted.contains(&number)
+    };
+    let archive = archive_dir(data_dir);
+    for (_, file) in files.iter().filter(|(number, file)| concerns(**number, file)) {
+        if let Some(broken) = check_file(&archive, file, &AtomicU64::new(0))? {
+            let text = format!("{broken}. No package is made of a trail that does not hold: `lockgate audit verify`");
+            return Err(at(&archive.join(&file.path), io::Error::new(io::ErrorKind::InvalidData, text)));
+        }
+    }
+    Ok(())
 }
 
 /// The first checkpoint that names this manifest entry or a later one, as it stands in its file; by the key that signs the

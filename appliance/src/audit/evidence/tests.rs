@@ -3,7 +3,7 @@
 use super::check::{Checked, check};
 use super::pack::{Packed, pack};
 use crate::audit::archive::archiver::{ArchiverOptions, Finish, run};
-use crate::audit::archive::key::{SigningKey, create};
+use crate::audit::archive::key::{KeySource, SigningKey, create};
 use crate::audit::search::{Filter, search};
 use crate::audit::segment::SEGMENT_BYTES_MIN;
 use crate::audit::tests::{groups, outcome, request, scratch, who};
@@ -52,7 +52,7 @@ fn archive(dir: &Path) {
         small_file_age: Duration::from_secs(3600),
         slack: Duration::ZERO,
         segments_per_shard: 100,
-        checkpoint_key_file: dir.join("checkpoint.key"),
+        checkpoint_key: KeySource::File(dir.join("checkpoint.key")),
         checkpoint_copies: Vec::new(),
         archive_url: None,
         archive_credentials_file: None,
@@ -161,5 +161,11 @@ fn an_archive_file_that_was_changed_is_not_handed_over() {
     fs::write(&file, bytes).expect("writable");
     let out = dir.path().join("package.tar");
     let error = pack(dir.path(), &Filter::default(), None, &out, START_US, &mut |_| {}).expect_err("it shows");
-    assert!(error.to_string().contains("is not as it was published") && !out.exists(), "{error}");
+    assert!(error.to_string().contains("No package is made of") && !out.exists(), "{error}");
+    // Nor where it would only leave something out: somebody else's file in the place of hers.
+    let files = super::super::archive::publish::listed(&day.path()).expect("a folder");
+    fs::copy(&files[2], &files[0]).expect("copied");
+    let mut told = Vec::new();
+    let left = pack(dir.path(), &alice(), None, &out, START_US, &mut |trouble| told.push(trouble.to_string()));
+    assert!(left.is_err() && !out.exists() && told.iter().any(|text| text.contains("the manifest says")), "{told:?}");
 }

@@ -222,6 +222,11 @@ fn search_shard(
 ) -> io::Result<End> {
     let filter = joiner.filter;
     let first = first_segment(files, filter.since_us);
+    // Where what is not archived begins, by the stand that the archive was read up to.
+    let begin = position.map_or(1, |position| position.segment);
+    if !files.contains_key(&begin) && has_passed(data_dir, shard, begin)? {
+        return Ok(End { last: position.map_or(0, |position| position.record), moved: true });
+    }
     let mut chain = match position {
         Some(position) if position.segment >= first => ChainReader::after(data_dir.to_owned(), position),
         _ => ChainReader::from_segment(data_dir.to_owned(), shard, first),
@@ -247,7 +252,9 @@ fn search_shard(
                 }
             }
             Advance::Damage(found) => {
-                if found.kind == DamageKind::MissingSegment && has_passed(data_dir, shard, found.segment)? {
+                // A segment that is gone, or one that continues it: published since.
+                let gone = found.kind == DamageKind::MissingSegment && has_passed(data_dir, shard, found.segment)?;
+                if gone || (found.kind == DamageKind::Chain && has_passed(data_dir, shard, begin)?) {
                     return Ok(End { moved: true, ..end });
                 }
                 trouble(Trouble::Segment(found));

@@ -71,6 +71,11 @@ pub struct Trail {
 }
 
 impl Trail {
+    /// The configuration, unless a folder was named instead.
+    pub fn configuration(&self) -> Option<config::Config> {
+        self.dir.is_none().then(|| config::load(&self.config).ok()).flatten()
+    }
+
     pub fn data_dir(&self) -> Result<PathBuf> {
         let dir = match &self.dir {
             Some(dir) => dir.clone(),
@@ -113,7 +118,7 @@ struct FilterArgs {
     /// Statements of this class: select, delete, drop, ...
     #[arg(long, value_parser = parse_class)]
     class: Vec<Glob>,
-    /// allow, deny, approve or alert
+    /// allow, deny, approve or alert; or how an approval ended: approved, rejected, expired, abandoned
     #[arg(long, value_parser = parse_decision)]
     decision: Vec<Glob>,
     /// In this session
@@ -138,7 +143,7 @@ fn parse_class(text: &str) -> Result<Glob, String> {
 }
 
 fn parse_decision(text: &str) -> Result<Glob, String> {
-    one_of(text, "decision", &["allow", "deny", "approve", "alert"])
+    one_of(text, "decision", &["allow", "deny", "approve", "alert", "approved", "rejected", "expired", "abandoned"])
 }
 
 fn parse_kind(text: &str) -> Result<Glob, String> {
@@ -273,6 +278,14 @@ fn run_rotate_key(args: &RotateKeyArgs) -> Result<ExitCode> {
         }
         Ok(key::path(&data_dir))
     };
+    let named = config::load(&args.trail.config).ok().and_then(|config| config.audit.checkpoint_key_credential);
+    if let (Some(name), None, None) = (named, &args.checkpoint_key_file, &args.trail.dir) {
+        eprintln!(
+            "lockgate: the key is the entry {name} of the encrypted store. To change it: `openssl rand -hex 32 | lockgate credentials \
+             set {name}.next`, start the gateway again, and when `audit verify` shows the new key, store it as {name} and remove {name}.next"
+        );
+        return Ok(ExitCode::from(ANSWER_NO));
+    }
     let file = args.checkpoint_key_file.clone().map_or_else(configured, Ok)?;
     key::SigningKey::read(&file).context("the key in use")?;
     let next = key::next_path(&file);

@@ -2,6 +2,7 @@
 
 use super::Finding;
 use crate::audit::archive::{key, store};
+use crate::cli::archiver::stored_keys;
 use crate::config::{self, Config, Credential, Issuer, KeySource, ListenerTls, Target, TargetTls};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -83,6 +84,15 @@ fn proof(config: &Config) -> Vec<Finding> {
 
 fn checkpoint_key(config: &Config) -> Finding {
     let check = "checkpoint key";
+    if let Some(name) = &config.audit.checkpoint_key_credential {
+        return match stored_keys(config) {
+            Ok(_) => Finding::ok(check, format!("the entry {name} of the encrypted store is a key")),
+            Err(error) => {
+                let mend = format!("`openssl rand -hex 32 | lockgate credentials set {name}`");
+                Finding::fail(check, format!("{error:#}"), mend)
+            }
+        };
+    }
     let file = config.audit.checkpoint_key_file.clone().unwrap_or_else(|| key::path(&config.server.data_dir));
     match key::SigningKey::read(&file) {
         Ok(_) => Finding::ok(check, format!("{} is readable, by its owner alone", file.display())),
