@@ -213,7 +213,7 @@ class Promises:
 
     def __init__(self, data_dir, manifest, keys, elsewhere, named):
         self.manifest, self.named, self.frames, self.greatest, self.entry, self.count = manifest, named, {}, {}, 0, 0
-        self.holds, self.hold = [], (0, ZEROS)
+        self.holds, self.hold, self.last = [], (0, ZEROS), {}
         folder = os.path.join(data_dir, "archive", "checkpoints")
         names = sorted(name for name in os.listdir(folder) if is_day(name)) if os.path.isdir(folder) else []
         files = [os.path.join(folder, name) for name in names]
@@ -267,6 +267,10 @@ class Promises:
         for promise in line.json["shards"]:
             shard, frame = promise["shard"], promise["frame"]
             self.greatest[shard] = max(self.greatest.get(shard, 0), frame)
+            last, self.last[shard] = self.last.get(shard, (0, None)), (frame, promise["hash"])
+            if frame < last[0] or (frame == last[0] and last[1] not in (None, promise["hash"])):
+                self.named(path, count, "promised_frame")
+                continue
             known = self.manifest.ends.get(shard, {}).get(frame)
             if known is None and frame > self.manifest.before.get(shard, START)["frame"]:
                 known = self.frames.setdefault(shard, {}).get(frame)

@@ -45,6 +45,8 @@ pub struct ChainReader {
     /// Hashes that frames of these numbers are known to have, and what did not.
     proven: HashMap<u64, Hash>,
     disproved: Option<Damage>,
+    /// The last frame that had to have a certain hash, and has it.
+    proved: u64,
     /// Segments below this number may be missing: what they held is archived.
     gaps_below: u64,
     /// A segment is on stable storage before it is left.
@@ -81,6 +83,7 @@ impl ChainReader {
             position: Position::start(shard),
             proven: HashMap::new(),
             disproved: None,
+            proved: 0,
             gaps_below: 0,
             durable: false,
             entered: None,
@@ -109,6 +112,16 @@ impl ChainReader {
     pub fn proven(mut self, hashes: HashMap<u64, Hash>) -> Self {
         self.proven = hashes;
         self
+    }
+
+    /// The last of the frames that had to have a certain hash, and has it. 0: none.
+    pub fn proved(&self) -> u64 {
+        self.proved
+    }
+
+    /// The frame last returned is not the one that it has to be: asked for at once, or told by the next [`Self::advance`].
+    pub fn take_disproved(&mut self) -> Option<Damage> {
+        self.disproved.take()
     }
 
     /// What was read is on stable storage once its segment is left, and after [`Self::sync`].
@@ -280,11 +293,14 @@ impl ChainReader {
         };
         let (shard, segment, offset) = (self.shard, self.number, reader.offset());
         self.position = Position { shard, segment, offset, frame: frame - 1, record: record - 1, hash };
-        if self.proven.get(&(frame - 1)).is_some_and(|proven| *proven != hash) {
-            let file = reader.path().to_owned();
-            let offset = reader.frame_offset();
-            self.disproved =
-                Some(Damage { file, shard, segment, offset, frame: Some(frame - 1), kind: DamageKind::Proven });
+        match self.proven.get(&(frame - 1)) {
+            Some(proven) if *proven == hash => self.proved = self.proved.max(frame - 1),
+            Some(_) => {
+                let (file, offset) = (reader.path().to_owned(), reader.frame_offset());
+                let kind = DamageKind::Proven;
+                self.disproved = Some(Damage { file, shard, segment, offset, frame: Some(frame - 1), kind });
+            }
+            None => {}
         }
     }
 

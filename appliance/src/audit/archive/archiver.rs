@@ -10,6 +10,7 @@
 use super::checkpoint::{Checkpoints, Promise};
 use super::deliver::{Copies, Deliverers, Delivery, Destination};
 use super::key::KeySource;
+use super::lines::Head;
 use super::manifest::{self, DamageEntry, Manifest, Position, Span, What};
 use super::merge::{Merge, Next};
 use super::mirror::Mirror;
@@ -165,7 +166,7 @@ impl<'a> Archiver<'a> {
         for path in publish::clean(&archive, manifest.head().number + 1)? {
             tracing::info!(file = %path.display(), "left unfinished by a stop, made again");
         }
-        let known = known_damage(options)?;
+        let known = known_damage(options, manifest.head());
         let archived = |shard: &u32| manifest.positions().get(shard).map_or(0, |position| position.frame);
         let promised = checkpoints.promised().iter().map(|promise| (promise.shard, *promise));
         let owed: BTreeMap<_, _> = promised.filter(|(shard, promise)| promise.frame > archived(shard)).collect();
@@ -316,6 +317,9 @@ impl<'a> Archiver<'a> {
         self.status.damages += 1;
         self.publish()?;
         self.manifest.append(unix_us(), &What::Damage(entry), &[])?;
+        // What is written down needs no promise any more.
+        let read = self.merge.read().find(|read| read.shard == damage.shard).map_or(0, |read| read.frame);
+        self.owed.retain(|&shard, owed| shard != damage.shard || owed.frame > read);
         self.checkpoint()
     }
 
@@ -338,8 +342,8 @@ impl<'a> Archiver<'a> {
     fn promises(&mut self) -> Vec<Promise> {
         let read = self.merge.read().filter_map(|position| Promise::of(&position));
         let mut promises: BTreeMap<u32, Promise> = read.map(|promise| (promise.shard, promise)).collect();
-        let is_read = |owed: &Promise| promises.get(&owed.shard).is_some_and(|read| read.frame >= owed.frame);
-        self.owed.retain(|_, owed| !is_read(owed));
+        let merge = &self.merge;
+        self.owed.retain(|&shard, _| !merge.has_met(shard));
         promises.extend(self.owed.iter().map(|(&shard, &owed)| (shard, owed)));
         promises.into_values().collect()
     }
@@ -413,12 +417,16 @@ fn key_of(entry: &DamageEntry) -> (u32, u64, u64, String) {
     (entry.shard, entry.segment, entry.offset, entry.what.clone())
 }
 
-fn known_damage(options: &ArchiverOptions) -> io::Result<HashSet<(u32, u64, u64, String)>> {
+fn known_damage(options: &ArchiverOptions, head: Head) -> HashSet<(u32, u64, u64, String)> {
     let mut known = HashSet::new();
-    manifest::each(&options.data_dir, &mut |_, entry| {
-        if let Ok(manifest::Entry { what: What::Damage(damage), .. }) = entry {
+    let collected = manifest::each_up_to(&options.data_dir, head, &mut |entry| {
+        if let What::Damage(damage) = entry.what {
             known.insert(key_of(&damage));
         }
-    })?;
-    Ok(known)
+    });
+    // Told twice is better than not at all.
+    if let Err(error) = collected {
+        tracing::error!("the manifest is not what was signed, `lockgate audit verify` tells more: {error}");
+    }
+    known
 }

@@ -22,6 +22,8 @@ pub struct Promises {
     pub frames: BTreeMap<u32, HashMap<u64, Hash>>,
     /// By shard: the greatest frame promised.
     pub greatest: BTreeMap<u32, u64>,
+    /// By shard: what was promised last. It never goes back, and a frame has one hash.
+    last: BTreeMap<u32, (u64, Hash)>,
     /// The holds' last line, each that is named, and where.
     holds: Vec<(PathBuf, u64, Head)>,
     /// The greatest entry of the manifest that is named.
@@ -170,6 +172,10 @@ impl Signed<'_> {
         let Promise { shard, frame, hash, .. } = *promise;
         let greatest = promises.greatest.entry(shard).or_default();
         *greatest = (*greatest).max(frame);
+        let before = promises.last.insert(shard, (frame, hash));
+        if before.is_some_and(|(last, of)| frame < last || (frame == last && hash != of)) {
+            return Some(BreakKind::PromisedFrame { shard, frame });
+        }
         let known = self.books.ends.get(&shard).and_then(|ends| ends.get(&frame));
         if known.is_some_and(|known| *known != hash) {
             return Some(BreakKind::PromisedFrame { shard, frame });

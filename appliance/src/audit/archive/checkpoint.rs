@@ -227,17 +227,23 @@ impl Follower {
     /// What is promised by now. An error: the chain does not hold, and nothing new is believed.
     pub fn poll(&mut self) -> io::Result<Option<Latest>> {
         let files = files(&self.data_dir)?;
+        let begin = match &self.place {
+            Some((path, _)) => files
+                .iter()
+                .position(|file| file == path)
+                .ok_or_else(|| at(path, invalid(&format!("it is gone: {NOT_OURS}"))))?,
+            None => last_begun(&files)?,
+        };
         let (mut place, mut last, mut latest) = match &self.place {
             Some(place) => (Some(place.clone()), self.last.clone(), self.latest),
-            None => (None, before_last_file(&files)?, None),
+            None => (None, last_line(&files[..begin])?, None),
         };
-        let begin = match &place {
-            Some((path, _)) => files.iter().position(|file| file == path).unwrap_or(files.len()),
-            None => files.len().saturating_sub(1),
-        };
-        latest = latest.or_else(|| last.as_ref().and_then(Checkpoint::latest));
         let mut promises = self.promises.clone();
-        promises.extend(last.iter().filter(|_| self.place.is_none()).flat_map(Checkpoint::promises).copied());
+        if self.place.is_none()
+            && let Some(before) = last_checkpoint(&files[..begin])?
+        {
+            (latest, promises) = (before.latest(), before.promises().copied().collect());
+        }
         let mut raw = Vec::new();
         for path in &files[begin..] {
             let mut offset = place.as_ref().filter(|(open, _)| open == path).map_or(0, |(_, offset)| *offset);
@@ -262,7 +268,10 @@ impl Follower {
                 (raw, last) = (line.to_vec(), Some(checkpoint));
                 offset = reader.next_offset;
             }
-            place = Some((path.clone(), offset));
+            // A file without a line is none to wait at: the one before it may still be written.
+            if offset > 0 {
+                place = Some((path.clone(), offset));
+            }
         }
         if !raw.is_empty() && !Checkpoint::parse(&raw).is_ok_and(|line| line.signature_holds) {
             let path = place.map(|(path, _)| path).unwrap_or_default();
@@ -273,9 +282,39 @@ impl Follower {
     }
 }
 
-/// The last line of what precedes the last file.
-fn before_last_file(files: &[PathBuf]) -> io::Result<Option<Checkpoint>> {
-    for path in files.iter().rev().skip(1) {
+/// The last file with a line in it.
+fn last_begun(files: &[PathBuf]) -> io::Result<usize> {
+    for (index, path) in files.iter().enumerate().rev() {
+        if !lines::tail(path)?.line.is_empty() {
+            return Ok(index);
+        }
+    }
+    Ok(0)
+}
+
+/// The last line of all these files that is a checkpoint: behind it there may be changes of the key.
+fn last_checkpoint(files: &[PathBuf]) -> io::Result<Option<Checkpoint>> {
+    for path in files.iter().rev() {
+        let mut end = u64::MAX;
+        loop {
+            let tail = lines::tail_until(path, end)?;
+            if tail.line.is_empty() {
+                break;
+            }
+            let line = Checkpoint::parse(&tail.line).ok().filter(|line| line.signature_holds);
+            let line = line.ok_or_else(|| at(path, invalid("a line at its end does not hold")))?;
+            if line.latest().is_some() {
+                return Ok(Some(line));
+            }
+            end = tail.line_offset();
+        }
+    }
+    Ok(None)
+}
+
+/// The last line of all these files.
+fn last_line(files: &[PathBuf]) -> io::Result<Option<Checkpoint>> {
+    for path in files.iter().rev() {
         let tail = lines::tail(path)?;
         if !tail.line.is_empty() {
             let line = Checkpoint::parse(&tail.line).ok().filter(|line| line.signature_holds);
@@ -643,5 +682,37 @@ mod tests {
         assert_eq!(keys.iter().filter(|old| **old).count(), 3, "{keys:?}: the old one signs twice and hands over");
         assert!(!dir.path().join("checkpoint.key").exists());
         assert!(!format!("{:?}", given(&[1])).contains("0101"), "no key is ever printed");
+    }
+
+    #[test]
+    fn a_follower_sees_every_line_whatever_empty_file_lies_beside() {
+        let dir = trail();
+        let mut checkpoints = opened(dir.path());
+        let mut follower = Follower::new(dir.path());
+        assert_eq!(follower.poll().unwrap(), None);
+        let later = super::dir(dir.path()).join("9999-12-31.jsonl");
+        let head = |number: u64| Head { number, hash: [number as u8; 32] };
+        for day in 0..3 {
+            for number in 1..4 {
+                fs::write(&later, "").unwrap();
+                let number = day * 10 + number;
+                checkpoints.write(NOON + day as i64 * 86_400_000_000, head(number), &[promise(number)]).unwrap();
+                assert_eq!(follower.poll().unwrap().unwrap().manifest, head(number));
+                assert_eq!(Follower::new(dir.path()).poll().unwrap().unwrap().manifest, head(number));
+                fs::remove_file(&later).unwrap();
+            }
+        }
+        assert_eq!(follower.promises, [promise(23)]);
+        // The last file holds nothing but the change of a key.
+        let next = key::next_path(&dir.path().join("checkpoint.key"));
+        key::create(&next).unwrap();
+        checkpoints.day += 1;
+        checkpoints.file = None;
+        checkpoints.rotate_if_asked(NOON + 3 * 86_400_000_000).unwrap();
+        assert_eq!(files(dir.path()).unwrap().len(), 4);
+        let mut fresh = Follower::new(dir.path());
+        assert_eq!((fresh.poll().unwrap().unwrap().manifest, &*fresh.promises), (head(23), &[promise(23)][..]));
+        fs::remove_file(files(dir.path()).unwrap().pop().unwrap()).unwrap();
+        assert!(follower.poll().is_err());
     }
 }

@@ -21,6 +21,8 @@ pub struct Follower {
     taken: Position,
     /// What was found broken inside the current frame.
     broken: Option<Damage>,
+    /// What a checkpoint promised behind the position.
+    owed: Option<Promise>,
 }
 
 #[derive(Clone, Copy)]
@@ -53,7 +55,12 @@ impl Follower {
     pub fn new(data_dir: PathBuf, from: &Position, owed: Option<&Promise>) -> Self {
         let promised = owed.map(|promise| (promise.frame, promise.hash)).into_iter().collect();
         let chain = ChainReader::after(data_dir, from).durable().proven(promised);
-        Self { chain, waiting: VecDeque::new(), begun: false, taken: *from, broken: None }
+        Self { chain, waiting: VecDeque::new(), begun: false, taken: *from, broken: None, owed: owed.copied() }
+    }
+
+    /// The promised frame has been read, and is the one.
+    pub fn has_met(&self) -> bool {
+        self.owed.is_some_and(|owed| self.chain.proved() >= owed.frame)
     }
 
     /// Time of the record due next.
@@ -119,7 +126,7 @@ impl Follower {
                         self.pass();
                     }
                     // Told before the records of its frame: what precedes the frame can be published without it.
-                    if let Some(damage) = self.broken.take() {
+                    if let Some(damage) = self.chain.take_disproved().or_else(|| self.broken.take()) {
                         return Ok(Look::Damage(damage));
                     }
                     if !self.waiting.is_empty() {

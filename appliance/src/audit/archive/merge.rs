@@ -51,6 +51,11 @@ impl Merge {
         Self { data_dir, followers, heads: BinaryHeap::new(), damages: Vec::new(), listed: None }
     }
 
+    /// Has the frame that was owed been read, as it was promised?
+    pub fn has_met(&self, shard: u32) -> bool {
+        self.followers.get(&shard).is_some_and(Follower::has_met)
+    }
+
     /// Asks every shard that had nothing to say, and finds new ones.
     pub fn look(&mut self) -> io::Result<()> {
         if self.listed.is_none_or(|listed| listed.elapsed() >= LIST_EVERY) {
