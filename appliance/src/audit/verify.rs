@@ -416,8 +416,9 @@ impl Work<'_, '_> {
             return Ok(false);
         }
         let positions: BTreeMap<u32, Position> = manifest::positions(&self.options.data_dir).unwrap_or_default();
-        let before = self.books.positions.get(&damage.shard).map_or(0, |position| position.segment);
         let now = positions.get(&damage.shard).map_or(0, |position| position.segment);
-        Ok(damage.segment < now && damage.segment >= before)
+        // What is before the position may be gone; the position's own segment, or one before it, is the next there is.
+        let there = segment::list(&self.options.data_dir)?.remove(&damage.shard).unwrap_or_default();
+        Ok(damage.segment < now && there.range(damage.segment..=now).next().is_some())
     }
 }

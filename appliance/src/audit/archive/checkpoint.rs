@@ -343,6 +343,8 @@ pub struct Checkpoints {
     said: Option<(Head, Head, Vec<Promise>)>,
     /// What was signed when it was opened.
     signed: Option<Latest>,
+    /// Why the next key is not taken, told once.
+    refused: Option<String>,
     promised: Vec<Promise>,
     holds: holds::Watch,
 }
@@ -383,6 +385,7 @@ impl Checkpoints {
             written_us: i64::MIN,
             said: None,
             signed,
+            refused: None,
             promised: follower.promises,
             holds: holds::Watch::new(data_dir, signed.map_or(Head::START, |signed| signed.holds)),
         };
@@ -513,10 +516,17 @@ impl Checkpoints {
         if !next.exists() {
             return Ok(());
         }
-        let public = SigningKey::read(&next)?.public();
-        if public != self.key.public() {
-            self.append(now_us, &Statement::Key { next: public })?;
-        }
+        let public = match SigningKey::read_next(&next, &self.key.public()) {
+            Ok(key) => key.public(),
+            // Half made, or somebody else's: the key in use goes on.
+            Err(error) => {
+                if self.refused.replace(error.to_string()).as_deref() != Some(&*error.to_string()) {
+                    tracing::error!("the next key of checkpoints is not taken: {error}");
+                }
+                return Ok(());
+            }
+        };
+        self.append(now_us, &Statement::Key { next: public })?;
         self.take_next_key(&next, &file)
     }
 
@@ -632,7 +642,7 @@ mod tests {
         let mut checkpoints = opened(dir.path());
         let old = checkpoints.public_key();
         checkpoints.write(NOON, Head::START, &[]).unwrap();
-        key::create(&key::next_path(&key)).unwrap();
+        key::create_next(&key::next_path(&key), &SigningKey::read(&key).unwrap()).unwrap();
         let new = SigningKey::read(&key::next_path(&key)).unwrap().public();
         assert!(checkpoints.tick(NOON, Head::START, &[promise(2)], || Ok(())).is_ok());
         checkpoints.write(NOON, Head::START, &[promise(3)]).unwrap();
@@ -648,7 +658,7 @@ mod tests {
         let dir = trail();
         let key = dir.path().join("checkpoint.key");
         let mut checkpoints = opened(dir.path());
-        key::create(&key::next_path(&key)).unwrap();
+        key::create_next(&key::next_path(&key), &SigningKey::read(&key).unwrap()).unwrap();
         let next = SigningKey::read(&key::next_path(&key)).unwrap().public();
         // Killed between naming the next key and taking it.
         checkpoints.append(NOON, &Statement::Key { next }).unwrap();
@@ -706,6 +716,10 @@ mod tests {
         // The last file holds nothing but the change of a key.
         let next = key::next_path(&dir.path().join("checkpoint.key"));
         key::create(&next).unwrap();
+        checkpoints.rotate_if_asked(NOON).unwrap();
+        assert!(next.exists(), "nobody who has the key made it");
+        fs::remove_file(&next).unwrap();
+        key::create_next(&next, &SigningKey::read(&dir.path().join("checkpoint.key")).unwrap()).unwrap();
         checkpoints.day += 1;
         checkpoints.file = None;
         checkpoints.rotate_if_asked(NOON + 3 * 86_400_000_000).unwrap();

@@ -58,9 +58,22 @@ impl SigningKey {
         if !metadata.is_file() || metadata.permissions().mode() & 0o077 != 0 {
             return Err(wrap(invalid("must be a file that only its owner can read: chmod 600 it")));
         }
-        let mut text = Zeroizing::new(Vec::with_capacity(128));
-        io::Read::take(&mut file, 128).read_to_end(&mut text).map_err(wrap)?;
-        Self::of_hex(&text).map_err(wrap)
+        let mut text = Zeroizing::new(Vec::with_capacity(256));
+        io::Read::take(&mut file, 256).read_to_end(&mut text).map_err(wrap)?;
+        // Behind it there may be who said that it takes over.
+        Self::of_hex(text.split(|&byte| byte == b'\n').next().unwrap_or_default()).map_err(wrap)
+    }
+
+    /// The key that is to take over from the one with this public key, as [`create_next`] made it. Else whoever can write here, and
+    /// has no key, would be handed the chain.
+    pub fn read_next(path: &Path, old: &PublicKey) -> io::Result<Self> {
+        let next = Self::read(path)?;
+        let text = segment::open_file(path).and_then(io::read_to_string).map(Zeroizing::new)?;
+        let signature = text.lines().nth(1).and_then(|digits| unhex(digits.trim().as_bytes()));
+        match signature.is_some_and(|signature| verifies(old, &takes_over(&next.public), &signature)) {
+            true => Ok(next),
+            false => Err(at(path, invalid("is not signed by the key in use: `lockgate audit rotate-key` makes one"))),
+        }
     }
 
     pub fn of_hex(digits: &[u8]) -> io::Result<Self> {
@@ -97,9 +110,18 @@ impl SigningKey {
 
 /// Makes a fresh key. Never replaces one.
 pub fn create(path: &Path) -> io::Result<()> {
+    let (text, _) = fresh()?;
+    write_new(path, &text)
+}
+
+/// A key and how its file begins.
+fn fresh() -> io::Result<(Zeroizing<String>, SigningKey)> {
     let mut seed = Zeroizing::new([0; SEED_BYTES]);
     aws_lc_rs::rand::fill(&mut *seed).map_err(|_| io::Error::other("the system gives no random bytes"))?;
-    let text = Zeroizing::new(hex(&*seed) + "\n");
+    Ok((Zeroizing::new(hex(&*seed) + "\n"), SigningKey::from_seed(&*seed)?))
+}
+
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(text.as_bytes())?;
@@ -107,6 +129,19 @@ pub fn create(path: &Path) -> io::Result<()> {
     };
     write().map_err(|error| at(path, error))?;
     segment::sync_dir(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+}
+
+/// What the old key signs of the new one.
+fn takes_over(public: &PublicKey) -> Vec<u8> {
+    format!("lockgate: the key {} takes over", hex(public)).into_bytes()
+}
+
+/// Makes the key that takes over from this one, and has this one say so.
+pub fn create_next(path: &Path, old: &SigningKey) -> io::Result<PublicKey> {
+    let (mut text, next) = fresh()?;
+    text.push_str(&hex(&old.sign(&takes_over(&next.public))));
+    text.push('\n');
+    write_new(path, &text).map(|()| next.public)
 }
 
 /// Where the key is unless the configuration says otherwise.

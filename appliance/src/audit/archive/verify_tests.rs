@@ -242,7 +242,7 @@ fn only_keys_that_are_vouched_for_are_believed() {
     let mut trail = trail();
     let path = trail.path().join("checkpoint.key");
     let first = key::SigningKey::read(&path).unwrap().public();
-    key::create(&key::next_path(&path)).unwrap();
+    key::create_next(&key::next_path(&path), &key::SigningKey::read(&path).unwrap()).unwrap();
     trail.write(0);
     trail.promise();
     let rotated = Options { keys: vec![first], ..options(trail.path()) };

@@ -287,10 +287,9 @@ fn run_rotate_key(args: &RotateKeyArgs) -> Result<ExitCode> {
         return Ok(ExitCode::from(ANSWER_NO));
     }
     let file = args.checkpoint_key_file.clone().map_or_else(configured, Ok)?;
-    key::SigningKey::read(&file).context("the key in use")?;
+    let old = key::SigningKey::read(&file).context("the key in use")?;
     let next = key::next_path(&file);
-    key::create(&next)?;
-    let public = segment::hex(&key::SigningKey::read(&next)?.public());
+    let public = segment::hex(&key::create_next(&next, &old)?);
     println!("{public}");
     eprintln!(
         "the archiver takes it over within a second of its next look; keep this public key with the others you trust"
