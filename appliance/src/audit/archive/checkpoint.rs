@@ -726,7 +726,7 @@ mod tests {
         assert_eq!(files(dir.path()).unwrap().len(), 4);
         let mut fresh = Follower::new(dir.path());
         assert_eq!((fresh.poll().unwrap().unwrap().manifest, &*fresh.promises), (head(23), &[promise(23)][..]));
-        fs::remove_file(files(dir.path()).unwrap().pop().unwrap()).unwrap();
-        assert!(follower.poll().is_err());
+        fs::remove_file(&files(dir.path()).unwrap()[2]).unwrap();
+        assert!(follower.poll().is_err(), "the file it had come to is gone");
     }
 }
