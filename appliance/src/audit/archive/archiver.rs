@@ -426,6 +426,7 @@ fn known_damage(options: &ArchiverOptions, head: Head) -> HashSet<(u32, u64, u64
     });
     // Told twice is better than not at all.
     if let Err(error) = collected {
+        known.clear();
         tracing::error!("the manifest is not what was signed, `lockgate audit verify` tells more: {error}");
     }
     known
