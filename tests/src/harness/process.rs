@@ -1,13 +1,14 @@
 //! Client programs and servers as child processes: always with a deadline, always ended by who started them.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 /// How a program ended and what it said.
 #[derive(Debug)]
@@ -40,6 +41,45 @@ pub fn tail(text: &str) -> &str {
         start += 1;
     }
     &text[start..]
+}
+
+/// A program that is told a line at a time and answers each with a line of JSON; killed when it is dropped.
+pub struct Dialogue {
+    child: Child,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+}
+
+impl Dialogue {
+    pub fn start(command: &mut Command) -> Result<Dialogue> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let to = child.stdin.take().context("no pipe")?;
+        let from = BufReader::new(child.stdout.take().context("no pipe")?);
+        Ok(Dialogue { child, to, from })
+    }
+
+    pub fn tell(&mut self, line: &str) -> Result<()> {
+        writeln!(self.to, "{line}")?;
+        Ok(self.to.flush()?)
+    }
+
+    pub fn answer(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        self.from.read_line(&mut line)?;
+        serde_json::from_str(&line).with_context(|| format!("the program said {line:?}"))
+    }
+
+    pub fn ask(&mut self, line: &str) -> Result<Value> {
+        self.tell(line)?;
+        self.answer()
+    }
+}
+
+impl Drop for Dialogue {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// Runs a program to its end; past the deadline it is killed and that is an error.

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::World;
 use super::sinks::{Expected, PACE, ended, expected, file_events, session, uid};
 use crate::harness::gateway::Setup;
-use crate::harness::process::{client, eventually, run};
+use crate::harness::process::{Dialogue, client, eventually, run};
 use crate::harness::{Gateway, Report, Settings};
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -54,37 +54,20 @@ struct Kafka {
 
 struct Cluster {
     address: String,
-    child: Child,
-    to: ChildStdin,
-    from: BufReader<ChildStdout>,
+    broker: Dialogue,
 }
 
 impl Cluster {
     fn start() -> Result<Cluster> {
-        let mut child = Command::new("/usr/bin/python3")
-            .arg(client("kafka_cluster.py"))
-            .args([TOPIC, &PARTITIONS.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let to = child.stdin.take().context("no pipe")?;
-        let from = BufReader::new(child.stdout.take().context("no pipe")?);
-        let mut cluster = Cluster { address: String::new(), child, to, from };
-        cluster.address = cluster.answer()?.as_str().context("no address")?.to_owned();
-        Ok(cluster)
-    }
-
-    fn answer(&mut self) -> Result<Value> {
-        let mut line = String::new();
-        self.from.read_line(&mut line)?;
-        serde_json::from_str(&line).with_context(|| format!("the cluster said {line:?}"))
+        let mut command = Command::new("/usr/bin/python3");
+        command.arg(client("kafka_cluster.py")).args([TOPIC, &PARTITIONS.to_string()]).stderr(Stdio::null());
+        let mut broker = Dialogue::start(&mut command)?;
+        let address = broker.answer()?.as_str().context("no address")?.to_owned();
+        Ok(Cluster { address, broker })
     }
 
     fn ask(&mut self, command: &str) -> Result<()> {
-        writeln!(self.to, "{command}")?;
-        self.to.flush()?;
-        let answer = self.answer()?;
+        let answer = self.broker.ask(command)?;
         ensure!(answer == 0, "{command}: {answer}");
         Ok(())
     }
@@ -100,13 +83,6 @@ impl Cluster {
         }
         messages.sort_by_key(|message| (message.partition, message.offset));
         Ok(messages)
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -3,8 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,7 +11,7 @@ use serde_json::Value;
 
 use super::World;
 use crate::harness::gateway::Setup;
-use crate::harness::process::{client, eventually, free_port};
+use crate::harness::process::{Dialogue, client, eventually, free_port};
 use crate::harness::wire::Wire;
 use crate::harness::{Gateway, Report, Settings};
 
@@ -46,52 +45,28 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
 /// moto, in a process that can refuse connections without forgetting what it has.
 struct Store {
     port: u16,
-    child: Child,
-    to: ChildStdin,
-    from: BufReader<ChildStdout>,
+    moto: Dialogue,
 }
 
 impl Store {
     fn start() -> Result<Store> {
         let python = std::env::var("LOCKGATE_RECEIVERS_PYTHON").unwrap_or_else(|_| "python3".into());
         let port = free_port()?;
-        let mut child = Command::new(python)
-            .arg(client("object_store.py"))
-            .args([&port.to_string(), BUCKET])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let to = child.stdin.take().context("no pipe")?;
-        let from = BufReader::new(child.stdout.take().context("no pipe")?);
-        let mut store = Store { port, child, to, from };
-        ensure!(store.answer()? == "ready", "moto did not start");
-        Ok(store)
-    }
-
-    fn answer(&mut self) -> Result<Value> {
-        let mut line = String::new();
-        self.from.read_line(&mut line)?;
-        serde_json::from_str(&line).with_context(|| format!("the store said {line:?}"))
+        let mut command = Command::new(python);
+        command.arg(client("object_store.py")).args([&port.to_string(), BUCKET]).stderr(Stdio::null());
+        let mut moto = Dialogue::start(&mut command)?;
+        ensure!(moto.answer()? == "ready", "moto did not start");
+        Ok(Store { port, moto })
     }
 
     fn ask(&mut self, command: &str) -> Result<Value> {
-        writeln!(self.to, "{command}")?;
-        self.to.flush()?;
-        self.answer()
+        self.moto.ask(command)
     }
 
     fn keys(&mut self) -> Result<BTreeSet<String>> {
         let keys = self.ask("keys")?;
         let keys = keys.as_array().context("no list")?;
         Ok(keys.iter().filter_map(|key| key.as_str().map(str::to_owned)).collect())
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -1,9 +1,8 @@
 //! The trail is tampered with in every way there is, thousands of times. The product's verifier and an independent one, written in
 //! Python from FORMAT.md alone, must name the same breaks each time, and none in a trail that is whole.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use lockgate::audit::verify::{Break as Found, Options, Progress, verify, verify_all};
 
 use crate::harness::archived;
-use crate::harness::process::{Finished, built, run};
+use crate::harness::process::{Dialogue, Finished, built, run};
 use crate::harness::random::Random;
 use crate::harness::trail::{self, Files, Tampered, Tampering};
 use crate::harness::{Report, Settings};
@@ -87,11 +86,7 @@ fn rust(dir: &Path, elsewhere: &[PathBuf]) -> Result<Vec<Break>> {
 }
 
 /// The independent verifier, asked folder by folder.
-struct Python {
-    child: Child,
-    asks: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
+struct Python(Dialogue);
 
 fn verify_py(arguments: &[&str]) -> Command {
     let program = std::env::var("LOCKGATE_PYTHON").unwrap_or_else(|_| "python3".into());
@@ -102,36 +97,24 @@ fn verify_py(arguments: &[&str]) -> Command {
 
 impl Python {
     fn start() -> Result<Python> {
-        let mut child = verify_py(&["--batch"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let asks = child.stdin.take().context("piped")?;
-        let answers = BufReader::new(child.stdout.take().context("piped")?);
-        Ok(Python { child, asks, answers })
+        Ok(Python(Dialogue::start(&mut verify_py(&["--batch"]))?))
     }
 
     fn ask(&mut self, dir: &Path, elsewhere: &[PathBuf]) -> Result<()> {
         let words: Vec<_> = [dir].into_iter().chain(elsewhere.iter().map(PathBuf::as_path)).collect();
         let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
-        Ok(writeln!(self.asks, "{}", words.join("\t"))?)
+        self.0.tell(&words.join("\t"))
     }
 
     fn answer(&mut self) -> Result<Vec<Break>> {
-        let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        let value: serde_json::Value = serde_json::from_str(&line).context("verify.py died")?;
+        let value = self.0.answer().context("verify.py died")?;
         ensure!(value["error"].is_null(), "verify.py: {}", value["error"]);
         let breaks = value["breaks"].as_array().context("no breaks")?;
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_string();
         let mut breaks: Vec<Break> = breaks.iter().map(|one| (text(&one[0]), one[1].as_u64(), text(&one[2]))).collect();
         breaks.sort();
-        ensure!(value["status"] == u64::from(!breaks.is_empty()), "{line}");
+        ensure!(value["status"] == u64::from(!breaks.is_empty()), "{value}");
         Ok(breaks)
-    }
-}
-
-impl Drop for Python {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

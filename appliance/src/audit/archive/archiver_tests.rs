@@ -43,11 +43,15 @@ pub(super) struct Trail {
     clock_us: i64,
 }
 
+fn keeper(data_dir: &Path, shards: u32, release: Release) -> Keeper {
+    let (data_dir, segment_bytes, segments_per_shard) = (data_dir.to_owned(), SEGMENT_BYTES, 100);
+    Keeper::new(SealerOptions { data_dir, shards, segment_bytes, segments_per_shard, release })
+}
+
 impl Trail {
     pub(super) fn new(shards: u32, release: Release) -> Self {
         let dir = scratch();
-        let (data_dir, segment_bytes, segments_per_shard) = (dir.path().to_owned(), SEGMENT_BYTES, 100);
-        let keeper = Keeper::new(SealerOptions { data_dir, shards, segment_bytes, segments_per_shard, release });
+        let keeper = keeper(dir.path(), shards, release);
         let mut trail = Self { dir, keeper, writers: Vec::new(), written: vec![0; shards as usize], clock_us: NOW_US };
         trail.restart();
         trail
@@ -483,15 +487,6 @@ fn no_line_that_somebody_adds_to_the_manifest_takes_a_segment_from_the_ring_or_a
         (ring(trail.path()), super::checkpoint::latest(trail.path()).expect("readable").expect("one"));
     let found = |dir: &Path| search(dir, &Filter::default(), None, false, &mut |_| {}).expect("readable").len();
     let all = found(trail.path());
-    let restarted = || {
-        Keeper::new(SealerOptions {
-            data_dir: trail.dir.path().to_owned(),
-            shards: 1,
-            segment_bytes: SEGMENT_BYTES,
-            segments_per_shard: 100,
-            release: Release::Published { keep: false },
-        })
-    };
     let last = segment::hex(&signed.manifest.hash);
     for numbers in [vec![1], vec![signed.manifest.number], vec![signed.manifest.number + 1], vec![0, 1], vec![1000]] {
         fs::write(manifest::path(trail.path()), &good).expect("writable");
@@ -500,7 +495,7 @@ fn no_line_that_somebody_adds_to_the_manifest_takes_a_segment_from_the_ring_or_a
             previous = forge(trail.path(), number, &previous, 99);
         }
         let _ = trail.keeper.look();
-        let _ = restarted().look();
+        let _ = keeper(trail.path(), 1, Release::Published { keep: false }).look();
         assert_eq!(ring(trail.path()), before);
     }
     fs::write(manifest::path(trail.path()), &good).expect("writable");

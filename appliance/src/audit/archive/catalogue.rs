@@ -41,10 +41,7 @@ pub struct Stand {
 impl Stand {
     /// By the last entry that is signed and holds; what does not is handed out.
     pub fn of(data_dir: &Path, damage: &mut dyn FnMut(ManifestDamage)) -> io::Result<Self> {
-        let of = |entry: Entry| Self {
-            number: entry.head.number,
-            positions: entry.positions.into_iter().map(|position| (position.shard, position)).collect(),
-        };
+        let of = |entry: Entry| Self { number: entry.head.number, positions: manifest::by_shard(&entry.positions) };
         match manifest::last_signed(data_dir) {
             Ok(entry) => Ok(entry.map(of).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {

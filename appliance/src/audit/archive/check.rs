@@ -8,8 +8,7 @@ use crate::audit::frame::{GENESIS, Hash};
 use crate::audit::segment::{self, at};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -310,8 +309,7 @@ impl Books {
                 self.deletions.insert(number, files);
             }
         }
-        let positions = entry.positions.into_iter().map(|position| (position.shard, position)).collect();
-        self.before = std::mem::replace(&mut self.positions, positions);
+        self.before = std::mem::replace(&mut self.positions, manifest::by_shard(&entry.positions));
     }
 
     /// What only a signed entry does: it removes files, and its records may have left the segments. `signed`: the greatest
@@ -345,20 +343,14 @@ pub fn check_file(archive: &Path, file: &FileEntry, read: &AtomicU64) -> io::Res
         Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(Some(BreakKind::NotAFile)),
         Err(error) => return Err(at(&path, error)),
     };
-    content(&mut opened, file, read).map_err(|error| at(&path, error))
-}
-
-/// Are these the bytes that its entry names? `None`: they are.
-pub fn content(opened: &mut File, file: &FileEntry, read: &AtomicU64) -> io::Result<Option<BreakKind>> {
-    let found = opened.metadata()?.len();
+    let found = opened.metadata().map_err(|error| at(&path, error))?.len();
     if found != file.bytes {
         return Ok(Some(BreakKind::Size { expected: file.bytes, found }));
     }
-    opened.rewind()?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; READ_BYTES];
     loop {
-        let bytes = opened.read(&mut buffer)?;
+        let bytes = opened.read(&mut buffer).map_err(|error| at(&path, error))?;
         if bytes == 0 {
             break;
         }

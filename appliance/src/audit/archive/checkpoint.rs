@@ -103,16 +103,15 @@ struct Members {
 impl Checkpoint {
     /// A line without its line end.
     pub fn parse(line: &[u8]) -> Result<Self, LineBroken> {
-        let checkpoint = Self::parse_unverified(line)?;
-        let line: Line<'_> = lines::split(line, true)?;
+        let line = lines::split(line, true)?;
+        let checkpoint = Self::unverified(&line)?;
         let verifies = |signature| key::verifies(&checkpoint.key, line.body, &signature);
         let signature_holds = line.signature.is_some_and(verifies);
         Ok(Self { signature_holds, ..checkpoint })
     }
 
     /// The same, for a line that a later one vouches for.
-    fn parse_unverified(line: &[u8]) -> Result<Self, LineBroken> {
-        let line: Line<'_> = lines::split(line, true)?;
+    fn unverified(line: &Line<'_>) -> Result<Self, LineBroken> {
         let Members { time, statement, key } = serde_json::from_slice(&line.json()).map_err(|_| LineBroken::Json)?;
         let (head, previous, signature_holds) = (line.head, line.previous, false);
         Ok(Self { head, previous, time_us: time, statement, key, signature_holds })
@@ -236,11 +235,12 @@ impl Follower {
         };
         let (mut place, mut last, mut latest) = match &self.place {
             Some(place) => (Some(place.clone()), self.last.clone(), self.latest),
-            None => (None, last_line(&files[..begin])?, None),
+            None => (None, last_where(&files[..begin], |_| true)?, None),
         };
         let mut promises = self.promises.clone();
         if self.place.is_none()
-            && let Some(before) = last_checkpoint(&files[..begin])?
+            // Behind it there may be changes of the key.
+            && let Some(before) = last_where(&files[..begin], |line| line.latest().is_some())?
         {
             (latest, promises) = (before.latest(), before.promises().copied().collect());
         }
@@ -251,7 +251,7 @@ impl Follower {
             while let Some(line) = reader.next_line()? {
                 let line = match line {
                     Err(LineBroken::Unfinished) => break,
-                    line => line.and_then(|line| Checkpoint::parse_unverified(line).map(|parsed| (line, parsed))),
+                    line => line.and_then(|raw| Ok((raw, Checkpoint::unverified(&lines::split(raw, true)?)?))),
                 };
                 let broken = |what: &str| at(path, invalid(&format!("the line at byte {offset} {what}")));
                 let (line, checkpoint) = line.map_err(|error| broken(&format!("does not hold: {error}")))?;
@@ -292,8 +292,8 @@ fn last_begun(files: &[PathBuf]) -> io::Result<usize> {
     Ok(0)
 }
 
-/// The last line of all these files that is a checkpoint: behind it there may be changes of the key.
-fn last_checkpoint(files: &[PathBuf]) -> io::Result<Option<Checkpoint>> {
+/// The last line of all these files that is wanted; it and those behind it have to hold.
+fn last_where(files: &[PathBuf], wanted: impl Fn(&Checkpoint) -> bool) -> io::Result<Option<Checkpoint>> {
     for path in files.iter().rev() {
         let mut end = u64::MAX;
         loop {
@@ -303,23 +303,10 @@ fn last_checkpoint(files: &[PathBuf]) -> io::Result<Option<Checkpoint>> {
             }
             let line = Checkpoint::parse(&tail.line).ok().filter(|line| line.signature_holds);
             let line = line.ok_or_else(|| at(path, invalid("a line at its end does not hold")))?;
-            if line.latest().is_some() {
+            if wanted(&line) {
                 return Ok(Some(line));
             }
             end = tail.line_offset();
-        }
-    }
-    Ok(None)
-}
-
-/// The last line of all these files.
-fn last_line(files: &[PathBuf]) -> io::Result<Option<Checkpoint>> {
-    for path in files.iter().rev() {
-        let tail = lines::tail(path)?;
-        if !tail.line.is_empty() {
-            let line = Checkpoint::parse(&tail.line).ok().filter(|line| line.signature_holds);
-            let broken = || at(path, invalid("its last line does not hold"));
-            return line.map(Some).ok_or_else(broken);
         }
     }
     Ok(None)

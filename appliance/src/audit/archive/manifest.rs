@@ -191,8 +191,7 @@ pub fn last_signed(data_dir: &Path) -> io::Result<Option<Entry>> {
             }
         }
         if look == 1 {
-            let text = format!("it does not have the entry {} which the last checkpoint names", signed.number);
-            return Err(at(&path, invalid(&text)));
+            return Err(at(&path, lacks(signed)));
         }
     }
     unreachable!("the second look returns")
@@ -200,8 +199,15 @@ pub fn last_signed(data_dir: &Path) -> io::Result<Option<Entry>> {
 
 /// How far each shard is archived, by the last entry that is signed. Empty: nothing is.
 pub fn positions(data_dir: &Path) -> io::Result<BTreeMap<u32, Position>> {
-    let positions = last_signed(data_dir)?.map(|entry| entry.positions).unwrap_or_default();
-    Ok(positions.into_iter().map(|position| (position.shard, position)).collect())
+    Ok(last_signed(data_dir)?.map(|entry| by_shard(&entry.positions)).unwrap_or_default())
+}
+
+pub fn by_shard(positions: &[Position]) -> BTreeMap<u32, Position> {
+    positions.iter().map(|position| (position.shard, *position)).collect()
+}
+
+fn lacks(signed: Head) -> io::Error {
+    invalid(&format!("it does not have the entry {} which the last checkpoint names", signed.number))
 }
 
 /// Hands out every entry, or what is wrong with its line. An unfinished last line is handed out as broken.
@@ -293,12 +299,11 @@ impl Follower {
             damaged.extend(damage_of(&entry));
             if entry.head == signed {
                 (self.read, self.damaged) = (Some((signed, lines.next_offset)), damaged);
-                self.positions = entry.positions.iter().map(|position| (position.shard, *position)).collect();
+                self.positions = by_shard(&entry.positions);
                 return Ok(());
             }
         }
-        let text = format!("it does not have the entry {} which the last checkpoint names", signed.number);
-        Err(at(path, invalid(&text)))
+        Err(at(path, lacks(signed)))
     }
 
     fn go_on(&mut self, path: &Path, mut head: Head, offset: u64, signed: Head) -> io::Result<()> {
@@ -316,7 +321,7 @@ impl Follower {
             if head == signed {
                 self.read = Some((head, lines.next_offset));
                 self.damaged.extend(damaged);
-                self.positions = entry.positions.iter().map(|position| (position.shard, *position)).collect();
+                self.positions = by_shard(&entry.positions);
                 return Ok(());
             }
         }
@@ -371,7 +376,7 @@ impl Manifest {
         }
         let appender = Appender::open(&path, &tail)?;
         let (head, positions) = last.map_or((Head::START, Vec::new()), |entry| (entry.head, entry.positions));
-        let positions = positions.into_iter().map(|position| (position.shard, position)).collect();
+        let positions = by_shard(&positions);
         Ok(Self { appender, head, positions })
     }
 
@@ -390,7 +395,7 @@ impl Manifest {
     /// On stable storage when it returns. `moved`: positions that are new.
     pub fn append(&mut self, time_us: i64, what: &What, moved: &[Position]) -> io::Result<()> {
         let mut positions = self.positions.clone();
-        positions.extend(moved.iter().map(|position| (position.shard, *position)));
+        positions.extend(by_shard(moved));
         let listed: Vec<&Position> = positions.values().collect();
         let members = serde_json::to_string(what)?;
         let members = members.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).expect("an object");

@@ -268,18 +268,14 @@ struct RotateKeyArgs {
 
 /// Puts the next key beside the one in use, where the archiver finds it.
 fn run_rotate_key(args: &RotateKeyArgs) -> Result<ExitCode> {
+    let audit = args.trail.configuration().map(|config| config.audit);
+    let (key_file, credential) =
+        audit.map_or((None, None), |audit| (audit.checkpoint_key_file, audit.checkpoint_key_credential));
     let configured = || -> Result<PathBuf> {
         let data_dir = args.trail.data_dir()?;
-        if args.trail.dir.is_none()
-            && let Some(file) =
-                config::load(&args.trail.config).ok().and_then(|config| config.audit.checkpoint_key_file)
-        {
-            return Ok(file);
-        }
-        Ok(key::path(&data_dir))
+        Ok(key_file.unwrap_or_else(|| key::path(&data_dir)))
     };
-    let named = config::load(&args.trail.config).ok().and_then(|config| config.audit.checkpoint_key_credential);
-    if let (Some(name), None, None) = (named, &args.checkpoint_key_file, &args.trail.dir) {
+    if let (Some(name), None) = (credential, &args.checkpoint_key_file) {
         eprintln!(
             "lockgate: the key is the entry {name} of the encrypted store. To change it: `openssl rand -hex 32 | lockgate credentials \
              set {name}.next`, start the gateway again, and when `audit verify` shows the new key, store it as {name} and remove {name}.next"
