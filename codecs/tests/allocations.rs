@@ -81,7 +81,7 @@ impl Round {
             to_client: &mut self.to_client,
             to_target: &mut self.to_target,
         };
-        while let Step::Event(event) = self.session.step(side, &mut pipes).expect("nobody misbehaves") {
+        while let Step::Event(event) = self.session.step(side, &mut pipes, &mut Keeps).expect("nobody misbehaves") {
             let answer = match event {
                 Event::Login(_) => Answer::AskCredential,
                 Event::Credential(_) => {
@@ -101,7 +101,6 @@ impl Round {
                 }
                 Event::Request(_) => Answer::Forward { id: 1, tag: 1, describe: false },
                 Event::Shape(_) => Answer::Watch(Some(self.plan.clone())),
-                Event::Value(_) => Answer::Value(ValueAnswer::Keep),
                 Event::Outcome(_) => {
                     assert!(self.session.response().bytes.ends_with(b"C\0\0\0\x0dSELECT 1\0"), "the response is kept");
                     self.session.forget_response();
@@ -114,6 +113,14 @@ impl Round {
         self.pieces = self.to_client.pieces().len() + self.to_target.pieces().len();
         self.to_client.reset();
         self.to_target.reset();
+    }
+}
+
+struct Keeps;
+
+impl Watch<u32> for Keeps {
+    fn value(&mut self, _: Value, _: &mut [u8], _: Option<&u32>) -> ValueAnswer {
+        ValueAnswer::Keep
     }
 }
 

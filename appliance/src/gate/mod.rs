@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Input --> take --> pump: Session::step --> Event --> login.rs | statement.rs | results.rs --> Answer
-//!                                                                  |-- Journal::append (before the answer)
+//!                               |-- values.rs (masks)              |-- Journal::append (before the answer)
 //!   Output <-- poll <-- wishes
 //! ```
 //!
@@ -18,6 +18,7 @@ mod meaning;
 mod record;
 mod results;
 mod statement;
+mod values;
 
 use crate::approval::{Ruling, TicketId};
 use crate::audit::Journal;
@@ -26,7 +27,7 @@ use crate::metrics::Fault;
 use crate::policy::View;
 use crate::shard::mailbox::{Catalogue, RelayId, ToControl};
 use crate::snapshot::{Snapshot, Target};
-use codecs::postgres::{Event, Refusal, ScramKeys, Session, SessionLimits, Step};
+use codecs::postgres::{Event, ProtocolError, Refusal, ScramKeys, Session, SessionLimits, Step};
 use codecs::{Pipes, Side};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -37,6 +38,7 @@ use meaning::{Mark, Recent};
 use record::Identity;
 use statement::Held;
 pub use statement::Standing;
+use values::Masker;
 
 /// The shard's clock, read once a round.
 #[derive(Clone, Copy, Debug, Default)]
@@ -335,7 +337,7 @@ impl Gate {
     fn drive(&mut self, side: Side, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) -> bool {
         let mut progressed = false;
         while self.may_step(side) {
-            match self.session.step(side, pipes) {
+            match self.step(side, pipes, cx) {
                 Ok(Step::NeedBytes | Step::Held) => return progressed,
                 Ok(Step::Closed) => {
                     self.close("closed");
@@ -343,7 +345,7 @@ impl Gate {
                 }
                 Ok(Step::Event(event)) => {
                     progressed = true;
-                    self.on_event(side, event, pipes, cx);
+                    self.on_event(event, pipes, cx);
                 }
                 Err(error) => {
                     self.protocol_error(side, error, pipes, cx);
@@ -352,6 +354,19 @@ impl Gate {
             }
         }
         progressed
+    }
+
+    fn step(&mut self, side: Side, pipes: &mut Pipes<'_>, cx: &Context<'_>) -> Result<Step, ProtocolError> {
+        let mut masker = Masker { view: self.view.as_deref(), token_key: &cx.snapshot.token_key, masked: 0 };
+        let step = self.session.step(side, pipes, &mut masker);
+        let masked = masker.masked;
+        if masked > 0 {
+            cx.shared.counters.masked_values.add(masked);
+            if let Some(open) = self.open.front_mut() {
+                open.masked += masked;
+            }
+        }
+        step
     }
 
     fn may_step(&self, side: Side) -> bool {
@@ -366,7 +381,7 @@ impl Gate {
         !waits && !matches!(self.state, State::AwaitCancel | State::Closing)
     }
 
-    fn on_event(&mut self, side: Side, event: Event, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+    fn on_event(&mut self, event: Event, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         match event {
             Event::Secure => self.secure(pipes),
             Event::Login(startup) => self.login(*startup, pipes, cx),
@@ -382,7 +397,6 @@ impl Gate {
             Event::Opened => self.opened(cx),
             Event::Request(request) => self.request(request, pipes, cx),
             Event::Shape(kind) => self.shape(kind, pipes, cx),
-            Event::Value(value) => self.value(side, value, pipes, cx),
             Event::Outcome(outcome) => self.outcome(outcome, cx),
             Event::Setting { name, value } => self.setting(pipes.target.at(name), pipes.target.at(value)),
             Event::Ready { status } => self.ready(status, cx),
@@ -524,14 +538,8 @@ impl Gate {
         self.close("the client closed the connection");
     }
 
-    fn protocol_error(
-        &mut self,
-        side: Side,
-        error: codecs::postgres::ProtocolError,
-        pipes: &mut Pipes<'_>,
-        cx: &mut Context<'_>,
-    ) {
-        use codecs::postgres::ProtocolError::{PipelinedBehindCopy, StatementDuringCopy};
+    fn protocol_error(&mut self, side: Side, error: ProtocolError, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        use ProtocolError::{PipelinedBehindCopy, StatementDuringCopy};
         // What one side did may come out only when the other one speaks.
         let at_fault = error.side();
         cx.shared.counters.fault(match at_fault {

@@ -64,7 +64,8 @@ impl Peers {
     }
 
     fn step(&mut self, side: Side, pipes: &mut Pipes<'_>) -> bool {
-        let Ok(step) = self.session.step(side, pipes) else { return false };
+        let mut masks = Masks(self.whim(8));
+        let Ok(step) = self.session.step(side, pipes, &mut masks) else { return false };
         let Step::Event(event) = step else { return false };
         let whim = self.whim(8);
         let answer = match event {
@@ -99,11 +100,6 @@ impl Peers {
                 let plan = self.session.columns().iter().map(|_| (whim % 2) as u8).collect();
                 Answer::Watch((whim > 1).then_some(plan))
             }
-            Event::Value(_) => Answer::Value(match whim {
-                0 => ValueAnswer::Null,
-                1 => ValueAnswer::Replace(vec![b'x'; 9]),
-                _ => ValueAnswer::Keep,
-            }),
             _ => return true,
         };
         self.session.answer(side, answer, pipes);
@@ -132,6 +128,18 @@ impl Peers {
 
 fn refusal() -> Refusal {
     Refusal { sqlstate: *b"42501", message: "no".into(), detail: None, hint: None }
+}
+
+struct Masks(u64);
+
+impl Watch<u64> for Masks {
+    fn value(&mut self, _: Value, _: &mut [u8], _: Option<&u64>) -> ValueAnswer {
+        match self.0 {
+            0 => ValueAnswer::Null,
+            1 => ValueAnswer::Replace(vec![b'x'; 9]),
+            _ => ValueAnswer::Keep,
+        }
+    }
 }
 
 fn login(whim: u64) -> TargetLogin {

@@ -45,9 +45,6 @@ pub enum Event {
     /// The columns of a coming result (or the result of Describe); see `columns()`. Answer: [`Answer::Watch`], or
     /// [`Answer::Hold`] while the catalogue is asked.
     Shape(ShapeKind),
-    /// A cell of a watched column, a CopyData payload of a watched COPY, or a field of a watched text. The caller may
-    /// edit the span in place (same length). Answer: [`Answer::Value`].
-    Value(Value),
     /// A statement ended; the message that says so is not cleared until the next step. No answer.
     Outcome(Outcome),
     /// A SET reported by ParameterStatus (client_encoding, standard_conforming_strings, ...). No answer.
@@ -159,10 +156,18 @@ pub struct Column {
     pub type_oid: u32,
 }
 
-/// One byte a column: 0 passes, anything else is watched and comes back in [`Value::code`].
+/// One byte a column: 0 passes, anything else is watched and comes back in [`ValueSource`].
 pub type ColumnPlan = Rc<[u8]>;
 
-/// A watched value. NULLs are not reported.
+/// Looks at watched values before the message they stand in moves.
+pub trait Watch<T> {
+    /// One value of `message`, which is there as a whole; the value may be edited in place, at its length. `mark`: of the
+    /// statement that the message answers.
+    fn value(&mut self, value: Value, message: &mut [u8], mark: Option<&T>) -> ValueAnswer;
+}
+
+/// A watched value: a cell of a watched column, a CopyData payload of a watched COPY, or a field of a watched text. NULLs are
+/// not shown. The span counts from the message's start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Value {
     pub source: ValueSource,
@@ -244,10 +249,8 @@ pub enum Answer<T> {
     /// To Request or Shape: decided later. The bytes stay. To Credential: the token is believed and wiped, the rest is
     /// decided later.
     Hold,
-    /// To [`Event::Shape`]: which columns to report. `None`: none.
+    /// To [`Event::Shape`]: which columns to show to the [`Watch`]. `None`: none.
     Watch(Option<ColumnPlan>),
-    /// To [`Event::Value`].
-    Value(ValueAnswer),
 }
 
 /// What the user reads when something is refused.

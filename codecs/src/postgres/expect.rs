@@ -98,6 +98,17 @@ impl<T> Queue<T> {
         self.entries.front()
     }
 
+    /// The mark of the statement whose replies are due next.
+    #[inline]
+    pub fn executing(&self) -> Option<&T> {
+        match self.front()? {
+            Expected::Query { tag, .. } => Some(tag),
+            Expected::Execute { portal, .. } | Expected::DescribePortal { portal, .. } => portal.statement.tag.as_ref(),
+            Expected::DescribeStatement { statement, .. } => statement.tag.as_ref(),
+            _ => None,
+        }
+    }
+
     /// The front entry is one that the target sends nothing for.
     #[inline]
     pub fn front_is_unasked(&self) -> bool {

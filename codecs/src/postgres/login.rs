@@ -6,7 +6,7 @@ use super::results;
 use super::scram::{self, Binding, Scram};
 use super::session::{Session, Stream};
 use super::target::{malformed, unexpected};
-use super::{AuthMethod, Event, ProtocolError, ScramKeys, SmallKey, Step, TargetLogin};
+use super::{AuthMethod, Event, ProtocolError, ScramKeys, SmallKey, Step, TargetLogin, Watch};
 use crate::{Pipes, Side};
 use std::rc::Rc;
 use zeroize::Zeroizing;
@@ -105,11 +105,16 @@ impl<T: Clone> Session<T> {
         self.login = LoginStage::AwaitAuthentication;
     }
 
-    pub(super) fn step_login(&mut self, stage: LoginStage, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
+    pub(super) fn step_login(
+        &mut self,
+        stage: LoginStage,
+        pipes: &mut Pipes<'_>,
+        watch: &mut dyn Watch<T>,
+    ) -> Result<Step, ProtocolError> {
         match stage {
             LoginStage::AwaitSecureReply => self.step_secure_reply(pipes),
-            LoginStage::AwaitAuthentication => self.step_authentication(pipes),
-            LoginStage::AwaitReady | LoginStage::Open => self.step_results(pipes),
+            LoginStage::AwaitAuthentication => self.step_authentication(pipes, watch),
+            LoginStage::AwaitReady | LoginStage::Open => self.step_results(pipes, watch),
             LoginStage::Absent | LoginStage::AskedSecure | LoginStage::AskedKeys | LoginStage::AskedRefusal => {
                 Ok(Step::Held)
             }
@@ -131,7 +136,7 @@ impl<T: Clone> Session<T> {
     }
 
     /// Messages before AuthenticationOk. None passes to the client.
-    fn step_authentication(&mut self, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
+    fn step_authentication(&mut self, pipes: &mut Pipes<'_>, watch: &mut dyn Watch<T>) -> Result<Step, ProtocolError> {
         loop {
             if self.target_stream.left > 0 {
                 let len = self.target_stream.left.min(pipes.target.undecided().len());
@@ -168,7 +173,7 @@ impl<T: Clone> Session<T> {
                         pipes.target.clear(header.total, pipes.to_client);
                     }
                     self.login = LoginStage::AwaitReady;
-                    return self.step_results(pipes);
+                    return self.step_results(pipes, watch);
                 }
                 11 => {
                     let (salt, iterations) = self.scram()?.server_first(data)?;

@@ -16,6 +16,7 @@ pub mod scram;
 mod session;
 mod startup;
 mod target;
+mod values;
 
 pub use binds::BindValues;
 pub use error::ProtocolError;

@@ -33,13 +33,12 @@ use super::auth::Credential;
 use super::binds::BindValues;
 use super::book::{Book, Portal, Shape, Statement};
 use super::compose::{self, Edit, Severity};
-use super::expect::{Counts, Definitions, Expected, Queue, Skipping};
+use super::expect::{Counts, Definitions, Queue, Skipping};
 use super::kept::Kept;
 use super::login::{Login, LoginStage};
-use super::results::Row;
 use super::target::{Asked as TargetAsked, Told};
 use super::{
-    Answer, Column, Event, Outcome, ProtocolError, Refusal, RequestKind, ScramKeys, Startup, Step, TargetLogin,
+    Answer, Column, Event, Outcome, ProtocolError, Refusal, RequestKind, ScramKeys, Startup, Step, TargetLogin, Watch,
 };
 use super::{TransactionStatus, client};
 use crate::{Pipes, Side};
@@ -134,8 +133,7 @@ pub struct Session<T> {
     /// The target's message at the front was reported; what becomes of it at the next step.
     pub(super) told: Option<Told>,
     pub(super) asked: TargetAsked,
-    /// The message whose values are being asked about.
-    pub(super) row: Option<Row>,
+    /// Of the message at the front.
     pub(super) edits: Vec<Edit>,
     /// Rows and copy data of the statement at the front.
     pub(super) counts: Counts,
@@ -186,7 +184,6 @@ impl<T: Clone> Session<T> {
             news: VecDeque::new(),
             told: None,
             asked: TargetAsked::Nothing,
-            row: None,
             edits: Vec::new(),
             counts: Counts::default(),
             copied: Counts::default(),
@@ -201,9 +198,10 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// Looks at the undecided bytes of `from`: clears, skips, edits, until something must be said.
-    pub fn step(&mut self, from: Side, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
-        let step = self.try_step(from, pipes);
+    /// Looks at the undecided bytes of `from`: clears, skips, edits, until something must be said. `watch` is shown every
+    /// watched value on the way.
+    pub fn step(&mut self, from: Side, pipes: &mut Pipes<'_>, watch: &mut dyn Watch<T>) -> Result<Step, ProtocolError> {
+        let step = self.try_step(from, pipes, watch);
         match &step {
             Ok(step) => self.keep_ending(step, pipes),
             // Nothing of either side is believed any more; `fail` may still say why, at a message boundary.
@@ -223,7 +221,7 @@ impl<T: Clone> Session<T> {
         !bytes.is_empty() || self.life != Life::Alive || self.fault.is_some() || !self.news.is_empty()
     }
 
-    fn try_step(&mut self, from: Side, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
+    fn try_step(&mut self, from: Side, pipes: &mut Pipes<'_>, watch: &mut dyn Watch<T>) -> Result<Step, ProtocolError> {
         // Outcomes first: what was found wrong may be what they are about.
         if self.news.is_empty()
             && let Some(fault) = self.fault.take()
@@ -241,7 +239,7 @@ impl<T: Clone> Session<T> {
         }
         match from {
             Side::Client => self.step_client(pipes),
-            Side::Target => self.step_target(pipes),
+            Side::Target => self.step_target(pipes, watch),
         }
     }
 
@@ -260,11 +258,11 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    fn step_target(&mut self, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
+    fn step_target(&mut self, pipes: &mut Pipes<'_>, watch: &mut dyn Watch<T>) -> Result<Step, ProtocolError> {
         match self.login {
             LoginStage::Absent => Ok(Step::Held),
-            LoginStage::Open => self.step_results(pipes),
-            stage => self.step_login(stage, pipes),
+            LoginStage::Open => self.step_results(pipes, watch),
+            stage => self.step_login(stage, pipes, watch),
         }
     }
 
@@ -308,7 +306,6 @@ impl<T: Clone> Session<T> {
         match answer {
             Answer::Keys(keys) => self.answer_keys(&keys, pipes),
             Answer::Watch(plan) => self.answer_shape(plan, pipes),
-            Answer::Value(value) => self.answer_value(value),
             Answer::Hold => {}
             Answer::Refuse(refusal) => self.fail(&refusal, pipes),
             Answer::Secure(_) | Answer::AskCredential | Answer::Admit | Answer::Forward { .. } => {
@@ -342,7 +339,7 @@ impl<T: Clone> Session<T> {
         self.go_on_with_login(false, None, pipes);
     }
 
-    /// Report (`true`) fields of errors, notices and notifications as [`super::Value`]s.
+    /// Show (`true`) fields of errors, notices and notifications to the [`Watch`].
     pub fn watch_texts(&mut self, on: bool) {
         self.watch_texts = on;
     }
@@ -384,14 +381,9 @@ impl<T: Clone> Session<T> {
         &self.columns[..self.columns_len]
     }
 
-    /// The mark of the statement the last Shape, Value or Outcome is about: the one whose replies are due next.
+    /// The mark of the statement the last Shape or Outcome is about: the one whose replies are due next.
     pub fn executing(&self) -> Option<&T> {
-        match self.queue.front()? {
-            Expected::Query { tag, .. } => Some(tag),
-            Expected::Execute { portal, .. } | Expected::DescribePortal { portal, .. } => portal.statement.tag.as_ref(),
-            Expected::DescribeStatement { statement, .. } => statement.tag.as_ref(),
-            _ => None,
-        }
+        self.queue.executing()
     }
 
     /// The mark of the statement an Execute request asks to run, until that request is answered for good. Replies to

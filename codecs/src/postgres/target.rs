@@ -4,10 +4,10 @@ use super::compose::{self, Framing};
 use super::expect::{Expected, Mode};
 use super::frame::{ERROR_HEAD_BYTES, HEADER_BYTES, Header, REPLY_BYTES_MAX, Reader, SHAPE_BYTES_MAX};
 use super::login::LoginStage;
-use super::results::{self, Row};
+use super::results;
 use super::session::{ClientStage, Session, Stream};
-use super::{End, Event, ProtocolError, ShapeKind, Step, TransactionStatus};
-use crate::{Pipes, Side, Span};
+use super::{End, Event, ProtocolError, ShapeKind, Step, TransactionStatus, Watch};
+use crate::{Pipes, Side};
 
 /// A RowDescription up to this size is kept to be known again, bytes: fifty columns with names of common length.
 const KNOWN_BYTES_MAX: usize = 2048;
@@ -40,10 +40,6 @@ pub(super) enum Asked {
         ours: bool,
         copy: Option<bool>,
     },
-    /// A value of the row that is being gone through, or of a text or payload.
-    Value {
-        span: Span,
-    },
 }
 
 pub(super) fn malformed(kind: u8) -> ProtocolError {
@@ -56,13 +52,14 @@ pub(super) fn unexpected(kind: u8) -> ProtocolError {
 
 impl<T: Clone> Session<T> {
     /// Steps the target's side of an open session (or one past AuthenticationOk).
-    pub(super) fn step_results(&mut self, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
+    pub(super) fn step_results(
+        &mut self,
+        pipes: &mut Pipes<'_>,
+        watch: &mut dyn Watch<T>,
+    ) -> Result<Step, ProtocolError> {
         loop {
             if !matches!(self.asked, Asked::Nothing) {
                 return Ok(Step::Held);
-            }
-            if let Some(step) = self.step_values(pipes)? {
-                return Ok(step);
             }
             if let Some(told) = self.told.take() {
                 self.finish(told, pipes);
@@ -82,7 +79,7 @@ impl<T: Clone> Session<T> {
             let Some(header) = Header::peek(pipes.target.undecided(), Side::Target)? else {
                 return Ok(Step::NeedBytes);
             };
-            if let Some(step) = self.take_reply(header, pipes)? {
+            if let Some(step) = self.take_reply(header, pipes, watch)? {
                 return Ok(step);
             }
         }
@@ -109,7 +106,7 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    fn finish(&mut self, told: Told, pipes: &mut Pipes<'_>) {
+    pub(super) fn finish(&mut self, told: Told, pipes: &mut Pipes<'_>) {
         self.ending_goes();
         match told.then {
             Then::Pass => self.pass(told.total, pipes),
@@ -136,7 +133,7 @@ impl<T: Clone> Session<T> {
     }
 
     /// Clears a message, as much of it as is here; the rest streams.
-    fn pass(&mut self, total: usize, pipes: &mut Pipes<'_>) {
+    pub(super) fn pass(&mut self, total: usize, pipes: &mut Pipes<'_>) {
         let keep = self.keeps(pipes.target.undecided()[0]);
         if keep {
             self.kept.begin(total);
@@ -166,10 +163,15 @@ impl<T: Clone> Session<T> {
     }
 
     /// One message, from its header on. `None`: it is dealt with, or streaming.
-    fn take_reply(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
+    fn take_reply(
+        &mut self,
+        header: Header,
+        pipes: &mut Pipes<'_>,
+        watch: &mut dyn Watch<T>,
+    ) -> Result<Option<Step>, ProtocolError> {
         match header.kind {
-            b'N' => return self.take_notice(header, pipes),
-            b'A' => return self.take_notification(header, pipes),
+            b'N' => return self.take_notice(header, pipes, watch),
+            b'A' => return self.take_notification(header, pipes, watch),
             b'S' => return self.take_setting(header, pipes).map(Some),
             b'K' if self.login != LoginStage::Open && self.client_key.is_none() => return self.take_key(header, pipes),
             _ => {}
@@ -179,11 +181,11 @@ impl<T: Clone> Session<T> {
         }
         self.queue.settle_front(header.kind);
         match header.kind {
-            b'D' => self.take_row(header, pipes),
-            b'd' => self.take_copy_data(header, pipes),
+            b'D' => self.take_rows(pipes, watch),
+            b'd' => self.take_copy_data(header, pipes, watch),
             b'c' => self.take_copy_done(header, pipes),
             b'C' => self.take_complete(header, pipes),
-            b'E' => self.take_error(header, pipes),
+            b'E' => self.take_error(header, pipes, watch),
             b'Z' => self.take_ready(header, pipes),
             b'T' => self.take_shape(header, pipes),
             b'n' | b't' | b'1' | b'2' | b'3' | b'V' | b'I' | b's' => self.take_small(header, pipes),
@@ -335,7 +337,12 @@ impl<T: Clone> Session<T> {
     }
 
     /// ErrorResponse: fields to watch first, then what it ended, then it goes (or ours in its place).
-    fn take_error(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
+    fn take_error(
+        &mut self,
+        header: Header,
+        pipes: &mut Pipes<'_>,
+        watch: &mut dyn Watch<T>,
+    ) -> Result<Option<Step>, ProtocolError> {
         let ours = matches!(
             self.queue.front(),
             Some(Expected::Aborting { .. } | Expected::AbortingQuery { bytes: Some(_), .. })
@@ -345,15 +352,20 @@ impl<T: Clone> Session<T> {
             return Ok(Some(Step::NeedBytes));
         }
         self.target_gave_up |= results::is_fatal(&bytes[HEADER_BYTES..header.total.min(bytes.len())]);
+        let mut then = Then::Pass;
         if self.watch_texts && !ours {
-            return self.watch_fields(header, pipes);
+            if header.whole(bytes, Side::Target, self.limits.row_bytes_max)?.is_none() {
+                return Ok(Some(Step::NeedBytes));
+            }
+            then = self.watch_fields(header.total, pipes, watch)?;
         }
+        let bytes = pipes.target.undecided();
         let sqlstate = results::sqlstate(&bytes[HEADER_BYTES..header.total.min(bytes.len())]);
-        self.account_error(sqlstate, Told { total: header.total, then: Then::Pass })
+        self.account_error(sqlstate, Told { total: header.total, then })
     }
 
     /// What an ErrorResponse ends, and what follows from it for the messages behind.
-    pub(super) fn account_error(&mut self, sqlstate: [u8; 5], mut told: Told) -> Result<Option<Step>, ProtocolError> {
+    fn account_error(&mut self, sqlstate: [u8; 5], mut told: Told) -> Result<Option<Step>, ProtocolError> {
         self.query_shape.clear();
         match self.queue.front_mut() {
             // Nothing runs: the server ends the session. A Sync: the commit it stands for failed; ReadyForQuery follows.
@@ -382,47 +394,6 @@ impl<T: Clone> Session<T> {
     fn fail_pipeline(&mut self, sqlstate: [u8; 5]) -> Result<(), ProtocolError> {
         let counts = self.take_counts();
         self.queue.fail(sqlstate, &mut self.book, &mut self.news, counts)
-    }
-
-    fn take_row(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
-        let plan = match (self.queue.mode, self.queue.front()) {
-            (Mode::Plain, Some(Expected::Execute { portal, .. })) => {
-                let statement = &portal.statement;
-                let shape = statement.shape.borrow();
-                if statement.guarded && !shape.has_rows {
-                    return Err(ProtocolError::RowWithoutShape);
-                }
-                shape.plan.clone()
-            }
-            (Mode::Plain, Some(Expected::Query { done: false, .. })) => {
-                if !self.query_shape.has_rows {
-                    return Err(ProtocolError::RowWithoutShape);
-                }
-                self.query_shape.plan.clone()
-            }
-            _ => return Err(unexpected(b'D')),
-        };
-        self.keep_columns();
-        let Some(plan) = plan else {
-            let received = pipes.target.undecided();
-            if received.len() < header.total.min(HEADER_BYTES + 2) {
-                return Ok(Some(Step::NeedBytes));
-            }
-            if !counts_hold(&received[HEADER_BYTES..received.len().min(header.total)], header.total - HEADER_BYTES) {
-                return Err(malformed(b'D'));
-            }
-            self.counts.add(header.total - HEADER_BYTES);
-            self.pass(header.total, pipes);
-            return Ok(None);
-        };
-        let max = self.limits.row_bytes_max;
-        let Some(message) = header.whole(pipes.target.undecided(), Side::Target, max)? else {
-            return Ok(Some(Step::NeedBytes));
-        };
-        let row = Row::start(message, plan)?;
-        self.counts.add(header.total - HEADER_BYTES);
-        self.row = Some(row);
-        Ok(None)
     }
 
     fn take_shape(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
@@ -531,25 +502,6 @@ impl<T: Clone> Session<T> {
         Ok(None)
     }
 
-    fn take_copy_data(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
-        let watched = match self.queue.mode {
-            Mode::CopyOut { binary, code } => (code != 0).then_some((binary, code)),
-            Mode::CopyBoth => None,
-            Mode::Plain | Mode::CopyIn => return Err(unexpected(b'd')),
-        };
-        let Some((binary, code)) = watched else {
-            self.counts.add(header.total - HEADER_BYTES);
-            self.pass(header.total, pipes);
-            return Ok(None);
-        };
-        let max = self.limits.row_bytes_max;
-        if header.whole(pipes.target.undecided(), Side::Target, max)?.is_none() {
-            return Ok(Some(Step::NeedBytes));
-        }
-        self.counts.add(header.total - HEADER_BYTES);
-        Ok(Some(self.ask_payload(header.total, code, binary)))
-    }
-
     fn take_copy_done(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
         if !matches!(self.queue.mode, Mode::CopyOut { .. } | Mode::CopyBoth) {
             return Err(unexpected(b'c'));
@@ -612,45 +564,5 @@ fn ready_status(message: &[u8]) -> Result<TransactionStatus, ProtocolError> {
         b"T" => Ok(TransactionStatus::InTransaction),
         b"E" => Ok(TransactionStatus::Failed),
         _ => Err(malformed(b'Z')),
-    }
-}
-
-/// Do the counts of a DataRow fit its length (RUSTSEC-2026-0178)? `body`: as much of it as is here. A row that is here as a
-/// whole must be filled exactly by its values; of a longer one, the column count must leave room for that many lengths.
-fn counts_hold(body: &[u8], length: usize) -> bool {
-    let Some((count, mut rest)) = body.split_first_chunk::<2>() else { return false };
-    let count = usize::from(u16::from_be_bytes(*count));
-    if body.len() < length {
-        return 2 + 4 * count <= length;
-    }
-    for _ in 0..count {
-        let Some((size, values)) = rest.split_first_chunk::<4>() else { return false };
-        let size = match i32::from_be_bytes(*size) {
-            -1 => 0,
-            size => match usize::try_from(size) {
-                Ok(size) if size <= values.len() => size,
-                _ => return false,
-            },
-        };
-        rest = &values[size..];
-    }
-    rest.is_empty()
-}
-
-#[cfg(test)]
-mod counts {
-    use super::counts_hold;
-
-    #[test]
-    fn a_row_is_filled_exactly_by_its_values() {
-        let holds = |body: &[u8]| counts_hold(body, body.len());
-        assert!(holds(b"\0\0"));
-        assert!(holds(b"\0\x02\0\0\0\x01x\xff\xff\xff\xff"));
-        assert!(!holds(b"\0"), "no room for the count");
-        assert!(!holds(b"\0\x02\0\0\0\x01x"), "a column is missing");
-        assert!(!holds(b"\0\x01\0\0\0\x01xy"), "bytes behind the last value");
-        assert!(!holds(b"\0\x01\xff\xff\xff\xfe"), "a negative length that is not NULL");
-        assert!(!holds(b"\0\x01\x7f\xff\xff\xff"), "a value longer than the row");
-        assert!(counts_hold(b"\0\x01\0\0", 1000) && !counts_hold(b"\xff\xff\0\0", 1000), "a row that is not all here");
     }
 }

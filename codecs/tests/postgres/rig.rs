@@ -213,7 +213,10 @@ impl Rig {
     fn run(&mut self, side: Side) -> bool {
         let mut news = false;
         while self.came.error.is_none() {
-            match self.with(|session, pipes| session.step(side, pipes)) {
+            let mut masks = Masks::default();
+            let step = self.with(|session, pipes| session.step(side, pipes, &mut masks));
+            masks.shown.iter().for_each(|line| self.note(side, line));
+            match step {
                 Ok(Step::NeedBytes | Step::Held) => break,
                 Ok(Step::Closed) => {
                     self.came.closed = true;
@@ -295,7 +298,6 @@ impl Rig {
             Event::Opened => return self.note(side, "opened"),
             Event::Request(request) => return self.decide(&request),
             Event::Shape(kind) => self.plan(side, kind),
-            Event::Value(value) => self.mask(side, value),
             Event::Outcome(outcome) => {
                 let response = self.session.response();
                 self.came.kept.push((outcome.id, response.bytes.to_vec(), response.cut));
@@ -383,25 +385,6 @@ impl Rig {
             _ => 0,
         };
         Answer::Watch(Some(names.iter().map(code).collect()))
-    }
-
-    fn mask(&mut self, side: Side, value: Value) -> Answer<Rc<str>> {
-        let words = self.words(side, value.span);
-        self.note(side, &format!("value {:?} {words}", value.source));
-        let code = match value.source {
-            ValueSource::Cell { code, .. } | ValueSource::Copy { code, .. } => code,
-            ValueSource::Text { .. } if words.contains("4111") => b'm',
-            ValueSource::Text { .. } if words.contains("gone") => b'n',
-            ValueSource::Text { .. } => b'k',
-        };
-        if code == b'o' {
-            self.with(|_, pipes| pipes.from(side).at_mut(value.span).fill(b'x'));
-        }
-        Answer::Value(match code {
-            b'm' => ValueAnswer::Replace(b"***".to_vec()),
-            b'n' => ValueAnswer::Null,
-            _ => ValueAnswer::Keep,
-        })
     }
 
     fn end(mut self) -> Came {
@@ -498,4 +481,32 @@ pub fn settled(turns: &[Turn]) -> Came {
     assert_eq!(came.error, None);
     assert!(came.idle, "something is outstanding");
     came
+}
+
+/// Masks by a column's code, or by the words of a text.
+#[derive(Default)]
+struct Masks {
+    shown: Vec<String>,
+}
+
+impl Watch<Rc<str>> for Masks {
+    fn value(&mut self, value: Value, message: &mut [u8], _mark: Option<&Rc<str>>) -> ValueAnswer {
+        let bytes = &mut message[value.span.start as usize..value.span.end as usize];
+        let words = String::from_utf8_lossy(bytes).into_owned();
+        self.shown.push(format!("value {:?} {words}", value.source));
+        let code = match value.source {
+            ValueSource::Cell { code, .. } | ValueSource::Copy { code, .. } => code,
+            ValueSource::Text { .. } if words.contains("4111") => b'm',
+            ValueSource::Text { .. } if words.contains("gone") => b'n',
+            ValueSource::Text { .. } => b'k',
+        };
+        if code == b'o' {
+            bytes.fill(b'x');
+        }
+        match code {
+            b'm' => ValueAnswer::Replace(b"***".to_vec()),
+            b'n' => ValueAnswer::Null,
+            _ => ValueAnswer::Keep,
+        }
+    }
 }

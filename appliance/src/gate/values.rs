@@ -1,0 +1,364 @@
+//! What becomes of a watched value: masked whole, looked through by the content detectors, or, in errors and notices, filled
+//! where it may quote data.
+
+use super::meaning::{Mark, Reads};
+use crate::policy::View;
+use codecs::postgres::{Value, ValueAnswer, ValueSource, Watch};
+use masking::style::{Masked, Style, TokenKey};
+
+/// What a plan's byte means. 0: the column passes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Treatment {
+    /// The whole value, in this style.
+    Whole(Style),
+    /// Findings of the content detectors.
+    Detect,
+}
+
+impl Treatment {
+    pub fn code(self) -> u8 {
+        match self {
+            Treatment::Detect => 1,
+            Treatment::Whole(Style::Last4) => 2,
+            Treatment::Whole(Style::Fill) => 3,
+            Treatment::Whole(Style::Null) => 4,
+            Treatment::Whole(Style::Token) => 5,
+        }
+    }
+
+    /// An unknown code masks: it can only be our own mistake.
+    #[inline]
+    fn of(code: u8) -> Self {
+        match code {
+            1 => Treatment::Detect,
+            2 => Treatment::Whole(Style::Last4),
+            4 => Treatment::Whole(Style::Null),
+            5 => Treatment::Whole(Style::Token),
+            _ => Treatment::Whole(Style::Fill),
+        }
+    }
+}
+
+/// How a type's values look on the wire, as far as masking goes. OIDs: pg_type.dat.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Nature {
+    /// Text in both formats: can be overwritten byte for byte.
+    Text,
+    /// Text with a structure that `*` would break (json, xml, arrays, composites, unknown types).
+    Structured,
+    /// Numbers, dates, booleans: nothing to find, and `*` would not parse.
+    Plain,
+}
+
+pub(super) fn nature(type_oid: u32) -> Nature {
+    match type_oid {
+        18 | 19 | 25 | 1042 | 1043 | 705 | 2275 => Nature::Text,
+        16
+        | 20
+        | 21
+        | 23
+        | 26
+        | 27
+        | 28
+        | 29
+        | 600..=604
+        | 628
+        | 650
+        | 700
+        | 701
+        | 718
+        | 774
+        | 790
+        | 829
+        | 869
+        | 1000
+        | 1005
+        | 1007
+        | 1010
+        | 1011
+        | 1012
+        | 1016
+        | 1021
+        | 1022
+        | 1028
+        | 1082
+        | 1083
+        | 1114
+        | 1115
+        | 1182
+        | 1183
+        | 1184
+        | 1185
+        | 1186
+        | 1187
+        | 1231
+        | 1266
+        | 1270
+        | 1560
+        | 1562
+        | 1700
+        | 2205
+        | 2206
+        | 2950
+        | 2951
+        | 3220
+        | 3904
+        | 3906
+        | 3908
+        | 3910
+        | 3912
+        | 3926 => Nature::Plain,
+        _ => Nature::Structured,
+    }
+}
+
+/// Masks what the session shows it, as the principal may see it.
+pub(super) struct Masker<'a> {
+    /// `None`: nobody is logged in, so nothing is watched.
+    pub view: Option<&'a View>,
+    pub token_key: &'a TokenKey,
+    /// Values that were masked.
+    pub masked: u64,
+}
+
+impl Watch<Mark> for Masker<'_> {
+    #[inline]
+    fn value(&mut self, value: Value, message: &mut [u8], mark: Option<&Mark>) -> ValueAnswer {
+        let view = self.view.expect("values come after the login");
+        let at = value.span.start as usize..value.span.end as usize;
+        let (count, answer) = match value.source {
+            ValueSource::Cell { code, type_oid, .. } => {
+                self.cell(view, Treatment::of(code), nature(type_oid), &mut message[at])
+            }
+            ValueSource::Copy { .. } => self.find(view, &mut message[at]),
+            ValueSource::Text { field } => {
+                let may_show = mark.is_none_or(|mark| mark.reads != Reads::Open);
+                self.text(view, Told { field, may_show }, at, message)
+            }
+        };
+        self.masked += count;
+        answer
+    }
+}
+
+impl Masker<'_> {
+    fn cell(&self, view: &View, treatment: Treatment, nature: Nature, bytes: &mut [u8]) -> (u64, ValueAnswer) {
+        match (treatment, nature) {
+            (Treatment::Detect, _) => self.find(view, bytes),
+            (Treatment::Whole(style), Nature::Text) => (1, answer(style.apply(bytes, self.token_key))),
+            // `***` would not parse as a number or as JSON: NULL says the same and breaks no driver.
+            (Treatment::Whole(_), Nature::Structured | Nature::Plain) => (1, ValueAnswer::Null),
+        }
+    }
+
+    fn find(&self, view: &View, bytes: &mut [u8]) -> (u64, ValueAnswer) {
+        let Some((detectors, style)) = &view.detect else { return (0, ValueAnswer::Keep) };
+        let (count, masked) = masking::style::mask_findings(detectors, *style, self.token_key, bytes);
+        (u64::from(count), answer(masked))
+    }
+
+    /// Errors and notices quote values: `Key (ssn)=(078-05-1120) already exists`, `invalid input syntax ...: "4111"`.
+    /// Under column masks, quoted parts are filled unless the message can quote names only. What a statement that reads
+    /// masked data says is believed less: text of its own (RAISE) is filled, and so is every number.
+    /// `at`: the text in the message.
+    fn text(&self, view: &View, told: Told, at: std::ops::Range<usize>, message: &mut [u8]) -> (u64, ValueAnswer) {
+        let mut count = 0;
+        if !view.column_masks.is_empty() && told.field != b'A' {
+            let rest = FieldsBehind::of(&message[at.end..]);
+            count += fill_told(told, rest, &mut message[at.clone()]);
+        }
+        let (found, answer) = self.find(view, &mut message[at]);
+        (count + found, answer)
+    }
+}
+
+fn answer(masked: Masked) -> ValueAnswer {
+    match masked {
+        Masked::Overwritten => ValueAnswer::Keep,
+        Masked::Null => ValueAnswer::Null,
+        Masked::Replace(bytes) => ValueAnswer::Replace(bytes),
+    }
+}
+
+/// What is known of a text besides its bytes.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    field: u8,
+    /// The statement it is about reads masked data, or may.
+    may_show: bool,
+}
+
+fn fill_told(told: Told, rest: FieldsBehind, bytes: &mut [u8]) -> u64 {
+    let free_text = match told.field {
+        // RAISE: whatever the code wanted to say.
+        b'M' | b'D' | b'H' if rest.raised => true,
+        // `line 1: ...` quotes the XML document.
+        b'D' => bytes.starts_with(b"line "),
+        // `JSON data, line 1: ...` quotes the document.
+        b'W' => !CONTEXTS.iter().any(|start| bytes.starts_with(start)),
+        _ => false,
+    };
+    if told.may_show && free_text {
+        bytes.fill(b'*');
+        return 1;
+    }
+    // With a position in the client's text it was said while that was analysed: nothing had been read.
+    if rest.positioned || starts_with_one_of(bytes, &NAMES_FROM_THE_CATALOGUE) {
+        return 0;
+    }
+    if !told.may_show {
+        return if starts_with_one_of(bytes, &NAMES_ONLY) { 0 } else { fill_quoted(bytes) };
+    }
+    let mut count = fill_quoted(bytes);
+    if told.field != b'W' {
+        let digits = bytes.iter_mut().filter(|byte| byte.is_ascii_digit());
+        count += u64::from(digits.map(|digit| *digit = b'*').count() > 0);
+    }
+    count
+}
+
+/// What the fields of an ErrorResponse or NoticeResponse behind the one at hand say of where it comes from.
+#[derive(Clone, Copy, Default, Debug)]
+struct FieldsBehind {
+    /// There is a position in the client's statement.
+    positioned: bool,
+    /// PL/pgSQL's RAISE said it: the routine's name, which no message can forge.
+    raised: bool,
+}
+
+impl FieldsBehind {
+    fn of(rest: &[u8]) -> Self {
+        let mut found = Self::default();
+        let mut fields = rest.split(|byte| *byte == 0);
+        // What ends the field at hand.
+        fields.next();
+        while let Some([code, text @ ..]) = fields.next() {
+            found.positioned |= *code == b'P';
+            found.raised |= *code == b'R' && text == b"exec_stmt_raise";
+        }
+        found
+    }
+}
+
+const CONTEXTS: [&[u8]; 5] = [b"PL/pgSQL function ", b"SQL function ", b"SQL statement ", b"COPY ", b"while "];
+
+/// These quote a name out of the catalogue, never one made of data.
+const NAMES_FROM_THE_CATALOGUE: [&[u8]; 8] = [
+    b"duplicate key value violates",
+    b"null value in column",
+    b"new row for relation",
+    b"insert or update on table",
+    b"update or delete on table",
+    b"permission denied",
+    b"prepared statement ",
+    b"portal ",
+];
+
+/// These quote names, which are the client's own unless a cast made them out of data (`ssn::regclass`).
+const NAMES_ONLY: [&[u8]; 14] = [
+    b"column ",
+    b"relation ",
+    b"table ",
+    b"schema ",
+    b"database ",
+    b"role ",
+    b"function ",
+    b"operator ",
+    b"type ",
+    b"syntax error",
+    b"missing FROM-clause",
+    b"missing data for column",
+    b"cursor ",
+    b"Perhaps you meant",
+];
+
+fn starts_with_one_of(bytes: &[u8], starts: &[&[u8]]) -> bool {
+    starts.iter().any(|start| bytes.starts_with(start))
+}
+
+/// Fills what stands between double quotes and, behind `=` or `contains `, between parentheses.
+fn fill_quoted(bytes: &mut [u8]) -> u64 {
+    let mut count = 0;
+    let mut at = 0;
+    while at < bytes.len() {
+        let closing = match bytes[at] {
+            b'"' => Some(b'"'),
+            b'(' if bytes[..at].ends_with(b"=") || bytes[..at].ends_with(b"contains ") => Some(b')'),
+            _ => None,
+        };
+        at += 1;
+        let Some(closing) = closing else { continue };
+        // A value may hold the closing character itself: everything up to the last one goes.
+        let end = bytes[at..].iter().rposition(|byte| *byte == closing).map_or(bytes.len(), |length| at + length);
+        bytes[at..end].fill(b'*');
+        count += 1;
+        at = end + 1;
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(text: &str) -> String {
+        let mut bytes = text.as_bytes().to_vec();
+        fill_quoted(&mut bytes);
+        String::from_utf8(bytes).expect("stars are text")
+    }
+
+    #[test]
+    fn quoted_values_in_errors_are_filled() {
+        assert_eq!(
+            filled("invalid input syntax for type integer: \"4111-22\""),
+            "invalid input syntax for type integer: \"*******\""
+        );
+        assert_eq!(filled("Key (ssn)=(078-05-1120) already exists."), "Key (ssn)=(***********) already exists.");
+        assert_eq!(filled("Failing row contains (1, 4111)."), "Failing row contains (*******).");
+    }
+
+    fn told(may_show: bool, fields: &[(u8, &str)]) -> String {
+        let mut text = fields[0].1.as_bytes().to_vec();
+        let mut rest = vec![0];
+        for (code, text) in &fields[1..] {
+            rest.push(*code);
+            rest.extend_from_slice(text.as_bytes());
+            rest.push(0);
+        }
+        rest.push(0);
+        fill_told(Told { field: fields[0].0, may_show }, FieldsBehind::of(&rest), &mut text);
+        String::from_utf8(text).expect("stars are text")
+    }
+
+    #[test]
+    fn what_a_statement_over_masked_data_says_shows_none_of_it() {
+        let cast = [(b'M', "relation \"078-05-1120\" does not exist"), (b'R', "RangeVarGetRelidExtended")];
+        assert_eq!(told(true, &cast), "relation \"***********\" does not exist");
+        let raised = [(b'M', "column 078/05/1120"), (b'F', "pl_exec.c"), (b'R', "exec_stmt_raise")];
+        assert_eq!(told(true, &raised), "******************");
+        let number = [(b'M', "large object 78051120 does not exist"), (b'R', "inv_open")];
+        assert_eq!(told(true, &number), "large object ******** does not exist");
+        let json = [(b'W', "JSON data, line 1: 078/...")];
+        assert_eq!(told(true, &json), "**************************");
+    }
+
+    #[test]
+    fn names_of_the_clients_own_text_stay_readable() {
+        let analysed = [(b'M', "column \"nmae\" does not exist"), (b'P', "8"), (b'R', "errorMissingColumn")];
+        assert_eq!(told(true, &analysed), analysed[0].1);
+        let dropped = [(b'M', "table \"nothing\" does not exist"), (b'R', "DropErrorMsgNonExistent")];
+        assert_eq!(told(false, &dropped), dropped[0].1);
+    }
+
+    #[test]
+    fn every_treatment_survives_its_code() {
+        for treatment in [Style::Last4, Style::Fill, Style::Null, Style::Token]
+            .map(Treatment::Whole)
+            .into_iter()
+            .chain([Treatment::Detect])
+        {
+            assert_eq!(Treatment::of(treatment.code()), treatment);
+            assert_ne!(treatment.code(), 0, "0 means: passes");
+        }
+    }
+}
