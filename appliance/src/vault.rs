@@ -192,9 +192,7 @@ impl Store {
         std::fs::create_dir_all(folder).map_err(failed)?;
         let fresh = folder.join(format!(".{STORE_NAME}.{}", std::process::id()));
         let written = (|| {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
+            crate::files::write(&fresh, &text)?;
             std::fs::rename(&fresh, &self.path)?;
             File::open(folder)?.sync_all()
         })();

@@ -4,9 +4,9 @@
 //! Generic and resolved at compile time: with [`RealDisk`], which has no size, each call is the system call it names.
 
 use super::segment::at;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::Path;
 
 pub trait Disk {
@@ -44,7 +44,7 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<File> {
-        OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)
+        crate::files::create(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -1,9 +1,9 @@
 //! Which appliance a trail is of: what makes the ids of its events differ from those of every other trail.
 
 use super::segment::at;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use crate::files;
+use std::fs::{self};
+use std::io::{self, Read as _};
 use std::path::Path;
 
 const FILE: &str = "appliance.id";
@@ -14,7 +14,7 @@ const DIGITS: usize = 16;
 pub fn read(data_dir: &Path) -> io::Result<Option<String>> {
     let path = data_dir.join(FILE);
     let mut text = String::new();
-    match File::open(&path) {
+    match files::open(&path) {
         Ok(file) => file.take(64).read_to_string(&mut text).map_err(|error| at(&path, error))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(at(&path, error)),
@@ -36,8 +36,7 @@ pub fn read_or_make(data_dir: &Path) -> io::Result<String> {
     aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random numbers for the appliance's id"))?;
     let (path, unfinished) = (data_dir.join(FILE), data_dir.join("appliance.id.tmp"));
     let id = super::segment::hex(&random);
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&unfinished)?;
-    file.write_all(format!("{id}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(|error| at(&path, error))?;
+    files::write(&unfinished, format!("{id}\n").as_bytes()).map_err(|error| at(&path, error))?;
     fs::rename(&unfinished, &path).map_err(|error| at(&path, error))?;
     super::segment::sync_dir(data_dir)?;
     Ok(id)

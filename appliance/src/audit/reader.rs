@@ -220,7 +220,7 @@ enum State {
 impl SegmentReader {
     pub fn open(file: &SegmentFile, expected: Expected) -> io::Result<Self> {
         let path = file.path.clone();
-        let opened = File::open(&path).map_err(|error| at(&path, error))?;
+        let opened = crate::files::open(&path).map_err(|error| at(&path, error))?;
         let file_bytes = opened.metadata().map_err(|error| at(&path, error))?.len();
         Ok(Self {
             file: opened,

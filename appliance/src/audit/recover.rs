@@ -132,7 +132,7 @@ fn in_use(file: &SegmentFile) -> io::Result<bool> {
     if file.archived.is_some() {
         return Ok(true);
     }
-    let opened = File::open(&file.path).map_err(|error| at(&file.path, error))?;
+    let opened = crate::files::open(&file.path).map_err(|error| at(&file.path, error))?;
     let header = segment::read_header(&opened);
     if header.is_ok_and(|header| !is_zero(&header)) {
         return Ok(true);
@@ -164,7 +164,7 @@ fn recover_segment(disk: &impl Disk, file: &SegmentFile) -> io::Result<Recovered
     let (next_frame, next_record) = reader.continues();
     let mut recovered = Recovered {
         current: None,
-        next_number: file.number + 1,
+        next_number: file.number.saturating_add(1),
         next_frame,
         next_record,
         previous: reader.expected().previous.unwrap_or_default(),
@@ -214,7 +214,7 @@ fn write_again(disk: &impl Disk, file: &SegmentFile, end: u64) -> io::Result<()>
 }
 
 fn reopen(file: &SegmentFile, reader: &SegmentReader) -> io::Result<Current> {
-    let opened = OpenOptions::new().read(true).write(true).open(&file.path).map_err(|error| at(&file.path, error))?;
+    let opened = crate::files::open_existing(&file.path).map_err(|error| at(&file.path, error))?;
     let bytes = opened.metadata().map_err(|error| at(&file.path, error))?.len();
     let held: Footer = reader.held();
     Ok(Current { file: opened, bytes, offset: reader.offset(), held })

@@ -103,9 +103,9 @@ impl<D: Disk> Keeper<D> {
             self.release(&file)?;
             done = true;
         }
-        let prepared = files.contains_key(&(active + 1));
+        let prepared = files.contains_key(&(active.saturating_add(1)));
         if !prepared && files.len() < self.options.segments_per_shard as usize {
-            segment::prepare(&self.disk, &ring, active + 1, self.options.segment_bytes)?;
+            segment::prepare(&self.disk, &ring, active.saturating_add(1), self.options.segment_bytes)?;
             done = true;
         }
         Ok(done)
@@ -120,7 +120,7 @@ impl<D: Disk> Keeper<D> {
     }
 
     fn release(&self, file: &SegmentFile) -> io::Result<()> {
-        let opened = File::open(&file.path).map_err(|error| at(&file.path, error))?;
+        let opened = crate::files::open(&file.path).map_err(|error| at(&file.path, error))?;
         let footer = segment::find_footer(&opened).map_err(|error| at(&file.path, error))?;
         let sound = footer.is_some() && !self.published.is_damaged(file.shard, file.number);
         if sound && self.options.release == (Release::Published { keep: false }) {
@@ -166,7 +166,7 @@ impl<D: Disk> Keeper<D> {
 /// The highest segment with a header; those before it are complete.
 fn newest_in_use(files: &BTreeMap<u64, SegmentFile>) -> io::Result<Option<u64>> {
     for (&number, file) in files.iter().rev() {
-        let opened = File::open(&file.path).map_err(|error| at(&file.path, error))?;
+        let opened = crate::files::open(&file.path).map_err(|error| at(&file.path, error))?;
         if !is_zero(&segment::read_header(&opened).map_err(|error| at(&file.path, error))?) {
             return Ok(Some(number));
         }

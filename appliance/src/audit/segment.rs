@@ -12,7 +12,7 @@ use super::frame::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// Smaller segments could not hold every record.
@@ -116,25 +116,6 @@ fn is_regular(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_file())
 }
 
-/// Anything but a file is refused before it is opened: a FIFO would be waited for.
-pub fn open_file(path: &Path) -> io::Result<File> {
-    match path.metadata()?.is_file() {
-        true => File::open(path),
-        false => Err(io::Error::new(io::ErrorKind::InvalidData, "is not a file")),
-    }
-}
-
-/// A file to be locked, made where there is none. A FIFO in its place is an error and not waited for.
-pub fn open_lock(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.create(true).write(true).truncate(false).mode(0o600).custom_flags(libc::O_NONBLOCK);
-    let file = options.open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::new(io::ErrorKind::InvalidData, "is not a file")),
-    }
-}
-
 /// The shards that have a ring or archived segments.
 pub fn list_shards(data_dir: &Path) -> io::Result<BTreeSet<u32>> {
     let mut shards = BTreeSet::new();
@@ -185,7 +166,7 @@ fn parse_in_ring(name: &str) -> Option<u64> {
 }
 
 fn parse_number(text: &str) -> Option<u64> {
-    let number = text.parse().ok()?;
+    let number = text.parse().ok().filter(|number: &u64| *number <= super::archive::lines::INTEGER_MAX)?;
     (text == format!("{number:010}")).then_some(number)
 }
 
@@ -299,7 +280,7 @@ pub fn find_footer(file: &File) -> io::Result<Option<(Footer, Hash)>> {
 
 /// Offset of the first byte that is not zero. A file that is gone is all zeros.
 pub fn first_nonzero(path: &Path) -> io::Result<Option<u64>> {
-    let opened = match File::open(path) {
+    let opened = match crate::files::open(path) {
         Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(at(path, error)),

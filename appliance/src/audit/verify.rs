@@ -1,13 +1,14 @@
 //! Proof that a trail is what was written: every byte of every segment along the chain of its shard, the manifest with
 //! every Parquet file, and the signed checkpoints.
 //!
-//! Order matters, for a trail that grows meanwhile: how far the checkpoints go, then the manifest, then the checkpoints,
-//! then what both of them promise.
+//! Order matters, for a trail that grows meanwhile: checkpoints and manifest as they were at one moment, then what both of them
+//! promise, and what is missing by then is excused by what was signed since.
 
 use super::archive::check::{self, ArchiveBreak, Books};
 use super::archive::check_signed::{self, Limits, Promises, Signed};
 use super::archive::key::PublicKey;
-use super::archive::manifest::{self, FileEntry, Position};
+use super::archive::manifest::{self, FileEntry, Position, What};
+use super::archive::publish;
 use super::frame::FrameHeader;
 use super::reader::{Damage, DamageKind};
 use super::segment::{self, SegmentFile};
@@ -23,6 +24,8 @@ use std::time::Duration;
 /// How long a live gateway or archiver gets to finish the last frame or line.
 const UNFINISHED_LOOKS: u32 = 50;
 const UNFINISHED_PAUSE: Duration = Duration::from_millis(10);
+/// For a moment in which no checkpoint is written: there are many in a second.
+const MOMENT_LOOKS: u32 = 1000;
 
 /// What to check, and against what.
 #[derive(Clone, Debug, Default)]
@@ -119,29 +122,27 @@ pub fn verify_all(
     let data_dir = &options.data_dir;
     let broken = Mutex::new(broken);
     let mut tally = Tally { broken: &broken, breaks: 0 };
-    let before = check_signed::here(data_dir)?;
-    let mut books = read_books(options, &mut tally)?;
-    let promises = check_signed(options, &books, &before, &mut tally)?;
-    books.settle(promises.manifest);
+    let (mut books, promises, here) = read_chain(options, &mut tally)?;
+    books.settle(promises.manifest.number);
+    let later = Later { options, promises: &promises, read: here, seen: Mutex::new(None) };
     let archive = segment::archive_dir(data_dir);
-    let mut surplus = check::surplus(&archive, &books)?;
-    if !surplus.is_empty() && !options.still {
-        // What was published since we read the manifest is named in it by now, or just about to be.
-        let now = check::surplus(&archive, &check::read_manifest(data_dir, &mut |_| {})?)?;
-        surplus.retain(|file| now.contains(file));
-    }
-    for file in surplus {
-        tally.found(ArchiveBreak { file, line: None, kind: check::BreakKind::Surplus });
+    for file in check::surplus(&archive, &books)? {
+        let path = file.strip_prefix(&archive).unwrap_or(&file).to_string_lossy().into_owned();
+        // It may have been published since the manifest was read.
+        if !later.excuses(|now| now.published.contains(&path) || publish::number_of(&file) == Some(now.entries + 1))? {
+            tally.found(ArchiveBreak { file, line: None, kind: check::BreakKind::Surplus });
+        }
     }
     let threads = if options.still { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
     let (books_of, promises_of, looks) = (&books, &promises, options.looks());
-    let work = Work { options, books: books_of, promises: promises_of, progress, broken: &broken, looks, threads };
+    let work =
+        Work { options, books: books_of, promises: promises_of, later, progress, broken: &broken, looks, threads };
     let (shards, more) = work.run()?;
     let report = ArchiveReport {
         entries: books.entries(),
         files: books.files.len() as u64,
-        records: books.files.values().map(|file| file.rows).sum(),
-        bytes: books.files.values().map(|file| file.bytes).sum(),
+        records: sum(books.files.values().map(|file| file.rows)),
+        bytes: sum(books.files.values().map(|file| file.bytes)),
         checkpoints: promises.lines,
         last_checkpoint_us: promises.last_us,
         keys: promises.keys.clone(),
@@ -149,6 +150,11 @@ pub fn verify_all(
     };
     let archived = report.entries > 0 || report.checkpoints > 0 || report.breaks > 0;
     Ok(Report { shards, archive: archived.then_some(report) })
+}
+
+/// Nobody vouches for the numbers in a manifest.
+fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0, u64::saturating_add)
 }
 
 /// What is broken in segments alone.
@@ -186,55 +192,80 @@ fn tell(broken: &Mutex<&mut (dyn FnMut(&Break) + Send)>, found: &Break) {
     (broken.lock().expect("whoever prints does not panic"))(found);
 }
 
-/// A line that is just being written is waited for.
-fn read_books(options: &Options, tally: &mut Tally<'_, '_>) -> io::Result<Books> {
-    let mut looks = 0;
-    loop {
-        let mut found = Vec::new();
-        let books = check::read_manifest(&options.data_dir, &mut |broken| found.push(broken))?;
-        if books.unfinished && looks < options.looks() {
-            looks += 1;
-            std::thread::sleep(UNFINISHED_PAUSE);
-            continue;
-        }
-        found.into_iter().for_each(|broken| tally.found(broken));
-        return Ok(books);
-    }
-}
-
-fn check_signed(options: &Options, books: &Books, before: &Limits, tally: &mut Tally<'_, '_>) -> io::Result<Promises> {
+/// Checkpoints and manifest of one moment: no checkpoint is written between the ends of both, so at most one entry is not signed.
+fn read_chain(options: &Options, tally: &mut Tally<'_, '_>) -> io::Result<(Books, Promises, Limits)> {
     let mut looks = 0;
     loop {
         // Those elsewhere first: what is there by now was here before.
         let elsewhere = check_signed::limits(options.elsewhere.clone())?;
         let here = check_signed::here(&options.data_dir)?;
+        let limit = manifest::path(&options.data_dir).metadata().map_or(0, |metadata| metadata.len());
+        let mut again = looks < MOMENT_LOOKS && check_signed::here(&options.data_dir)? != here;
         let mut found = Vec::new();
-        let signed = Signed { books, before, here, elsewhere, keys: &options.keys };
-        let promises = signed.check(&mut |broken| found.push(broken))?;
-        check_signed::check_holds(&options.data_dir, &promises, &mut |broken| found.push(broken))?;
-        let unfinished = |broken: &ArchiveBreak| {
-            broken.kind == check::BreakKind::Line(super::archive::lines::LineBroken::Unfinished)
-        };
-        if found.iter().any(unfinished) && looks < options.looks() {
-            looks += 1;
-            std::thread::sleep(UNFINISHED_PAUSE);
-            continue;
+        if !again {
+            let books = check::read_manifest(&options.data_dir, limit, &mut |broken| found.push(broken))?;
+            let signed = Signed { books: &books, here: &here, elsewhere, keys: &options.keys };
+            let promises = signed.check(&mut |broken| found.push(broken))?;
+            check_signed::check_holds(&options.data_dir, &promises, &mut |broken| found.push(broken))?;
+            // A line that is just being written is waited for.
+            let unfinished = check::BreakKind::Line(super::archive::lines::LineBroken::Unfinished);
+            again = found.iter().any(|broken| broken.kind == unfinished);
+            if !again || looks >= options.looks() {
+                found.into_iter().for_each(|broken| tally.found(broken));
+                return Ok((books, promises, here));
+            }
         }
-        found.into_iter().for_each(|broken| tally.found(broken));
-        return Ok(promises);
+        looks += 1;
+        std::thread::sleep(UNFINISHED_PAUSE);
     }
 }
 
-/// Is the file one that has to be there, by what is written and signed by now?
-fn is_due(options: &Options, file: &FileEntry) -> io::Result<bool> {
-    let before = check_signed::here(&options.data_dir)?;
-    let mut books = check::read_manifest(&options.data_dir, &mut |_| {})?;
-    let here = check_signed::here(&options.data_dir)?;
-    let signed =
-        Signed { books: &books, before: &before, here, elsewhere: check_signed::limits(vec![])?, keys: &options.keys };
-    let signed = signed.check(&mut |_| {})?.manifest;
-    books.settle(signed);
-    Ok(books.files.values().any(|due| due.path == file.path))
+/// What was done on purpose while we read. It excuses what is missing by now, so it is proved like the rest: signed by lines that
+/// continue those which were read, and its entries from the first one on.
+struct Later<'a> {
+    options: &'a Options,
+    promises: &'a Promises,
+    /// How far the checkpoints were read.
+    read: Limits,
+    /// As of how far they went then. `None` in it: it does not hold.
+    seen: Mutex<Option<(Limits, Option<Now>)>>,
+}
+
+struct Now {
+    entries: u64,
+    /// Paths of all files that were published, and of those that were deleted.
+    published: BTreeSet<String>,
+    deleted: BTreeSet<String>,
+    positions: BTreeMap<u32, Position>,
+}
+
+impl Later<'_> {
+    fn excuses(&self, excuse: impl Fn(&Now) -> bool) -> io::Result<bool> {
+        if self.options.still {
+            return Ok(false);
+        }
+        let here = check_signed::here(&self.options.data_dir)?;
+        let mut seen = self.seen.lock().expect("nobody panics with it");
+        if seen.as_ref().is_none_or(|(then, _)| *then != here) {
+            let now = self.look(&here);
+            *seen = Some((here, now));
+        }
+        Ok(seen.as_ref().and_then(|(_, now)| now.as_ref()).is_some_and(excuse))
+    }
+
+    fn look(&self, here: &Limits) -> Option<Now> {
+        let head = check_signed::signed_since(self.promises, &self.read, here).ok()??;
+        let (mut published, mut deleted, mut positions) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        let walked = manifest::each_up_to(&self.options.data_dir, head, &mut |entry| {
+            positions = manifest::by_shard(&entry.positions);
+            match entry.what {
+                What::File(file) => drop(published.insert(file.path)),
+                What::Deleted { files, .. } => deleted.extend(files.into_iter().map(|file| file.path)),
+                What::Damage(_) => {}
+            }
+        });
+        walked.ok().map(|()| Now { entries: head.number, published, deleted, positions })
+    }
 }
 
 /// The long part: shards and files, on as many threads as there are processors.
@@ -242,6 +273,7 @@ struct Work<'a, 'b> {
     options: &'a Options,
     books: &'a Books,
     promises: &'a Promises,
+    later: Later<'a>,
     progress: &'a Progress,
     broken: &'a Mutex<&'b mut (dyn FnMut(&Break) + Send)>,
     /// At a frame that is not whole, before it is called damaged.
@@ -252,6 +284,8 @@ struct Work<'a, 'b> {
 enum Task<'a> {
     Shard(u32),
     File(&'a FileEntry),
+    /// One that was deleted.
+    Removed(&'a FileEntry),
 }
 
 enum Done {
@@ -294,27 +328,33 @@ impl Work<'_, '_> {
         let mut shards: BTreeSet<u32> = segment::list_shards(&self.options.data_dir)?;
         shards.extend(self.books.positions.keys());
         shards.extend(self.promises.greatest.keys());
-        let files: u64 = self.books.files.values().map(|file| file.bytes).sum();
+        let files = sum(self.books.files.values().map(|file| file.bytes));
         let chains = segment::list(&self.options.data_dir)?;
         let segments = chains.values().flat_map(BTreeMap::values).filter_map(|file| file.path.metadata().ok());
         let segments: u64 = segments.map(|metadata| metadata.len()).sum();
         self.progress.all.store(files + segments, Ordering::Relaxed);
         let files = self.books.files.values().rev().map(Task::File);
+        let files = files.chain(self.books.removed.iter().map(Task::Removed));
         Ok(files.chain(shards.into_iter().rev().map(Task::Shard)).collect())
     }
 
     fn work(&self, task: &Task<'_>) -> io::Result<Done> {
         match task {
             Task::Shard(shard) => self.verify_shard(*shard).map(Done::Shard),
-            Task::File(file) => self.verify_file(file),
+            Task::File(file) => self.verify_file(file, |later| later.excuses(|now| now.deleted.contains(&file.path))),
+            Task::Removed(file) => self.verify_file(file, |_| Ok(true)),
         }
     }
 
-    fn verify_file(&self, file: &FileEntry) -> io::Result<Done> {
+    /// `may_be_missing`: asked when it is.
+    fn verify_file(
+        &self,
+        file: &FileEntry,
+        may_be_missing: impl Fn(&Later<'_>) -> io::Result<bool>,
+    ) -> io::Result<Done> {
         let archive = segment::archive_dir(&self.options.data_dir);
         let Some(kind) = check::check_file(&archive, file, &self.progress.read)? else { return Ok(Done::Well) };
-        if kind == check::BreakKind::MissingFile && !self.options.still && !is_due(self.options, file)? {
-            // On purpose, since we read the manifest.
+        if kind == check::BreakKind::MissingFile && may_be_missing(&self.later)? {
             return Ok(Done::Well);
         }
         tell(self.broken, &Break::Archive(ArchiveBreak { file: archive.join(&file.path), line: None, kind }));
@@ -415,10 +455,11 @@ impl Work<'_, '_> {
         if damage.kind != DamageKind::MissingSegment {
             return Ok(false);
         }
-        let positions: BTreeMap<u32, Position> = manifest::positions(&self.options.data_dir).unwrap_or_default();
-        let now = positions.get(&damage.shard).map_or(0, |position| position.segment);
-        // What is before the position may be gone; the position's own segment, or one before it, is the next there is.
         let there = segment::list(&self.options.data_dir)?.remove(&damage.shard).unwrap_or_default();
-        Ok(damage.segment < now && there.range(damage.segment..=now).next().is_some())
+        // What is before the position may be gone; the position's own segment, or one before it, is the next there is.
+        self.later.excuses(|now| {
+            let position = now.positions.get(&damage.shard).map_or(0, |position| position.segment);
+            damage.segment < position && there.range(damage.segment..=position).next().is_some()
+        })
     }
 }

@@ -20,7 +20,7 @@ use super::frame::{
 use super::recover::{self, Recovered};
 use super::segment::{self, SEGMENT_BYTES_MIN, SEGMENTS_PER_SHARD_MIN, at};
 use super::{Entry, Full, Journal, Who};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::path::{Path, PathBuf};
@@ -305,7 +305,7 @@ impl<D: Disk> SegmentWriter<D> {
 
     fn open_prepared(&self) -> io::Result<Option<File>> {
         let path = self.next_path();
-        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+        let file = match crate::files::open_existing(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(at(&path, error)),
@@ -367,7 +367,7 @@ pub(super) const FIRST: (u64, u64, u64, Hash) = (1, 1, 1, GENESIS);
 
 fn lock(ring: &Path) -> io::Result<File> {
     let path = ring.join("lock");
-    let file = File::create(&path).map_err(|error| at(&path, error))?;
+    let file = crate::files::open_or_create(&path).map_err(|error| at(&path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => {

@@ -1,8 +1,9 @@
 //! The control socket and the claim on `data_dir`: one gateway per folder, and only its owner may talk to it.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use crate::files;
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -34,8 +35,7 @@ impl Claim {
     pub fn take(data_dir: &Path) -> Result<Self, ClaimError> {
         let io = |error| ClaimError::Io { path: data_dir.to_owned(), error };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(io)?;
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(data_dir.join(LOCK));
-        let lock = lock.map_err(io)?;
+        let lock = files::open_or_create(&data_dir.join(LOCK)).map_err(io)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { data_dir: data_dir.to_owned(), _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(ClaimError::Taken(data_dir.to_owned())),

@@ -30,7 +30,7 @@ impl TicketFile {
     /// A line that cannot be read is left out: at worst a ticket is unknown, and an unknown ticket approves nothing.
     pub fn open(data_dir: &Path, now_us: i64) -> io::Result<(Self, Board)> {
         let path = data_dir.join(NAME);
-        let text = match std::fs::read(&path) {
+        let text = match crate::files::read(&path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error),

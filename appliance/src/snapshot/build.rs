@@ -7,10 +7,9 @@ use crate::identity::Verifier;
 use crate::policy::Policy;
 use crate::vault::{self, VaultError};
 use masking::style::TokenKey;
-use std::fs::OpenOptions;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -191,7 +190,7 @@ fn read_password(path: &Path) -> io::Result<(Zeroizing<Vec<u8>>, u32)> {
 
 /// Made once per installation and kept: the same value must give the same token tomorrow.
 fn token_key(path: &Path) -> io::Result<TokenKey> {
-    match std::fs::read(path) {
+    match crate::files::read(path) {
         Ok(bytes) => {
             let key = bytes.try_into().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not 32 bytes"))?;
             Ok(TokenKey(key))
@@ -210,9 +209,7 @@ fn make_token_key(path: &Path) -> io::Result<TokenKey> {
     }
     // Whole or not at all: half a key would be refused at every later start.
     let fresh = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    file.write_all(&key)?;
-    file.sync_all()?;
+    crate::files::write(&fresh, &key)?;
     std::fs::rename(&fresh, path)?;
     Ok(TokenKey(key))
 }

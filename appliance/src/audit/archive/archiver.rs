@@ -15,7 +15,7 @@ use super::manifest::{self, DamageEntry, Manifest, Position, Span, What};
 use super::merge::{Merge, Next};
 use super::mirror::Mirror;
 use super::publish::{self, OpenFile};
-use super::retention::Retention;
+use super::retention::{Retention, Signs};
 use super::status::{Status, unix_us};
 use crate::audit::reader::Damage;
 use crate::audit::segment::{self, at};
@@ -123,7 +123,7 @@ fn lock(options: &ArchiverOptions) -> io::Result<File> {
     let archive = segment::archive_dir(&options.data_dir);
     publish::make_dir(&archive)?;
     let path = archive.join("lock");
-    let file = segment::open_lock(&path).map_err(|error| at(&path, error))?;
+    let file = crate::files::open_or_create(&path).map_err(|error| at(&path, error))?;
     let until = Instant::now() + LOCK_PATIENCE;
     loop {
         match file.try_lock() {
@@ -195,6 +195,7 @@ impl<'a> Archiver<'a> {
         loop {
             self.status.copy_failures = copies.failures();
             self.status.copies_behind_since_us = copies.behind_since_us();
+            copies.written(self.checkpoints.head().number);
             let asked_us = finish.asked_us();
             let slack_us = self.options.slack.as_micros() as i64;
             let until_us = asked_us.map_or_else(|| unix_us() - slack_us, |asked_us| asked_us + slack_us);
@@ -323,17 +324,24 @@ impl<'a> Archiver<'a> {
         self.checkpoint()
     }
 
-    /// What is published now keeps its number: an entry about deleted files comes behind it.
     fn delete_old(&mut self) -> io::Result<()> {
-        self.publish()?;
-        self.merge.sync()?;
-        let (promises, now_us) = (self.promises(), unix_us());
+        let (now_us, head) = (unix_us(), self.manifest.head());
         let Some(retention) = &mut self.retention else { return Ok(()) };
-        let checkpoints = &mut self.checkpoints;
-        let holds = checkpoints.signed_holds();
-        let mut seal = |manifest: &Manifest| checkpoints.write(unix_us(), manifest.head(), &promises);
+        let judged = retention.judge(now_us, head, &mut Sealer { checkpoints: &mut self.checkpoints, promises: &[] });
+        let deleted = match judged {
+            Ok(true) => {
+                // What is published now keeps its number: an entry about deleted files comes behind it.
+                self.publish()?;
+                self.merge.sync()?;
+                let promises = self.promises();
+                let mut sealer = Sealer { checkpoints: &mut self.checkpoints, promises: &promises };
+                let Some(retention) = &mut self.retention else { return Ok(()) };
+                retention.delete(now_us, &mut self.manifest, &mut sealer)
+            }
+            judged => judged.map(|_| 0),
+        };
         // Nothing is deleted then, and archiving goes on.
-        if let Err(error) = retention.sweep(now_us, holds, &mut self.manifest, &mut seal) {
+        if let Err(error) = deleted {
             tracing::error!("old archive files cannot be deleted: {error}");
         }
         Ok(())
@@ -381,6 +389,23 @@ impl<'a> Archiver<'a> {
         // News that cannot be told stop nobody.
         let _ = self.status.write(&self.options.data_dir);
         Ok(())
+    }
+}
+
+/// Signs what retention says.
+struct Sealer<'a> {
+    checkpoints: &'a mut Checkpoints,
+    promises: &'a [Promise],
+}
+
+impl Signs for Sealer<'_> {
+    fn signed_holds(&mut self) -> Head {
+        self.checkpoints.signed_holds()
+    }
+
+    fn seal(&mut self, manifest: &Manifest, holds: Head) -> io::Result<()> {
+        self.checkpoints.name_holds(holds);
+        self.checkpoints.write(unix_us(), manifest.head(), self.promises)
     }
 }
 

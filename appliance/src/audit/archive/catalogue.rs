@@ -1,11 +1,13 @@
 //! What readers ask the manifest: which files may hold records of a time or a sequence. A long manifest is not read whole:
 //! entries are in the order of time and of sequences, so the first that matters is found by halving.
 
+use super::check::read_published;
 use super::checkpoint;
 use super::find::Listed;
 use super::lines::{LineBroken, Lines};
-use super::manifest::{self, Entry, Place, Position, What};
-use crate::audit::segment::{archive_dir, at, open_file};
+use super::manifest::{self, Entry, FileEntry, Place, Position, What};
+use crate::audit::segment::{archive_dir, at};
+use crate::files;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fs::File;
@@ -75,8 +77,8 @@ impl Stand {
 pub struct Catalogue {
     data_dir: PathBuf,
     lines: Option<Lines>,
-    /// Paths that were deleted on purpose; read when a file is missing.
-    deleted: Option<HashSet<String>>,
+    /// Paths that were deleted on purpose: what lies there all the same is not what was published.
+    deleted: HashSet<String>,
 }
 
 /// What an entry says to a reader.
@@ -112,7 +114,7 @@ impl Catalogue {
                 Some(reached) => Some(Lines::open_at(&path, halve(&path, reached)?)?),
             },
         };
-        Ok(Self { data_dir: data_dir.to_owned(), lines, deleted: None })
+        Ok(Self { data_dir: data_dir.to_owned(), lines, deleted: deleted(data_dir)? })
     }
 
     /// The next entry. `None`: no more, or none that is whole.
@@ -134,7 +136,7 @@ impl Catalogue {
         let number = entry.head.number;
         match entry.what {
             // A manifest that somebody else wrote leads nowhere outside the archive.
-            What::File(file) if is_inside(&file.path) => {
+            What::File(file) if is_inside(&file.path) && is_readable(&self.data_dir, &self.deleted, &file) => {
                 let shards = file.shards.iter().filter(|span| span.records() > 0);
                 let listed = Listed {
                     path: archive_dir(&self.data_dir).join(&file.path),
@@ -149,24 +151,39 @@ impl Catalogue {
         }
     }
 
-    /// Was the file deleted on purpose?
+    /// Was the file deleted on purpose, by now?
     pub fn is_deleted(&mut self, path: &Path) -> io::Result<bool> {
-        let archive = archive_dir(&self.data_dir);
-        if self.deleted.is_none() {
-            let mut deleted = HashSet::new();
-            let signed = checkpoint::latest(&self.data_dir)?.map_or(0, |signed| signed.manifest.number);
-            manifest::each(&self.data_dir, &mut |_, entry| {
-                if let Ok(Entry { head, what: What::Deleted { files, .. }, .. }) = entry
-                    && head.number <= signed
-                {
-                    deleted.extend(files.into_iter().map(|file| file.path));
-                }
-            })?;
-            self.deleted = Some(deleted);
-        }
-        let relative = path.strip_prefix(&archive).ok().and_then(Path::to_str);
-        Ok(relative.is_some_and(|path| self.deleted.as_ref().is_some_and(|deleted| deleted.contains(path))))
+        self.deleted = deleted(&self.data_dir)?;
+        let relative = path.strip_prefix(archive_dir(&self.data_dir)).ok().and_then(Path::to_str);
+        Ok(relative.is_some_and(|path| self.deleted.contains(path)))
     }
+}
+
+/// What lies under the name of a file that was deleted counts only if it is that file: a hold came in time, or a stop in between.
+pub fn is_readable(data_dir: &Path, deleted: &HashSet<String>, file: &FileEntry) -> bool {
+    !deleted.contains(&file.path) || read_published(&archive_dir(data_dir), file).is_ok_and(|bytes| bytes.is_some())
+}
+
+/// Paths of all files of which a signed entry says that they were deleted.
+pub fn deleted(data_dir: &Path) -> io::Result<HashSet<String>> {
+    let (path, mut deleted) = (manifest::path(data_dir), HashSet::new());
+    let mut lines = match Lines::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(deleted),
+        lines => lines?,
+    };
+    let signed = checkpoint::latest(data_dir).ok().flatten().map_or(0, |signed| signed.manifest.number);
+    let kind = memchr::memmem::Finder::new(b"\"kind\":\"deleted\"");
+    while let Some(line) = lines.next_line()? {
+        // Most lines are of other kinds: they are not parsed.
+        let Ok(line) = line else { continue };
+        if kind.find(line).is_some()
+            && let Ok(Entry { head, what: What::Deleted { files, .. }, .. }) = Entry::parse(line)
+            && head.number <= signed
+        {
+            deleted.extend(files.into_iter().map(|file| file.path));
+        }
+    }
+    Ok(deleted)
 }
 
 /// Hands out the lines of the manifest from one number to another (both included), as they stand there without their line
@@ -196,7 +213,7 @@ fn is_inside(path: &str) -> bool {
 /// Where a line begins before which no entry has `reached`, which holds for all entries behind the first it holds for. An
 /// entry that cannot be read counts as reached: the search begins before it.
 fn halve(path: &Path, reached: &dyn Fn(&Entry) -> bool) -> io::Result<u64> {
-    let file = open_file(path).map_err(|error| at(path, error))?;
+    let file = files::open(path).map_err(|error| at(path, error))?;
     let (mut low, mut high) = (0, file.metadata().map_err(|error| at(path, error))?.len());
     // `low` is always the beginning of a line.
     while high - low > WINDOW_BYTES {

@@ -5,7 +5,8 @@ use super::lines::LineBroken;
 use super::manifest::{self, DamageEntry, DeletedFile, Entry, FileEntry, Position, Span, What};
 use super::publish;
 use crate::audit::frame::{GENESIS, Hash};
-use crate::audit::segment::{self, at};
+use crate::audit::segment::at;
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io::{self, Read as _};
@@ -168,6 +169,15 @@ impl fmt::Display for BreakKind {
     }
 }
 
+/// The bytes of a file, in memory: what is done with them is done with what was hashed, whatever somebody does to the file meanwhile.
+/// `None`: they are not what was published.
+pub fn read_published(archive: &Path, file: &FileEntry) -> io::Result<Option<Bytes>> {
+    let mut bytes = Vec::new();
+    // No more than it should have, and one byte.
+    crate::files::open(&archive.join(&file.path))?.take(file.bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok((*blake3::hash(&bytes).as_bytes() == file.blake3).then(|| bytes.into()))
+}
+
 /// Takes breaks as they are met.
 pub type Found<'a> = dyn FnMut(ArchiveBreak) + 'a;
 
@@ -186,6 +196,8 @@ pub struct Books {
     pub ends: BTreeMap<u32, HashMap<u64, Hash>>,
     /// Files that were removed on purpose, by the entry that says so.
     deletions: BTreeMap<u64, Vec<DeletedFile>>,
+    /// The same as they were published, once that is settled. They may still be there, if a stop came between.
+    pub removed: Vec<FileEntry>,
     /// The last line was not whole.
     pub unfinished: bool,
 }
@@ -203,13 +215,13 @@ impl Books {
     }
 }
 
-/// Reads the manifest and checks each line against those before it.
-pub fn read_manifest(data_dir: &Path, found: &mut Found<'_>) -> io::Result<Books> {
+/// Reads the manifest, its lines that begin before `limit`, and checks each against those before it.
+pub fn read_manifest(data_dir: &Path, limit: u64, found: &mut Found<'_>) -> io::Result<Books> {
     let mut books = Books { path: manifest::path(data_dir), ..Books::default() };
     // After a line that does not hold, the next one is taken as it is: one break, not a hundred.
     let mut follows = true;
     let mut damaged = BTreeSet::new();
-    manifest::each(data_dir, &mut |place, entry| {
+    manifest::each_within(data_dir, limit, &mut |place, entry| {
         let mut tell = |kind| found(ArchiveBreak { file: manifest::path(data_dir), line: Some(place.line), kind });
         match entry {
             Err(broken) => {
@@ -319,7 +331,7 @@ impl Books {
             self.positions.clone_from(&self.before);
         }
         for file in self.deletions.range(..=signed).flat_map(|(_, files)| files) {
-            self.files.remove(&file.entry);
+            self.removed.extend(self.files.remove(&file.entry));
         }
     }
 
@@ -335,7 +347,7 @@ pub fn check_file(archive: &Path, file: &FileEntry, read: &AtomicU64) -> io::Res
     if is_link(&path) || path.parent().is_some_and(is_link) {
         return Ok(Some(BreakKind::NotAFile));
     }
-    let mut opened = match segment::open_file(&path) {
+    let mut opened = match crate::files::open(&path) {
         Ok(opened) => opened,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(Some(BreakKind::MissingFile));
@@ -376,10 +388,11 @@ pub fn surplus(archive: &Path, books: &Books) -> io::Result<Vec<PathBuf>> {
     for folder in publish::listed(&root)? {
         let files = if folder.is_dir() && !is_link(&folder) { publish::listed(&folder)? } else { vec![folder] };
         surplus.extend(files.into_iter().filter(|path| {
-            let number = path.file_name().and_then(|name| publish::number_of(name.to_str()?));
             let relative = path.strip_prefix(archive).ok().and_then(Path::to_str).unwrap_or_default();
             // Just being published, or just being removed.
-            !named.contains(path) && number != Some(books.entries() + 1) && !deleted.contains(relative)
+            !named.contains(path)
+                && publish::number_of(path) != Some(books.entries() + 1)
+                && !deleted.contains(relative)
         }));
     }
     Ok(surplus)

@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// What the checkpoints say, as far as they hold.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Promises {
     pub lines: u64,
     pub last_us: Option<i64>,
@@ -27,7 +27,25 @@ pub struct Promises {
     /// The holds' last line, each that is named, and where.
     holds: Vec<(PathBuf, u64, Head)>,
     /// The greatest entry of the manifest that is named.
-    pub manifest: u64,
+    pub manifest: Head,
+    /// How the next line has to go on: its number and previous, and who signs it. `None`: the last one does not hold.
+    next: Option<(u64, Hash, PublicKey)>,
+}
+
+impl Default for Promises {
+    fn default() -> Self {
+        Self {
+            lines: 0,
+            last_us: None,
+            keys: Vec::new(),
+            frames: BTreeMap::new(),
+            greatest: BTreeMap::new(),
+            last: BTreeMap::new(),
+            holds: Vec::new(),
+            manifest: Head::START,
+            next: None,
+        }
+    }
 }
 
 /// Files and how much of each is looked at: they grow.
@@ -43,7 +61,8 @@ pub fn limits(files: Vec<PathBuf>) -> io::Result<Limits> {
 
 /// Lines of several files as one.
 struct Reader {
-    files: VecDeque<(PathBuf, u64)>,
+    /// Each from one byte to another.
+    files: VecDeque<(PathBuf, u64, u64)>,
     current: Option<(PathBuf, u64, Lines)>,
     line: u64,
 }
@@ -52,20 +71,26 @@ struct Reader {
 struct Read {
     file: PathBuf,
     line: u64,
-    offset: u64,
     checkpoint: Result<Checkpoint, LineBroken>,
 }
 
 impl Reader {
     fn new(limits: &Limits) -> Self {
-        Self { files: limits.iter().cloned().collect(), current: None, line: 0 }
+        Self::between(&Vec::new(), limits)
+    }
+
+    /// What was added to files that were read as far as `read`.
+    fn between(read: &Limits, now: &Limits) -> Self {
+        let begun = |path: &PathBuf| read.iter().find(|(file, _)| file == path).map_or(0, |(_, bytes)| *bytes);
+        let files = now.iter().map(|(path, bytes)| (path.clone(), begun(path), *bytes)).collect();
+        Self { files, current: None, line: 0 }
     }
 
     fn next(&mut self) -> io::Result<Option<Read>> {
         loop {
             if self.current.is_none() {
-                let Some((path, limit)) = self.files.pop_front() else { return Ok(None) };
-                let lines = Lines::open(&path)?;
+                let Some((path, begin, limit)) = self.files.pop_front() else { return Ok(None) };
+                let lines = Lines::open_at(&path, begin)?;
                 (self.current, self.line) = (Some((path, limit, lines)), 0);
             }
             let Some((path, limit, lines)) = &mut self.current else { return Ok(None) };
@@ -74,8 +99,7 @@ impl Reader {
             {
                 self.line += 1;
                 let checkpoint = line.and_then(Checkpoint::parse);
-                let (file, line, offset) = (path.clone(), self.line, lines.offset);
-                return Ok(Some(Read { file, line, offset, checkpoint }));
+                return Ok(Some(Read { file: path.clone(), line: self.line, checkpoint }));
             }
             self.current = None;
         }
@@ -85,9 +109,8 @@ impl Reader {
 /// What is checked against what.
 pub struct Signed<'a> {
     pub books: &'a Books,
-    /// How far the checkpoints went before the manifest was read: later ones may name later entries.
-    pub before: &'a Limits,
-    pub here: Limits,
+    /// How far they went when the manifest ended where the books do.
+    pub here: &'a Limits,
     /// Kept elsewhere.
     pub elsewhere: Limits,
     /// Vouched for. None: the first one met is believed.
@@ -98,21 +121,25 @@ impl Signed<'_> {
     pub fn check(&self, found: &mut Found<'_>) -> io::Result<Promises> {
         let mut promises = Promises::default();
         let mut other = Elsewhere::new(self, found)?;
-        let mut reader = Reader::new(&self.here);
+        let mut reader = Reader::new(self.here);
         let (mut chain, mut keys) = (Chain::new(self.keys, 1), Some(0));
         while let Some(read) = reader.next()? {
             let Some(checkpoint) = chain.take(&read, found) else { continue };
             other.compare(&checkpoint, found)?;
-            let later = self.is_later(&read);
             self.begins(&checkpoint, &read, &mut keys, found);
-            self.promise(&checkpoint, &read, later, &mut promises, found);
+            self.promise(&checkpoint, &read, &mut promises, found);
         }
-        other.finish(&mut promises, found)?;
+        promises.next = chain.next.zip(chain.key).map(|((number, previous), key)| (number, previous, key));
         promises.keys = chain.seen;
+        other.finish(&mut promises, found)?;
         let entries = self.books.entries();
-        if promises.manifest + 1 < entries || (promises.lines == 0 && entries > 0) {
+        if promises.manifest.number + 1 < entries || (promises.lines == 0 && entries > 0) {
             let file = self.here.last().map_or_else(|| self.books.path.clone(), |(path, _)| path.clone());
-            found(ArchiveBreak { file, line: None, kind: BreakKind::CheckpointsEnd { number: promises.manifest } });
+            found(ArchiveBreak {
+                file,
+                line: None,
+                kind: BreakKind::CheckpointsEnd { number: promises.manifest.number },
+            });
         }
         Ok(promises)
     }
@@ -131,29 +158,18 @@ impl Signed<'_> {
         }
     }
 
-    /// Was it written after the manifest was read?
-    fn is_later(&self, read: &Read) -> bool {
-        let limit = self.before.iter().find(|(path, _)| *path == read.file);
-        limit.is_none_or(|(_, bytes)| read.offset >= *bytes)
-    }
-
-    fn promise(
-        &self,
-        checkpoint: &Checkpoint,
-        read: &Read,
-        later: bool,
-        promises: &mut Promises,
-        found: &mut Found<'_>,
-    ) {
+    fn promise(&self, checkpoint: &Checkpoint, read: &Read, promises: &mut Promises, found: &mut Found<'_>) {
         promises.lines += 1;
         promises.last_us = Some(checkpoint.time_us);
         let Statement::Checkpoint { manifest, shards, holds } = &checkpoint.statement else { return };
         let mut tell = |kind| found(ArchiveBreak { file: read.file.clone(), line: Some(read.line), kind });
         let there = self.books.hash_of(manifest.number);
-        if there != Some(manifest.hash) && !(there.is_none() && later) || manifest.number < promises.manifest {
+        if there != Some(manifest.hash) || manifest.number < promises.manifest.number {
             tell(BreakKind::PromisedEntry { number: manifest.number });
         }
-        promises.manifest = promises.manifest.max(manifest.number);
+        if manifest.number > promises.manifest.number {
+            promises.manifest = (*manifest).into();
+        }
         for promise in shards {
             if let Some(kind) = self.promise_frame(promise, promises) {
                 tell(kind);
@@ -305,7 +321,7 @@ impl<'a, 'b> Elsewhere<'a, 'b> {
                 let (file, line, number) = (read.file.clone(), Some(read.line), theirs.head.number);
                 found(ArchiveBreak { file, line, kind: BreakKind::Elsewhere { number } });
             }
-            self.signed.promise(&theirs, &read, false, promises, found);
+            self.signed.promise(&theirs, &read, promises, found);
             self.advance(found)?;
         }
         Ok(())
@@ -346,6 +362,24 @@ pub fn check_holds(data_dir: &Path, promises: &Promises, found: &mut Found<'_>) 
         }
     }
     Ok(())
+}
+
+/// The manifest's last entry by the lines behind those that were read up to `read`: each continues the one before under the key
+/// that has to sign it. `None`: one does not, and nothing they say counts.
+pub fn signed_since(promises: &Promises, read: &Limits, now: &Limits) -> io::Result<Option<Head>> {
+    let Some((mut number, mut previous, mut key)) = promises.next else { return Ok(None) };
+    let (mut manifest, mut reader) = (promises.manifest, Reader::between(read, now));
+    while let Some(Read { checkpoint, .. }) = reader.next()? {
+        let Ok(line) = checkpoint else { return Ok(None) };
+        if (line.head.number, line.previous, line.key, line.signature_holds) != (number, previous, key, true) {
+            return Ok(None);
+        }
+        (number, previous, key) = (number + 1, line.head.hash, line.next_key());
+        if let Statement::Checkpoint { manifest: named, .. } = line.statement {
+            manifest = named.into();
+        }
+    }
+    Ok(Some(manifest))
 }
 
 /// All files of a trail's own checkpoints.

@@ -78,6 +78,15 @@ pub enum Statement {
     },
 }
 
+impl Statement {
+    fn in_range(&self) -> bool {
+        let Self::Checkpoint { manifest, shards, holds } = self else { return true };
+        let holds = holds.map_or(0, |holds| holds.number);
+        let promises = |promise: &Promise| lines::in_range([promise.segment, promise.frame, promise.record]);
+        lines::in_range([manifest.number, holds]) && shards.iter().all(promises)
+    }
+}
+
 /// A line whose hash holds; whether its signature does is for whoever knows the keys.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Checkpoint {
@@ -113,6 +122,9 @@ impl Checkpoint {
     /// The same, for a line that a later one vouches for.
     fn unverified(line: &Line<'_>) -> Result<Self, LineBroken> {
         let Members { time, statement, key } = serde_json::from_slice(&line.json()).map_err(|_| LineBroken::Json)?;
+        if !statement.in_range() {
+            return Err(LineBroken::Json);
+        }
         let (head, previous, signature_holds) = (line.head, line.previous, false);
         Ok(Self { head, previous, time_us: time, statement, key, signature_holds })
     }
@@ -312,8 +324,15 @@ fn last_where(files: &[PathBuf], wanted: impl Fn(&Checkpoint) -> bool) -> io::Re
     Ok(None)
 }
 
+/// Is it the file of a day?
+pub fn is_day(path: &Path) -> bool {
+    file_day(path).is_some()
+}
+
 fn file_day(path: &Path) -> Option<jiff::civil::Date> {
-    path.file_name()?.to_str()?.strip_suffix(".jsonl")?.parse().ok()
+    let day = path.file_name()?.to_str()?.strip_suffix(".jsonl")?;
+    // One spelling: the order of the names is the order of the lines.
+    day.parse().ok().filter(|parsed: &jiff::civil::Date| parsed.year() >= 0 && parsed.to_string() == day)
 }
 
 /// Writes checkpoints. Whoever holds one holds `archive/lock`.
@@ -431,6 +450,11 @@ impl Checkpoints {
         self.holds.look()
     }
 
+    /// Something is decided by the holds up to this line: whatever becomes of the file, the next checkpoint names no earlier one.
+    pub fn name_holds(&mut self, line: Head) {
+        self.holds.name(line);
+    }
+
     pub fn public_key(&self) -> PublicKey {
         self.key.public()
     }
@@ -541,12 +565,12 @@ impl Checkpoints {
     fn tell_public_key(&self) -> io::Result<()> {
         let path = segment::archive_dir(&self.data_dir).join("checkpoint.pub");
         let text = hex(&self.key.public()) + "\n";
-        match segment::open_file(&path).and_then(io::read_to_string) {
+        match crate::files::open(&path).and_then(io::read_to_string) {
             Ok(found) if found == text => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(at(&path, error)),
             _ => {}
         }
-        fs::write(&path, text).map_err(|error| at(&path, error))
+        crate::files::write(&path, text.as_bytes()).map_err(|error| at(&path, error))
     }
 }
 
@@ -679,6 +703,16 @@ mod tests {
         assert_eq!(keys.iter().filter(|old| **old).count(), 3, "{keys:?}: the old one signs twice and hands over");
         assert!(!dir.path().join("checkpoint.key").exists());
         assert!(!format!("{:?}", given(&[1])).contains("0101"), "no key is ever printed");
+    }
+
+    #[test]
+    fn a_day_has_one_spelling() {
+        assert!(is_day(Path::new("x/2026-11-29.jsonl")));
+        for other in
+            ["20261129.jsonl", "2026-11-29T00.jsonl", "+002026-11-29.jsonl", "-000001-01-01.jsonl", "2026-11-29"]
+        {
+            assert!(!is_day(Path::new(other)), "{other}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use super::checkpoint;
 use super::lines::{self, Appender, Lines};
+use super::manifest::invalid;
 use super::publish::make_dir;
 use super::status::unix_us;
 use super::store;
@@ -27,6 +28,8 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Every batch is an object of its own in a store: not one a second.
 const OBJECT_EVERY_US: i64 = 10_000_000;
 const WEBHOOK_PATIENCE: Duration = Duration::from_secs(10);
+const NOT_HERE: &str = "is not in this trail: one of the two was put back from an older copy, or replaced. Nothing more is copied \
+     there until that is settled (`lockgate audit verify --checkpoints`)";
 /// For what is left at the end. Beyond: the next start goes on.
 const FINISH_WITHIN: Duration = Duration::from_secs(3);
 
@@ -37,6 +40,8 @@ pub struct Delivery {
     sent: AtomicU64,
     /// Since when something waits to be delivered; 0: nothing does.
     behind_since_us: AtomicI64,
+    /// The number of the last checkpoint, by whoever wrote it.
+    written: AtomicU64,
 }
 
 impl Delivery {
@@ -62,6 +67,10 @@ pub trait Backlog: Send {
     /// For logs: an address may carry a secret behind its host.
     fn shown(&self) -> String;
 
+    /// Where to go on, asked once at the start. `kept`: the place as it was left, in a file that others may have written. An error is
+    /// told and asked again.
+    fn resume(&mut self, kept: Place) -> io::Result<Place>;
+
     /// Delivers the next part and moves `place` behind it. `Ok(false)`: there is nothing new.
     fn deliver(&mut self, place: &mut Place) -> io::Result<bool>;
 }
@@ -82,6 +91,11 @@ impl Deliverers {
         self.threads.push(thread);
         self.deliveries.push(delivery);
         Ok(())
+    }
+
+    /// A checkpoint was written: copies that do not find it say so.
+    pub fn written(&self, number: u64) {
+        self.deliveries.iter().for_each(|delivery| delivery.written.store(number, Ordering::Release));
     }
 
     pub fn failures(&self) -> u64 {
@@ -111,6 +125,7 @@ struct Worker {
     backlog: Box<dyn Backlog>,
     place_file: PathBuf,
     place: Place,
+    resumed: bool,
     delivery: Arc<Delivery>,
     reported: bool,
 }
@@ -122,10 +137,10 @@ impl Worker {
         let destination = backlog.name();
         let name = &segment::hex(blake3::hash(destination.as_bytes()).as_bytes())[..16];
         let place_file = dir.join(format!("{name}.json"));
-        let place = fs::read(&place_file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let place = crate::files::read(&place_file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let place = place.filter(|place: &Place| place.destination == destination);
         let place = place.unwrap_or(Place { destination, ..Place::default() });
-        Ok(Self { backlog, place_file, place, delivery, reported: false })
+        Ok(Self { backlog, place_file, place, resumed: false, delivery, reported: false })
     }
 
     fn run(mut self, finish: &AtomicBool) {
@@ -171,6 +186,11 @@ impl Worker {
 
     /// `Ok(false)`: there is nothing new.
     fn step(&mut self) -> io::Result<bool> {
+        if !self.resumed {
+            let destination = self.place.destination.clone();
+            self.place = Place { destination, ..self.backlog.resume(self.place.clone())? };
+            self.resumed = true;
+        }
         let more = self.backlog.deliver(&mut self.place)?;
         if more {
             self.keep_place()?;
@@ -185,8 +205,7 @@ impl Worker {
     fn keep_place(&self) -> io::Result<()> {
         let tmp = self.place_file.with_extension("tmp");
         let keep = || -> io::Result<()> {
-            fs::write(&tmp, serde_json::to_vec(&self.place)?)?;
-            fs::File::open(&tmp)?.sync_data()?;
+            crate::files::write(&tmp, &serde_json::to_vec(&self.place)?)?;
             fs::rename(&tmp, &self.place_file)
         };
         keep().map_err(|error| at(&self.place_file, error))
@@ -224,6 +243,8 @@ pub struct Copies {
     delivery: Arc<Delivery>,
     runtime: tokio::runtime::Runtime,
     sent_us: i64,
+    /// Number of the last line that was delivered.
+    last: u64,
 }
 
 /// Lines that go together: of one file.
@@ -237,7 +258,53 @@ struct Batch {
 impl Copies {
     pub fn new(data_dir: &Path, destination: Destination, delivery: Arc<Delivery>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { data_dir: data_dir.to_owned(), destination, delivery, runtime, sent_us: 0 })
+        Ok(Self { data_dir: data_dir.to_owned(), destination, delivery, runtime, sent_us: 0, last: 0 })
+    }
+
+    /// Behind the last line that the folder has, which must be one of ours.
+    fn behind_folder(&self, dir: &Path) -> io::Result<(Place, u64)> {
+        is_there(dir)?;
+        let mut files = super::publish::listed(dir)?;
+        files.retain(|path| checkpoint::is_day(path));
+        for path in files.into_iter().rev() {
+            let tail = lines::tail(&path)?;
+            if tail.line.is_empty() {
+                continue;
+            }
+            let broken = |error: lines::LineBroken| at(&path, invalid(&error.to_string()));
+            let head = lines::split(&tail.line, true).map_err(broken)?.head;
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let mut ours = Lines::open(&checkpoint::dir(&self.data_dir).join(&name))?;
+            while let Some(Ok(line)) = ours.next_line()? {
+                if lines::split(line, true).is_ok_and(|line| line.head == head) {
+                    return Ok((Place { file: name, offset: ours.next_offset, ..Place::default() }, head.number));
+                }
+            }
+            return Err(at(&path, invalid(&format!("its last checkpoint, {}, {NOT_HERE}", head.number))));
+        }
+        Ok((Place::default(), 0))
+    }
+
+    /// Once more with the last line that was delivered: whoever gets it sees whether the next one continues it.
+    fn with_last_line(&self, kept: Place) -> io::Result<(Place, u64)> {
+        if kept.offset == 0 {
+            return Ok((Place::default(), 0));
+        }
+        let path = checkpoint::files(&self.data_dir)?.into_iter().find(|path| path.ends_with(&kept.file));
+        let tail = path.map(|path| lines::tail_until(&path, kept.offset)).transpose()?;
+        match tail.filter(|tail| tail.whole_bytes == kept.offset && !tail.line.is_empty()) {
+            Some(tail) => {
+                let last = lines::split(&tail.line, true).map_or(0, |line| line.head.number);
+                Ok((Place { offset: tail.line_offset(), ..kept }, last))
+            }
+            None => {
+                let (to, Place { file, offset, .. }) = (self.shown(), kept);
+                tracing::error!(
+                    "all checkpoints go to {to} again: byte {offset} of {file}, where it was left, is no end of a line"
+                );
+                Ok((Place::default(), 0))
+            }
+        }
     }
 
     fn next_batch(&self, place: &Place) -> io::Result<Option<Batch>> {
@@ -282,8 +349,23 @@ impl Backlog for Copies {
         }
     }
 
+    fn resume(&mut self, kept: Place) -> io::Result<Place> {
+        let (place, last) = match &self.destination {
+            Destination::Folder(dir) => self.behind_folder(dir)?,
+            Destination::Webhook(_) | Destination::Store { .. } => self.with_last_line(kept)?,
+        };
+        self.last = last;
+        Ok(place)
+    }
+
     fn deliver(&mut self, place: &mut Place) -> io::Result<bool> {
-        let Some(batch) = self.next_batch(place)? else { return Ok(false) };
+        let written = self.delivery.written.load(Ordering::Acquire);
+        let Some(batch) = self.next_batch(place)? else {
+            return match written > self.last {
+                false => Ok(false),
+                true => Err(invalid(&format!("checkpoint {written} was written and is not in its file"))),
+            };
+        };
         match &self.destination {
             Destination::Folder(dir) => deliver_to_folder(dir, &batch)?,
             Destination::Webhook(address) => self.runtime.block_on(deliver_to_webhook(address, &batch))?,
@@ -295,7 +377,7 @@ impl Backlog for Copies {
                 store::open(address, credentials.as_deref())?.put(&name, batch.bytes)?;
             }
         }
-        self.sent_us = unix_us();
+        (self.sent_us, self.last) = (unix_us(), batch.numbers.1);
         self.delivery.sent(batch.numbers.1 + 1 - batch.numbers.0.min(batch.numbers.1));
         (place.file, place.offset) = (batch.name, batch.next_offset);
         Ok(true)
@@ -304,10 +386,7 @@ impl Backlog for Copies {
 
 /// Lines that are there already are not written again: the folder knows its own last one.
 fn deliver_to_folder(dir: &Path, batch: &Batch) -> io::Result<()> {
-    if !dir.is_dir() {
-        // A mount that is missing must not be written under.
-        return Err(at(dir, io::Error::new(io::ErrorKind::NotFound, "is not there")));
-    }
+    is_there(dir)?;
     let path = dir.join(&batch.name);
     let tail = lines::tail(&path)?;
     let last = lines::split(&tail.line, true).map_or(0, |line| line.head.number);
@@ -318,6 +397,14 @@ fn deliver_to_folder(dir: &Path, batch: &Batch) -> io::Result<()> {
     }
     let text = String::from_utf8(new.concat()).map_err(io::Error::other)?;
     Appender::open(&path, &tail)?.append(&text)
+}
+
+/// A mount that is missing must not be written under.
+fn is_there(dir: &Path) -> io::Result<()> {
+    match dir.is_dir() {
+        true => Ok(()),
+        false => Err(at(dir, io::Error::new(io::ErrorKind::NotFound, "is not there"))),
+    }
 }
 
 async fn deliver_to_webhook(address: &str, batch: &Batch) -> io::Result<()> {
@@ -371,12 +458,51 @@ mod tests {
         assert!(worker(dir.path(), &destination).step().unwrap());
         checkpoints(dir.path(), 2);
         let mut second = worker(dir.path(), &destination);
-        // Killed after the lines were written and before their place was kept.
-        second.place = Place { destination: second.place.destination.clone(), ..Place::default() };
+        // What is kept beside the trail says nothing: the folder is asked.
+        second.place = Place { file: "9999-12-31.jsonl".to_owned(), offset: 0, ..second.place };
         assert!(second.step().unwrap() && !second.step().unwrap());
         let copied = fs::read(super::super::publish::listed(&mount).unwrap().pop().unwrap()).unwrap();
         assert_eq!(copied, all(dir.path()));
         assert_eq!(copied.iter().filter(|&&byte| byte == b'\n').count(), 5);
+    }
+
+    #[test]
+    fn a_trail_that_was_rolled_back_is_told_and_not_copied_over() {
+        let (dir, mount) = (trail(), tempfile::tempdir().unwrap());
+        let destination = Destination::parse(mount.path().to_str().unwrap(), None);
+        checkpoints(dir.path(), 3);
+        let file = checkpoint::files(dir.path()).unwrap().pop().unwrap();
+        let before = fs::read(&file).unwrap();
+        checkpoints(dir.path(), 2);
+        assert!(worker(dir.path(), &destination).step().unwrap());
+        fs::write(&file, before).unwrap();
+        checkpoints(dir.path(), 1);
+        let mut again = worker(dir.path(), &destination);
+        let error = again.step().unwrap_err().to_string();
+        assert!(error.contains("its last checkpoint, 5, is not in this trail") && again.step().is_err(), "{error}");
+        let copied = fs::read(super::super::publish::listed(mount.path()).unwrap().pop().unwrap()).unwrap();
+        assert_eq!(copied.iter().filter(|&&byte| byte == b'\n').count(), 5);
+    }
+
+    #[test]
+    fn what_was_written_and_is_not_there_is_told() {
+        let (dir, mount) = (trail(), tempfile::tempdir().unwrap());
+        let destination = Destination::parse(mount.path().to_str().unwrap(), None);
+        checkpoints(dir.path(), 3);
+        let mut worker = worker(dir.path(), &destination);
+        worker.delivery = worker_delivery(&mut worker, dir.path(), &destination);
+        assert!(worker.step().unwrap() && !worker.step().unwrap());
+        worker.delivery.written.store(4, Ordering::Release);
+        assert!(worker.step().unwrap_err().to_string().contains("checkpoint 4 was written"));
+        checkpoints(dir.path(), 1);
+        assert!(worker.step().unwrap() && !worker.step().unwrap());
+    }
+
+    /// A worker's numbers and its backlog's are the same.
+    fn worker_delivery(worker: &mut Worker, dir: &Path, destination: &Destination) -> Arc<Delivery> {
+        let delivery = Arc::<Delivery>::default();
+        worker.backlog = Box::new(Copies::new(dir, destination.clone(), delivery.clone()).unwrap());
+        delivery
     }
 
     #[test]
@@ -420,6 +546,9 @@ mod tests {
         assert!(worker(dir.path(), &destination).step().unwrap());
         let bodies = server.join().unwrap();
         assert_eq!(bodies[0], bodies[1]);
-        assert_eq!([&bodies[1][..], &bodies[2]].concat(), all(dir.path()));
+        // The last line is sent again after a start.
+        let (last, all) = (bodies[1].split_inclusive(|&byte| byte == b'\n').next_back().unwrap(), all(dir.path()));
+        assert_eq!([&bodies[1][..], &bodies[2][last.len()..]].concat(), all);
+        assert!(bodies[2].starts_with(last));
     }
 }

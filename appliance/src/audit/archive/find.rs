@@ -6,8 +6,8 @@ use super::schema::{self, Column};
 use crate::audit::record::Kind;
 use crate::audit::row::{Row, Rows};
 use crate::audit::search::{Filter, Joiner, any, contains_ignoring_case, kind_name, names};
-use crate::audit::segment::open_file;
 use crate::config::Glob;
+use crate::files;
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ pub struct Listed {
 
 impl Listed {
     pub fn open(&self) -> Result<ArchiveFile, Unreadable> {
-        let file = open_file(&self.path).map_err(Unreadable::io)?;
+        let file = files::open(&self.path).map_err(Unreadable::io)?;
         let bytes = file.metadata().map_err(Unreadable::io)?.len();
         if bytes != self.bytes {
             let what = format!("it has {bytes} bytes, the manifest says {}: it is not what was published", self.bytes);

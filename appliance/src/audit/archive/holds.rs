@@ -7,13 +7,19 @@ use super::manifest::{invalid, rfc3339};
 use super::publish::make_dir;
 use crate::audit::frame::Hash;
 use crate::audit::search::Filter;
-use crate::audit::segment::{archive_dir, at, open_lock};
+use crate::audit::segment::{archive_dir, at};
 use crate::config::Glob;
+use crate::files;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The archiver holds the lock while it deletes.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 pub fn path(data_dir: &Path) -> PathBuf {
     archive_dir(data_dir).join("holds.jsonl")
@@ -172,6 +178,9 @@ pub fn each(data_dir: &Path, visit: &mut dyn FnMut(Result<Line, LineBroken>) -> 
     while let Some(line) = lines.next_line()? {
         let line = line.and_then(|line| lines::split(line, false)).and_then(|line| {
             let Members { time, what } = serde_json::from_slice(&line.json()).map_err(|_| LineBroken::Json)?;
+            if matches!(what, What::Release { hold, .. } if !lines::in_range([hold])) {
+                return Err(LineBroken::Json);
+            }
             Ok(Line { head: line.head, previous: line.previous, time_us: time, what })
         });
         visit(line)?;
@@ -192,6 +201,13 @@ pub struct Watch {
 impl Watch {
     pub fn new(data_dir: &Path, signed: Head) -> Self {
         Self { data_dir: data_dir.to_owned(), signed, read: None, trouble: None }
+    }
+
+    /// A line that was read continues what was signed: from now on it is.
+    pub fn name(&mut self, line: Head) {
+        if line.number > self.signed.number {
+            (self.signed, self.read) = (line, None);
+        }
     }
 
     /// The line that the next checkpoint names.
@@ -217,28 +233,35 @@ impl Watch {
     }
 }
 
-/// Whoever deletes waits for whoever writes, and the other way round.
-pub fn lock(data_dir: &Path) -> io::Result<File> {
+/// Whoever deletes waits for whoever writes, and the other way round, but not for ever.
+pub fn lock(data_dir: &Path, patience: Duration) -> io::Result<File> {
     let archive = archive_dir(data_dir);
     make_dir(&archive)?;
     let path = archive.join("holds.lock");
-    let open = || {
-        let file = open_lock(&path)?;
-        file.lock()?;
-        Ok(file)
-    };
-    open().map_err(|error| at(&path, error))
+    let file = files::open_or_create(&path).map_err(|error| at(&path, error))?;
+    let until = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                let busy = io::Error::new(io::ErrorKind::ResourceBusy, "another process keeps it locked");
+                return Err(at(&path, busy));
+            }
+            Err(TryLockError::Error(error)) => return Err(at(&path, error)),
+        }
+    }
 }
 
 /// On stable storage when it returns; from then on nothing of it is deleted. Returns its id.
 pub fn add(data_dir: &Path, scope: Scope, reason: &str, now_us: i64) -> io::Result<u64> {
-    let _lock = lock(data_dir)?;
+    let _lock = lock(data_dir, LOCK_PATIENCE)?;
     append(data_dir, &What::Hold { scope, reason: reason.to_owned(), by: caller() }, now_us)
 }
 
 /// `Ok(false)`: there is no such hold.
 pub fn release(data_dir: &Path, hold: u64, reason: &str, now_us: i64) -> io::Result<bool> {
-    let _lock = lock(data_dir)?;
+    let _lock = lock(data_dir, LOCK_PATIENCE)?;
     if !read_signed(data_dir)?.in_force.iter().any(|held| held.id == hold) {
         return Ok(false);
     }

@@ -53,7 +53,7 @@ impl Given {
 impl SigningKey {
     pub fn read(path: &Path) -> io::Result<Self> {
         let wrap = |error| at(path, error);
-        let mut file = segment::open_file(path).map_err(wrap)?;
+        let mut file = crate::files::open(path).map_err(wrap)?;
         let metadata = file.metadata().map_err(wrap)?;
         if !metadata.is_file() || metadata.permissions().mode() & 0o077 != 0 {
             return Err(wrap(invalid("must be a file that only its owner can read: chmod 600 it")));
@@ -68,7 +68,7 @@ impl SigningKey {
     /// has no key, would be handed the chain.
     pub fn read_next(path: &Path, old: &PublicKey) -> io::Result<Self> {
         let next = Self::read(path)?;
-        let text = segment::open_file(path).and_then(io::read_to_string).map(Zeroizing::new)?;
+        let text = crate::files::open(path).and_then(io::read_to_string).map(Zeroizing::new)?;
         let signature = text.lines().nth(1).and_then(|digits| unhex(digits.trim().as_bytes()));
         match signature.is_some_and(|signature| verifies(old, &takes_over(&next.public), &signature)) {
             true => Ok(next),

@@ -9,11 +9,12 @@
 //! Tails have a fixed length, so that hash, number and previous are checked before a parser sees the line.
 
 use crate::audit::frame::{GENESIS, Hash, hash};
-use crate::audit::segment::{at, hex, open_file};
+use crate::audit::segment::{at, hex};
+use crate::files;
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 const HASH_OPEN: &[u8] = b",\"hash\":\"";
@@ -23,6 +24,14 @@ const HASH_DIGITS: usize = 64;
 const SIGNATURE_DIGITS: usize = 128;
 /// A line. Beyond: damage, and a reader allocates no more. A position and a span cost 600 bytes a shard.
 pub const LINE_BYTES_MAX: usize = 2 << 20;
+
+/// The greatest integer in a line: what every reader of JSON can tell apart (RFC 8259, section 6), far below where sums overflow.
+pub const INTEGER_MAX: u64 = (1 << 53) - 1;
+
+/// Are all of these believable?
+pub fn in_range<const N: usize>(numbers: [u64; N]) -> bool {
+    numbers.iter().all(|number| *number <= INTEGER_MAX)
+}
 
 pub type Signature = [u8; 64];
 
@@ -121,7 +130,8 @@ fn cut(bytes: &[u8], digits: usize) -> Result<(&[u8], &[u8]), LineBroken> {
 fn opening(body: &[u8]) -> Option<(u64, Hash)> {
     let rest = body.strip_prefix(b"{\"number\":")?;
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let number: u64 = std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()?;
+    let number: u64 =
+        std::str::from_utf8(&rest[..digits]).ok()?.parse().ok().filter(|number| *number <= INTEGER_MAX)?;
     let rest = rest[digits..].strip_prefix(b",\"previous\":\"")?;
     Some((number, unhex(rest.get(..HASH_DIGITS)?)?))
 }
@@ -160,7 +170,7 @@ impl Lines {
 
     /// From the beginning of a line on.
     pub fn open_at(path: &Path, offset: u64) -> io::Result<Self> {
-        let mut file = open_file(path).map_err(|error| at(path, error))?;
+        let mut file = files::open(path).map_err(|error| at(path, error))?;
         io::Seek::seek(&mut file, io::SeekFrom::Start(offset)).map_err(|error| at(path, error))?;
         let reader = io::Read::take(BufReader::with_capacity(256 << 10, file), 0);
         Ok(Self { path: path.to_owned(), reader, line: Vec::new(), offset, next_offset: offset })
@@ -215,7 +225,7 @@ pub fn tail(path: &Path) -> io::Result<Tail> {
 
 /// The same of what stands before a byte.
 pub fn tail_until(path: &Path, end: u64) -> io::Result<Tail> {
-    let file = match open_file(path) {
+    let file = match files::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Ok(Tail::NONE);
@@ -265,7 +275,7 @@ impl Appender {
     pub fn open(path: &Path, tail: &Tail) -> io::Result<Self> {
         let wrap = |error| at(path, error);
         let new = !path.exists();
-        let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(path).map_err(wrap)?;
+        let file = files::open_or_create(path).map_err(wrap)?;
         if tail.unfinished_bytes > 0 {
             file.set_len(tail.whole_bytes).and_then(|()| file.sync_all()).map_err(wrap)?;
         }
@@ -278,7 +288,11 @@ impl Appender {
     /// After an error part of the line may be in the file: the next attempt writes over it.
     pub fn append(&mut self, line: &str) -> io::Result<()> {
         let written = self.file.write_all_at(line.as_bytes(), self.bytes).and_then(|()| self.file.sync_data());
-        written.map_err(|error| at(&self.path, error))?;
+        if let Err(error) = written {
+            // Half a line would be a break to whoever verifies before the next attempt.
+            let _ = self.file.set_len(self.bytes);
+            return Err(at(&self.path, error));
+        }
         self.bytes += line.len() as u64;
         Ok(())
     }

@@ -36,6 +36,10 @@ pub struct Position {
 }
 
 impl Position {
+    fn in_range(&self) -> bool {
+        lines::in_range([self.segment, self.offset, self.frame, self.record])
+    }
+
     /// Nothing of the shard is archived.
     pub fn start(shard: u32) -> Self {
         Self { shard, segment: 1, offset: 0, frame: 0, record: 0, hash: GENESIS }
@@ -70,6 +74,10 @@ impl Span {
             before: from.hash,
             after: to.hash,
         })
+    }
+
+    fn in_range(&self) -> bool {
+        lines::in_range([self.first_frame, self.last_frame, self.first_record, self.last_record])
     }
 
     pub fn records(&self) -> u64 {
@@ -125,6 +133,14 @@ pub enum What {
 }
 
 impl What {
+    fn in_range(&self) -> bool {
+        match self {
+            Self::File(file) => lines::in_range([file.bytes, file.rows]) && file.shards.iter().all(Span::in_range),
+            Self::Damage(damage) => lines::in_range([damage.segment, damage.offset, damage.frame.unwrap_or(0)]),
+            Self::Deleted { files, .. } => files.iter().all(|file| lines::in_range([file.entry])),
+        }
+    }
+
     pub fn spans(&self) -> &[Span] {
         match self {
             Self::File(file) => &file.shards,
@@ -157,6 +173,9 @@ impl Entry {
     pub fn parse(line: &[u8]) -> Result<Self, LineBroken> {
         let line = lines::split(line, false)?;
         let Members { time, what, positions } = serde_json::from_slice(&line.json()).map_err(|_| LineBroken::Json)?;
+        if !what.in_range() || !positions.iter().all(Position::in_range) {
+            return Err(LineBroken::Json);
+        }
         Ok(Self { head: line.head, previous: line.previous, time_us: time, what, positions })
     }
 }
@@ -212,13 +231,23 @@ fn lacks(signed: Head) -> io::Error {
 
 /// Hands out every entry, or what is wrong with its line. An unfinished last line is handed out as broken.
 pub fn each(data_dir: &Path, visit: &mut dyn FnMut(Place, Result<Entry, LineBroken>)) -> io::Result<()> {
+    each_within(data_dir, u64::MAX, visit)
+}
+
+/// The same of the lines that begin before this byte.
+pub fn each_within(
+    data_dir: &Path,
+    limit: u64,
+    visit: &mut dyn FnMut(Place, Result<Entry, LineBroken>),
+) -> io::Result<()> {
     let mut lines = match Lines::open(&path(data_dir)) {
         Ok(lines) => lines,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
     let mut line = 0;
-    while let Some(read) = lines.next_line()? {
+    while lines.next_offset < limit {
+        let Some(read) = lines.next_line()? else { break };
         line += 1;
         let entry = read.and_then(Entry::parse);
         visit(Place { line, offset: lines.offset }, entry);
@@ -445,7 +474,7 @@ fn may_be_cut(path: &Path, end: u64, signed: Head) -> io::Result<bool> {
 
 /// It proves nothing, and may be evidence.
 fn set_aside(path: &Path, end: u64) -> io::Result<()> {
-    let mut file = segment::open_file(path)?;
+    let mut file = crate::files::open(path)?;
     io::Seek::seek(&mut file, io::SeekFrom::Start(end))?;
     let aside = path.with_file_name(format!("manifest.unsigned-{}.jsonl", super::status::unix_us()));
     let wrap = |error| at(&aside, error);
@@ -469,7 +498,7 @@ fn unlike(found: Head, signed: Head) -> io::Error {
     ))
 }
 
-pub(super) fn invalid(text: &str) -> io::Error {
+pub(in crate::audit) fn invalid(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 

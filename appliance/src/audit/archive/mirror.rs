@@ -9,12 +9,11 @@
 //! `archive/delivery/`; what is there twice is the same twice.
 
 use super::checkpoint;
-use super::deliver::{Backlog, Delivery};
-use super::lines::Lines;
+use super::deliver::{Backlog, Delivery, Place};
+use super::lines::{self, Lines};
 use super::manifest::{self, Entry, What};
 use super::store::{self, Store};
 use crate::audit::segment::{self, at};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,7 +62,7 @@ impl Mirror {
         let object = [line, b"\n"].concat();
         if let What::File(file) = &entry.what {
             let place = segment::archive_dir(&self.data_dir).join(&file.path);
-            match fs::read(&place) {
+            match crate::files::read(&place) {
                 Ok(bytes) => self.store()?.put(&file.path, bytes)?,
                 // Deleted on purpose before it was sent: the entry that says so follows.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -85,7 +84,19 @@ impl Backlog for Mirror {
         self.address.clone()
     }
 
-    fn deliver(&mut self, place: &mut super::deliver::Place) -> io::Result<bool> {
+    fn resume(&mut self, kept: Place) -> io::Result<Place> {
+        let tail = lines::tail_until(&manifest::path(&self.data_dir), kept.offset)?;
+        if kept.offset == 0 || tail.whole_bytes == kept.offset {
+            return Ok(kept);
+        }
+        let (to, offset) = (&self.address, kept.offset);
+        tracing::error!(
+            "the archive goes to {to} again: byte {offset} of the manifest, where it was left, is no end of a line"
+        );
+        Ok(Place::default())
+    }
+
+    fn deliver(&mut self, place: &mut Place) -> io::Result<bool> {
         let sent = self.send(place.offset);
         if sent.is_err() {
             self.store = None;

@@ -6,9 +6,9 @@ use super::write::FileWriter;
 use crate::audit::frame::Hash;
 use crate::audit::segment::{self, at};
 use jiff::Timestamp;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 /// Under this key of a file's metadata: what the manifest says in `shards`.
@@ -37,8 +37,8 @@ pub fn relative_path(since_us: i64, number: u64) -> String {
 }
 
 /// The number in a published file's name.
-pub fn number_of(name: &str) -> Option<u64> {
-    name.strip_suffix(".parquet")?.rsplit_once('-')?.1.parse().ok()
+pub fn number_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_suffix(".parquet")?.rsplit_once('-')?.1.parse().ok()
 }
 
 /// A file that takes records.
@@ -61,8 +61,8 @@ pub struct Published {
 impl OpenFile {
     pub fn create(archive: &Path, number: u64, first_us: i64) -> io::Result<Self> {
         let tmp = tmp_dir(archive).join(format!("{number:010}.parquet"));
-        let file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&tmp);
-        let sink = Sink::new(file.map_err(|error| at(&tmp, error))?);
+        let file = crate::files::create(&tmp).map_err(|error| at(&tmp, error))?;
+        let sink = Sink::new(file);
         Ok(Self { writer: FileWriter::new(sink)?, tmp, number, day: day(first_us), raw_bytes: 0 })
     }
 
@@ -115,8 +115,7 @@ pub fn clean(archive: &Path, next_number: u64) -> io::Result<Vec<PathBuf>> {
     }
     for folder in listed(&parquet_dir(archive))? {
         for path in if folder.is_dir() { listed(&folder)? } else { Vec::new() } {
-            let number = path.file_name().and_then(|name| number_of(name.to_str()?));
-            if number.is_some_and(|number| number >= next_number) {
+            if number_of(&path).is_some_and(|number| number >= next_number) {
                 fs::remove_file(&path).map_err(|error| at(&path, error))?;
                 segment::sync_dir(&folder)?;
                 removed.push(path);
@@ -182,8 +181,8 @@ mod tests {
     fn names_sort_by_time_and_carry_their_number() {
         let path = relative_path(1_795_000_000_123_456, 42);
         assert_eq!(path, "parquet/date=2026-11-18/20261118T110640.123456Z-0000000042.parquet");
-        assert_eq!(number_of(Path::new(&path).file_name().unwrap().to_str().unwrap()), Some(42));
-        assert_eq!(number_of("x.parquet"), None);
+        assert_eq!(number_of(Path::new(&path)), Some(42));
+        assert_eq!(number_of(Path::new("x.parquet")), None);
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! Deletes archive files when everything in them is older than it has to be kept and nobody holds it. The manifest says so
 //! before the file goes: what is missing without an entry was not deleted by us.
 
+use super::check::read_published;
 use super::find::holds_any;
-use super::holds::{self, Hold};
+use super::holds::{self, Hold, Holds};
 use super::lines::Head;
 use super::manifest::{self, DeletedFile, FileEntry, Manifest, What, invalid};
 use super::read::ArchiveFile;
-use crate::audit::segment::{self, Archived, archive_dir, at, hex, open_file, sync_dir};
+use crate::audit::segment::{self, Archived, archive_dir, at, hex, sync_dir};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,20 +20,41 @@ const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// In one entry of the manifest.
 const FILES_PER_ENTRY_MAX: usize = 1000;
 
+/// Work at a time: records wait for their checkpoint meanwhile.
+const SLICE: Duration = Duration::from_millis(250);
+/// Whoever writes a hold is waited for so long; then the next look tries again.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+
 type Files = Vec<(u64, FileEntry)>;
 
-/// By the number of their entries.
-struct Candidates {
+/// What is looked through, slice by slice. By the numbers of their entries.
+#[derive(Default)]
+struct Sweep {
+    before_us: i64,
+    /// Old enough, still to be judged.
     old: Files,
+    /// Nobody holds them, by the holds up to `judged_by`.
+    free: Files,
+    judged_by: Option<Head>,
+    /// Deleted already but for a stop that came between.
     left: Files,
     /// Shard and number of segments in which something did not hold.
     damaged: BTreeSet<(u32, u64)>,
+}
+
+/// Whoever signs.
+pub trait Signs {
+    /// The last line of the holds that was ever signed.
+    fn signed_holds(&mut self) -> Head;
+    /// Seals what the manifest says by now, and the holds up to this line, by which that was decided.
+    fn seal(&mut self, manifest: &Manifest, holds: Head) -> io::Result<()>;
 }
 
 pub struct Retention {
     data_dir: PathBuf,
     keep: Duration,
     swept: Option<Instant>,
+    sweep: Option<Sweep>,
     /// What is not as it was published, so that it is told once.
     told: HashSet<u64>,
     /// What was under a hold, and by which last line of the holds: it is not read again until they change.
@@ -41,57 +63,89 @@ pub struct Retention {
 
 impl Retention {
     pub fn new(data_dir: PathBuf, keep: Duration) -> Self {
-        Self { data_dir, keep, swept: None, told: HashSet::new(), held: HashMap::new() }
+        Self { data_dir, keep, swept: None, sweep: None, told: HashSet::new(), held: HashMap::new() }
     }
 
-    /// Is it time to look for what is old?
+    /// Is there something to look at?
     pub fn is_due(&self) -> bool {
-        self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY)
+        self.sweep.is_some() || self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY)
     }
 
-    /// Deletes what is old. Nothing is taken from files that others may write but what was signed: the manifest up to its end as
-    /// we know it, the holds up to the last line we signed (`signed_holds`), and the bytes of each file. `checkpoint` seals an
-    /// entry before the files it names go. Returns how many went.
-    pub fn sweep(
-        &mut self,
-        now_us: i64,
-        signed_holds: Head,
-        manifest: &mut Manifest,
-        checkpoint: &mut dyn FnMut(&Manifest) -> io::Result<()>,
-    ) -> io::Result<u64> {
+    /// Judges what is old, for a while. Nothing is taken from files that others may write but what was signed: the manifest up to
+    /// its end as we know it, the holds as [`Self::delete`] signs them, and the bytes of each file. `Ok(true)`: there is something for
+    /// [`Self::delete`] to do. After an error nothing is deleted until the next sweep.
+    pub fn judge(&mut self, now_us: i64, manifest: Head, signs: &mut dyn Signs) -> io::Result<bool> {
+        let begun = self.sweep.take().map_or_else(|| self.begin(now_us, manifest), Ok);
         self.swept = Some(Instant::now());
-        let keep_us = i64::try_from(self.keep.as_micros()).unwrap_or(i64::MAX);
-        let before_us = now_us.saturating_sub(keep_us);
-        let Candidates { mut old, left, damaged } = self.candidates(before_us, manifest.head())?;
-        // Until it is dropped nobody adds a hold that comes too late.
-        let _lock = holds::lock(&self.data_dir)?;
-        let holds = holds::read_with(&self.data_dir, signed_holds)?;
-        if holds.unfinished {
-            return Err(at(
-                &holds::path(&self.data_dir),
-                invalid("its last line is not whole: `lockgate audit hold add` or `rm` again, or put it back"),
-            ));
-        }
-        let (head, in_force) = (holds.head(), holds.in_force);
-        old.retain(|(number, file)| self.may_go(*number, file, &in_force, head));
-        // A hold that came after a deletion was said, and before it was done, is in time.
-        let archive = archive_dir(&self.data_dir);
-        for (number, file) in left {
-            if self.may_go(number, &file, &in_force, head) {
-                remove(&archive, &file.path)?;
+        let mut sweep = begun?;
+        let holds = self.holds(signs)?;
+        sweep.decide_by(holds.head());
+        let since = Instant::now();
+        while sweep.free.len() < FILES_PER_ENTRY_MAX && since.elapsed() < SLICE {
+            let Some((number, file)) = sweep.old.pop() else { break };
+            if self.may_go(number, &file, &holds.in_force, holds.head()) {
+                sweep.free.push((number, file));
             }
         }
-        let (mut gone, reason) = (0, self.reason(&in_force, head));
-        for files in old.chunks(FILES_PER_ENTRY_MAX) {
-            self.delete(files, &reason, now_us, manifest, checkpoint)?;
-            gone += files.len() as u64;
+        let ready = sweep.old.is_empty() || sweep.free.len() >= FILES_PER_ENTRY_MAX;
+        self.sweep = Some(sweep);
+        Ok(ready)
+    }
+
+    /// Deletes what was judged: the manifest and a checkpoint say so before a file goes. Returns how many went.
+    pub fn delete(&mut self, now_us: i64, manifest: &mut Manifest, signs: &mut dyn Signs) -> io::Result<u64> {
+        let Some(mut sweep) = self.sweep.take() else { return Ok(0) };
+        // Until it is dropped nobody adds a hold that comes too late.
+        let _lock = holds::lock(&self.data_dir, LOCK_PATIENCE)?;
+        let holds = self.holds(signs)?;
+        if sweep.judged_by != Some(holds.head()) {
+            self.sweep = Some(sweep);
+            return Ok(0);
         }
-        self.remove_kept_segments(before_us, &in_force, &damaged, manifest)?;
+        let gone = sweep.free.len() as u64;
+        if gone > 0 {
+            let listed = sweep.free.iter().map(|(entry, file)| DeletedFile { entry: *entry, path: file.path.clone() });
+            let reason = self.reason(&holds.in_force, holds.head());
+            manifest.append(now_us, &What::Deleted { files: listed.collect(), reason: reason.clone() }, &[])?;
+            signs.seal(manifest, holds.head())?;
+            let archive = archive_dir(&self.data_dir);
+            sweep.free.iter().try_for_each(|(_, file)| remove(&archive, &file.path))?;
+            tracing::info!(files = gone, reason, "deleted from the archive");
+            sweep.free.clear();
+        }
+        if sweep.old.is_empty() {
+            self.finish(&sweep, &holds, manifest, signs)?;
+        } else {
+            self.sweep = Some(sweep);
+        }
         Ok(gone)
     }
 
+    /// What a stop left over, and segments that are kept besides.
+    fn finish(&mut self, sweep: &Sweep, holds: &Holds, manifest: &Manifest, signs: &mut dyn Signs) -> io::Result<()> {
+        let archive = archive_dir(&self.data_dir);
+        // A hold that came after a deletion was said, and before it was done, is in time.
+        let left = sweep.left.iter().filter(|(number, file)| self.may_go(*number, file, &holds.in_force, holds.head()));
+        let left: Vec<&str> = left.map(|(_, file)| &*file.path).collect();
+        let segments = self.old_segments(sweep, &holds.in_force, manifest)?;
+        if left.is_empty() && segments.is_empty() {
+            return Ok(());
+        }
+        signs.seal(manifest, holds.head())?;
+        left.into_iter().try_for_each(|path| remove(&archive, path))?;
+        segments.into_iter().try_for_each(|path| fs::remove_file(&path).map_err(|error| at(&path, error)))
+    }
+
+    fn holds(&self, signs: &mut dyn Signs) -> io::Result<Holds> {
+        let holds = holds::read_with(&self.data_dir, signs.signed_holds())?;
+        let unfinished = "its last line is not whole: `lockgate audit hold add` or `rm` again, or put it back";
+        if holds.unfinished { Err(at(&holds::path(&self.data_dir), invalid(unfinished))) } else { Ok(holds) }
+    }
+
     /// Files that are old enough, and those that are deleted already but for a stop that came between.
-    fn candidates(&self, before_us: i64, head: Head) -> io::Result<Candidates> {
+    fn begin(&self, now_us: i64, head: Head) -> io::Result<Sweep> {
+        let keep_us = i64::try_from(self.keep.as_micros()).unwrap_or(i64::MAX);
+        let before_us = now_us.saturating_sub(keep_us);
         let (mut files, mut deleted, mut damaged) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         manifest::each_up_to(&self.data_dir, head, &mut |entry| match entry.what {
             What::File(file) => drop(files.insert(entry.head.number, file)),
@@ -100,11 +154,11 @@ impl Retention {
         })?;
         let archive = archive_dir(&self.data_dir);
         let (gone, there): (Files, Files) = files.into_iter().partition(|(number, _)| deleted.contains(number));
-        Ok(Candidates {
-            old: there.into_iter().filter(|(_, file)| file.until_us < before_us).collect(),
-            left: gone.into_iter().filter(|(_, file)| archive.join(&file.path).exists()).collect(),
-            damaged,
-        })
+        let mut old: Files = there.into_iter().filter(|(_, file)| file.until_us < before_us).collect();
+        // Taken from the end: the oldest first.
+        old.reverse();
+        let left = gone.into_iter().filter(|(_, file)| archive.join(&file.path).exists()).collect();
+        Ok(Sweep { before_us, old, left, damaged, ..Sweep::default() })
     }
 
     /// What somebody else took away or changed was not deleted by us, and is never said to be: it is evidence.
@@ -113,37 +167,18 @@ impl Retention {
             return false;
         }
         let path = archive_dir(&self.data_dir).join(&file.path);
-        // In memory, so that what is hashed is what the holds are asked about, whatever somebody does to the file meanwhile.
-        let Ok(bytes) = read_whole(&path, file.bytes) else { return false };
-        if *blake3::hash(&bytes).as_bytes() != file.blake3 {
+        let Ok(read) = read_published(&archive_dir(&self.data_dir), file) else { return false };
+        let Some(bytes) = read else {
             if self.told.insert(number) {
                 tracing::error!("old, and kept as it is not what was published: {}", path.display());
             }
             return false;
-        }
+        };
         if in_force.iter().any(|hold| holds_file(hold, &bytes, file)) {
             self.held.insert(number, head);
             return false;
         }
         true
-    }
-
-    fn delete(
-        &mut self,
-        files: &[(u64, FileEntry)],
-        reason: &str,
-        now_us: i64,
-        manifest: &mut Manifest,
-        checkpoint: &mut dyn FnMut(&Manifest) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let listed = files.iter().map(|(entry, file)| DeletedFile { entry: *entry, path: file.path.clone() });
-        let what = What::Deleted { files: listed.collect(), reason: reason.to_owned() };
-        manifest.append(now_us, &what, &[])?;
-        checkpoint(manifest)?;
-        let archive = archive_dir(&self.data_dir);
-        files.iter().try_for_each(|(_, file)| remove(&archive, &file.path))?;
-        tracing::info!(files = files.len(), reason, "deleted from the archive");
-        Ok(())
     }
 
     fn reason(&self, in_force: &[Hold], head: Head) -> String {
@@ -157,38 +192,36 @@ impl Retention {
     }
 
     /// Sealed segments kept besides the archive hold the same records: they go at the same age. Damaged ones stay.
-    fn remove_kept_segments(
-        &self,
-        before_us: i64,
-        in_force: &[Hold],
-        damaged: &BTreeSet<(u32, u64)>,
-        manifest: &Manifest,
-    ) -> io::Result<()> {
+    fn old_segments(&self, sweep: &Sweep, in_force: &[Hold], manifest: &Manifest) -> io::Result<Vec<PathBuf>> {
+        let mut old = Vec::new();
         for (shard, files) in segment::list(&self.data_dir)? {
             let passed = manifest.positions().get(&shard).map_or(0, |position| position.segment);
-            for file in files.values().filter(|file| file.number < passed && !damaged.contains(&(shard, file.number))) {
+            let whole = |number: &u64| *number < passed && !sweep.damaged.contains(&(shard, *number));
+            for file in files.into_values().filter(|file| whole(&file.number)) {
                 let Some(Archived::Sealed { since_s, until_s, .. }) = file.archived else { continue };
                 let (since_us, until_us) = (since_s.saturating_mul(1_000_000), until_s.saturating_mul(1_000_000));
                 let held =
                     in_force.iter().any(|hold| hold.filter().is_none_or(|filter| overlap(&filter, since_us, until_us)));
-                if until_us < before_us && !held {
-                    fs::remove_file(&file.path).map_err(|error| at(&file.path, error))?;
+                if until_us < sweep.before_us && !held {
+                    old.push(file.path);
                 }
             }
         }
-        Ok(())
+        Ok(old)
+    }
+}
+
+impl Sweep {
+    /// Other holds than before: what was judged by those is judged again.
+    fn decide_by(&mut self, holds: Head) {
+        if self.judged_by.replace(holds) != Some(holds) {
+            self.old.append(&mut self.free);
+        }
     }
 }
 
 fn overlap(filter: &crate::audit::search::Filter, since_us: i64, until_us: i64) -> bool {
     filter.since_us.is_none_or(|since| until_us >= since) && filter.until_us.is_none_or(|until| since_us <= until)
-}
-
-/// No more than it should have, and one byte.
-fn read_whole(path: &Path, bytes: u64) -> io::Result<Bytes> {
-    let mut read = Vec::new();
-    open_file(path)?.take(bytes.saturating_add(1)).read_to_end(&mut read)?;
-    Ok(read.into())
 }
 
 /// What cannot be read may hold anything.

@@ -1,9 +1,12 @@
 //! What is old goes, what is held stays, and the chain tells of both.
 
 use super::archiver::{ArchiverOptions, Finish, run};
+use super::checkpoint::Checkpoints;
 use super::holds::{self, Scope};
 use super::key::KeySource;
-use super::manifest::{self, Entry, What};
+use super::lines::Head;
+use super::manifest::{self, Entry, Manifest, What};
+use super::retention::{Retention, Signs};
 use crate::audit::search::{Filter, search};
 use crate::audit::segment::SEGMENT_BYTES_MIN;
 use crate::audit::tests::{groups, outcome, request, scratch, who};
@@ -140,6 +143,14 @@ fn a_deletion_that_was_not_finished_is_finished_and_a_missing_file_is_still_a_br
     assert!(holds::release(dir.path(), held, "settled", now_us()).expect("recorded"));
     look(dir.path(), 25);
     assert!(!alice.exists());
+    // What lies under the name of a file that was deleted is what was deleted, or a break; and nobody reads it.
+    let bob = fs::read_dir(day(0)).expect("a folder").flatten().next().expect("a file").path();
+    fs::create_dir(alice.parent().expect("a folder")).expect("writable");
+    fs::copy(bob, &alice).expect("writable");
+    assert!(!is_whole(dir.path()));
+    assert_eq!(users(dir.path()), ["bob", "carol"]);
+    fs::remove_dir_all(alice.parent().expect("a folder")).expect("removed");
+    assert!(is_whole(dir.path()));
     let bob = fs::read_dir(day(0)).expect("a folder").flatten().next().expect("a file").path();
     fs::remove_file(bob).expect("writable");
     assert!(!is_whole(dir.path()));
@@ -295,7 +306,7 @@ fn an_unfinished_hold_stops_deletions_until_it_is_told_again() {
 #[test]
 fn a_deletion_that_nobody_signed_deletes_nothing() {
     let dir = trail();
-    let mut manifest = manifest::Manifest::open(dir.path(), None).expect("it opens");
+    let mut manifest = Manifest::open(dir.path(), None).expect("it opens");
     let mut files = Vec::new();
     manifest::each(dir.path(), &mut |_, entry| {
         if let Entry { head, what: What::File(file), .. } = entry.expect("it holds") {
@@ -333,4 +344,66 @@ fn nothing_goes_while_the_holds_cannot_be_read() {
     fs::write(&path, bytes).expect("writable");
     look(dir.path(), 5);
     assert_eq!((users(dir.path()).len(), deletions(dir.path()).len()), (3, 0));
+}
+
+/// Signs as the archiver does, after somebody has had their hands in the holds.
+struct Meddled {
+    checkpoints: Checkpoints,
+    holds: std::path::PathBuf,
+    before: Vec<u8>,
+}
+
+impl Signs for Meddled {
+    fn signed_holds(&mut self) -> Head {
+        self.checkpoints.signed_holds()
+    }
+
+    fn seal(&mut self, manifest: &Manifest, holds: Head) -> std::io::Result<()> {
+        fs::write(&self.holds, &self.before)?;
+        self.checkpoints.name_holds(holds);
+        self.checkpoints.write(now_us(), manifest.head(), &[])
+    }
+}
+
+#[test]
+fn a_release_by_which_something_was_deleted_cannot_be_made_unsaid() {
+    let dir = trail();
+    let held = hold(dir.path(), "bob", None);
+    look(dir.path(), 400);
+    let holds = holds::path(dir.path());
+    let before = fs::read(&holds).expect("readable");
+    assert!(holds::release(dir.path(), held, "by somebody else", now_us()).expect("recorded"));
+    let checkpoints =
+        Checkpoints::open(dir.path(), &KeySource::File(dir.path().join("checkpoint.key"))).expect("it opens");
+    let signed = checkpoints.signed().expect("signed");
+    let mut manifest = Manifest::open(dir.path(), Some(signed.manifest)).expect("it opens");
+    let mut signs = Meddled { checkpoints, holds, before };
+    let mut retention = Retention::new(dir.path().to_owned(), Duration::from_secs(5 * 86_400));
+    assert!(retention.judge(now_us(), manifest.head(), &mut signs).expect("readable"));
+    assert_eq!(retention.delete(now_us(), &mut manifest, &mut signs).expect("deleted"), 3);
+    drop((manifest, signs));
+    assert!(!is_whole(dir.path()), "the checkpoint names the release, which is not there any more");
+    look(dir.path(), 400);
+    assert!(!is_whole(dir.path()));
+}
+
+#[test]
+fn what_was_judged_by_older_holds_is_judged_again() {
+    let dir = trail();
+    let checkpoints =
+        Checkpoints::open(dir.path(), &KeySource::File(dir.path().join("checkpoint.key"))).expect("it opens");
+    let signed = checkpoints.signed().expect("signed");
+    let mut manifest = Manifest::open(dir.path(), Some(signed.manifest)).expect("it opens");
+    let mut signs = Meddled { checkpoints, holds: dir.path().join("unused"), before: Vec::new() };
+    let mut retention = Retention::new(dir.path().to_owned(), Duration::from_secs(5 * 86_400));
+    assert!(retention.judge(now_us(), manifest.head(), &mut signs).expect("readable"));
+    hold(dir.path(), "bob", None);
+    assert_eq!(retention.delete(now_us(), &mut manifest, &mut signs).expect("none"), 0);
+    assert!(retention.is_due() && retention.judge(now_us(), manifest.head(), &mut signs).expect("readable"));
+    assert_eq!(retention.delete(now_us(), &mut manifest, &mut signs).expect("deleted"), 2);
+    assert_eq!(users(dir.path()), ["bob"]);
+    // Whoever keeps the lock keeps nothing but deletions waiting.
+    let _lock = holds::lock(dir.path(), Duration::ZERO).expect("free");
+    assert!(retention.judge(now_us(), manifest.head(), &mut signs).is_ok_and(|ready| ready));
+    assert!(retention.delete(now_us(), &mut manifest, &mut signs).is_err());
 }

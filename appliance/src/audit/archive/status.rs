@@ -1,6 +1,7 @@
 //! What the archiver tells of itself: a small file that the gateway reads when it is scraped. Never a truth, only news.
 
 use crate::audit::segment::at;
+use crate::files;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -51,7 +52,7 @@ impl Status {
     pub fn write(&self, data_dir: &Path) -> io::Result<()> {
         let (path, tmp) = (path(data_dir), path(data_dir).with_extension("json.tmp"));
         let write = || -> io::Result<()> {
-            fs::write(&tmp, serde_json::to_vec(self)?)?;
+            io::Write::write_all(&mut files::create(&tmp)?, &serde_json::to_vec(self)?)?;
             fs::rename(&tmp, &path)
         };
         write().map_err(|error| at(&path, error))
@@ -59,7 +60,7 @@ impl Status {
 
     /// `None`: there never was an archiver here, or what it wrote is not readable.
     pub fn read(data_dir: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(path(data_dir)).ok()?).ok()
+        serde_json::from_slice(&files::read(&path(data_dir)).ok()?).ok()
     }
 
     pub fn is_stale(&self, now_us: i64) -> bool {

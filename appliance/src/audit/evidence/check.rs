@@ -10,7 +10,7 @@ use crate::audit::archive::manifest::{Entry, FileEntry, What};
 use crate::audit::archive::read::{ArchiveFile, Source};
 use crate::audit::frame::Hash;
 use crate::audit::search::search_files;
-use crate::audit::segment::open_file;
+use crate::files;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -40,7 +40,7 @@ pub struct Checked {
 
 /// Hands out everything that does not hold. `Ok(None)`: it does not even say what it is.
 pub fn check(path: &Path, keys: &[PublicKey], broken: &mut dyn FnMut(String)) -> io::Result<Option<Checked>> {
-    let file = open_file(path)?;
+    let file = files::open(path)?;
     let stored = match tar::entries(&file) {
         Ok(stored) => stored,
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {

@@ -4,21 +4,23 @@ use super::summary::{About, summary};
 use super::tar::Writer;
 use super::{CHECKPOINTS, Content, FORMAT, INDEX, Index, MANIFEST, Question, RECORDS, SIGNATURE, SUMMARY, ndjson};
 use crate::audit::archive::catalogue::each_line;
-use crate::audit::archive::check::check_file;
-use crate::audit::archive::checkpoint::{self, Checkpoint, LineHead, Statement};
+use crate::audit::archive::check::read_published;
+use crate::audit::archive::checkpoint::{self, Checkpoint, Statement};
 use crate::audit::archive::key::{PublicKey, SigningKey};
 use crate::audit::archive::lines::{Head, Lines};
 use crate::audit::archive::manifest::{self, Entry, FileEntry, What};
-use crate::audit::search::{Filter, Trouble, search_archived};
-use crate::audit::segment::{archive_dir, at, hex, open_file};
+use crate::audit::archive::read::ArchiveFile;
+use crate::audit::frame::Hash;
+use crate::audit::search::{Filter, search_read};
+use crate::audit::segment::{archive_dir, at, hex};
 use crate::audit::when;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::files;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
 
 /// What went into a package.
 #[derive(Debug)]
@@ -29,28 +31,30 @@ pub struct Packed {
     pub key: PublicKey,
 }
 
-/// Writes the package. `Ok(None)`: nothing that is archived matches, and nothing was written.
+/// Writes the package. `Ok(None)`: nothing that is archived matches, and nothing was written. What the question may concern and is not
+/// what was published is an error: nothing may be missing because of it.
 pub fn pack(
     data_dir: &Path,
     filter: &Filter,
     key: Option<&SigningKey>,
     out: &Path,
     now_us: i64,
-    trouble: &mut dyn FnMut(Trouble),
 ) -> io::Result<Option<Packed>> {
-    let archived = search_archived(data_dir, filter, trouble)?;
+    let chain = Chain::read(data_dir)?;
+    let archive = archive_dir(data_dir);
+    let named = chain.files.iter().map(|(number, file)| (*number, file));
+    let archived = search_read(filter, named, |file| open_published(&archive, file))?;
     let (Some(first), Some(last)) = (archived.entries.iter().min(), archived.entries.iter().max()) else {
         return Ok(None);
     };
-    let mut entered_us = 0;
-    each_line(data_dir, *last, *last, &mut |_, entry| entered_us = entry.time_us)?;
-    let (checkpoint_line, checkpoint) = sealing(data_dir, *last, entered_us, key)?;
+    let (checkpoint_line, checkpoint) = sealing(data_dir, *last, chain.entered_us(*last), key)?;
     let Statement::Checkpoint { manifest: sealed, .. } = &checkpoint.statement else {
         return Err(io::Error::other("the sealing line is no checkpoint"));
     };
-    check_sources(data_dir, filter, *last, sealed)?;
     let (mut lines, mut files) = (Vec::new(), Vec::new());
+    let mut proved = chain.has(Head::from(*sealed));
     each_line(data_dir, *first, sealed.number, &mut |line, entry: Entry| {
+        proved &= chain.has(entry.head);
         lines.extend_from_slice(line);
         lines.push(b'\n');
         if let What::File(file) = entry.what
@@ -59,6 +63,9 @@ pub fn pack(
             files.push(file);
         }
     })?;
+    if !proved {
+        return Err(at(&manifest::path(data_dir), unlike("it is not what the checkpoints sign")));
+    }
     let question = Question::of(filter);
     let about = About {
         question: &question,
@@ -92,27 +99,57 @@ pub fn pack(
     Ok(Some(Packed { records: index.records, files: files.len(), bytes, key: checkpoint.key }))
 }
 
-/// Nothing may be missing because a file is not what was published: all that the question may concern are compared with the
-/// chain, be there something of the answer in them or not.
-fn check_sources(data_dir: &Path, filter: &Filter, last: u64, sealed: &LineHead) -> io::Result<()> {
-    let (mut files, mut deleted) = (BTreeMap::new(), BTreeSet::new());
-    manifest::each_up_to(data_dir, Head::from(*sealed), &mut |entry| match entry.what {
-        What::File(file) => drop(files.insert(entry.head.number, file)),
-        What::Deleted { files, .. } => deleted.extend(files.into_iter().map(|file| file.entry)),
-        What::Damage(_) => {}
-    })?;
-    let concerns = |number: u64, file: &FileEntry| {
-        let late = filter.until_us.is_some_and(|until| file.since_us > until) && number > last;
-        !late && filter.since_us.is_none_or(|since| file.until_us >= since) && !deleted.contains(&number)
-    };
-    let archive = archive_dir(data_dir);
-    for (_, file) in files.iter().filter(|(number, file)| concerns(**number, file)) {
-        if let Some(broken) = check_file(&archive, file, &AtomicU64::new(0))? {
-            let text = format!("{broken}. No package is made of a trail that does not hold: `lockgate audit verify`");
-            return Err(at(&archive.join(&file.path), io::Error::new(io::ErrorKind::InvalidData, text)));
+/// The manifest as it is signed by now, read and proved once: all that follows is asked of this.
+struct Chain {
+    /// By number less one: hash, and when it was entered.
+    entries: Vec<(Hash, i64)>,
+    /// By entry, those that were not deleted.
+    files: BTreeMap<u64, FileEntry>,
+}
+
+impl Chain {
+    fn read(data_dir: &Path) -> io::Result<Self> {
+        let (mut entries, mut files) = (Vec::new(), BTreeMap::new());
+        let signed = checkpoint::Follower::new(data_dir).poll()?.map_or(Head::START, |signed| signed.manifest);
+        if signed != Head::START {
+            manifest::each_up_to(data_dir, signed, &mut |entry| {
+                entries.push((entry.head.hash, entry.time_us));
+                match entry.what {
+                    What::File(file) => drop(files.insert(entry.head.number, file)),
+                    What::Deleted { files: deleted, .. } => {
+                        deleted.iter().for_each(|file| drop(files.remove(&file.entry)))
+                    }
+                    What::Damage(_) => {}
+                }
+            })?;
         }
+        Ok(Self { entries, files })
     }
-    Ok(())
+
+    fn entry(&self, number: u64) -> Option<&(Hash, i64)> {
+        self.entries.get(usize::try_from(number.checked_sub(1)?).ok()?)
+    }
+
+    fn has(&self, head: Head) -> bool {
+        self.entry(head.number).is_some_and(|(hash, _)| *hash == head.hash)
+    }
+
+    fn entered_us(&self, number: u64) -> i64 {
+        self.entry(number).map_or(0, |(_, time_us)| *time_us)
+    }
+}
+
+/// What is searched is what was hashed.
+fn open_published(archive: &Path, file: &FileEntry) -> io::Result<ArchiveFile> {
+    let path = archive.join(&file.path);
+    let bytes = read_published(archive, file).map_err(|error| at(&path, error))?;
+    let bytes = bytes.ok_or_else(|| at(&path, unlike("it is not what was published")))?;
+    ArchiveFile::open(Box::new(bytes)).map_err(|what| at(&path, unlike(&what.to_string())))
+}
+
+fn unlike(what: &str) -> io::Error {
+    let text = format!("{what}. No package is made of a trail that does not hold: `lockgate audit verify`");
+    io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
 /// The first checkpoint that names this manifest entry or a later one, as it stands in its file; by the key that signs the
@@ -199,7 +236,7 @@ fn write_into(
     for entry in files {
         let path = archive_dir(data_dir).join(&entry.path);
         let mut hashed =
-            Hashed { file: open_file(&path).map_err(|error| at(&path, error))?, hash: blake3::Hasher::new() };
+            Hashed { file: files::open(&path).map_err(|error| at(&path, error))?, hash: blake3::Hasher::new() };
         tar.append(&entry.path, entry.bytes, time_s, &mut hashed).map_err(|error| at(&path, error))?;
         if hashed.hash.finalize() != entry.blake3 {
             let error =

@@ -20,7 +20,7 @@ pub(super) use record::kind_name;
 
 use super::archive::catalogue::{Catalogue, Item, ManifestDamage, Stand};
 use super::archive::find as archive;
-use super::archive::manifest::Position;
+use super::archive::manifest::{FileEntry, Position, invalid};
 use super::archive::read::{ArchiveFile, Unreadable};
 use super::reader::{Damage, DamageKind};
 use super::row::Row;
@@ -29,7 +29,6 @@ use super::trail::{Advance, ChainReader};
 use crate::config::Glob;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -106,7 +105,7 @@ fn search_all(data_dir: &Path, joiner: &mut Joiner<'_>, trouble: &mut dyn FnMut(
     let mut searched = 0;
     for _ in 0..ROUNDS_MAX {
         let stand = Stand::of(data_dir, &mut |damage| trouble(Trouble::Manifest(damage)))?;
-        search_archive(&mut catalogue, searched, stand.number, joiner, &mut |_| {}, trouble)?;
+        search_archive(&mut catalogue, searched, stand.number, joiner, trouble)?;
         searched = stand.number;
         for (&shard, position) in &stand.positions {
             joiner.saw(shard, position.record);
@@ -133,17 +132,30 @@ pub(super) struct FromArchive {
     pub entries: BTreeSet<u64>,
 }
 
-pub(super) fn search_archived(
-    data_dir: &Path,
+/// Searches the files that these entries name, as `read` hands them out; it is asked for none that the question does not concern.
+pub(super) fn search_read<'a>(
     filter: &Filter,
-    trouble: &mut dyn FnMut(Trouble),
+    files: impl Iterator<Item = (u64, &'a FileEntry)>,
+    mut read: impl FnMut(&FileEntry) -> io::Result<ArchiveFile>,
 ) -> io::Result<FromArchive> {
     let mut joiner = Joiner::new(filter, None, false);
     let mut entries = BTreeSet::new();
-    let mut catalogue = Catalogue::since(data_dir, filter.since_us)?;
-    let stand = Stand::of(data_dir, &mut |damage| trouble(Trouble::Manifest(damage)))?;
-    let mut used = |number: u64| entries.extend([number]);
-    search_archive(&mut catalogue, 0, stand.number, &mut joiner, &mut used, trouble)?;
+    for (number, entry) in files {
+        let early = filter.since_us.is_some_and(|since| entry.until_us < since);
+        let late = filter.until_us.is_some_and(|until| entry.since_us > until);
+        // What matched before may have its outcome in a later file.
+        if (early || late) && !joiner.awaits() {
+            continue;
+        }
+        let (file, before, mut unreadable) = (read(entry)?, joiner.taken, None);
+        archive::find_in_file(&file, filter, &mut joiner, &mut |what| unreadable = Some(what));
+        if let Some(what) = unreadable {
+            return Err(invalid(&format!("{}: {what}", entry.path)));
+        }
+        if joiner.taken > before {
+            entries.insert(number);
+        }
+    }
     Ok(FromArchive { records: joiner.found.into_values().collect(), entries })
 }
 
@@ -158,13 +170,12 @@ pub(super) fn search_files(
     joiner.found.into_values().collect()
 }
 
-/// The files of the entries behind `searched`, up to `last`. Told besides: the entries whose files held something.
+/// The files of the entries behind `searched`, up to `last`.
 fn search_archive(
     catalogue: &mut Catalogue,
     searched: u64,
     last: u64,
     joiner: &mut Joiner<'_>,
-    used: &mut dyn FnMut(u64),
     trouble: &mut dyn FnMut(Trouble),
 ) -> io::Result<()> {
     let filter = joiner.filter;
@@ -189,16 +200,13 @@ fn search_archive(
         if filter.until_us.is_some_and(past) && !joiner.awaits() {
             return Ok(());
         }
-        let (mut unreadable, before) = (Vec::new(), joiner.taken);
+        let mut unreadable = Vec::new();
         archive::find(&listed, filter, joiner, &mut |what| unreadable.push(what));
         for what in unreadable {
             if what.is_missing() && catalogue.is_deleted(&listed.path)? {
                 continue;
             }
             trouble(Trouble::Archive { file: listed.path.clone(), what: what.to_string() });
-        }
-        if joiner.taken > before {
-            used(number);
         }
     }
     Ok(())
@@ -355,7 +363,7 @@ fn find_in_segments(
 ) -> io::Result<Option<(String, u64, i64)>> {
     let mut first = 1;
     for file in files.values().rev() {
-        let header = File::open(&file.path).and_then(|file| segment::read_header(&file));
+        let header = crate::files::open(&file.path).and_then(|file| segment::read_header(&file));
         let header = header.ok().and_then(|raw| super::frame::SegmentHeader::decode(&raw).ok());
         if header.is_some_and(|header| header.first_record <= sequence) {
             first = file.number;

@@ -1,11 +1,13 @@
 //! Records that have left the segments: read from the archive's Parquet files, a row group at a time.
 
+use crate::audit::archive::catalogue::{deleted, is_readable};
 use crate::audit::archive::manifest::{self, FileEntry, What};
 use crate::audit::archive::read::{ArchiveFile, Group, Unreadable, UnreadableKind};
 use crate::audit::archive::schema::Column;
 use crate::audit::record::View;
 use crate::audit::row::Rows;
-use crate::audit::segment::{archive_dir, at, open_file};
+use crate::audit::segment::{archive_dir, at};
+use crate::files;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -25,10 +27,13 @@ pub struct Archived {
 impl Archived {
     /// `None`: the archive holds none of them.
     pub fn find(data_dir: &Path, shard: u32, wanted: Range<u64>) -> io::Result<Option<Self>> {
+        let deleted = deleted(data_dir)?;
         let mut files = Vec::new();
         let mut broken = None;
         manifest::each(data_dir, &mut |place, entry| match entry.map(|entry| entry.what) {
-            Ok(What::File(file)) if holds(&file, shard, &wanted) => files.push(archive_dir(data_dir).join(&file.path)),
+            Ok(What::File(file)) if holds(&file, shard, &wanted) && is_readable(data_dir, &deleted, &file) => {
+                files.push(archive_dir(data_dir).join(&file.path));
+            }
             Ok(What::File(_) | What::Damage(_) | What::Deleted { .. }) => {}
             Err(error) => broken = Some(format!("line {}: {error}", place.line)),
         })?;
@@ -44,7 +49,7 @@ impl Archived {
     pub fn step(&mut self, each: &mut dyn FnMut(u32, u64, &View<'_>)) -> io::Result<bool> {
         let Some((path, file, group)) = &mut self.open else {
             let Some(path) = self.files.pop() else { return Ok(false) };
-            match open_file(&path) {
+            match files::open(&path) {
                 Ok(file) => match ArchiveFile::open(Box::new(file)) {
                     Ok(file) => self.open = Some((path, file, 0)),
                     Err(damage) => told(&path, damage)?,

@@ -103,6 +103,8 @@ pub struct Courier {
     queued_at: Instant,
     written: Position,
     written_at: Instant,
+    /// Positions that were none in the trail: nobody knows how many records they passed over.
+    astray: u64,
 }
 
 impl Courier {
@@ -127,6 +129,7 @@ impl Courier {
             queued_at: now,
             written: Position::default(),
             written_at: now,
+            astray: 0,
         }
     }
 
@@ -183,10 +186,10 @@ impl Courier {
     }
 
     /// The position to begin at; a new sink's is written at once, so that its beginning stays where it is.
-    fn begin(&self) -> io::Result<Position> {
+    fn begin(&mut self) -> io::Result<Position> {
         let name = &self.sink.name;
         match Position::read(&self.data_dir, name)? {
-            Some(position) if position.appliance == self.appliance => return Ok(position),
+            Some(position) if position.appliance == self.appliance => return self.within(position),
             Some(_) => tracing::warn!(sink = name, "its position is one in another trail: it begins anew"),
             None => {}
         }
@@ -196,6 +199,28 @@ impl Courier {
         };
         let position = Position { appliance: self.appliance.clone(), shards };
         position.write(&self.data_dir, name)?;
+        Ok(position)
+    }
+
+    /// A place behind the end of the trail is none in it: what comes next would be passed over in silence.
+    fn within(&mut self, mut position: Position) -> io::Result<Position> {
+        let ends = source::end_of(&self.data_dir)?;
+        for (shard, place) in &mut position.shards {
+            let end = ends.get(shard).cloned().unwrap_or_default();
+            if place.next > end.next.max(1) {
+                let (sink, file) = (&self.sink.name, super::position::path(&self.data_dir, &self.sink.name));
+                tracing::error!(
+                    sink,
+                    "its position in shard {shard}, {}, lies behind the last record, {}: a power cut took records that were sent, or \
+                     somebody changed {}. It goes on at the end; remove that file to send the whole trail again",
+                    place.next,
+                    end.next.saturating_sub(1),
+                    file.display()
+                );
+                self.astray += 1;
+                *place = end;
+            }
+        }
         Ok(position)
     }
 
@@ -222,7 +247,7 @@ impl Courier {
                 self.queued_at = Instant::now();
             }
         }
-        self.status.missed.store(joiner.missed, Relaxed);
+        self.status.missed.store(self.astray + joiner.missed, Relaxed);
         if at_end || !self.queue.is_empty() {
             self.status.waits(self.queue.front().map(|event| event.time_us), self.queue.len());
         }

@@ -4,9 +4,7 @@ use super::join::Event;
 use crate::audit::printable::json_safe;
 use crate::audit::segment::at;
 use crate::audit::when;
-use std::fs::OpenOptions;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Beyond: the sink waits until somebody has looked at the file and moved it away.
@@ -19,8 +17,7 @@ pub fn path(data_dir: &Path, sink: &str) -> PathBuf {
 /// On stable storage when it returns.
 pub fn bury(data_dir: &Path, sink: &str, event: &Event, why: &str, now_us: i64) -> io::Result<()> {
     let path = path(data_dir, sink);
-    let mut file =
-        OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(|error| at(&path, error))?;
+    let mut file = crate::files::open_to_append(&path).map_err(|error| at(&path, error))?;
     if file.metadata()?.len() > BYTES_MAX {
         let full = io::Error::other("holds 256 MiB of refused events: look at them and move the file away");
         return Err(at(&path, full));

@@ -76,7 +76,7 @@ impl Joiner {
         if new {
             // A trail whose oldest part is gone begins where it begins.
             self.missed += if shard.next == 0 { 0 } else { sequence - shard.next };
-            shard.next = sequence + 1;
+            shard.next = sequence.saturating_add(1);
         } else if view.kind() == Kind::Request && !shard.resumed.remove(&sequence) {
             return;
         }

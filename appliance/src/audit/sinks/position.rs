@@ -3,9 +3,8 @@
 use crate::audit::segment::{at, sync_dir};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self};
+use std::io::{self};
 use std::path::{Path, PathBuf};
 
 /// Everything before `next` was read and delivered, but for what is open.
@@ -36,7 +35,7 @@ impl Position {
     /// `None`: the sink is new.
     pub fn read(data_dir: &Path, sink: &str) -> io::Result<Option<Self>> {
         let path = path(data_dir, sink);
-        let text = match fs::read(&path) {
+        let text = match crate::files::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(at(&path, error)),
@@ -52,14 +51,7 @@ impl Position {
         let path = path(data_dir, sink);
         let unfinished = path.with_extension("position.tmp");
         let text = serde_json::to_vec(self).map_err(io::Error::other)?;
-        let written =
-            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&unfinished).and_then(
-                |mut file| {
-                    file.write_all(&text)?;
-                    file.sync_data()?;
-                    fs::rename(&unfinished, &path)
-                },
-            );
+        let written = crate::files::write(&unfinished, &text).and_then(|()| fs::rename(&unfinished, &path));
         written.map_err(|error| at(&path, error))?;
         sync_dir(&super::folder(data_dir))
     }

@@ -1,0 +1,92 @@
+//! Files of our own in folders where others may put something else in their place: a FIFO is an error and never waited for, and
+//! what is written anew follows no link.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+/// For reading.
+pub fn open(path: &Path) -> io::Result<File> {
+    regular(OpenOptions::new().read(true), path)
+}
+
+/// For writing to what is there already, or to a file that is made for us alone.
+pub fn open_or_create(path: &Path) -> io::Result<File> {
+    regular(OpenOptions::new().create(true).write(true).truncate(false).mode(0o600), path)
+}
+
+/// The same, at its end.
+pub fn open_to_append(path: &Path) -> io::Result<File> {
+    regular(OpenOptions::new().create(true).append(true).mode(0o600), path)
+}
+
+/// For writing to what is there already, and reading it.
+pub fn open_existing(path: &Path) -> io::Result<File> {
+    regular(OpenOptions::new().read(true).write(true), path)
+}
+
+/// An empty file for us alone, in place of whatever stands there.
+pub fn create(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// The same with these bytes, on stable storage; the file.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = create(path)?;
+    file.write_all(bytes)?;
+    file.sync_data()
+}
+
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    // Without O_NONBLOCK a FIFO would be waited for; a file does not care.
+    let file = options.custom_flags(libc::O_NONBLOCK).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "is not a file")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    #[test]
+    fn what_is_no_file_is_an_error_and_never_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let fifo = dir.path().join("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs");
+        assert!(made.success());
+        for opened in [open(&fifo), open_or_create(&fifo), open_to_append(&fifo), open_existing(&fifo)] {
+            assert!(opened.is_err());
+        }
+        assert!(open(dir.path()).is_err() && read(&fifo).is_err());
+        write(&fifo, b"ours").expect("it is replaced");
+        assert_eq!(read(&fifo).expect("readable"), b"ours");
+    }
+
+    #[test]
+    fn what_is_made_anew_follows_no_link() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (key, link) = (dir.path().join("key"), dir.path().join("link"));
+        fs::write(&key, "secret").expect("writable");
+        symlink(&key, &link).expect("made");
+        write(&link, b"status").expect("written");
+        assert_eq!(
+            (fs::read(&key).expect("there"), fs::read(&link).expect("there")),
+            (b"secret".to_vec(), b"status".to_vec())
+        );
+        assert_eq!(link.symlink_metadata().expect("there").mode() & 0o777, 0o600);
+    }
+}
