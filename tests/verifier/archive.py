@@ -1,159 +1,122 @@
-"""The archive's half of verify.py: manifest, Parquet files by their hash, signed checkpoints. From FORMAT.md alone."""
+"""The archive's half of verify.py: chained lines, the manifest and its files, checkpoints and holds. From FORMAT.md alone."""
 
 import json
 import os
 import re
 import stat
-from datetime import date
+from datetime import datetime
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-ZEROS = "0" * 64
-HEAD = re.compile(rb'\{"number":(\d+),"previous":"([0-9a-f]{64})"')
-TAIL = {False: re.compile(rb',"hash":"([0-9a-f]{64})"\}'), True: re.compile(rb',"hash":"([0-9a-f]{64})","signature":"([0-9a-f]{128})"\}')}
-START = {"segment": 1, "offset": 0, "frame": 0, "record": 0, "hash": ZEROS}
-PUBLISHED = re.compile(r".*-(\d{10})\.parquet")
+# What a value must be: a pattern of its JSON text; in braces an object with these members, in brackets a list of these.
+NUMBER, SHARD, TEXT, HASH = r"\d+", r"[0-9]+", r'".*"', r'"[0-9a-f]{64}"'
+TIME = r'"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"'
+NAMES = {"shard schema": SHARD, "path file what reason by": TEXT, "hash before after blake3 key next": HASH, "since until": TIME}
+KNOWN = {name: pattern for names, pattern in NAMES.items() for name in names.split()}
 
+def members(names, **others):
+    return {**{name: KNOWN.get(name, NUMBER) for name in names.split()}, **others}
+
+HEAD, PROMISE = members("number hash"), members("shard segment frame record hash")
+SPAN = members("shard first_frame last_frame first_record last_record before after")
+POSITIONS = [members("shard segment offset frame record hash")]
+MANIFEST = {
+    "file": members("path bytes blake3 rows schema since until", shards=[SPAN], positions=POSITIONS),
+    "damage": members("shard segment offset file what", frame=NUMBER + "|null", positions=POSITIONS),
+    "deleted": members("reason", files=[members("entry path")], positions=POSITIONS),
+}
+CHECKPOINTS = {"checkpoint": members("key", manifest=HEAD, shards=[PROMISE], holds=HEAD), "key": members("next key")}
+HOLDS = {
+    "hold": members("reason by", users=[TEXT], targets=[TEXT], since=TIME + "|null", until=TIME + "|null"),
+    "release": members("hold reason by"),
+}
+LINE = rb'(\{"number":(\d+),"previous":"([0-9a-f]{64})".*),"hash":"([0-9a-f]{64})"%s\}'
+PLAIN, SIGNED = (re.compile(LINE % tail, re.DOTALL) for tail in (b"", b',"signature":"([0-9a-f]{128})"'))
+ZEROS = "0" * 64
+NONE_YET = {"number": 0, "hash": ZEROS}
+START = {"segment": 1, "offset": 0, "frame": 0, "record": 0, "hash": ZEROS}
+PUBLISHED = re.compile(r".*-(\d{10,})\.parquet", re.DOTALL)
+
+# --- chained lines ------------------------------------------------------------------------------------------------------
+
+def ensure(value, holds):
+    if not holds:
+        raise ValueError
+    return value
+
+# int() refuses what is no integer: fractions, exponents, NaN and Infinity.
+STRICT = json.JSONDecoder(
+    object_pairs_hook=lambda members: ensure(dict(members), len(dict(members)) == len(members)),
+    parse_int=lambda digits: ensure(int(digits), digits.isdecimal() and int(digits) < 1 << 53), parse_float=int, parse_constant=int)
+
+TO_JSON, FLAGS = json.JSONEncoder(ensure_ascii=False), re.ASCII | re.DOTALL
+
+def shaped(value, shape):
+    """The members that the shape has; ValueError if one is missing or is not as it must be."""
+    if isinstance(shape, dict):
+        ensure(value, isinstance(value, dict) and shape.keys() <= value.keys())
+        return {name: shaped(value[name], inner) for name, inner in shape.items()}
+    if isinstance(shape, list):
+        return [shaped(item, shape[0]) for item in ensure(value, isinstance(value, list))]
+    ensure(value, re.fullmatch(shape, TO_JSON.encode(value), FLAGS))
+    ensure(value, value is None or not shape.startswith(TIME) or datetime.fromisoformat(value))
+    return ensure(value, shape != SHARD or value < 1 << 32)
 
 class Line:
-    """One chained line whose hash holds; ValueError if it is none."""
+    """A chained line that holds by itself; ValueError or RecursionError if it does not."""
 
-    def __init__(self, raw, signed):
-        tail = TAIL[signed].fullmatch(raw[-(218 if signed else 75) :])
-        self.body = raw[: -(218 if signed else 75)]
-        head = HEAD.match(self.body)
-        if not tail or not head or blake3(self.body).hexdigest().encode() != tail[1]:
-            raise ValueError("no chained line")
-        self.number, self.previous, self.hash = int(head[1]), head[2].decode(), tail[1].decode()
-        self.signature = bytes.fromhex(tail[2].decode()) if signed else None
-        self.json = json.loads(self.body + b"}")
+    def __init__(self, raw, kinds, place=None):
+        match = (SIGNED if kinds is CHECKPOINTS else PLAIN).fullmatch(raw)
+        ensure(raw, match and blake3(match[1]).hexdigest() == match[4].decode())
+        said = STRICT.decode(match[1].decode() + "}")
+        TO_JSON.encode(said).encode()  # half a surrogate pair is no text
+        self.kind, self.place, self.body, self.signature = said.get("kind"), place, match[1], match[match.lastindex].decode()
+        self.number, self.previous, self.hash = int(match[2]), match[3].decode(), match[4].decode()
+        ensure(said, isinstance(self.kind, str) and self.kind in kinds)
+        self.entry = shaped({"holds": NONE_YET, **said}, {"time": TIME, **kinds[self.kind]})
 
-
-def lines(path, signed):
-    """(line number, Line or None where it does not hold) of a file."""
+def lines(path, kinds):
+    """(path, line number) and Line, or None where it does not hold, of a file."""
     try:
         with open(path, "rb") as file:
-            raw = file.read()
+            *raws, rest = file.read().split(b"\n")
     except FileNotFoundError:
         return
-    for count, text in enumerate(raw.split(b"\n"), 1):
-        if not text and count == raw.count(b"\n") + 1:
-            return
+    for count, raw in enumerate(raws, 1):
         try:
-            yield count, (Line(text, signed) if count <= raw.count(b"\n") else None)
-        except (ValueError, KeyError, RecursionError):
-            yield count, None
+            yield (path, count), Line(raw, kinds, (path, count))
+        except (ValueError, RecursionError):
+            yield (path, count), None
+    if rest:
+        yield (path, len(raws) + 1), None
 
+def first(kinds):
+    """The first kind of break that is true."""
+    return next((kind for kind, broken in kinds.items() if broken), None)
 
-class Manifest:
-    def __init__(self, archive, named):
-        self.path, self.named = os.path.join(archive, "manifest.jsonl"), named
-        self.hashes, self.positions, self.before, self.files, self.deletions, self.ends = [], {}, {}, {}, {}, {}
-        follows, self.damaged = True, set()
-        for count, line in lines(self.path, False):
-            try:
-                if line is None:
-                    raise ValueError
-                kind = self.disagreement(line, follows)
-                self.take(line)
-                follows = True
-            except (ValueError, KeyError, TypeError, RecursionError):
-                kind, follows = "line", False
-            if kind:
-                named(self.path, count, kind)
-            if line and kind != "line" and line.json["kind"] == "damage":
-                named(self.path, count, "damage")
+def links(line, before):
+    """`before`: number and hash of the line before; None: not known."""
+    return {"number": before and line.number != before[0] + 1, "chain": before and line.previous != before[1]}
 
-    def hash_of(self, number):
-        return ZEROS if number == 0 else self.hashes[number - 1] if number <= len(self.hashes) else None
-
-    def disagreement(self, line, follows):
-        entry, due = line.json, len(self.hashes) + 1
-        if entry["kind"] not in ("file", "damage", "deleted"):
-            raise ValueError("an unknown kind")
-        if follows and line.number != due:
-            return "number"
-        if follows and line.previous != self.hash_of(due - 1):
-            return "chain"
-        if entry["kind"] == "file" and entry["path"] != published_path(entry["since"], line.number):
-            return "path"
-        if follows and self.broken_span(entry):
-            return "span"
-        spans = entry.get("shards", [])
-        records = sum(span["last_record"] + 1 - span["first_record"] for span in spans)
-        lost = any(span["shard"] in self.damaged for span in spans)
-        return "rows" if follows and entry["kind"] == "file" and not lost and records != entry["rows"] else None
-
-    def broken_span(self, entry):
-        after = {position["shard"]: position for position in entry["positions"]}
-        spans = {span["shard"]: span for span in entry.get("shards", [])}
-        if not after.keys() >= self.positions.keys() | spans.keys():
-            return True
-        for shard, now in after.items():
-            was = self.positions.get(shard, {"shard": shard, **START})
-            span = spans.get(shard)
-            begins = span and (span["first_frame"], span["first_record"], span["before"]) == (
-                was["frame"] + 1, was["record"] + 1, was["hash"])
-            ends = span and (span["last_frame"], span["last_record"], span["after"]) == (
-                now["frame"], now["record"], now["hash"])
-            back = [now[key] < was[key] for key in ("segment", "frame", "record")]
-            equal = [now[key] == was[key] for key in ("segment", "frame", "record")]
-            if back[0] or (equal[0] and (back[1] or (equal[1] and back[2]))):
-                return True
-            if not (ends and (begins or shard in self.damaged) if span else now == was):
-                return True
+def signature_holds(key, signature, message):
+    try:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(bytes.fromhex(signature), message)
+        return True
+    except (InvalidSignature, ValueError):
         return False
 
-    def take(self, line):
-        entry = line.json
-        positions = {position["shard"]: position for position in entry["positions"]}
-        if len(self.hashes) < line.number <= len(self.hashes) + 1024:
-            self.hashes += [ZEROS] * (line.number - len(self.hashes))
-        if 0 < line.number <= len(self.hashes):
-            self.hashes[line.number - 1] = line.hash
-        for span in entry.get("shards", []):
-            self.damaged.discard(span["shard"])
-            self.ends.setdefault(span["shard"], {})[span["last_frame"]] = span["after"]
-        if entry["kind"] == "file":
-            self.files[line.number] = entry
-        elif entry["kind"] == "damage":
-            self.damaged.add(entry["shard"])
-        elif entry["kind"] == "deleted":
-            self.deletions[line.number] = [(file["entry"], file["path"]) for file in entry["files"]]
-        self.before, self.positions = self.positions, positions
+# --- files --------------------------------------------------------------------------------------------------------------
 
-    def settle(self, signed):
-        """An entry that no checkpoint names deletes nothing, and what it moves may still be in the segments alone."""
-        if len(self.hashes) == signed + 1:
-            self.positions = self.before
-        for number, files in self.deletions.items():
-            for entry, _ in files if number <= signed else []:
-                self.files.pop(entry, None)
-
-    def check_files(self, archive):
-        for entry in self.files.values():
-            path = os.path.join(archive, entry["path"])
-            if kind := file_break(path, entry):
-                self.named(path, None, kind)
-        known = {entry["path"] for entry in self.files.values()}
-        known |= {path for files in self.deletions.values() for _, path in files}
-        root = os.path.join(archive, "parquet")
-        for folder, folders, names in sorted(os.walk(root)):
-            names += [name for name in folders if folder == root and os.path.islink(os.path.join(folder, name))]
-            for name in sorted(names if os.path.dirname(folder) in (root, archive) else []):
-                number = PUBLISHED.fullmatch(name)
-                path = os.path.join(folder, name)
-                next_one = number and int(number[1]) == len(self.hashes) + 1
-                if os.path.relpath(path, archive) not in known and not next_one:
-                    self.named(path, None, "surplus")
-
+def listed(folder):
+    try:
+        return sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 def published_path(since, number):
-    stamp = since.replace("-", "").replace(":", "")
-    return f"parquet/date={since[:10]}/{stamp}-{number:010}.parquet"
-
+    return f"parquet/date={since[:10]}/{since.replace('-', '').replace(':', '')}-{number:010}.parquet"
 
 def file_break(path, entry):
     try:
@@ -162,131 +125,162 @@ def file_break(path, entry):
             return "not_a_file"
         if os.path.getsize(path) != entry["bytes"]:
             return "size"
-        hasher = blake3()
-        hasher.update_mmap(path)
-        return None if hasher.hexdigest() == entry["blake3"] else "content"
+        return None if blake3().update_mmap(path).hexdigest() == entry["blake3"] else "content"
     except (FileNotFoundError, NotADirectoryError):
         return "missing_file"
 
+# --- the archive --------------------------------------------------------------------------------------------------------
 
-class Checkpoints:
-    """The chain of signed lines over several files. `keys`: vouched for."""
+class Archive:
+    """What the manifest and the checkpoints say of the segments: `positions`; `proven`: (shard, frame) -> hash; `greatest`: shard ->
+    the last frame promised."""
 
-    def __init__(self, files, keys, number, named):
-        self.files, self.keys, self.named = files, keys, named
-        self.seen, self.due, self.key, self.begun = set(), number and (number, ZEROS), None, False
+    def __init__(self, folder, keys, elsewhere, named):
+        self.folder, self.named, self.manifest = folder, named, os.path.join(folder, "manifest.jsonl")
+        # By number, the greatest number, by shard, and by shard as it was before the last entry.
+        self.hashes, self.last, self.positions, self.before = {0: ZEROS}, 0, {}, {}
+        self.files, self.deleted, self.damaged, self.proven, self.promised = {}, [], set(), {}, {}
+        self.greatest, self.promises, self.signed, self.hold, self.holds, self.checkpoints = {}, {}, 0, NONE_YET, [], 0
+        self.read_manifest()
+        self.read_checkpoints(keys, elsewhere)
+        self.read_holds()
+        self.check_files()
+        self.proven = {**self.promised, **self.proven}
 
-    def __iter__(self):
-        for path in self.files:
-            for count, line in lines(path, True):
-                if self.holds(path, count, line):
-                    yield path, count, line
+    def read_manifest(self):
+        follows = True
+        for place, line in lines(self.manifest, MANIFEST):
+            self.named(*place, self.broken_entry(line, follows) if line else "line")
+            follows = line is not None
+            if line:
+                self.take(line)
 
-    def holds(self, path, count, line):
-        if line is None or not isinstance(line.json.get("key"), str):
-            self.named(path, count, "line")
-            self.due = self.key = None
-            return False
-        if self.due and line.number != self.due[0]:
-            self.named(path, count, "number")
-        elif self.due and line.previous != self.due[1]:
-            self.named(path, count, "chain")
-        self.due, key = (line.number + 1, line.hash), line.json["key"]
-        try:
-            Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(line.signature, line.body)
-        except (InvalidSignature, ValueError):
-            self.named(path, count, "signature")
-            self.key = None
-            return False
-        believed = self.key == key if self.key else key in self.seen | self.keys or not (self.begun or self.keys)
-        self.begun = True
-        if not believed:
-            self.named(path, count, "key")
-            return False
-        self.key = line.json.get("next", key)
-        self.seen |= {key, self.key}
-        return True
+    def broken_entry(self, line, follows):
+        entry, spans = line.entry, line.entry.get("shards", [])
+        lost = any(span["shard"] in self.damaged for span in spans)
+        rows = sum(span["last_record"] + 1 - span["first_record"] for span in spans)
+        return first({
+            **links(line, (self.last, self.hashes[self.last]) if follows else None),
+            "path": line.kind == "file" and entry["path"] != published_path(entry["since"], line.number),
+            "span": follows and self.broken_span(by_shard(entry["positions"]), by_shard(spans)),
+            "rows": follows and line.kind == "file" and not lost and rows != entry["rows"]})
 
+    def broken_span(self, positions, spans):
+        for shard, now in positions.items():
+            was, span = self.positions.get(shard, {"shard": shard, **START}), spans.get(shard)
+            due = {**now, "frame": span["last_frame"], "record": span["last_record"], "hash": span["after"]} if span else was
+            begins = [span["first_frame"] - 1, span["first_record"] - 1, span["before"]] if span else None
+            if now != due or [now["segment"], now["frame"], now["record"]] < [was["segment"], was["frame"], was["record"]]:
+                return True
+            if span and shard not in self.damaged and begins != [was["frame"], was["record"], was["hash"]]:
+                return True
+        return not positions.keys() >= self.positions.keys() | spans.keys()
 
-class Promises:
-    """What the checkpoints promise of frames: those the segments must hold, and the greatest of each shard."""
+    def take(self, line):
+        if 0 < line.number <= self.last + 1024:
+            self.hashes[line.number], self.last = line.hash, max(self.last, line.number)
+        for span in line.entry.get("shards", []):
+            self.damaged.discard(span["shard"])
+            self.proven[span["shard"], span["last_frame"]] = span["after"]
+        if line.kind == "file":
+            self.files[line.number] = line.entry
+        elif line.kind == "deleted":
+            self.deleted += [(line.number, *file.values()) for file in line.entry["files"]]
+        else:
+            self.damaged.add(line.entry["shard"])
+            self.named(*line.place, "damage")
+        self.before, self.positions = self.positions, by_shard(line.entry["positions"])
 
-    def __init__(self, data_dir, manifest, keys, elsewhere, named):
-        self.manifest, self.named, self.frames, self.greatest, self.entry, self.count = manifest, named, {}, {}, 0, 0
-        self.holds, self.hold, self.last = [], (0, ZEROS), {}
-        folder = os.path.join(data_dir, "archive", "checkpoints")
-        names = sorted(name for name in os.listdir(folder) if is_day(name)) if os.path.isdir(folder) else []
-        files = [os.path.join(folder, name) for name in names]
-        theirs = iter(Checkpoints(elsewhere, keys, None, named))
-        other, only_keys = next(theirs, None), 0
-        for path, count, line in Checkpoints(files, keys, 1, named):
-            while other and other[2].number <= line.number:
-                if (other[2].number, other[2].hash) != (line.number, line.hash):
-                    named(other[0], other[1], "elsewhere")
-                other = next(theirs, None)
-            if line.json["kind"] == "key":
-                only_keys += 1
-            elif line.number == only_keys + 1 and line.json["manifest"]["number"]:
-                named(path, count, "checkpoints_begin")
-            only_keys = only_keys if line.json["kind"] == "key" else -2
-            self.promise(path, count, line)
-        if other:
-            named(other[0], other[1], "elsewhere")  # newer than all of ours: it was cut off here
-        while other:
-            self.promise(*other)
-            other = next(theirs, None)
-        entries = len(manifest.hashes)
-        if self.entry + 1 < entries or (entries and not self.count):
-            named(files[-1] if files else manifest.path, None, "checkpoints_end")
-        self.check_holds(os.path.join(data_dir, "archive", "holds.jsonl"))
-
-    def check_holds(self, holds):
-        hashes, follows = [], True
-        for count, line in lines(holds, False):
-            if line is None or line.json.get("kind") not in ("hold", "release"):
-                self.named(holds, count, "line")
-                hashes, follows = [*hashes, ZEROS], False
+    def signed_lines(self, files, keys, before):
+        """The lines whose promises count. `keys`: vouched for."""
+        due, known = None, set(keys)
+        for place, line in (found for path in files for found in lines(path, CHECKPOINTS)):
+            if line is None:
+                self.named(*place, "line")
+                before = due = None
                 continue
-            if follows and line.number != len(hashes) + 1:
-                self.named(holds, count, "number")
-            elif follows and line.previous != (hashes or [ZEROS])[-1]:
-                self.named(holds, count, "chain")
-            hashes, follows = [*hashes, line.hash], True
-        for path, count, (number, hash) in self.holds:
-            if hashes[number - 1 : number] != [hash]:
-                self.named(path, count, "promised_hold")
+            self.named(*place, first(links(line, before)))
+            before, key = (line.number, line.hash), line.entry["key"]
+            if not signature_holds(key, line.signature, line.body):
+                self.named(*place, "signature")
+                due = None
+            elif key != due if due else known and key not in known:
+                self.named(*place, "key")
+            else:
+                due = line.entry.get("next", key)
+                known |= {key, due}
+                yield line
 
-    def promise(self, path, count, line):
-        self.count += 1
-        if line.json["kind"] != "checkpoint":
+    def read_checkpoints(self, keys, elsewhere):
+        folder = listed(os.path.join(self.folder, "checkpoints"))
+        files = [day.path for day in folder if re.fullmatch(r"\d{4}-\d\d-\d\d\.jsonl", day.name)]
+        theirs, only_keys = list(self.signed_lines(elsewhere, keys, None)), True
+        for index, line in enumerate(self.signed_lines(files, keys, (0, ZEROS)), 1):
+            while theirs and theirs[0].number <= line.number:
+                other = theirs.pop(0)
+                self.named(*other.place, "elsewhere" if (other.number, other.hash) != (line.number, line.hash) else None)
+            begins = only_keys and line.number == index and line.kind == "checkpoint"
+            self.named(*line.place, "checkpoints_begin" if begins and line.entry["manifest"]["number"] else None)
+            only_keys = only_keys and line.kind == "key"
+            self.promise(line)
+        for index, line in enumerate(theirs):  # newer than all of ours: those were cut off here
+            self.named(*line.place, None if index else "elsewhere")
+            self.promise(line)
+        if self.last > self.signed + 1 or (self.last and not self.checkpoints):
+            self.named(files[-1] if files else self.manifest, None, "checkpoints_end")
+
+    def promise(self, line):
+        self.checkpoints += 1
+        if line.kind == "key":
             return
-        entry = line.json["manifest"]
-        if self.manifest.hash_of(entry["number"]) != entry["hash"] or entry["number"] < self.entry:
-            self.named(path, count, "promised_entry")
-        self.entry = max(self.entry, entry["number"])
-        for promise in line.json["shards"]:
-            shard, frame = promise["shard"], promise["frame"]
-            self.greatest[shard] = max(self.greatest.get(shard, 0), frame)
-            last, self.last[shard] = self.last.get(shard, (0, None)), (frame, promise["hash"])
-            if frame < last[0] or (frame == last[0] and last[1] not in (None, promise["hash"])):
-                self.named(path, count, "promised_frame")
-                continue
-            known = self.manifest.ends.get(shard, {}).get(frame)
-            if known is None and frame > self.manifest.before.get(shard, START)["frame"]:
-                known = self.frames.setdefault(shard, {}).get(frame)
-                self.frames[shard][frame] = promise["hash"]
-            if known not in (None, promise["hash"]):
-                self.named(path, count, "promised_frame")
-        hold = line.json.get("holds", {"number": 0, "hash": ZEROS})
-        hold = (hold["number"], hold["hash"])
-        if hold[0] < self.hold[0]:
-            self.named(path, count, "promised_hold")
+        entry, hold = line.entry["manifest"], line.entry["holds"]
+        if self.hashes.get(entry["number"]) != entry["hash"] or entry["number"] < self.signed:
+            self.named(*line.place, "promised_entry")
+        self.signed = max(self.signed, entry["number"])
+        for promise in line.entry["shards"]:
+            self.named(*line.place, self.broken_promise(promise["shard"], promise["frame"], promise["hash"]))
+        if hold["number"] < self.hold["number"]:
+            self.named(*line.place, "promised_hold")
         elif hold != self.hold:
-            self.holds, self.hold = [*self.holds, (path, count, hold)], hold
+            self.holds.append((line.place, hold))
+            self.hold = hold
 
+    def broken_promise(self, shard, frame, hash):
+        self.greatest[shard] = max(self.greatest.get(shard, 0), frame)
+        last, self.promises[shard] = self.promises.get(shard, (0, hash)), (frame, hash)
+        if frame < last[0] or (frame == last[0] and hash != last[1]):
+            return "promised_frame"
+        known = self.proven.get((shard, frame))
+        if known is None and frame > self.before.get(shard, START)["frame"]:
+            known = self.promised.get((shard, frame))
+            self.promised[shard, frame] = hash
+        return "promised_frame" if known not in (None, hash) else None
 
-def is_day(name):
-    try:
-        return name.endswith(".jsonl") and bool(date.fromisoformat(name[:-6]))
-    except ValueError:
-        return False
+    def read_holds(self):
+        hashes, before = {0: ZEROS}, (0, ZEROS)
+        for place, line in lines(os.path.join(self.folder, "holds.jsonl"), HOLDS):
+            self.named(*place, first(links(line, before)) if line else "line")
+            before = (place[1], line.hash) if line else None
+            hashes[place[1]] = line.hash if line else None
+        for place, hold in self.holds:
+            self.named(*place, "promised_hold" if hashes.get(hold["number"]) != hold["hash"] else None)
+
+    def check_files(self):
+        """An entry that no checkpoint names deletes nothing, and what it moves may still be in the segments alone."""
+        if self.last == self.signed + 1:
+            self.positions = self.before
+        gone = {entry for number, entry, _ in self.deleted if number <= self.signed}
+        for number, entry in self.files.items():
+            path = os.path.join(self.folder, entry["path"])
+            kind = file_break(path, entry)
+            self.named(path, None, None if number in gone and kind == "missing_file" else kind)
+        known = {entry["path"] for entry in self.files.values()}
+        for entry in listed(os.path.join(self.folder, "parquet")):
+            for found in listed(entry.path) if entry.is_dir(follow_symlinks=False) else [entry]:
+                number = PUBLISHED.fullmatch(found.name)
+                next_one = number and int(number[1]) == self.last + 1
+                if os.path.relpath(found.path, self.folder) not in known and not next_one:
+                    self.named(found.path, None, "surplus")
+
+def by_shard(items):
+    return {item["shard"]: item for item in items}

@@ -17,556 +17,342 @@ import argparse
 import json
 import os
 import re
-import stat
 import struct
 import sys
 import time
+from collections import namedtuple
 from datetime import datetime, timezone
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import chain
 
+from archive import Archive, first, listed
 from blake3 import blake3
 from google_crc32c import extend
 from google_crc32c import value as crc32c
-
-from archive import Manifest, Promises
 from package import package_breaks
 
-HEADER, FRAME, FOOTER = 128, 96, 48
-PAYLOAD_MAX = 16 << 20
-SEGMENT_MAGIC, FRAME_MAGIC = b"LGSEGMT\x01", b"LGFR"
+HEADER, FRAME, FOOTER = struct.Struct("<12sIIIQQqQQ16s16s32s"), struct.Struct("<6sHIIIIQQqQQ32s"), struct.Struct("<QQqqQQ")
+Header = namedtuple("Header", "opening crc shard flags number bytes time first_frame first_record boot unused previous")
+Frame = namedtuple("Frame", "opening kind length crc shard records number first_record time segment unused previous payload hash end")
+Expected = namedtuple("Expected", "previous frame record")
+NOTHING = Expected(None, None, None)
 LOOKS, PAUSE = 4, 0.2  # how often, and how much later, a trail with breaks is read again
+NAME = re.compile(r"segments/shard-(0|[1-9]\d*)/(\d{10}|[1-9]\d{10,})\.seg|archive/shard-(0|[1-9]\d*)-(\d{10}|[1-9]\d{10,})-"
+                  r"(?:\d{8}T\d{6}Z-\d{8}T\d{6}Z-[0-9a-f]{64}|damaged)\.seg")
 
-RING_NAME = re.compile(r"(\d{10,20})\.seg")
-SEALED_NAME = re.compile(r"shard-(0|[1-9]\d*)-(\d{10,20})-\d{8}T\d{6}Z-\d{8}T\d{6}Z-[0-9a-f]{64}\.seg")
-DAMAGED_NAME = re.compile(r"shard-(0|[1-9]\d*)-(\d{10,20})-damaged\.seg")
-SHARD_NAME = re.compile(r"shard-(0|[1-9]\d*)")
-
-
-class Gone(Exception):
-    """A file is not where it was listed: moved to the archive, or removed."""
-
-
-# --- elements -------------------------------------------------------------------------------------------------------
-
+# --- headers and frames -------------------------------------------------------------------------------------------------
 
 def checksum_holds(element):
-    (stored,) = struct.unpack_from("<I", element, 12)
-    return extend(crc32c(element[:12] + bytes(4)), element[16:]) == stored
+    return extend(crc32c(element[:12] + bytes(4)), element[16:]) == int.from_bytes(element[12:16], "little")
 
-
-class Header:
-    def __init__(self, raw):
-        (version, size) = struct.unpack_from("<HH", raw, 8)
-        (self.shard, self.flags, self.number, self.segment_bytes) = struct.unpack_from("<IIQQ", raw, 16)
-        (_, self.first_frame, self.first_record) = struct.unpack_from("<qQQ", raw, 40)
-        self.previous = raw[96:128]
-        fields = raw[:8] == SEGMENT_MAGIC and version == 1 and size == HEADER
-        self.holds = fields and self.flags <= 1 and not any(raw[80:96]) and checksum_holds(raw)
-
-
-class Frame:
-    def __init__(self, raw):
-        (self.version, self.kind, self.payload_bytes) = struct.unpack_from("<HHI", raw, 4)
-        (self.shard, self.records, self.number, self.first_record, self.time_us, self.segment) = struct.unpack_from(
-            "<IIQQqQ", raw, 16
-        )
-        self.previous = raw[64:96]
-
+def header_of(data):
+    """The segment header, or None if it does not hold."""
+    raw = data[: HEADER.size].ljust(HEADER.size, b"\0")
+    header = Header._make(HEADER.unpack(raw))
+    drawn = header.opening == b"LGSEGMT\x01\x01\0\x80\0" and header.flags <= 1 and not any(header.unused)
+    return header if drawn and checksum_holds(raw) else None
 
 def frame_at(data, at):
     """The frame that holds there, or None."""
-    raw = data[at : at + FRAME]
-    if len(raw) < FRAME or raw[:4] != FRAME_MAGIC:
+    if not data.startswith(b"LGFR\x01\0", at) or at + FRAME.size > len(data):
         return None
-    frame = Frame(raw)
-    length = frame.payload_bytes
-    if frame.version != 1 or frame.kind not in (1, 2) or length > PAYLOAD_MAX or length % 8 or any(raw[56:64]):
-        return None
-    element = data[at : at + FRAME + length]
-    if len(element) < FRAME + length or not checksum_holds(element):
-        return None
-    frame.payload, frame.hash, frame.end = element[FRAME:], blake3(element).digest(), at + len(element)
-    return frame
+    fields = FRAME.unpack_from(data, at)
+    element = data[at : at + FRAME.size + fields[2]]
+    frame = Frame(*fields, element[FRAME.size :], blake3(element).digest(), at + len(element))
+    drawn = frame.kind in (1, 2) and frame.length <= 16 << 20 and frame.length % 8 == 0 and not frame.unused
+    return frame if drawn and len(frame.payload) == frame.length and checksum_holds(element) else None
 
+def nonzero(data, at):
+    """The first byte from there on that is not zero."""
+    rest = data[at:].lstrip(b"\0")
+    return len(data) - len(rest) if rest else None
 
-# --- records: looked at only in frames whose checksum holds -----------------------------------------------------------
+# --- records ------------------------------------------------------------------------------------------------------------
 
+RAW, TEXT, LIST, BINDS = 0, 1, 8, 12  # of the lists: bytes of an item
+WHO = {0: TEXT, 8: TEXT, 16: LIST, 24: LIST, 32: TEXT, 40: TEXT, 48: TEXT, 56: TEXT}
+# By kind: bytes of the fixed part, where Who is in it, and what else.
+ROWS = dict.fromkeys(range(3, 8), (136, 32, {96: TEXT, 104: TEXT, 112: TEXT, 120: TEXT}))
+ROWS[1] = (152, 32, {96: RAW, 104: BINDS, 112: LIST, 120: TEXT, 128: TEXT, 136: TEXT})
+ROWS[2] = (136, 48, {112: TEXT, 120: RAW})
 
 @lru_cache(maxsize=4096)
 def record_times(payload, count):
     """The times of the records, and whether there are exactly as many as the header says and all can be read."""
     times, at = [], 0
-    while at < len(payload):
-        if len(payload) - at < 8:
-            return times, False
-        (size, kind, version, zeros) = struct.unpack_from("<IBBH", payload, at)
-        whole = 8 + (size + 7) // 8 * 8
-        if not size or zeros or version != 1 or at + whole > len(payload):
-            return times, False
-        row = payload[at + 8 : at + 8 + size]
-        try:
-            times.append(read_row(row, kind))
-        except (ValueError, struct.error):
-            return times, False
-        at += whole
+    try:
+        while at < len(payload):
+            (size, kind, version, unused) = struct.unpack_from("<IBBH", payload, at)
+            row, at = payload[at + 8 : at + 8 + size], at + 8 + (size + 7) // 8 * 8
+            if unused or version != 1 or at > len(payload):
+                return times, False
+            times.append(read_row(row, *ROWS[kind]))
+    except (KeyError, ValueError, struct.error):
+        return times, False
     return times, len(times) == count
 
-
-ROW_BYTES = {1: 152, 2: 136, 3: 136, 4: 136, 5: 136, 6: 136, 7: 136}
-
-
-def read_row(row, kind):
-    """Checks that every text and list of a row lies in it; returns its time."""
-    root = len(row) - ROW_BYTES[kind] if kind in ROW_BYTES else -1
+def read_row(row, fixed, who, others):
+    """The time; ValueError unless what the fields point at lies in their order, and before the fixed part."""
+    root, end = len(row) - fixed, 0
     if root < 0 or root % 8:
         raise ValueError("no such row")
-    who, low = root + (48 if kind == 2 else 32), 0
-    fields = [(who, "text"), (who + 8, "text"), (who + 16, 8), (who + 24, 8)]
-    fields += [(who + at, "text") for at in (32, 40, 48, 56)]
-    if kind == 1:
-        fields += [(root + 96, "raw"), (root + 104, 12), (root + 112, 8)]
-        fields += [(root + at, "text") for at in (120, 128, 136)]
-    elif kind == 2:
-        fields += [(root + 112, "text"), (root + 120, "raw")]
-    else:
-        fields += [(root + at, "text") for at in (96, 104, 112, 120)]
-    for at, what in fields:
-        low = check_field(row, at, what, low, root)
+    for at, what in [*((who + at, what) for at, what in WHO.items()), *others.items()]:
+        end = field_end(row, root + at, what, end, root)
     return struct.unpack_from("<q", row, root)[0]
 
-
-def check_field(row, at, what, low, high):
-    """Where it ends: what a field points at lies behind what the field before it pointed at, and before the row."""
-    size = what if isinstance(what, int) else 1
+def field_end(row, at, what, low, high):
     (offset, count) = struct.unpack_from("<iI", row, at)
-    start, end = at + offset, at + offset + count * size
-    if start < low or end > high:
+    start, end = at + offset, at + offset + count * max(what, 1)
+    if start < low or end > high or (what >= LIST and start % 4):
         raise ValueError("outside of its place")
-    if what == "text":
-        row[start:end].decode("utf-8")
-    elif what != "raw":
-        if start % 4:
-            raise ValueError("a list that is not aligned")
-        for item in range(start, end, size):
-            low = check_field(row, item + size - 8, "text", low, start)
+    if what == TEXT:
+        row[start:end].decode()
+    for item in range(start, end, what) if what >= LIST else ():
+        low = field_end(row, item + what - 8, TEXT, low, start)
     return end
 
-
-# --- one segment ------------------------------------------------------------------------------------------------------
-
-
-class Expected:
-    def __init__(self, previous=None, frame=None, record=None):
-        self.previous, self.frame, self.record = previous, frame, record
-
-
-NOTHING = Expected()
-GENESIS = Expected(bytes(32), 1, 1)
-
+# --- one segment --------------------------------------------------------------------------------------------------------
 
 class Segment:
-    """Reads one file from its beginning. `breaks`: (frame, kind). `footer`: reached one. `expected`: of what follows."""
+    """Reads a file from its beginning. `expected`: of what follows. `last`: number of the last frame. `name`: what the footer makes it."""
 
-    def __init__(self, data, shard, number, expected):
-        self.data, self.shard, self.number, self.expected = data, shard, number, expected
-        self.breaks, self.accepted, self.footer, self.blank = [], [], None, False
-        self.damaged = False  # by anything but the content of a record
-        self.frames, self.records, self.highest = 0, 0, 1
-        self.held = None  # what the frames told, as the footer should
-        at = self.read_header()
+    def __init__(self, data, place, expected, report, proven):
+        self.data, self.place, self.expected, self.report, self.proven = data, place, expected, report, proven
+        self.footer, self.name, self.last, self.highest, self.damaged = None, None, None, 1, False
+        self.told, self.records = [], 0  # of each frame of records: how many, earliest, latest, first, last
+        blank = len(data) >= HEADER.size and not any(data[: HEADER.size])
+        at = 0 if blank else self.read_header()
         while at is not None:
             at = self.read_frame(at)
+        self.blank = blank and self.last is None
 
-    def named(self, kind, frame=None):
-        self.breaks.append((frame, kind))
-        self.damaged |= kind != "record"
+    def named(self, frame, kind):
+        self.report(frame, kind)
+        self.damaged = self.damaged or kind not in (None, "record")
 
     def read_header(self):
-        raw = self.data[:HEADER]
-        if len(raw) < HEADER:
-            self.named("header")
+        header = header_of(self.data)
+        if header is None:
+            self.named(None, "header")
             self.expected = NOTHING
-            return None
-        if not any(raw):
-            self.blank = True
-            return self.behind_the_end(0)
-        header, due = Header(raw), self.expected
-        if not header.holds:
-            self.named("header")
-            self.expected = NOTHING
-            return HEADER
-        self.expected = Expected(blake3(raw).digest(), header.first_frame, header.first_record)
-        self.highest = max(header.first_frame, 1)
-        if (header.shard, header.number) != (self.shard, self.number):
-            self.named("foreign")
-        elif differs(due.previous, header.previous) or differs(due.frame, header.first_frame):
-            self.named("chain")
-        elif differs(due.record, header.first_record):
-            self.named("sequence")
-        elif header.segment_bytes != len(self.data):
-            self.named("size")
-        return HEADER
+            return HEADER.size
+        said = Expected(header.previous, header.first_frame, header.first_record)
+        due = said if self.expected == NOTHING else self.expected
+        self.named(None, first({
+            "foreign": (header.shard, header.number) != self.place, "chain": said[:2] != due[:2],
+            "sequence": said.record != due.record, "size": header.bytes != len(self.data)}))
+        self.expected, self.highest = said._replace(previous=blake3(self.data[: HEADER.size]).digest()), max(said.frame, 1)
+        return HEADER.size
 
     def read_frame(self, at):
         """Where to go on; None: the segment's reading has ended."""
-        raw = self.data[at : at + FRAME]
-        if not any(raw):
-            return self.behind_the_end(at)
         frame = frame_at(self.data, at)
         if frame is None:
-            due, found = self.expected.frame, self.next_good(at)
-            self.named("tail" if found is None else "frame", due)
-            self.expected = NOTHING if found is not None else self.expected
-            return found
-        self.blank = False
-        self.judge(frame)
+            ended = not any(self.data[at : at + FRAME.size])
+            at = nonzero(self.data, at) if ended else at
+            return None if at is None else self.next_good(at // 8 * 8, ended)
+        said = Expected(frame.previous, frame.number, frame.first_record)
+        due = said if self.expected == NOTHING else self.expected
+        foreign = (frame.shard, frame.segment) != self.place
+        if foreign or said != due:
+            self.named(frame.number, first({
+                "foreign": foreign, "missing_frames": said.frame > due.frame, "repeated_frame": said.frame < due.frame,
+                "chain": said.previous != due.previous, "sequence": said.record != due.record}))
+        if self.proven.get((self.place[0], frame.number), frame.hash.hex()) != frame.hash.hex():
+            self.report(frame.number, "proven")
         self.expected = Expected(frame.hash, frame.number + 1, frame.first_record + frame.records)
-        self.highest = max(self.highest, frame.number + 1)
-        self.accepted.append((frame.number, frame.hash))
+        self.last, self.highest = frame.number, max(self.highest, frame.number + 1)
         if frame.kind == 1:
-            self.read_records(frame)
-        elif frame.records or len(frame.payload) != FOOTER:
-            self.named("footer", frame.number)
+            times, whole = record_times(frame.payload, frame.records)
+            times, self.records = [*times, frame.time], self.records + len(times)
+            told = (frame.records, min(times), max(times), frame.first_record, self.expected.record - 1)
+            self.told += [told] if frame.records else []
+            if not whole:
+                self.named(frame.number, "record")
+        elif frame.records or frame.length != FOOTER.size:
+            self.named(frame.number, "footer")
         else:
-            self.read_footer(frame)
-            return None
+            return self.read_footer(frame)
         return frame.end
 
-    def judge(self, frame):
-        due = self.expected
-        if (frame.shard, frame.segment) != (self.shard, self.number):
-            self.named("foreign", frame.number)
-        elif due.frame is not None and frame.number > due.frame:
-            self.named("missing_frames", frame.number)
-        elif due.frame is not None and frame.number < due.frame:
-            self.named("repeated_frame", frame.number)
-        elif differs(due.previous, frame.previous):
-            self.named("chain", frame.number)
-        elif differs(due.record, frame.first_record):
-            self.named("sequence", frame.number)
-
-    def read_records(self, frame):
-        times, whole = record_times(frame.payload, frame.records)
-        if frame.records:
-            low, high = min([frame.time_us, *times]), max([frame.time_us, *times])
-            last = frame.first_record + frame.records - 1
-            if self.held is None:
-                self.held = [0, 0, low, high, frame.first_record, last]
-            held = self.held
-            self.held = [held[0] + 1, held[1] + frame.records, min(held[2], low), max(held[3], high), held[4], last]
-        self.frames += 1
-        self.records += len(times)
-        if not whole:
-            self.named("record", frame.number)
-
     def read_footer(self, frame):
-        self.footer = struct.unpack("<QQqqQQ", frame.payload)
-        self.footer_hash = frame.hash
-        behind = any_byte(self.data, frame.end) is not None
-        if behind:
-            self.named("after_end", self.expected.frame)
-        elif not self.damaged and list(self.footer) != (self.held or [0] * 6):
-            self.named("footer", frame.number)
-            behind = True
-        self.name_counts = not behind
+        self.footer = FOOTER.unpack(frame.payload)
+        counts, earliest, latest, begin, end = zip(*self.told) if self.told else [[0]] * 5
+        held = (len(self.told), sum(counts), min(earliest), max(latest), begin[0], end[-1])
+        behind = nonzero(self.data, frame.end) is not None
+        wrong = self.footer != held and not behind and not self.damaged
+        self.named(self.expected.frame if behind else frame.number, "after_end" if behind else "footer" if wrong else None)
+        if not behind and not wrong:
+            stamps = f"{stamp(self.footer[2] // 10**6)}-{stamp(self.footer[3] // 10**6 + 1)}"
+            self.name = f"shard-{self.place[0]}-{self.place[1]:010}-{stamps}-{frame.hash.hex()}.seg"
 
-    def behind_the_end(self, at):
-        found = any_byte(self.data, at)
-        if found is None:
-            return None
-        self.named("after_end", self.expected.frame)
-        start = found // 8 * 8
-        good = start if self.candidate(start) else self.next_good(start)
-        if good is not None:
-            self.expected = NOTHING
-        return good
+    def next_good(self, at, ended):
+        """Looked for here, where the length that stands here says, and at every multiple of 8 behind it."""
+        behind = at + (FRAME.size + int.from_bytes(self.data[at + 8 : at + 12], "little") + 7) // 8 * 8
+        for place in chain((at, behind), (magic.start() for magic in re.compile(b"LGFR").finditer(self.data, at + 1))):
+            frame = frame_at(self.data, place) if place % 8 == 0 else None
+            if frame and (frame.shard, frame.segment) == self.place and frame.number >= self.highest:
+                self.named(self.expected.frame, "after_end" if ended else "frame")
+                self.expected = NOTHING
+                return place
+        self.named(self.expected.frame, "after_end" if ended else "tail")
 
-    def next_good(self, at):
-        if at + FRAME <= len(self.data):
-            (length,) = struct.unpack_from("<I", self.data, at + 8)
-            behind = at + (FRAME + length + 7) // 8 * 8
-            if self.candidate(behind):
-                return behind
-        while (at := self.data.find(FRAME_MAGIC, at + 1)) >= 0:
-            if at % 8 == 0 and self.candidate(at):
-                return at
-        return None
-
-    def candidate(self, at):
-        frame = frame_at(self.data, at)
-        ours = frame and (frame.shard, frame.segment) == (self.shard, self.number)
-        return bool(ours and frame.number >= self.highest)
-
-
-def differs(expected, found):
-    return expected is not None and expected != found
-
-
-def any_byte(data, at):
-    """The first byte from there on that is not zero."""
-    rest = data[at:].lstrip(b"\0")
-    return len(data) - len(rest) if rest else None
-
-
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
-class File:
-    def __init__(self, path, archived):
-        self.path, self.name, self.archived = path, os.path.basename(path), archived
-
-    def read(self):
-        try:
-            with open(self.path, "rb") as file:
-                return file.read()
-        except FileNotFoundError:
-            raise Gone from None
-
-
-def entries(folder):
+def stamp(second):
     try:
-        return sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except FileNotFoundError:
-        return []
+        return f"{datetime.fromtimestamp(second, timezone.utc):%Y%m%dT%H%M%SZ}"
+    except (OverflowError, ValueError):
+        return "beyond all years"  # so that no name is right
 
-
-def listing(data_dir):
-    """shard -> number -> File, and shard -> [(number, path)] of what is there besides. The ring is listed first: a segment moved
-    meanwhile is then found in the archive."""
-    chains, surplus = {}, {}
-
-    def take(shard, number, entry, archived):
-        chain, files = surplus.setdefault(shard, []), chains.setdefault(shard, {})
-        try:
-            regular = stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode)
-        except FileNotFoundError:
-            return
-        if not regular:
-            chain.append((number, entry.path))
-        elif number in files and files[number].archived:
-            chain.append((number, entry.path))
-        else:
-            before = files.get(number)
-            files[number] = File(entry.path, archived)
-            if before and os.path.lexists(before.path):
-                chain.append((number, before.path))
-
-    def numbered(text):
-        number = int(text)
-        return number if text == f"{number:010}" else None
-
-    for folder in entries(os.path.join(data_dir, "segments")):
-        if shard := SHARD_NAME.fullmatch(folder.name):
-            chains.setdefault(int(shard[1]), {})
-            for entry in entries(folder.path):
-                name = RING_NAME.fullmatch(entry.name)
-                if name and (number := numbered(name[1])) is not None:
-                    take(int(shard[1]), number, entry, False)
-    for entry in entries(os.path.join(data_dir, "archive")):
-        name = SEALED_NAME.fullmatch(entry.name) or DAMAGED_NAME.fullmatch(entry.name)
-        if name and (number := numbered(name[2])) is not None:
-            take(int(name[1]), number, entry, True)
-    return chains, surplus
-
-
-def archived_name(shard, number, footer, hash):
-    def stamp(seconds):
-        return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-
-    since, until = stamp(footer[2] // 1_000_000), stamp(footer[3] // 1_000_000 + 1)
-    return f"shard-{shard}-{number:010}-{since}-{until}-{hash.hex()}.seg"
-
-
-# --- the chain of one shard, and all of it -----------------------------------------------------------------------------
-
+# --- the chain of one shard, and all of it ------------------------------------------------------------------------------
 
 class Verifier:
-    def __init__(self, data_dir, keys=(), elsewhere=()):
-        self.data_dir, self.keys, self.elsewhere = data_dir, set(keys), list(elsewhere)
-        self.breaks, self.totals = [], {}
-
-    def run(self):
-        """False: there is no trail."""
-        archive = os.path.join(self.data_dir, "archive")
-        self.manifest = Manifest(archive, self.named)
-        self.promises = Promises(self.data_dir, self.manifest, self.keys, self.elsewhere, self.named)
-        self.manifest.settle(self.promises.entry)
-        self.manifest.check_files(archive)
-        chains, _ = listing(self.data_dir)
-        if not any(chains.values()) and not os.path.exists(self.manifest.path) and not self.promises.count:
-            return False
-        for shard in sorted({*chains, *self.manifest.positions, *self.promises.greatest}):
-            self.totals[shard] = [0, 0, 0]
+    def __init__(self, data_dir, keys=(), elsewhere=(), still=True):
+        self.data_dir, self.breaks, self.totals, self.still = data_dir, [], {}, still
+        self.read_archive = partial(Archive, os.path.join(data_dir, "archive"), keys, elsewhere)
+        self.archive = self.read_archive(self.named)
+        self.of_archive = list(self.breaks)
+        shards = {*self.listing(), *self.archive.positions, *self.archive.greatest}
+        self.there = bool(shards) or os.path.exists(self.archive.manifest) or self.archive.checkpoints > 0
+        for shard in sorted(shards):
             self.verify_shard(shard)
-        return True
 
     def named(self, path, frame, kind):
-        inside = path.startswith(self.data_dir.rstrip("/") + "/")
-        self.breaks.append((os.path.relpath(path, self.data_dir) if inside else path, frame, kind))
+        if kind:
+            inside = path.startswith(self.data_dir.rstrip("/") + "/")
+            self.breaks.append((os.path.relpath(path, self.data_dir) if inside else path, frame, kind))
 
     def ring_path(self, shard, number):
         return os.path.join(self.data_dir, "segments", f"shard-{shard}", f"{number:010}.seg")
 
+    def listing(self):
+        """shard -> number -> paths, the one that counts first. The ring is listed first: what is moved meanwhile is in the archive."""
+        ring = [entry for folder in listed(os.path.join(self.data_dir, "segments")) for entry in listed(folder.path)]
+        shards = {}
+        for entry in listed(os.path.join(self.data_dir, "archive")) + ring:
+            name = NAME.fullmatch(os.path.relpath(entry.path, self.data_dir))
+            if name and int(name[2] or name[4]) < 1 << 53:
+                paths = shards.setdefault(int(name[1] or name[3]), {}).setdefault(int(name[2] or name[4]), [None])
+                counts = paths[0] is None and entry.is_file(follow_symlinks=False)
+                paths[0 if counts else len(paths) :] = [entry.path]
+        return shards
+
     def list_again(self, shard):
-        chains, surplus = listing(self.data_dir)
-        self.files, self.surplus = chains.get(shard, {}), surplus.get(shard, [])
+        numbers = self.listing().get(shard, {})
+        self.files = {number: paths[0] for number, paths in numbers.items() if paths[0]}
+        self.surplus = [(number, path) for number, paths in numbers.items() for path in paths[1:]]
 
     def verify_shard(self, shard):
         self.list_again(shard)
-        position = self.manifest.positions.get(shard)
         # What precedes the position is proved by the manifest: its segments may be there, or not.
-        self.gaps_below = position["segment"] if position else 0
-        self.proven = {**self.promises.frames.get(shard, {}), **self.manifest.ends.get(shard, {})}
-        first = max(1, min([position["segment"], *self.files])) if position else 1
-        segment, frame = self.walk(shard, first, GENESIS if first == 1 else NOTHING)
-        end, promised = max(frame, position["frame"] if position else 0), self.promises.greatest.get(shard, 0)
-        if promised > end:
-            self.named(self.ring_path(shard, max(segment, self.gaps_below, 1)), end + 1, "promised")
+        position = self.archive.positions.get(shard, {"segment": 0, "frame": 0})
+        self.proved, self.last, self.totals[shard] = position["segment"], (0, 0), [0, 0, 0]
+        number = max(1, min([self.proved, *self.files])) if self.proved else 1
+        prepared = self.walk(shard, number, Expected(bytes(32), 1, 1) if number == 1 else NOTHING)
+        behind = [(number, path) for number, path in self.files.items() if number > prepared or not number]
+        for _, path in sorted(behind + self.surplus):
+            self.named(path, None, "surplus")
+        segment, end = max(self.last[0], self.proved, 1), max(self.last[1], position["frame"])
+        self.named(self.ring_path(shard, segment), end + 1, "promised" if self.archive.greatest.get(shard, 0) > end else None)
 
     def walk(self, shard, number, expected):
-        """Segment and number of the last frame read."""
-        last = (0, 0)
+        """The number behind the end: that of the file that may be prepared."""
         while True:
             if number not in self.files:
                 self.list_again(shard)
             if number not in self.files:
-                later = min((other for other in self.files if other > number), default=None)
-                if (later or number > 1 or self.gaps_below) and not (later and later <= self.gaps_below):
-                    self.named(self.ring_path(shard, number), expected.frame, "missing_segment")
+                later = min((other for other in self.files if other > number), default=0)
+                self.proved = max(self.proved, self.proved_by_now(shard) if later > self.proved else 0)
+                missing = later > self.proved or (not later and (number > 1 or self.proved))
+                self.named(self.ring_path(shard, number), expected.frame, "missing_segment" if missing else None)
                 if not later:
-                    self.ends_there(shard, number, True)
-                    return last
+                    return number
                 number, expected = later, NOTHING
-                continue
+            path = self.files[number]
+            archived = os.path.basename(path).startswith("shard")
             try:
                 # Whether there is a successor is asked first: by then its predecessor was complete.
-                begun = self.later_begun(shard, number)
-                file = self.files[number]
-                segment = Segment(file.read(), shard, number, expected)
-            except Gone:
+                begun = archived or any(self.begun(shard, other) for other in sorted(self.files) if other > number)
+                segment = Segment(contents(path), (shard, number), expected, partial(self.named, path), self.archive.proven)
+            except FileNotFoundError:
                 self.list_again(shard)
                 continue
-            last = self.take(shard, file, segment) or last
+            self.last = self.last if segment.last is None else (number, segment.last)
+            self.totals[shard] = [sum(pair) for pair in zip(self.totals[shard], (1, len(segment.told), segment.records))]
             if segment.footer:
-                due = archived_name(shard, number, segment.footer, segment.footer_hash)
-                if segment.name_counts and file.archived and file.name != due:
-                    self.named(file.path, None, "name")
-                expected = segment.expected
-            elif file.archived or begun:
-                if not segment.damaged:
-                    self.named(file.path, segment.expected.frame, "unsealed")
-                expected = NOTHING
-            elif self.ends_there(shard, number if segment.blank else number + 1, segment.blank):
-                return last
-            number += 1
+                self.named(path, None, "name" if archived and segment.name not in (None, os.path.basename(path)) else None)
+            elif begun:
+                self.named(path, segment.expected.frame, None if segment.damaged else "unsealed")
+            elif segment.blank:
+                return number
+            else:
+                path = self.files.get(number + 1)
+                self.named(path, None, "after_end" if path and nonzero(contents(path), 0) is not None else None)
+                return number + 1
+            number, expected = number + 1, segment.expected if segment.footer else NOTHING
 
-    def take(self, shard, file, segment):
-        for frame, kind in segment.breaks:
-            self.named(file.path, frame, kind)
-        for frame, hash in segment.accepted:
-            if self.proven.get(frame, hash.hex()) != hash.hex():
-                self.named(file.path, frame, "proven")
-        totals = self.totals[shard]
-        totals[0], totals[1], totals[2] = totals[0] + 1, totals[1] + segment.frames, totals[2] + segment.records
-        return (segment.number, segment.accepted[-1][0]) if segment.accepted else None
+    def proved_by_now(self, shard):
+        """The position's segment in a trail that is written meanwhile, unless something new is broken in what says so."""
+        found = []
+        archive = self.archive if self.still else self.read_archive(lambda *broken: found.append(broken) if broken[2] else None)
+        whole = self.still or len(found) <= len(self.of_archive)
+        return archive.positions.get(shard, {"segment": 0})["segment"] if whole else 0
 
-    def later_begun(self, shard, number):
-        known = [(file, other) for other, file in sorted(self.files.items()) if other > number]
-        path = self.ring_path(shard, number + 1)
-        if number + 1 not in self.files and os.path.isfile(path) and not os.path.islink(path):
-            known.append((File(path, False), number + 1))
-        return any(self.begun(file, shard, other) for file, other in known)
+    def begun(self, shard, number):
+        header = header_of(contents(self.files[number], HEADER.size))
+        return header is not None and (header.shard, header.number) == (shard, number)
 
-    def begun(self, file, shard, number):
-        try:
-            with open(file.path, "rb") as opened:
-                raw = opened.read(HEADER)
-        except FileNotFoundError:
-            return False
-        header = Header(raw) if len(raw) == HEADER else None
-        return bool(header and header.holds and (header.shard, header.number) == (shard, number))
+def contents(path, size=-1):
+    with open(path, "rb") as file:
+        return file.read(size)
 
-    def ends_there(self, shard, prepared, read):
-        """The chain ends before `prepared`, the number that may be a file of zeros. False: it has been begun meanwhile."""
-        self.list_again(shard)
-        file = self.files.get(prepared)
-        try:
-            filled = file and not read and any_byte(file.read(), 0) is not None
-        except Gone:
-            return False
-        if file and self.begun(file, shard, prepared):
-            return False
-        if filled:
-            self.named(file.path, None, "after_end")
-        behind = [(number, file.path) for number, file in self.files.items() if number > prepared or not number]
-        for _, path in sorted(behind + self.surplus):
-            self.named(path, None, "surplus")
-        return True
-
-
-# --- command line -----------------------------------------------------------------------------------------------------
-
+# --- command line -------------------------------------------------------------------------------------------------------
 
 def batch():
     for line in sys.stdin:
         folder, *elsewhere = line.rstrip("\n").split("\t")
-        verifier = Verifier(folder, elsewhere=elsewhere)
         try:
-            status = 3 if not verifier.run() else 1 if verifier.breaks else 0
-            print(json.dumps({"status": status, "breaks": verifier.breaks}), flush=True)
+            verifier = Verifier(folder, elsewhere=elsewhere)
+            answer = {"status": int(bool(verifier.breaks)) if verifier.there else 3, "breaks": verifier.breaks}
         except OSError as error:
-            print(json.dumps({"status": 3, "breaks": [], "error": str(error)}), flush=True)
+            answer = {"status": 3, "breaks": [], "error": str(error)}
+        print(json.dumps(answer), flush=True)
     return 0
 
-
-def settled(arguments):
-    """A trail may be written meanwhile: breaks count that are still there when it is read again. None: no trail."""
-    breaks = None
-    for _ in range(1 if arguments.still else LOOKS):
-        verifier = Verifier(arguments.data_dir, arguments.key, arguments.checkpoints)
-        if not os.path.isdir(arguments.data_dir) or not verifier.run():
-            return None
-        breaks = verifier.breaks if breaks is None else [found for found in breaks if found in verifier.breaks]
-        if not breaks:
-            break
-        time.sleep(0 if arguments.still else PAUSE)
-    verifier.breaks = breaks
-    return verifier
-
+def verify(options):
+    """A trail may be written meanwhile: breaks count that are still there when it is read again."""
+    verifier = Verifier(options.data_dir, options.key, options.checkpoints, options.still)
+    for _ in range(0 if options.still else LOOKS - 1):
+        if verifier.breaks:
+            time.sleep(PAUSE)
+            before, verifier = verifier.breaks, Verifier(options.data_dir, options.key, options.checkpoints, False)
+            verifier.breaks = [found for found in before if found in verifier.breaks]
+    if not verifier.there:
+        raise FileNotFoundError("there is no audit trail")
+    for shard, (segments, frames, records) in verifier.totals.items():
+        print(f"shard {shard}: {segments} segments, {frames} frames, {records} records", file=sys.stderr)
+    return verifier.breaks
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data_dir", nargs="?")
+    parser.add_argument("--package")
     parser.add_argument("--still", action="store_true")
     parser.add_argument("--batch", action="store_true")
     parser.add_argument("--key", action="append", default=[])
     parser.add_argument("--checkpoints", action="append", default=[])
-    parser.add_argument("--package")
-    arguments = parser.parse_args()
-    if arguments.batch:
+    options = parser.parse_args()
+    if options.batch:
         return batch()
-    if not arguments.data_dir and not arguments.package:
+    if not options.data_dir and not options.package:
         parser.error("a data directory or a package is needed")
     try:
-        if arguments.package:
-            return print_breaks(package_breaks(arguments.package, arguments.key))
-        verifier = settled(arguments)
+        breaks = package_breaks(options.package, options.key) if options.package else verify(options)
     except OSError as error:
-        print(f"verify.py: the trail cannot be read: {error}", file=sys.stderr)
+        print(f"verify.py: {options.package or options.data_dir}: {error}", file=sys.stderr)
         return 3
-    if not verifier:
-        print(f"verify.py: {arguments.data_dir}: there is no audit trail", file=sys.stderr)
-        return 3
-    for shard, (segments, frames, records) in verifier.totals.items():
-        print(f"shard {shard}: {segments} segments, {frames} frames, {records} records", file=sys.stderr)
-    return print_breaks(verifier.breaks)
-
-
-def print_breaks(breaks):
     for path, frame, kind in breaks:
         print(f"{path.encode('unicode_escape').decode()}\t{'-' if frame is None else frame}\t{kind}")
     return 1 if breaks else 0
-
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -334,11 +334,6 @@ impl Books {
             self.removed.extend(self.files.remove(&file.entry));
         }
     }
-
-    /// Paths of files of which an entry says that they were removed.
-    fn deleted(&self) -> BTreeSet<&str> {
-        self.deletions.values().flatten().map(|file| &*file.path).collect()
-    }
 }
 
 /// Is the file what its entry says? `None`: it is.
@@ -378,8 +373,8 @@ fn is_link(path: &Path) -> bool {
 
 /// Files below `parquet/` that nothing accounts for.
 pub fn surplus(archive: &Path, books: &Books) -> io::Result<Vec<PathBuf>> {
-    let deleted = books.deleted();
-    let named: BTreeSet<PathBuf> = books.files.values().map(|file| archive.join(&file.path)).collect();
+    let named: BTreeSet<PathBuf> =
+        books.files.values().chain(&books.removed).map(|file| archive.join(&file.path)).collect();
     let root = publish::parquet_dir(archive);
     if !root.is_dir() {
         return Ok(Vec::new());
@@ -388,11 +383,8 @@ pub fn surplus(archive: &Path, books: &Books) -> io::Result<Vec<PathBuf>> {
     for folder in publish::listed(&root)? {
         let files = if folder.is_dir() && !is_link(&folder) { publish::listed(&folder)? } else { vec![folder] };
         surplus.extend(files.into_iter().filter(|path| {
-            let relative = path.strip_prefix(archive).ok().and_then(Path::to_str).unwrap_or_default();
-            // Just being published, or just being removed.
-            !named.contains(path)
-                && publish::number_of(path) != Some(books.entries() + 1)
-                && !deleted.contains(relative)
+            // Just being published.
+            !named.contains(path) && publish::number_of(path) != Some(books.entries() + 1)
         }));
     }
     Ok(surplus)

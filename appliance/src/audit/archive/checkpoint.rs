@@ -9,6 +9,7 @@ use super::publish::{day, make_dir};
 use crate::audit::frame::Hash;
 use crate::audit::segment::{self, at, hex};
 use crate::audit::when;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -101,6 +102,10 @@ pub struct Checkpoint {
 
 #[derive(Deserialize)]
 struct Members {
+    #[serde(rename = "number")]
+    _number: IgnoredAny,
+    #[serde(rename = "previous")]
+    _previous: IgnoredAny,
     #[serde(with = "rfc3339")]
     time: i64,
     #[serde(flatten)]
@@ -121,7 +126,8 @@ impl Checkpoint {
 
     /// The same, for a line that a later one vouches for.
     fn unverified(line: &Line<'_>) -> Result<Self, LineBroken> {
-        let Members { time, statement, key } = serde_json::from_slice(&line.json()).map_err(|_| LineBroken::Json)?;
+        let Members { time, statement, key, .. } =
+            serde_json::from_slice(&line.json()).map_err(|_| LineBroken::Json)?;
         if !statement.in_range() {
             return Err(LineBroken::Json);
         }

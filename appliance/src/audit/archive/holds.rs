@@ -10,6 +10,7 @@ use crate::audit::search::Filter;
 use crate::audit::segment::{archive_dir, at};
 use crate::config::Glob;
 use crate::files;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, TryLockError};
 use std::io;
@@ -54,6 +55,10 @@ enum What {
 
 #[derive(Deserialize)]
 struct Members {
+    #[serde(rename = "number")]
+    _number: IgnoredAny,
+    #[serde(rename = "previous")]
+    _previous: IgnoredAny,
     #[serde(with = "rfc3339")]
     time: i64,
     #[serde(flatten)]
@@ -177,8 +182,13 @@ pub fn each(data_dir: &Path, visit: &mut dyn FnMut(Result<Line, LineBroken>) -> 
     };
     while let Some(line) = lines.next_line()? {
         let line = line.and_then(|line| lines::split(line, false)).and_then(|line| {
-            let Members { time, what } = serde_json::from_slice(&line.json()).map_err(|_| LineBroken::Json)?;
-            if matches!(what, What::Release { hold, .. } if !lines::in_range([hold])) {
+            let Members { time, what, .. } = serde_json::from_slice(&line.json()).map_err(|_| LineBroken::Json)?;
+            let is_time = |text: &Option<String>| text.as_ref().is_none_or(|text| rfc3339::parse(text).is_some());
+            let holds = match &what {
+                What::Hold { scope, .. } => is_time(&scope.since) && is_time(&scope.until),
+                What::Release { hold, .. } => lines::in_range([*hold]),
+            };
+            if !holds {
                 return Err(LineBroken::Json);
             }
             Ok(Line { head: line.head, previous: line.previous, time_us: time, what })

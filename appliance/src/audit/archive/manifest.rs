@@ -6,6 +6,7 @@ use super::lines::{self, Appender, Head, LineBroken, Lines, Tail};
 use crate::audit::frame::{GENESIS, Hash};
 use crate::audit::segment::{self, at};
 use crate::audit::when;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -161,6 +162,11 @@ pub struct Entry {
 
 #[derive(Deserialize)]
 struct Members {
+    /// What precedes the members is checked before; here nothing of it may stand a second time.
+    #[serde(rename = "number")]
+    _number: IgnoredAny,
+    #[serde(rename = "previous")]
+    _previous: IgnoredAny,
     #[serde(with = "rfc3339")]
     time: i64,
     #[serde(flatten)]
@@ -172,7 +178,8 @@ impl Entry {
     /// A line without its line end.
     pub fn parse(line: &[u8]) -> Result<Self, LineBroken> {
         let line = lines::split(line, false)?;
-        let Members { time, what, positions } = serde_json::from_slice(&line.json()).map_err(|_| LineBroken::Json)?;
+        let Members { time, what, positions, .. } =
+            serde_json::from_slice(&line.json()).map_err(|_| LineBroken::Json)?;
         if !what.in_range() || !positions.iter().all(Position::in_range) {
             return Err(LineBroken::Json);
         }
@@ -526,7 +533,13 @@ pub mod rfc3339 {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
         let text = String::deserialize(deserializer)?;
-        text.parse::<jiff::Timestamp>().map(|time| time.as_microsecond()).map_err(D::Error::custom)
+        parse(&text).ok_or_else(|| D::Error::custom("no time of the form 2026-11-20T03:12:00.123456Z"))
+    }
+
+    /// One moment has one spelling.
+    pub fn parse(text: &str) -> Option<i64> {
+        let time_us = text.parse::<jiff::Timestamp>().ok()?.as_microsecond();
+        (when::rfc3339(time_us) == text).then_some(time_us)
     }
 }
 
