@@ -77,11 +77,14 @@ class Line:
         ensure(said, isinstance(self.kind, str) and self.kind in kinds)
         self.entry = shaped({"holds": NONE_YET, **said}, {"time": TIME, **kinds[self.kind]})
 
-def lines(path, kinds):
-    """(path, line number) and Line, or None where it does not hold, of a file."""
+def size(path):
+    return os.path.getsize(path) if os.path.exists(path) else 0
+
+def lines(path, kinds, size=-1):
+    """(path, line number) and Line, or None where it does not hold, of the first bytes of a file."""
     try:
         with open(path, "rb") as file:
-            *raws, rest = file.read().split(b"\n")
+            *raws, rest = file.read(size).split(b"\n")
     except FileNotFoundError:
         return
     for count, raw in enumerate(raws, 1):
@@ -141,15 +144,23 @@ class Archive:
         self.hashes, self.last, self.positions, self.before = {0: ZEROS}, 0, {}, {}
         self.files, self.deleted, self.damaged, self.proven, self.promised = {}, [], set(), {}, {}
         self.greatest, self.promises, self.signed, self.hold, self.holds, self.checkpoints = {}, {}, 0, NONE_YET, [], 0
+        self.sizes = self.moment()
         self.read_manifest()
         self.read_checkpoints(keys, elsewhere)
         self.read_holds()
         self.check_files()
         self.proven = {**self.promised, **self.proven}
 
+    def moment(self):
+        """How long manifest and checkpoints are while no checkpoint is written."""
+        days = [day for day in listed(os.path.join(self.folder, "checkpoints")) if re.fullmatch(r"\d{4}-\d\d-\d\d\.jsonl", day.name)]
+        before = [(day.path, size(day.path)) for day in days]
+        sizes = {self.manifest: size(self.manifest), **dict(before)}
+        return sizes if all(size(path) == was for path, was in before) else self.moment()
+
     def read_manifest(self):
         follows = True
-        for place, line in lines(self.manifest, MANIFEST):
+        for place, line in lines(self.manifest, MANIFEST, self.sizes[self.manifest]):
             self.named(*place, self.broken_entry(line, follows) if line else "line")
             follows = line is not None
             if line:
@@ -194,7 +205,7 @@ class Archive:
     def signed_lines(self, files, keys, before):
         """The lines whose promises count. `keys`: vouched for."""
         due, known = None, set(keys)
-        for place, line in (found for path in files for found in lines(path, CHECKPOINTS)):
+        for place, line in (found for path in files for found in lines(path, CHECKPOINTS, self.sizes.get(path, -1))):
             if line is None:
                 self.named(*place, "line")
                 before = due = None
@@ -212,8 +223,7 @@ class Archive:
                 yield line
 
     def read_checkpoints(self, keys, elsewhere):
-        folder = listed(os.path.join(self.folder, "checkpoints"))
-        files = [day.path for day in folder if re.fullmatch(r"\d{4}-\d\d-\d\d\.jsonl", day.name)]
+        files = [path for path in self.sizes if path != self.manifest]
         theirs, only_keys = list(self.signed_lines(elsewhere, keys, None)), True
         for index, line in enumerate(self.signed_lines(files, keys, (0, ZEROS)), 1):
             while theirs and theirs[0].number <= line.number:

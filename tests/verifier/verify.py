@@ -36,7 +36,7 @@ Header = namedtuple("Header", "opening crc shard flags number bytes time first_f
 Frame = namedtuple("Frame", "opening kind length crc shard records number first_record time segment unused previous payload hash end")
 Expected = namedtuple("Expected", "previous frame record")
 NOTHING = Expected(None, None, None)
-LOOKS, PAUSE = 4, 0.2  # how often, and how much later, a trail with breaks is read again
+LOOKS, PAUSE = 8, 0.2  # how often, and how much later, a trail with breaks is read again
 NAME = re.compile(r"segments/shard-(0|[1-9]\d*)/(\d{10}|[1-9]\d{10,})\.seg|archive/shard-(0|[1-9]\d*)-(\d{10}|[1-9]\d{10,})-"
                   r"(?:\d{8}T\d{6}Z-\d{8}T\d{6}Z-[0-9a-f]{64}|damaged)\.seg")
 
@@ -210,7 +210,6 @@ class Verifier:
         self.data_dir, self.breaks, self.totals, self.still = data_dir, [], {}, still
         self.read_archive = partial(Archive, os.path.join(data_dir, "archive"), keys, elsewhere)
         self.archive = self.read_archive(self.named)
-        self.of_archive = list(self.breaks)
         shards = {*self.listing(), *self.archive.positions, *self.archive.greatest}
         self.there = bool(shards) or os.path.exists(self.archive.manifest) or self.archive.checkpoints > 0
         for shard in sorted(shards):
@@ -291,11 +290,10 @@ class Verifier:
             number, expected = number + 1, segment.expected if segment.footer else NOTHING
 
     def proved_by_now(self, shard):
-        """The position's segment in a trail that is written meanwhile, unless something new is broken in what says so."""
+        """The position's segment in a trail that is written meanwhile, where all holds that says so."""
         found = []
         archive = self.archive if self.still else self.read_archive(lambda *broken: found.append(broken) if broken[2] else None)
-        whole = self.still or len(found) <= len(self.of_archive)
-        return archive.positions.get(shard, {"segment": 0})["segment"] if whole else 0
+        return 0 if found else archive.positions.get(shard, {"segment": 0})["segment"]
 
     def begun(self, shard, number):
         header = header_of(contents(self.files[number], HEADER.size))
@@ -319,13 +317,12 @@ def batch():
     return 0
 
 def verify(options):
-    """A trail may be written meanwhile: breaks count that are still there when it is read again."""
-    verifier = Verifier(options.data_dir, options.key, options.checkpoints, options.still)
-    for _ in range(0 if options.still else LOOKS - 1):
-        if verifier.breaks:
-            time.sleep(PAUSE)
-            before, verifier = verifier.breaks, Verifier(options.data_dir, options.key, options.checkpoints, False)
-            verifier.breaks = [found for found in before if found in verifier.breaks]
+    """A trail may be written meanwhile: one that is whole at one of several looks is whole."""
+    for look in range(1 if options.still else LOOKS):
+        time.sleep(PAUSE if look else 0)
+        verifier = Verifier(options.data_dir, options.key, options.checkpoints, options.still)
+        if not verifier.breaks:
+            break
     if not verifier.there:
         raise FileNotFoundError("there is no audit trail")
     for shard, (segments, frames, records) in verifier.totals.items():

@@ -163,6 +163,12 @@ impl<'a> Archiver<'a> {
         let checkpoints = Checkpoints::open(&options.data_dir, &options.checkpoint_key)?;
         // Before anything is removed or signed: is this the manifest that we left?
         let manifest = Manifest::open(&options.data_dir, checkpoints.signed().map(|signed| signed.manifest))?;
+        if checkpoints.signed().is_none() && manifest.head() != Head::START {
+            tracing::warn!(
+                "a new chain of checkpoints begins over {} entries that none has signed",
+                manifest.head().number
+            );
+        }
         for path in publish::clean(&archive, manifest.head().number + 1)? {
             tracing::info!(file = %path.display(), "left unfinished by a stop, made again");
         }
@@ -194,8 +200,8 @@ impl<'a> Archiver<'a> {
     fn follow(&mut self, finish: &Finish, copies: &Deliverers) -> io::Result<()> {
         loop {
             self.status.copy_failures = copies.failures();
-            self.status.copies_behind_since_us = copies.behind_since_us();
             copies.written(self.checkpoints.head().number);
+            self.status.copies_behind_since_us = copies.behind_since_us();
             let asked_us = finish.asked_us();
             let slack_us = self.options.slack.as_micros() as i64;
             let until_us = asked_us.map_or_else(|| unix_us() - slack_us, |asked_us| asked_us + slack_us);

@@ -1,7 +1,7 @@
 //! What readers ask the manifest: which files may hold records of a time or a sequence. A long manifest is not read whole:
 //! entries are in the order of time and of sequences, so the first that matters is found by halving.
 
-use super::check::read_published;
+use super::check::{FILE_BYTES_MAX, check_file};
 use super::checkpoint;
 use super::find::Listed;
 use super::lines::{LineBroken, Lines};
@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 
 /// A part of the manifest that is read whole rather than halved further.
 const WINDOW_BYTES: u64 = 64 << 10;
@@ -161,7 +162,9 @@ impl Catalogue {
 
 /// What lies under the name of a file that was deleted counts only if it is that file: a hold came in time, or a stop in between.
 pub fn is_readable(data_dir: &Path, deleted: &HashSet<String>, file: &FileEntry) -> bool {
-    !deleted.contains(&file.path) || read_published(&archive_dir(data_dir), file).is_ok_and(|bytes| bytes.is_some())
+    let as_published = || check_file(&archive_dir(data_dir), file, &AtomicU64::new(0));
+    !deleted.contains(&file.path)
+        || (file.bytes <= FILE_BYTES_MAX && as_published().is_ok_and(|broken| broken.is_none()))
 }
 
 /// Paths of all files of which a signed entry says that they were deleted.

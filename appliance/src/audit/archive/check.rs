@@ -13,6 +13,8 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// A file: far beyond what the archiver makes of the largest `archive_file_mib`.
+pub const FILE_BYTES_MAX: u64 = 8 << 30;
 /// Read at once: enough for the hash to use every lane of the processor.
 const READ_BYTES: usize = 1 << 20;
 
@@ -172,9 +174,12 @@ impl fmt::Display for BreakKind {
 /// The bytes of a file, in memory: what is done with them is done with what was hashed, whatever somebody does to the file meanwhile.
 /// `None`: they are not what was published.
 pub fn read_published(archive: &Path, file: &FileEntry) -> io::Result<Option<Bytes>> {
+    let opened = crate::files::open(&archive.join(&file.path))?;
+    if opened.metadata()?.len() != file.bytes || file.bytes > FILE_BYTES_MAX {
+        return Ok(None);
+    }
     let mut bytes = Vec::new();
-    // No more than it should have, and one byte.
-    crate::files::open(&archive.join(&file.path))?.take(file.bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+    opened.take(file.bytes).read_to_end(&mut bytes)?;
     Ok((*blake3::hash(&bytes).as_bytes() == file.blake3).then(|| bytes.into()))
 }
 

@@ -4,12 +4,14 @@
 //! One thread a destination. How far it has come is in `archive/delivery/`; a destination that does not answer is tried
 //! again, and holds up nobody.
 
-use super::checkpoint;
-use super::lines::{self, Appender, Lines};
+use super::checkpoint::{self, Checkpoint};
+use super::key::PublicKey;
+use super::lines::{self, Appender, Head, Lines};
 use super::manifest::invalid;
 use super::publish::make_dir;
 use super::status::unix_us;
 use super::store;
+use crate::audit::frame::Hash;
 use crate::audit::segment::{self, at};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -243,26 +245,52 @@ pub struct Copies {
     delivery: Arc<Delivery>,
     runtime: tokio::runtime::Runtime,
     sent_us: i64,
-    /// Number of the last line that was delivered.
-    last: u64,
+    /// How the next line has to begin, and who has to sign it: nothing else is ever handed on.
+    next: Next,
+}
+
+/// What continues a checkpoint.
+#[derive(Clone, Copy, Debug)]
+struct Next {
+    number: u64,
+    previous: Hash,
+    /// `None`: the first line of all.
+    key: Option<PublicKey>,
+}
+
+impl Next {
+    const FIRST: Self = Self { number: 1, previous: Head::START.hash, key: None };
+
+    fn behind(line: &Checkpoint) -> Self {
+        Self { number: line.head.number + 1, previous: line.head.hash, key: Some(line.next_key()) }
+    }
+
+    fn is(&self, line: &Checkpoint) -> bool {
+        line.signature_holds
+            && (line.head.number, line.previous) == (self.number, self.previous)
+            && self.key.is_none_or(|key| key == line.key)
+    }
 }
 
 /// Lines that go together: of one file.
 struct Batch {
     name: String,
     bytes: Vec<u8>,
-    numbers: (u64, u64),
+    /// Number of the first line.
+    first: u64,
+    /// Behind them.
+    next: Next,
     next_offset: u64,
 }
 
 impl Copies {
     pub fn new(data_dir: &Path, destination: Destination, delivery: Arc<Delivery>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { data_dir: data_dir.to_owned(), destination, delivery, runtime, sent_us: 0, last: 0 })
+        Ok(Self { data_dir: data_dir.to_owned(), destination, delivery, runtime, sent_us: 0, next: Next::FIRST })
     }
 
     /// Behind the last line that the folder has, which must be one of ours.
-    fn behind_folder(&self, dir: &Path) -> io::Result<(Place, u64)> {
+    fn behind_folder(&self, dir: &Path) -> io::Result<(Place, Next)> {
         is_there(dir)?;
         let mut files = super::publish::listed(dir)?;
         files.retain(|path| checkpoint::is_day(path));
@@ -271,43 +299,49 @@ impl Copies {
             if tail.line.is_empty() {
                 continue;
             }
-            let broken = |error: lines::LineBroken| at(&path, invalid(&error.to_string()));
-            let head = lines::split(&tail.line, true).map_err(broken)?.head;
+            let head = parse(&path, &tail.line)?.head;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let mut ours = Lines::open(&checkpoint::dir(&self.data_dir).join(&name))?;
-            while let Some(Ok(line)) = ours.next_line()? {
+            let unknown = || at(&path, invalid(&format!("its last checkpoint, {}, {NOT_HERE}", head.number)));
+            let ours = checkpoint::dir(&self.data_dir).join(&name);
+            let mut lines = Lines::open(&ours).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => unknown(),
+                _ => error,
+            })?;
+            while let Some(Ok(line)) = lines.next_line()? {
                 if lines::split(line, true).is_ok_and(|line| line.head == head) {
-                    return Ok((Place { file: name, offset: ours.next_offset, ..Place::default() }, head.number));
+                    let next = Next::behind(&parse(&ours, line)?);
+                    return Ok((Place { file: name, offset: lines.next_offset, ..Place::default() }, next));
                 }
             }
-            return Err(at(&path, invalid(&format!("its last checkpoint, {}, {NOT_HERE}", head.number))));
+            return Err(unknown());
         }
-        Ok((Place::default(), 0))
+        Ok((Place::default(), Next::FIRST))
     }
 
     /// Once more with the last line that was delivered: whoever gets it sees whether the next one continues it.
-    fn with_last_line(&self, kept: Place) -> io::Result<(Place, u64)> {
+    fn with_last_line(&self, kept: Place) -> io::Result<(Place, Next)> {
         if kept.offset == 0 {
-            return Ok((Place::default(), 0));
+            return Ok((Place::default(), Next::FIRST));
         }
         let path = checkpoint::files(&self.data_dir)?.into_iter().find(|path| path.ends_with(&kept.file));
-        let tail = path.map(|path| lines::tail_until(&path, kept.offset)).transpose()?;
-        match tail.filter(|tail| tail.whole_bytes == kept.offset && !tail.line.is_empty()) {
-            Some(tail) => {
-                let last = lines::split(&tail.line, true).map_or(0, |line| line.head.number);
-                Ok((Place { offset: tail.line_offset(), ..kept }, last))
-            }
-            None => {
-                let (to, Place { file, offset, .. }) = (self.shown(), kept);
-                tracing::error!(
-                    "all checkpoints go to {to} again: byte {offset} of {file}, where it was left, is no end of a line"
-                );
-                Ok((Place::default(), 0))
+        if let Some(path) = path {
+            let tail = lines::tail_until(&path, kept.offset)?;
+            if tail.whole_bytes == kept.offset && !tail.line.is_empty() {
+                let line = parse(&path, &tail.line)?;
+                let next = Next { number: line.head.number, previous: line.previous, key: Some(line.key) };
+                return Ok((Place { offset: tail.line_offset(), ..kept }, next));
             }
         }
+        let (to, Place { file, offset, .. }) = (self.shown(), kept);
+        tracing::error!(
+            "all checkpoints go to {to} again: byte {offset} of {file}, where it was left, is no end of a line"
+        );
+        Ok((Place::default(), Next::FIRST))
     }
 
-    fn next_batch(&self, place: &Place) -> io::Result<Option<Batch>> {
+    /// The lines up to `written`, which are on stable storage, each of which continues the one before.
+    fn next_batch(&self, place: &Place, written: u64) -> io::Result<Option<Batch>> {
+        let mut next = self.next;
         for path in checkpoint::files(&self.data_dir)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if name < place.file {
@@ -315,23 +349,41 @@ impl Copies {
             }
             let offset = if name == place.file { place.offset } else { 0 };
             let mut lines = Lines::open_at(&path, offset)?;
-            let mut batch = Batch { name, bytes: Vec::new(), numbers: (0, 0), next_offset: offset };
-            // A line that is not whole yet ends the batch.
+            let mut batch = Batch { name, bytes: Vec::new(), first: next.number, next, next_offset: offset };
             while batch.bytes.len() < BATCH_BYTES
-                && let Some(Ok(line)) = lines.next_line()?
+                && next.number <= written
+                && let Some(line) = lines.next_line()?
             {
-                let number = lines::split(line, true).map_or(0, |line| line.head.number);
-                batch.numbers = (if batch.bytes.is_empty() { number } else { batch.numbers.0 }, number);
+                let line = line.map_err(|error| not_written(&path, next.number, &error.to_string()))?;
+                let checkpoint = parse(&path, line)?;
+                if !next.is(&checkpoint) {
+                    return Err(not_written(&path, next.number, "another line stands in its place"));
+                }
+                next = Next::behind(&checkpoint);
                 batch.bytes.extend_from_slice(line);
                 batch.bytes.push(b'\n');
-                batch.next_offset = lines.next_offset;
+                (batch.next, batch.next_offset) = (next, lines.next_offset);
             }
             if !batch.bytes.is_empty() {
                 return Ok(Some(batch));
             }
         }
-        Ok(None)
+        match next.number <= written {
+            false => Ok(None),
+            true => Err(not_written(&checkpoint::dir(&self.data_dir), next.number, "it is not there")),
+        }
     }
+}
+
+fn parse(path: &Path, line: &[u8]) -> io::Result<Checkpoint> {
+    Checkpoint::parse(line).map_err(|broken| at(path, invalid(&format!("a checkpoint: {broken}"))))
+}
+
+fn not_written(path: &Path, number: u64, what: &str) -> io::Error {
+    at(
+        path,
+        invalid(&format!("checkpoint {number} is not as it was written: {what}. `lockgate audit verify` tells more")),
+    )
 }
 
 impl Backlog for Copies {
@@ -350,22 +402,17 @@ impl Backlog for Copies {
     }
 
     fn resume(&mut self, kept: Place) -> io::Result<Place> {
-        let (place, last) = match &self.destination {
+        let (place, next) = match &self.destination {
             Destination::Folder(dir) => self.behind_folder(dir)?,
             Destination::Webhook(_) | Destination::Store { .. } => self.with_last_line(kept)?,
         };
-        self.last = last;
+        self.next = next;
         Ok(place)
     }
 
     fn deliver(&mut self, place: &mut Place) -> io::Result<bool> {
         let written = self.delivery.written.load(Ordering::Acquire);
-        let Some(batch) = self.next_batch(place)? else {
-            return match written > self.last {
-                false => Ok(false),
-                true => Err(invalid(&format!("checkpoint {written} was written and is not in its file"))),
-            };
-        };
+        let Some(batch) = self.next_batch(place, written)? else { return Ok(false) };
         match &self.destination {
             Destination::Folder(dir) => deliver_to_folder(dir, &batch)?,
             Destination::Webhook(address) => self.runtime.block_on(deliver_to_webhook(address, &batch))?,
@@ -373,12 +420,12 @@ impl Backlog for Copies {
                 if (0..OBJECT_EVERY_US).contains(&(unix_us() - self.sent_us)) {
                     return Ok(false);
                 }
-                let name = format!("checkpoints/{:012}-{:012}.jsonl", batch.numbers.0, batch.numbers.1);
+                let name = format!("checkpoints/{:012}-{:012}.jsonl", batch.first, batch.next.number - 1);
                 store::open(address, credentials.as_deref())?.put(&name, batch.bytes)?;
             }
         }
-        (self.sent_us, self.last) = (unix_us(), batch.numbers.1);
-        self.delivery.sent(batch.numbers.1 + 1 - batch.numbers.0.min(batch.numbers.1));
+        (self.sent_us, self.next) = (unix_us(), batch.next);
+        self.delivery.sent(batch.next.number - batch.first);
         (place.file, place.offset) = (batch.name, batch.next_offset);
         Ok(true)
     }
@@ -436,9 +483,12 @@ mod tests {
         checkpoint::files(dir).unwrap().iter().flat_map(|file| fs::read(file).unwrap()).collect()
     }
 
+    /// One that has been told of all checkpoints.
     fn worker(dir: &Path, destination: &Destination) -> Worker {
-        let copies = Copies::new(dir, destination.clone(), Arc::default()).unwrap();
-        Worker::new(dir, Box::new(copies), Arc::default()).unwrap()
+        let written = all(dir).iter().filter(|&&byte| byte == b'\n').count() as u64;
+        let delivery = Arc::new(Delivery { written: written.into(), ..Delivery::default() });
+        let copies = Copies::new(dir, destination.clone(), delivery.clone()).unwrap();
+        Worker::new(dir, Box::new(copies), delivery).unwrap()
     }
 
     fn trail() -> tempfile::TempDir {
@@ -485,24 +535,37 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_and_is_not_there_is_told() {
+    fn only_what_was_written_is_handed_on() {
         let (dir, mount) = (trail(), tempfile::tempdir().unwrap());
         let destination = Destination::parse(mount.path().to_str().unwrap(), None);
         checkpoints(dir.path(), 3);
         let mut worker = worker(dir.path(), &destination);
-        worker.delivery = worker_delivery(&mut worker, dir.path(), &destination);
         assert!(worker.step().unwrap() && !worker.step().unwrap());
-        worker.delivery.written.store(4, Ordering::Release);
-        assert!(worker.step().unwrap_err().to_string().contains("checkpoint 4 was written"));
+        let copied = || super::super::publish::listed(mount.path()).unwrap();
+        let count = || fs::read(&copied()[0]).unwrap().iter().filter(|&&byte| byte == b'\n').count();
+        // What is not on stable storage yet may still be taken back.
         checkpoints(dir.path(), 1);
-        assert!(worker.step().unwrap() && !worker.step().unwrap());
-    }
-
-    /// A worker's numbers and its backlog's are the same.
-    fn worker_delivery(worker: &mut Worker, dir: &Path, destination: &Destination) -> Arc<Delivery> {
-        let delivery = Arc::<Delivery>::default();
-        worker.backlog = Box::new(Copies::new(dir, destination.clone(), delivery.clone()).unwrap());
-        delivery
+        assert!(!worker.step().unwrap() && count() == 3);
+        worker.delivery.written.store(4, Ordering::Release);
+        assert!(worker.step().unwrap() && !worker.step().unwrap() && count() == 4);
+        // A line that somebody else put there, in a file of its own or behind the last one.
+        let ours = checkpoint::files(dir.path()).unwrap().pop().unwrap();
+        let good = fs::read(&ours).unwrap();
+        let line = lines::seal("{\"number\":5,\"previous\":\"x\"", Some(&[0; 64]));
+        worker.delivery.written.store(5, Ordering::Release);
+        for file in [ours.with_file_name("9999-12-31.jsonl"), ours.clone()] {
+            let before = fs::read(&file).unwrap_or_default();
+            fs::write(&file, [&before[..], line.as_bytes()].concat()).unwrap();
+            assert!(worker.step().is_err() && worker.step().is_err());
+            fs::write(&file, before).unwrap();
+        }
+        assert!(
+            worker.step().unwrap_err().to_string().contains("checkpoint 5 is not as it was written: it is not there")
+        );
+        fs::remove_file(ours.with_file_name("9999-12-31.jsonl")).unwrap();
+        assert_eq!((fs::read(&ours).unwrap(), copied().len(), count()), (good, 1, 4));
+        checkpoints(dir.path(), 1);
+        assert!(worker.step().unwrap() && !worker.step().unwrap() && count() == 5);
     }
 
     #[test]
