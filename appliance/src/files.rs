@@ -1,8 +1,10 @@
 //! Files of our own in folders where others may put something else in their place: a FIFO is an error and never waited for, and
 //! what is written anew follows no link.
 
+use rustix::fs::SeekFrom;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -48,6 +50,38 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The first byte from there on that is not in a hole, which reads as zeros; `None`: there is none. A file of terabytes that holds
+/// nothing takes no time. (Where the file system knows of no holes: that byte itself.)
+pub fn next_data(file: &File, from: u64) -> io::Result<Option<u64>> {
+    match rustix::fs::seek(file, SeekFrom::Data(from)) {
+        Ok(at) => Ok(Some(at)),
+        Err(rustix::io::Errno::NXIO) => Ok(None),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => Ok(Some(from)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Where the data that stands there ends: at a hole, or at the end of the file.
+fn next_hole(file: &File, from: u64) -> io::Result<u64> {
+    match rustix::fs::seek(file, SeekFrom::Hole(from)) {
+        Ok(at) => Ok(at),
+        Err(_) => Ok(file.metadata()?.len()),
+    }
+}
+
+/// From where to where there is data.
+pub fn extents(file: &File) -> io::Result<Vec<Range<u64>>> {
+    let (mut extents, mut at) = (Vec::new(), 0);
+    while let Some(start) = next_data(file, at)? {
+        at = next_hole(file, start)?;
+        if at <= start {
+            break;
+        }
+        extents.push(start..at);
+    }
+    Ok(extents)
+}
+
 fn regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     // Without O_NONBLOCK a FIFO would be waited for; a file does not care.
     let file = options.custom_flags(libc::O_NONBLOCK).open(path)?;
@@ -74,6 +108,22 @@ mod tests {
         assert!(open(dir.path()).is_err() && read(&fifo).is_err());
         write(&fifo, b"ours").expect("it is replaced");
         assert_eq!(read(&fifo).expect("readable"), b"ours");
+    }
+
+    #[test]
+    fn holes_are_passed_over() {
+        use std::os::unix::fs::FileExt as _;
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = create(&dir.path().join("sparse")).expect("made");
+        file.set_len(1 << 40).expect("a hole");
+        assert_eq!((next_data(&file, 0).expect("known"), extents(&file).expect("known")), (None, vec![]));
+        file.write_all_at(b"x", 1 << 39).expect("written");
+        let found = extents(&file).expect("known");
+        assert!(
+            found.len() == 1 && found[0].contains(&(1 << 39)) && found[0].end - found[0].start < 1 << 20,
+            "{found:?}"
+        );
+        assert_eq!(next_data(&file, found[0].end).expect("known"), None);
     }
 
     #[test]

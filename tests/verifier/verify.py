@@ -301,6 +301,8 @@ class Verifier:
 
 def contents(path, size=-1):
     with open(path, "rb") as file:
+        if size < 0 and os.fstat(file.fileno()).st_size > 4 << 30:
+            raise OSError(f"{path} is larger than any segment")
         return file.read(size)
 
 # --- command line -------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ use super::frame::{
     hash, is_zero,
 };
 use super::record::{RecordBroken, check_record};
-use super::segment::{SegmentFile, at};
+use super::segment::{self, SegmentFile, at};
+use crate::files;
 use rkyv::util::AlignedVec;
 use std::fmt;
 use std::fs::File;
@@ -511,6 +512,12 @@ impl SegmentReader {
                 return Ok(Some((offset, header)));
             }
             offset += 8;
+            if offset.is_multiple_of(READ_BYTES as u64) {
+                // A hole holds no frame.
+                let data = files::next_data(&self.file, offset).map_err(|error| segment::at(&self.path, error))?;
+                let Some(data) = data else { break };
+                offset = offset.max(data / 8 * 8);
+            }
         }
         Ok(None)
     }
@@ -534,6 +541,10 @@ impl SegmentReader {
     pub fn check_rest(&mut self) -> io::Result<Option<Damage>> {
         let mut at = self.offset;
         while at < self.file_bytes {
+            // Frames begin at multiples of 8, and so do reads.
+            let data = files::next_data(&self.file, at).map_err(|error| segment::at(&self.path, error))?;
+            let Some(data) = data.filter(|data| *data < self.file_bytes) else { break };
+            at = at.max(data / 8 * 8);
             let bytes = (self.file_bytes - at).min(READ_BYTES as u64) as usize;
             self.buffer.clear();
             self.buffered(at, bytes)?;

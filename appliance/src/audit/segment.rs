@@ -9,6 +9,7 @@ use super::disk::{self, Disk, RealDisk};
 use super::frame::{
     FOOTER_BYTES, FRAME_HEADER_BYTES, Footer, FrameHeader, FrameKind, Hash, SEGMENT_HEADER_BYTES, hash,
 };
+use crate::files;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
@@ -288,6 +289,8 @@ pub fn first_nonzero(path: &Path) -> io::Result<Option<u64>> {
     let mut chunk = vec![0; 64 << 10];
     let mut start = 0;
     loop {
+        let Some(data) = files::next_data(&opened, start).map_err(|error| at(path, error))? else { return Ok(None) };
+        start = data;
         let read = opened.read_at(&mut chunk, start).map_err(|error| at(path, error))?;
         if let Some(index) = chunk[..read].iter().position(|&byte| byte != 0) {
             return Ok(Some(start + index as u64));
@@ -302,15 +305,17 @@ pub fn first_nonzero(path: &Path) -> io::Result<Option<u64>> {
 /// Offset of the last byte that is not zero.
 pub fn last_nonzero(file: &File) -> io::Result<Option<u64>> {
     let mut chunk = vec![0; 64 << 10];
-    let mut end = file.metadata()?.len();
-    while end > 0 {
-        let start = end.saturating_sub(chunk.len() as u64);
-        let part = &mut chunk[..(end - start) as usize];
-        file.read_exact_at(part, start)?;
-        if let Some(index) = part.iter().rposition(|&byte| byte != 0) {
-            return Ok(Some(start + index as u64));
+    for extent in files::extents(file)?.into_iter().rev() {
+        let mut end = extent.end;
+        while end > extent.start {
+            let start = end.saturating_sub(chunk.len() as u64).max(extent.start);
+            let part = &mut chunk[..(end - start) as usize];
+            file.read_exact_at(part, start)?;
+            if let Some(index) = part.iter().rposition(|&byte| byte != 0) {
+                return Ok(Some(start + index as u64));
+            }
+            end = start;
         }
-        end = start;
     }
     Ok(None)
 }
