@@ -25,7 +25,7 @@ from datetime import datetime, timezone
 from functools import lru_cache, partial
 from itertools import chain
 
-from archive import Archive, first, listed
+from archive import Archive, first, listed, opened
 from blake3 import blake3
 from google_crc32c import extend
 from google_crc32c import value as crc32c
@@ -300,7 +300,7 @@ class Verifier:
         return header is not None and (header.shard, header.number) == (shard, number)
 
 def contents(path, size=-1):
-    with open(path, "rb") as file:
+    with opened(path) as file:
         if size < 0 and os.fstat(file.fileno()).st_size > 4 << 30:
             raise OSError(f"{path} is larger than any segment")
         return file.read(size)

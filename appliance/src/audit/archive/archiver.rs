@@ -333,12 +333,14 @@ impl<'a> Archiver<'a> {
     fn delete_old(&mut self) -> io::Result<()> {
         let (now_us, head) = (unix_us(), self.manifest.head());
         let Some(retention) = &mut self.retention else { return Ok(()) };
+        let mut entered = head;
         let judged = retention.judge(now_us, head, &mut Sealer { checkpoints: &mut self.checkpoints, promises: &[] });
         let deleted = match judged {
             Ok(true) => {
                 // What is published now keeps its number: an entry about deleted files comes behind it.
                 self.publish()?;
                 self.merge.sync()?;
+                entered = self.manifest.head();
                 let promises = self.promises();
                 let mut sealer = Sealer { checkpoints: &mut self.checkpoints, promises: &promises };
                 let Some(retention) = &mut self.retention else { return Ok(()) };
@@ -346,11 +348,16 @@ impl<'a> Archiver<'a> {
             }
             judged => judged.map(|_| 0),
         };
-        // Nothing is deleted then, and archiving goes on.
-        if let Err(error) = deleted {
-            tracing::error!("old archive files cannot be deleted: {error}");
+        match deleted {
+            // It is entered and not signed: nothing may be entered behind it.
+            Err(error) if self.manifest.head() != entered => Err(error),
+            // Nothing is deleted then, and archiving goes on.
+            Err(error) => {
+                tracing::error!("old archive files cannot be deleted: {error}");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
         }
-        Ok(())
     }
 
     fn promises(&mut self) -> Vec<Promise> {

@@ -163,6 +163,17 @@ impl Checkpoint {
     }
 }
 
+const RENAMED: &str = "is no file of checkpoints (2026-11-29.jsonl): was it renamed? Name it as it was, or move the folder aside to begin \
+     a new chain";
+
+/// A chain begins in a folder of its own: what lies in it under other names may be the one that was begun before.
+fn nothing_else(dir: &Path) -> io::Result<()> {
+    match super::publish::listed(dir)?.into_iter().find(|path| !is_day(path)) {
+        Some(other) => Err(at(&other, invalid(RENAMED))),
+        None => Ok(()),
+    }
+}
+
 /// The files of checkpoints, in their order.
 pub fn files(data_dir: &Path) -> io::Result<Vec<PathBuf>> {
     let dir = dir(data_dir);
@@ -380,6 +391,9 @@ impl Checkpoints {
                 last = Some((line, path, appender));
                 break;
             }
+        }
+        if last.is_none() {
+            nothing_else(&dir(data_dir))?;
         }
         // A chain that has begun is never gone on with under a fresh key.
         let key = match (source, &last) {
