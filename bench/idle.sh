@@ -17,8 +17,11 @@ default SESSIONS 10000 200
 default TURN_S 20 3
 cargo_build -p lockgate -p lockgate-loadgen
 need=$((2 * SESSIONS + 150))
-[ "$(ulimit -n)" = unlimited ] || [ "$(ulimit -n)" -ge "$need" ] || (ulimit -Hn "$need") 2>/dev/null && ulimit -Hn "$need" 2>/dev/null
 ulimit -Sn "$(ulimit -Hn)"
+if [ "$(ulimit -n)" != unlimited ] && [ "$(ulimit -n)" -lt "$need" ] && (ulimit -Hn "$need") 2>/dev/null; then
+  ulimit -Hn "$need"
+  ulimit -Sn "$need"
+fi
 if [ "$(ulimit -n)" != unlimited ] && [ "$(ulimit -n)" -lt "$need" ]; then
   SESSIONS=$((($(ulimit -n) - 150) / 2))
   echo "only $(ulimit -n) open files are allowed here: $SESSIONS sessions" >&2
