@@ -2,11 +2,15 @@
 //! what is written anew follows no link.
 
 use rustix::fs::SeekFrom;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Between two looks at a lock that somebody has.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// For reading.
 pub fn open(path: &Path) -> io::Result<File> {
@@ -23,6 +27,20 @@ pub fn open_to_append(path: &Path) -> io::Result<File> {
     regular(OpenOptions::new().create(true).append(true).mode(0o600), path)
 }
 
+/// The file locked for us alone, made where there is none. Whoever has it is waited for that long; `busy` says who that may be.
+pub fn lock(path: &Path, patience: Duration, busy: &str) -> io::Result<File> {
+    let file = open_or_create(path)?;
+    let until = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => return Err(io::Error::new(io::ErrorKind::ResourceBusy, busy)),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
 /// For writing to what is there already, and reading it.
 pub fn open_existing(path: &Path) -> io::Result<File> {
     regular(OpenOptions::new().read(true).write(true), path)
@@ -37,7 +55,7 @@ pub fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// The same with these bytes, on stable storage; the file.
+/// The same with these bytes, on stable storage.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = create(path)?;
     file.write_all(bytes)?;

@@ -8,7 +8,7 @@ use super::frame::{
     hash, is_zero,
 };
 use super::record::{RecordBroken, check_record};
-use super::segment::{self, SegmentFile, at};
+use super::segment::{SegmentFile, at};
 use crate::files;
 use rkyv::util::AlignedVec;
 use std::fmt;
@@ -221,7 +221,7 @@ enum State {
 impl SegmentReader {
     pub fn open(file: &SegmentFile, expected: Expected) -> io::Result<Self> {
         let path = file.path.clone();
-        let opened = crate::files::open(&path).map_err(|error| at(&path, error))?;
+        let opened = files::open(&path).map_err(|error| at(&path, error))?;
         let file_bytes = opened.metadata().map_err(|error| at(&path, error))?.len();
         Ok(Self {
             file: opened,
@@ -513,10 +513,8 @@ impl SegmentReader {
             }
             offset += 8;
             if offset.is_multiple_of(READ_BYTES as u64) {
-                // A hole holds no frame.
-                let data = files::next_data(&self.file, offset).map_err(|error| segment::at(&self.path, error))?;
-                let Some(data) = data else { break };
-                offset = offset.max(data / 8 * 8);
+                let Some(data) = self.behind_hole(offset)? else { break };
+                offset = data;
             }
         }
         Ok(None)
@@ -541,10 +539,8 @@ impl SegmentReader {
     pub fn check_rest(&mut self) -> io::Result<Option<Damage>> {
         let mut at = self.offset;
         while at < self.file_bytes {
-            // Frames begin at multiples of 8, and so do reads.
-            let data = files::next_data(&self.file, at).map_err(|error| segment::at(&self.path, error))?;
-            let Some(data) = data.filter(|data| *data < self.file_bytes) else { break };
-            at = at.max(data / 8 * 8);
+            let Some(data) = self.behind_hole(at)? else { break };
+            at = data;
             let bytes = (self.file_bytes - at).min(READ_BYTES as u64) as usize;
             self.buffer.clear();
             self.buffered(at, bytes)?;
@@ -577,6 +573,13 @@ impl SegmentReader {
             None => self.offset = self.file_bytes,
         }
         Ok(damage)
+    }
+
+    /// The first multiple of 8 from `offset` on (which is one) where the file has more than a hole, that holds no frame and nothing
+    /// but zeros. `None`: there is none.
+    fn behind_hole(&self, offset: u64) -> io::Result<Option<u64>> {
+        let data = files::next_data(&self.file, offset).map_err(|error| at(&self.path, error))?;
+        Ok(data.filter(|data| *data < self.file_bytes).map(|data| offset.max(data / 8 * 8)))
     }
 
     /// Makes file bytes `offset..offset + bytes` available. `false`: the file ends before.

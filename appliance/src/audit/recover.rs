@@ -164,7 +164,7 @@ fn recover_segment(disk: &impl Disk, file: &SegmentFile) -> io::Result<Recovered
     let (next_frame, next_record) = reader.continues();
     let mut recovered = Recovered {
         current: None,
-        next_number: file.number.saturating_add(1),
+        next_number: file.number + 1,
         next_frame,
         next_record,
         previous: reader.expected().previous.unwrap_or_default(),

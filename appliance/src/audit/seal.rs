@@ -103,9 +103,9 @@ impl<D: Disk> Keeper<D> {
             self.release(&file)?;
             done = true;
         }
-        let prepared = files.contains_key(&(active.saturating_add(1)));
+        let prepared = files.contains_key(&(active + 1));
         if !prepared && files.len() < self.options.segments_per_shard as usize {
-            segment::prepare(&self.disk, &ring, active.saturating_add(1), self.options.segment_bytes)?;
+            segment::prepare(&self.disk, &ring, active + 1, self.options.segment_bytes)?;
             done = true;
         }
         Ok(done)

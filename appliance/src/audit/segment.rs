@@ -281,7 +281,7 @@ pub fn find_footer(file: &File) -> io::Result<Option<(Footer, Hash)>> {
 
 /// Offset of the first byte that is not zero. A file that is gone is all zeros.
 pub fn first_nonzero(path: &Path) -> io::Result<Option<u64>> {
-    let opened = match crate::files::open(path) {
+    let opened = match files::open(path) {
         Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(at(path, error)),

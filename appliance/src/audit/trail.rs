@@ -332,7 +332,7 @@ impl ChainReader {
         let listing = segment::list_all(&self.data_dir)?;
         let (chains, mut surplus) = (listing.chains, listing.surplus.get(&self.shard).cloned().unwrap_or_default());
         let (prepared, unread) = match &self.current {
-            Some(reader) if !reader.is_blank() => (self.number.saturating_add(1), true),
+            Some(reader) if !reader.is_blank() => (self.number + 1, true),
             _ => (self.number, false),
         };
         let files = chains.get(&self.shard);
@@ -362,7 +362,7 @@ impl ChainReader {
         }
         self.current = None;
         self.expected = expected;
-        self.number = self.number.saturating_add(1);
+        self.number += 1;
         self.damaged = false;
         self.entered = None;
         self.missing_reported = false;
@@ -383,7 +383,7 @@ impl ChainReader {
                 }
                 return Ok(Opened::News(Advance::End));
             };
-            if self.entered.take().is_some() && later == self.number.saturating_add(1) {
+            if self.entered.take().is_some() && later == self.number + 1 {
                 // All of it is archived, and it has left the ring: the next one continues it.
                 self.number = later;
                 return Ok(Opened::Segment);
@@ -433,15 +433,15 @@ enum Opened {
 
 /// Has a segment after `number` been begun? Only `thorough` looks further than the next while that is merely prepared.
 fn successor_begun(data_dir: &Path, shard: u32, number: u64, thorough: bool) -> io::Result<bool> {
-    let path = segment::ring_path(&segment::ring_dir(data_dir, shard), number.saturating_add(1));
+    let path = segment::ring_path(&segment::ring_dir(data_dir, shard), number + 1);
     if path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
-        let begun = begun(&SegmentFile { shard, number: number.saturating_add(1), path, archived: None })?;
+        let begun = begun(&SegmentFile { shard, number: number + 1, path, archived: None })?;
         if begun || !thorough {
             return Ok(begun);
         }
     }
     let files = segment::list(data_dir)?.remove(&shard).unwrap_or_default();
-    for file in files.range(number.saturating_add(1)..).map(|(_, file)| file) {
+    for file in files.range(number + 1..).map(|(_, file)| file) {
         if begun(file)? {
             return Ok(true);
         }

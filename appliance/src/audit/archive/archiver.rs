@@ -15,12 +15,13 @@ use super::manifest::{self, DamageEntry, Manifest, Position, Span, What};
 use super::merge::{Merge, Next};
 use super::mirror::Mirror;
 use super::publish::{self, OpenFile};
-use super::retention::{Retention, Signs};
+use super::retention::Retention;
 use super::status::{Status, unix_us};
 use crate::audit::reader::Damage;
 use crate::audit::segment::{self, at};
+use crate::files;
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -123,18 +124,7 @@ fn lock(options: &ArchiverOptions) -> io::Result<File> {
     let archive = segment::archive_dir(&options.data_dir);
     publish::make_dir(&archive)?;
     let path = archive.join("lock");
-    let file = crate::files::open_or_create(&path).map_err(|error| at(&path, error))?;
-    let until = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::park_timeout(LOOK_EVERY),
-            Err(TryLockError::WouldBlock) => {
-                return Err(at(&path, io::Error::new(io::ErrorKind::ResourceBusy, "another archiver is at work here")));
-            }
-            Err(TryLockError::Error(error)) => return Err(at(&path, error)),
-        }
-    }
+    files::lock(&path, LOCK_PATIENCE, "another archiver is at work here").map_err(|error| at(&path, error))
 }
 
 /// One run between two errors.
@@ -331,32 +321,33 @@ impl<'a> Archiver<'a> {
     }
 
     fn delete_old(&mut self) -> io::Result<()> {
-        let (now_us, head) = (unix_us(), self.manifest.head());
-        let Some(retention) = &mut self.retention else { return Ok(()) };
-        let mut entered = head;
-        let judged = retention.judge(now_us, head, &mut Sealer { checkpoints: &mut self.checkpoints, promises: &[] });
-        let deleted = match judged {
-            Ok(true) => {
-                // What is published now keeps its number: an entry about deleted files comes behind it.
-                self.publish()?;
-                self.merge.sync()?;
-                entered = self.manifest.head();
-                let promises = self.promises();
-                let mut sealer = Sealer { checkpoints: &mut self.checkpoints, promises: &promises };
-                let Some(retention) = &mut self.retention else { return Ok(()) };
-                retention.delete(now_us, &mut self.manifest, &mut sealer)
+        let cannot = |error: io::Error| tracing::error!("old archive files cannot be deleted: {error}");
+        let (now_us, head, holds) = (unix_us(), self.manifest.head(), self.checkpoints.signed_holds());
+        // After an error nothing is deleted, and archiving goes on.
+        match self.retention.as_mut().map_or(Ok(false), |retention| retention.judge(now_us, head, holds)) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(error) => {
+                cannot(error);
+                return Ok(());
             }
-            judged => judged.map(|_| 0),
+        }
+        // What is published now keeps its number: an entry about deleted files comes behind it.
+        self.publish()?;
+        self.merge.sync()?;
+        let (entered, promises, holds) = (self.manifest.head(), self.promises(), self.checkpoints.signed_holds());
+        let (retention, checkpoints) = (self.retention.as_mut().expect("it has judged"), &mut self.checkpoints);
+        let mut seal = |manifest: &Manifest, holds| {
+            checkpoints.name_holds(holds);
+            checkpoints.write(unix_us(), manifest.head(), &promises)
         };
-        match deleted {
+        match retention.delete(now_us, &mut self.manifest, holds, &mut seal) {
             // It is entered and not signed: nothing may be entered behind it.
             Err(error) if self.manifest.head() != entered => Err(error),
-            // Nothing is deleted then, and archiving goes on.
-            Err(error) => {
-                tracing::error!("old archive files cannot be deleted: {error}");
+            deleted => {
+                deleted.map_or_else(cannot, drop);
                 Ok(())
             }
-            Ok(_) => Ok(()),
         }
     }
 
@@ -402,23 +393,6 @@ impl<'a> Archiver<'a> {
         // News that cannot be told stop nobody.
         let _ = self.status.write(&self.options.data_dir);
         Ok(())
-    }
-}
-
-/// Signs what retention says.
-struct Sealer<'a> {
-    checkpoints: &'a mut Checkpoints,
-    promises: &'a [Promise],
-}
-
-impl Signs for Sealer<'_> {
-    fn signed_holds(&mut self) -> Head {
-        self.checkpoints.signed_holds()
-    }
-
-    fn seal(&mut self, manifest: &Manifest, holds: Head) -> io::Result<()> {
-        self.checkpoints.name_holds(holds);
-        self.checkpoints.write(unix_us(), manifest.head(), self.promises)
     }
 }
 

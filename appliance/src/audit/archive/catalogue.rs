@@ -78,6 +78,8 @@ impl Stand {
 pub struct Catalogue {
     data_dir: PathBuf,
     lines: Option<Lines>,
+    /// Where in the manifest it begins: a file is deleted by an entry behind its own.
+    from: u64,
     /// Paths that were deleted on purpose: what lies there all the same is not what was published.
     deleted: HashSet<String>,
 }
@@ -107,15 +109,18 @@ impl Catalogue {
 
     fn from_first(data_dir: &Path, reached: Option<&dyn Fn(&Entry) -> bool>) -> io::Result<Self> {
         let path = manifest::path(data_dir);
-        let lines = match Lines::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        let (lines, from) = match Lines::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (None, 0),
             Err(error) => return Err(error),
             Ok(lines) => match reached {
-                None => Some(lines),
-                Some(reached) => Some(Lines::open_at(&path, halve(&path, reached)?)?),
+                None => (Some(lines), 0),
+                Some(reached) => {
+                    let from = halve(&path, reached)?;
+                    (Some(Lines::open_at(&path, from)?), from)
+                }
             },
         };
-        Ok(Self { data_dir: data_dir.to_owned(), lines, deleted: deleted(data_dir)? })
+        Ok(Self { data_dir: data_dir.to_owned(), lines, from, deleted: deleted(data_dir, from)? })
     }
 
     /// The next entry. `None`: no more, or none that is whole.
@@ -154,7 +159,7 @@ impl Catalogue {
 
     /// Was the file deleted on purpose, by now?
     pub fn is_deleted(&mut self, path: &Path) -> io::Result<bool> {
-        self.deleted = deleted(&self.data_dir)?;
+        self.deleted = deleted(&self.data_dir, self.from)?;
         let relative = path.strip_prefix(archive_dir(&self.data_dir)).ok().and_then(Path::to_str);
         Ok(relative.is_some_and(|path| self.deleted.contains(path)))
     }
@@ -167,10 +172,10 @@ pub fn is_readable(data_dir: &Path, deleted: &HashSet<String>, file: &FileEntry)
         || (file.bytes <= FILE_BYTES_MAX && as_published().is_ok_and(|broken| broken.is_none()))
 }
 
-/// Paths of all files of which a signed entry says that they were deleted.
-pub fn deleted(data_dir: &Path) -> io::Result<HashSet<String>> {
+/// Paths of all files of which a signed entry, one that begins at this byte of the manifest or behind it, says that they were deleted.
+pub fn deleted(data_dir: &Path, from: u64) -> io::Result<HashSet<String>> {
     let (path, mut deleted) = (manifest::path(data_dir), HashSet::new());
-    let mut lines = match Lines::open(&path) {
+    let mut lines = match Lines::open_at(&path, from) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(deleted),
         lines => lines?,
     };

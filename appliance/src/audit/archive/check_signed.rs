@@ -1,7 +1,7 @@
 //! Proof over the checkpoints, here and elsewhere: signatures, the chain, and that what they promise is still there.
 
 use super::check::{ArchiveBreak, Books, BreakKind, Found};
-use super::checkpoint::{self, Checkpoint, Promise, Statement};
+use super::checkpoint::{self, Checkpoint, Next, Promise, Statement};
 use super::holds;
 use super::key::PublicKey;
 use super::lines::{Head, LineBroken, Lines};
@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// What the checkpoints say, as far as they hold.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Promises {
     pub lines: u64,
     pub last_us: Option<i64>,
@@ -28,24 +28,8 @@ pub struct Promises {
     holds: Vec<(PathBuf, u64, Head)>,
     /// The greatest entry of the manifest that is named.
     pub manifest: Head,
-    /// How the next line has to go on: its number and previous, and who signs it. `None`: the last one does not hold.
-    next: Option<(u64, Hash, PublicKey)>,
-}
-
-impl Default for Promises {
-    fn default() -> Self {
-        Self {
-            lines: 0,
-            last_us: None,
-            keys: Vec::new(),
-            frames: BTreeMap::new(),
-            greatest: BTreeMap::new(),
-            last: BTreeMap::new(),
-            holds: Vec::new(),
-            manifest: Head::START,
-            next: None,
-        }
-    }
+    /// How the next line has to go on. `None`: the last one does not hold.
+    next: Option<Next>,
 }
 
 /// Files and how much of each is looked at: they grow.
@@ -129,7 +113,8 @@ impl Signed<'_> {
             self.begins(&checkpoint, &read, &mut keys, found);
             self.promise(&checkpoint, &read, &mut promises, found);
         }
-        promises.next = chain.next.zip(chain.key).map(|((number, previous), key)| (number, previous, key));
+        let next = chain.next.zip(chain.key);
+        promises.next = next.map(|((number, previous), key)| Next { number, previous, key: Some(key) });
         promises.keys = chain.seen;
         other.finish(&mut promises, found)?;
         let entries = self.books.entries();
@@ -367,14 +352,14 @@ pub fn check_holds(data_dir: &Path, promises: &Promises, found: &mut Found<'_>) 
 /// The manifest's last entry by the lines behind those that were read up to `read`: each continues the one before under the key
 /// that has to sign it. `None`: one does not, and nothing they say counts.
 pub fn signed_since(promises: &Promises, read: &Limits, now: &Limits) -> io::Result<Option<Head>> {
-    let Some((mut number, mut previous, mut key)) = promises.next else { return Ok(None) };
+    let Some(mut next) = promises.next else { return Ok(None) };
     let (mut manifest, mut reader) = (promises.manifest, Reader::between(read, now));
     while let Some(Read { checkpoint, .. }) = reader.next()? {
         let Ok(line) = checkpoint else { return Ok(None) };
-        if (line.head.number, line.previous, line.key, line.signature_holds) != (number, previous, key, true) {
+        if !line.signature_holds || !next.is(&line) {
             return Ok(None);
         }
-        (number, previous, key) = (number + 1, line.head.hash, line.next_key());
+        next = Next::behind(&line);
         if let Statement::Checkpoint { manifest: named, .. } = line.statement {
             manifest = named.into();
         }

@@ -135,11 +135,6 @@ impl Checkpoint {
         Ok(Self { head, previous, time_us: time, statement, key, signature_holds })
     }
 
-    /// Does it continue that line, under the key that has to sign it?
-    fn continues(&self, before: &Self) -> bool {
-        (self.head.number, self.previous, self.key) == (before.head.number + 1, before.head.hash, before.next_key())
-    }
-
     fn promises(&self) -> impl Iterator<Item = &Promise> {
         let shards = match &self.statement {
             Statement::Checkpoint { shards, .. } => &shards[..],
@@ -171,6 +166,27 @@ fn nothing_else(dir: &Path) -> io::Result<()> {
     match super::publish::listed(dir)?.into_iter().find(|path| !is_day(path)) {
         Some(other) => Err(at(&other, invalid(RENAMED))),
         None => Ok(()),
+    }
+}
+
+/// What continues a chain of checkpoints. (Whether a signature holds is another question.)
+#[derive(Clone, Copy, Debug)]
+pub struct Next {
+    pub number: u64,
+    pub previous: Hash,
+    /// Who has to sign it; `None`, at the first line of all: anybody.
+    pub key: Option<PublicKey>,
+}
+
+impl Next {
+    pub const FIRST: Self = Self { number: 1, previous: Head::START.hash, key: None };
+
+    pub fn behind(line: &Checkpoint) -> Self {
+        Self { number: line.head.number + 1, previous: line.head.hash, key: Some(line.next_key()) }
+    }
+
+    pub fn is(&self, line: &Checkpoint) -> bool {
+        (line.head.number, line.previous) == (self.number, self.previous) && self.key.is_none_or(|key| key == line.key)
     }
 }
 
@@ -214,7 +230,7 @@ pub fn latest(data_dir: &Path) -> io::Result<Option<Latest>> {
             }
             let checkpoint = Checkpoint::parse(&tail.line)
                 .map_err(|broken| at(&path, invalid(&format!("the last checkpoint: {broken}"))))?;
-            if !checkpoint.signature_holds || after.as_ref().is_some_and(|after| !after.continues(&checkpoint)) {
+            if !checkpoint.signature_holds || after.as_ref().is_some_and(|after| !Next::behind(&checkpoint).is(after)) {
                 return Err(at(
                     &path,
                     invalid(&format!("its last line does not continue what precedes it: {NOT_OURS}")),
@@ -284,11 +300,7 @@ impl Follower {
                 };
                 let broken = |what: &str| at(path, invalid(&format!("the line at byte {offset} {what}")));
                 let (line, checkpoint) = line.map_err(|error| broken(&format!("does not hold: {error}")))?;
-                let continues = match &last {
-                    Some(last) => checkpoint.continues(last),
-                    None => (checkpoint.head.number, checkpoint.previous) == (1, Head::START.hash),
-                };
-                if !continues {
+                if !last.as_ref().map_or(Next::FIRST, Next::behind).is(&checkpoint) {
                     return Err(broken(&format!("does not continue what precedes it: {NOT_OURS}")));
                 }
                 if let Some(found) = checkpoint.latest() {

@@ -4,14 +4,12 @@
 //! One thread a destination. How far it has come is in `archive/delivery/`; a destination that does not answer is tried
 //! again, and holds up nobody.
 
-use super::checkpoint::{self, Checkpoint};
-use super::key::PublicKey;
-use super::lines::{self, Appender, Head, Lines};
+use super::checkpoint::{self, Checkpoint, Next};
+use super::lines::{self, Appender, Lines};
 use super::manifest::invalid;
 use super::publish::make_dir;
 use super::status::unix_us;
 use super::store;
-use crate::audit::frame::Hash;
 use crate::audit::segment::{self, at};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -249,29 +247,6 @@ pub struct Copies {
     next: Next,
 }
 
-/// What continues a checkpoint.
-#[derive(Clone, Copy, Debug)]
-struct Next {
-    number: u64,
-    previous: Hash,
-    /// `None`: the first line of all.
-    key: Option<PublicKey>,
-}
-
-impl Next {
-    const FIRST: Self = Self { number: 1, previous: Head::START.hash, key: None };
-
-    fn behind(line: &Checkpoint) -> Self {
-        Self { number: line.head.number + 1, previous: line.head.hash, key: Some(line.next_key()) }
-    }
-
-    fn is(&self, line: &Checkpoint) -> bool {
-        line.signature_holds
-            && (line.head.number, line.previous) == (self.number, self.previous)
-            && self.key.is_none_or(|key| key == line.key)
-    }
-}
-
 /// Lines that go together: of one file.
 struct Batch {
     name: String,
@@ -356,7 +331,7 @@ impl Copies {
             {
                 let line = line.map_err(|error| not_written(&path, next.number, &error.to_string()))?;
                 let checkpoint = parse(&path, line)?;
-                if !next.is(&checkpoint) {
+                if !checkpoint.signature_holds || !next.is(&checkpoint) {
                     return Err(not_written(&path, next.number, "another line stands in its place"));
                 }
                 next = Next::behind(&checkpoint);

@@ -56,10 +56,8 @@ pub(in crate::audit) fn find(
     joiner: &mut Joiner<'_>,
     damage: &mut dyn FnMut(Unreadable),
 ) {
-    let early = filter.since_us.is_some_and(|since| listed.until_us < since);
-    let late = filter.until_us.is_some_and(|until| listed.since_us > until);
     // What matched before may have its outcome in a later file.
-    if (early || late) && !joiner.awaits() {
+    if !filter.overlaps(listed.since_us, listed.until_us) && !joiner.awaits() {
         return;
     }
     match listed.open() {
@@ -169,9 +167,7 @@ fn difference(all: &[u32], some: &[u32]) -> Vec<u32> {
 }
 
 fn overlaps(group: &Group<'_>, filter: &Filter) -> bool {
-    group.times().is_none_or(|(first, last)| {
-        filter.since_us.is_none_or(|since| last >= since) && filter.until_us.is_none_or(|until| first <= until)
-    })
+    group.times().is_none_or(|(first, last)| filter.overlaps(first, last))
 }
 
 /// The kinds of records that can match; outcomes belong to their requests.

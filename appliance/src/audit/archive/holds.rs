@@ -12,15 +12,14 @@ use crate::config::Glob;
 use crate::files;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The archiver holds the lock while it deletes.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 pub fn path(data_dir: &Path) -> PathBuf {
     archive_dir(data_dir).join("holds.jsonl")
@@ -248,19 +247,7 @@ pub fn lock(data_dir: &Path, patience: Duration) -> io::Result<File> {
     let archive = archive_dir(data_dir);
     make_dir(&archive)?;
     let path = archive.join("holds.lock");
-    let file = files::open_or_create(&path).map_err(|error| at(&path, error))?;
-    let until = Instant::now() + patience;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::WouldBlock) => {
-                let busy = io::Error::new(io::ErrorKind::ResourceBusy, "another process keeps it locked");
-                return Err(at(&path, busy));
-            }
-            Err(TryLockError::Error(error)) => return Err(at(&path, error)),
-        }
-    }
+    files::lock(&path, patience, "another process keeps it locked").map_err(|error| at(&path, error))
 }
 
 /// On stable storage when it returns; from then on nothing of it is deleted. Returns its id.

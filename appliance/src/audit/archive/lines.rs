@@ -36,7 +36,7 @@ pub fn in_range<const N: usize>(numbers: [u64; N]) -> bool {
 pub type Signature = [u8; 64];
 
 /// Where a chain of lines stands: the number and hash of its last line.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Head {
     pub number: u64,
     pub hash: Hash,

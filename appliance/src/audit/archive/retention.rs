@@ -42,13 +42,8 @@ struct Sweep {
     damaged: BTreeSet<(u32, u64)>,
 }
 
-/// Whoever signs.
-pub trait Signs {
-    /// The last line of the holds that was ever signed.
-    fn signed_holds(&mut self) -> Head;
-    /// Seals what the manifest says by now, and the holds up to this line, by which that was decided.
-    fn seal(&mut self, manifest: &Manifest, holds: Head) -> io::Result<()>;
-}
+/// Seals what the manifest says by now, and the holds up to a line, by which that was decided.
+pub type Seal<'a> = dyn FnMut(&Manifest, Head) -> io::Result<()> + 'a;
 
 pub struct Retention {
     data_dir: PathBuf,
@@ -72,13 +67,14 @@ impl Retention {
     }
 
     /// Judges what is old, for a while. Nothing is taken from files that others may write but what was signed: the manifest up to
-    /// its end as we know it, the holds as [`Self::delete`] signs them, and the bytes of each file. `Ok(true)`: there is something for
-    /// [`Self::delete`] to do. After an error nothing is deleted until the next sweep.
-    pub fn judge(&mut self, now_us: i64, manifest: Head, signs: &mut dyn Signs) -> io::Result<bool> {
+    /// its end as we know it, the holds as [`Self::delete`] signs them (`signed_holds`: their last line that was ever signed), and the
+    /// bytes of each file. `Ok(true)`: there is something for [`Self::delete`] to do. After an error nothing is deleted until the
+    /// next sweep.
+    pub fn judge(&mut self, now_us: i64, manifest: Head, signed_holds: Head) -> io::Result<bool> {
         let begun = self.sweep.take().map_or_else(|| self.begin(now_us, manifest), Ok);
         self.swept = Some(Instant::now());
         let mut sweep = begun?;
-        let holds = self.holds(signs)?;
+        let holds = self.holds(signed_holds)?;
         sweep.decide_by(holds.head());
         let since = Instant::now();
         while sweep.free.len() < FILES_PER_ENTRY_MAX && since.elapsed() < SLICE {
@@ -93,11 +89,17 @@ impl Retention {
     }
 
     /// Deletes what was judged: the manifest and a checkpoint say so before a file goes. Returns how many went.
-    pub fn delete(&mut self, now_us: i64, manifest: &mut Manifest, signs: &mut dyn Signs) -> io::Result<u64> {
+    pub fn delete(
+        &mut self,
+        now_us: i64,
+        manifest: &mut Manifest,
+        signed_holds: Head,
+        seal: &mut Seal<'_>,
+    ) -> io::Result<u64> {
         let Some(mut sweep) = self.sweep.take() else { return Ok(0) };
         // Until it is dropped nobody adds a hold that comes too late.
         let _lock = holds::lock(&self.data_dir, LOCK_PATIENCE)?;
-        let holds = self.holds(signs)?;
+        let holds = self.holds(signed_holds)?;
         if sweep.judged_by != Some(holds.head()) {
             self.sweep = Some(sweep);
             return Ok(0);
@@ -107,14 +109,14 @@ impl Retention {
             let listed = sweep.free.iter().map(|(entry, file)| DeletedFile { entry: *entry, path: file.path.clone() });
             let reason = self.reason(&holds.in_force, holds.head());
             manifest.append(now_us, &What::Deleted { files: listed.collect(), reason: reason.clone() }, &[])?;
-            signs.seal(manifest, holds.head())?;
+            seal(manifest, holds.head())?;
             let archive = archive_dir(&self.data_dir);
             sweep.free.iter().try_for_each(|(_, file)| remove(&archive, &file.path))?;
             tracing::info!(files = gone, reason, "deleted from the archive");
             sweep.free.clear();
         }
         if sweep.old.is_empty() {
-            self.finish(&sweep, &holds, manifest, signs)?;
+            self.finish(&sweep, &holds, manifest, seal)?;
         } else {
             self.sweep = Some(sweep);
         }
@@ -122,7 +124,7 @@ impl Retention {
     }
 
     /// What a stop left over, and segments that are kept besides.
-    fn finish(&mut self, sweep: &Sweep, holds: &Holds, manifest: &Manifest, signs: &mut dyn Signs) -> io::Result<()> {
+    fn finish(&mut self, sweep: &Sweep, holds: &Holds, manifest: &Manifest, seal: &mut Seal<'_>) -> io::Result<()> {
         let archive = archive_dir(&self.data_dir);
         // A hold that came after a deletion was said, and before it was done, is in time.
         let left = sweep.left.iter().filter(|(number, file)| self.may_go(*number, file, &holds.in_force, holds.head()));
@@ -131,13 +133,13 @@ impl Retention {
         if left.is_empty() && segments.is_empty() {
             return Ok(());
         }
-        signs.seal(manifest, holds.head())?;
+        seal(manifest, holds.head())?;
         left.into_iter().try_for_each(|path| remove(&archive, path))?;
         segments.into_iter().try_for_each(|path| fs::remove_file(&path).map_err(|error| at(&path, error)))
     }
 
-    fn holds(&self, signs: &mut dyn Signs) -> io::Result<Holds> {
-        let holds = holds::read_with(&self.data_dir, signs.signed_holds())?;
+    fn holds(&self, signed: Head) -> io::Result<Holds> {
+        let holds = holds::read_with(&self.data_dir, signed)?;
         let unfinished = "its last line is not whole: `lockgate audit hold add` or `rm` again, or put it back";
         if holds.unfinished { Err(at(&holds::path(&self.data_dir), invalid(unfinished))) } else { Ok(holds) }
     }
@@ -201,7 +203,7 @@ impl Retention {
                 let Some(Archived::Sealed { since_s, until_s, .. }) = file.archived else { continue };
                 let (since_us, until_us) = (since_s.saturating_mul(1_000_000), until_s.saturating_mul(1_000_000));
                 let held =
-                    in_force.iter().any(|hold| hold.filter().is_none_or(|filter| overlap(&filter, since_us, until_us)));
+                    in_force.iter().any(|hold| hold.filter().is_none_or(|filter| filter.overlaps(since_us, until_us)));
                 if until_us < sweep.before_us && !held {
                     old.push(file.path);
                 }
@@ -220,14 +222,10 @@ impl Sweep {
     }
 }
 
-fn overlap(filter: &crate::audit::search::Filter, since_us: i64, until_us: i64) -> bool {
-    filter.since_us.is_none_or(|since| until_us >= since) && filter.until_us.is_none_or(|until| since_us <= until)
-}
-
 /// What cannot be read may hold anything.
 fn holds_file(hold: &Hold, bytes: &Bytes, file: &FileEntry) -> bool {
     let Some(filter) = hold.filter() else { return true };
-    if !overlap(&filter, file.since_us, file.until_us) {
+    if !filter.overlaps(file.since_us, file.until_us) {
         return false;
     }
     ArchiveFile::open(Box::new(bytes.clone())).and_then(|file| holds_any(&file, &filter)).unwrap_or(true)

@@ -4,9 +4,8 @@ use super::archiver::{ArchiverOptions, Finish, run};
 use super::checkpoint::Checkpoints;
 use super::holds::{self, Scope};
 use super::key::KeySource;
-use super::lines::Head;
 use super::manifest::{self, Entry, Manifest, What};
-use super::retention::{Retention, Signs};
+use super::retention::Retention;
 use crate::audit::search::{Filter, search};
 use crate::audit::segment::SEGMENT_BYTES_MIN;
 use crate::audit::tests::{groups, outcome, request, scratch, who};
@@ -353,15 +352,18 @@ struct Meddled {
     before: Vec<u8>,
 }
 
-impl Signs for Meddled {
-    fn signed_holds(&mut self) -> Head {
-        self.checkpoints.signed_holds()
+impl Meddled {
+    fn judge(&mut self, retention: &mut Retention, manifest: &Manifest) -> std::io::Result<bool> {
+        retention.judge(now_us(), manifest.head(), self.checkpoints.signed_holds())
     }
 
-    fn seal(&mut self, manifest: &Manifest, holds: Head) -> std::io::Result<()> {
-        fs::write(&self.holds, &self.before)?;
-        self.checkpoints.name_holds(holds);
-        self.checkpoints.write(now_us(), manifest.head(), &[])
+    fn delete(&mut self, retention: &mut Retention, manifest: &mut Manifest) -> std::io::Result<u64> {
+        let signed = self.checkpoints.signed_holds();
+        retention.delete(now_us(), manifest, signed, &mut |manifest, holds| {
+            fs::write(&self.holds, &self.before)?;
+            self.checkpoints.name_holds(holds);
+            self.checkpoints.write(now_us(), manifest.head(), &[])
+        })
     }
 }
 
@@ -379,8 +381,8 @@ fn a_release_by_which_something_was_deleted_cannot_be_made_unsaid() {
     let mut manifest = Manifest::open(dir.path(), Some(signed.manifest)).expect("it opens");
     let mut signs = Meddled { checkpoints, holds, before };
     let mut retention = Retention::new(dir.path().to_owned(), Duration::from_secs(5 * 86_400));
-    assert!(retention.judge(now_us(), manifest.head(), &mut signs).expect("readable"));
-    assert_eq!(retention.delete(now_us(), &mut manifest, &mut signs).expect("deleted"), 3);
+    assert!(signs.judge(&mut retention, &manifest).expect("readable"));
+    assert_eq!(signs.delete(&mut retention, &mut manifest).expect("deleted"), 3);
     drop((manifest, signs));
     assert!(!is_whole(dir.path()), "the checkpoint names the release, which is not there any more");
     look(dir.path(), 400);
@@ -396,14 +398,14 @@ fn what_was_judged_by_older_holds_is_judged_again() {
     let mut manifest = Manifest::open(dir.path(), Some(signed.manifest)).expect("it opens");
     let mut signs = Meddled { checkpoints, holds: dir.path().join("unused"), before: Vec::new() };
     let mut retention = Retention::new(dir.path().to_owned(), Duration::from_secs(5 * 86_400));
-    assert!(retention.judge(now_us(), manifest.head(), &mut signs).expect("readable"));
+    assert!(signs.judge(&mut retention, &manifest).expect("readable"));
     hold(dir.path(), "bob", None);
-    assert_eq!(retention.delete(now_us(), &mut manifest, &mut signs).expect("none"), 0);
-    assert!(retention.is_due() && retention.judge(now_us(), manifest.head(), &mut signs).expect("readable"));
-    assert_eq!(retention.delete(now_us(), &mut manifest, &mut signs).expect("deleted"), 2);
+    assert_eq!(signs.delete(&mut retention, &mut manifest).expect("none"), 0);
+    assert!(retention.is_due() && signs.judge(&mut retention, &manifest).expect("readable"));
+    assert_eq!(signs.delete(&mut retention, &mut manifest).expect("deleted"), 2);
     assert_eq!(users(dir.path()), ["bob"]);
     // Whoever keeps the lock keeps nothing but deletions waiting.
     let _lock = holds::lock(dir.path(), Duration::ZERO).expect("free");
-    assert!(retention.judge(now_us(), manifest.head(), &mut signs).is_ok_and(|ready| ready));
-    assert!(retention.delete(now_us(), &mut manifest, &mut signs).is_err());
+    assert!(signs.judge(&mut retention, &manifest).is_ok_and(|ready| ready));
+    assert!(signs.delete(&mut retention, &mut manifest).is_err());
 }

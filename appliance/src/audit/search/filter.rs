@@ -23,6 +23,11 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Does the time that is asked for touch this one? Unix microseconds, both ends included.
+    pub fn overlaps(&self, since_us: i64, until_us: i64) -> bool {
+        self.since_us.is_none_or(|since| until_us >= since) && self.until_us.is_none_or(|until| since_us <= until)
+    }
+
     /// Classes as bits; judged before anything is copied.
     pub(super) fn admits(&self, view: &View<'_>) -> bool {
         let (time_us, who) = (view.time_us(), view.who());

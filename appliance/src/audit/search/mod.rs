@@ -141,10 +141,8 @@ pub(super) fn search_read<'a>(
     let mut joiner = Joiner::new(filter, None, false);
     let mut entries = BTreeSet::new();
     for (number, entry) in files {
-        let early = filter.since_us.is_some_and(|since| entry.until_us < since);
-        let late = filter.until_us.is_some_and(|until| entry.since_us > until);
         // What matched before may have its outcome in a later file.
-        if (early || late) && !joiner.awaits() {
+        if !filter.overlaps(entry.since_us, entry.until_us) && !joiner.awaits() {
             continue;
         }
         let (file, before, mut unreadable) = (read(entry)?, joiner.taken, None);

@@ -27,7 +27,7 @@ pub struct Archived {
 impl Archived {
     /// `None`: the archive holds none of them.
     pub fn find(data_dir: &Path, shard: u32, wanted: Range<u64>) -> io::Result<Option<Self>> {
-        let deleted = deleted(data_dir)?;
+        let deleted = deleted(data_dir, 0)?;
         let mut files = Vec::new();
         let mut broken = None;
         manifest::each(data_dir, &mut |place, entry| match entry.map(|entry| entry.what) {

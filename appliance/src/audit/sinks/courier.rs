@@ -189,6 +189,8 @@ impl Courier {
     fn begin(&mut self) -> io::Result<Position> {
         let name = &self.sink.name;
         match Position::read(&self.data_dir, name)? {
+            // Where we left it ourselves it was judged: to find the end of the trail, segments are read.
+            Some(position) if position.appliance == self.appliance && position == self.written => return Ok(position),
             Some(position) if position.appliance == self.appliance => return self.within(position),
             Some(_) => tracing::warn!(sink = name, "its position is one in another trail: it begins anew"),
             None => {}

@@ -3,8 +3,8 @@
 use crate::audit::segment::{at, sync_dir};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self};
-use std::io::{self};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Everything before `next` was read and delivered, but for what is open.
