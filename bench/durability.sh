@@ -7,7 +7,8 @@
 #   TMPDIR=/var/tmp                            where the trails and the probe lie: it has to be a disk
 #
 # Starts a private PostgreSQL 15 and three gateways (one shard, a grant, each durability) and runs `pgbench -S -M prepared -j 1` through
-# them and the disk's probe (bench/src/bin/durability.rs) in interleaved rounds; prints medians over rounds, ratios of each round
+# them, the disk's probe and the trail alone (`group`, its code without sockets and target: what the disk and it can do where nobody else takes
+# the time; both in bench/src/bin/durability.rs) in interleaved rounds; prints medians over rounds, ratios of each round
 # to the disk of that round. A statement makes two records. Latencies are medians of single statements.
 . "$(dirname "$0")/lib.sh"
 begin "${1:-}"
@@ -47,6 +48,7 @@ echo "disk: $(findmnt -no FSTYPE,SOURCE -T "$dir" | tr -s ' ')"
 for round in $(seq "$ROUNDS"); do
   for clients in $CLIENTS; do
     echo "$clients disk $("$RELEASE/durability" disk "$dir" "$SECONDS_EACH" 1024)" >>"$dir/samples"
+    echo "$clients trail $("$RELEASE/durability" trail "$dir" "$SECONDS_EACH" "$clients")" >>"$dir/samples"
     for mode in $MODES; do durable_round "$clients" "$mode"; done
   done
 done
@@ -77,6 +79,9 @@ for clients in sorted({key[0] for key in samples}):
     disks, bare = samples[clients, "disk"], samples[clients, "async"]
     rate, p50, p99 = (median(row[index] for row in disks) for index in range(3))
     print(f"| {clients} | disk | {rate:.0f} | 1.0 | {p50:.0f} | {p99:.0f} | - | - | {rate:.0f} |")
+    trails = samples[clients, "trail"]
+    over = median(row[0] / disk[0] for row, disk in zip(trails, disks))
+    print(f"| {clients} | the trail alone | {median(row[0] for row in trails):.0f} | {over:.1f} | - | - | - | {median(row[1] for row in trails):.2f} | - |")
     for mode in ("async", "group", "strict"):
         rows = samples[clients, mode]
         over = median(row[0] / seconds / disk[0] for row, disk in zip(rows, disks))

@@ -3,11 +3,18 @@
 //! `durability disk FOLDER SECONDS BYTES`: the disk alone, with what a shard does in `strict` for one record: BYTES written behind
 //! each other into a file that was filled before, `fdatasync` after each. Prints syncs a second, and p50, p99 of one in us.
 //!
+//! `durability trail FOLDER SECONDS SESSIONS`: the gateway's own trail in `group` on that disk, with nobody to wait for: no socket, no
+//! target, no archiver. Each round every session adds the record of a request and the next round that of its outcome; a round is one write, every
+//! 5 ms the thread stops for an `fdatasync`. Prints records a second that are on stable storage, and us of CPU per record.
+//!
 //! `durability proof BYTES`: nanoseconds to checksum (CRC-32C) and hash (BLAKE3) a frame of BYTES, and to sign (Ed25519) a
 //! checkpoint.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use lockgate::audit::{
+    Entry, Journal as _, Keeper, Outcome, Release, Request, RingOptions, SealerOptions, SegmentWriter, Who, segment,
+};
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{self, Write as _};
@@ -17,18 +24,22 @@ use std::time::{Duration, Instant};
 
 const FILE_BYTES: usize = 64 << 20;
 const REPEAT: u32 = 20_000;
+const COMMIT_INTERVAL: Duration = Duration::from_millis(5);
+/// USER_HZ of every Linux that Rust's standard library runs on but Alpha's.
+const TICKS_A_SECOND: f64 = 100.0;
 
 fn main() -> io::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words[..] {
         ["disk", folder, seconds, bytes] => disk(Path::new(folder), number(seconds), number(bytes)),
+        ["trail", folder, seconds, sessions] => trail(Path::new(folder), number(seconds), number(sessions)),
         ["proof", bytes] => {
             proof(number(bytes));
             Ok(())
         }
         _ => {
-            eprintln!("usage: durability disk FOLDER SECONDS BYTES | durability proof BYTES");
+            eprintln!("usage: durability disk FOLDER SECONDS BYTES | trail FOLDER SECONDS SESSIONS | proof BYTES");
             std::process::exit(2);
         }
     }
@@ -58,6 +69,106 @@ fn disk(folder: &Path, seconds: usize, bytes: usize) -> io::Result<()> {
     let part = |of: usize| taken[(taken.len() * of / 100).min(taken.len() - 1)].as_secs_f64() * 1e6;
     println!("{rate:.0} {:.0} {:.0}", part(50), part(99));
     Ok(())
+}
+
+fn trail(folder: &Path, seconds: usize, sessions: usize) -> io::Result<()> {
+    let dir = folder.join("durability-trail");
+    let ring = RingOptions { data_dir: dir.clone(), shard: 0, segment_bytes: FILE_BYTES as u64, segments_per_shard: 4 };
+    let mut keeper = Keeper::new(SealerOptions {
+        data_dir: dir.clone(),
+        shards: 1,
+        segment_bytes: ring.segment_bytes,
+        segments_per_shard: ring.segments_per_shard,
+        release: Release::Sealed,
+    });
+    let names: Vec<String> = (0..sessions).map(|session| format!("20261128T031200Z-0-{session}")).collect();
+    let (mut now_us, mut durable, mut request) = (1_795_000_000_000_000_i64, 0, 0);
+    let (mut writer, _) = SegmentWriter::open(&ring, now_us)?;
+    let (began, before) = (Instant::now(), cpu_seconds());
+    while began.elapsed() < Duration::from_secs(seconds as u64) {
+        // What the sealer does on a thread of its own; nobody keeps what is full.
+        keeper.look()?;
+        for file in
+            segment::list(&dir)?.remove(&0).unwrap_or_default().into_values().filter(|file| file.archived.is_some())
+        {
+            fs::remove_file(&file.path)?;
+        }
+        let start = Instant::now();
+        while start.elapsed() < COMMIT_INTERVAL {
+            request += 1;
+            for session in &names {
+                now_us += 7;
+                append(&mut writer, now_us, session, &Entry::Request(asked(request)))?;
+            }
+            writer.write()?;
+            for session in &names {
+                now_us += 7;
+                append(&mut writer, now_us, session, &Entry::Outcome(came_of(request)))?;
+            }
+            writer.write()?;
+        }
+        if let Some(fd) = writer.sync_fd() {
+            File::open(format!("/proc/self/fd/{fd}"))?.sync_data()?;
+        }
+        durable = writer.next_record() - 1;
+    }
+    let (elapsed, cpu) = (began.elapsed().as_secs_f64(), cpu_seconds() - before);
+    fs::remove_dir_all(&dir)?;
+    println!("{:.0} {:.2}", durable as f64 / elapsed, cpu * 1e6 / durable as f64);
+    Ok(())
+}
+
+/// User and system time of this process, threads included.
+fn cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").expect("a Linux with /proc");
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+    let ticks = |index: usize| fields[index].parse::<f64>().expect("a number");
+    (ticks(11) + ticks(12)) / TICKS_A_SECOND
+}
+
+fn append(writer: &mut SegmentWriter, now_us: i64, session: &str, entry: &Entry<'_>) -> io::Result<()> {
+    let who = Who {
+        session,
+        user: "alice@example.com",
+        groups: &[],
+        actor: &[],
+        target: "orders",
+        client: "10.0.0.7:50000",
+        application: "pgbench",
+        claimed_user: "anything",
+        packed: None,
+    };
+    writer.append(now_us, &who, entry).map_err(|_| io::Error::other("the ring is full: a longer one is needed"))
+}
+
+fn asked(request: u64) -> Request<'static> {
+    let statement = b"SELECT abalance FROM pgbench_accounts WHERE aid = $1;";
+    Request {
+        request,
+        statement,
+        statement_bytes: statement.len() as u64,
+        binds: &[Some("90449")],
+        classes: 1,
+        tables: &[],
+        decision: "allow",
+        rule: "",
+        ticket: "",
+    }
+}
+
+fn came_of(request: u64) -> Outcome<'static> {
+    let payload = &[b'r'; 60];
+    Outcome {
+        request,
+        rows: 1,
+        bytes: 60,
+        duration_us: 70,
+        error: "",
+        masked: 0,
+        more: false,
+        payload,
+        payload_cut: false,
+    }
 }
 
 fn proof(bytes: usize) {
