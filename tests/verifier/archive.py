@@ -1,114 +1,99 @@
 """The archive's half of verify.py: chained lines, the manifest and its files, checkpoints and holds. From FORMAT.md alone."""
 
+import fcntl
 import json
 import os
 import re
 import stat
+import time
 from datetime import datetime
+from io import BytesIO
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-# What a value must be: a pattern of its JSON text; in braces an object with these members, in brackets a list of these.
-NUMBER, SHARD, TEXT, HASH = r"\d+", r"[0-9]+", r'".*"', r'"[0-9a-f]{64}"'
-TIME = r'"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"'
-NAMES = {"shard schema": SHARD, "path file what reason by": TEXT, "hash before after blake3 key next": HASH, "since until": TIME}
-KNOWN = {name: pattern for names, pattern in NAMES.items() for name in names.split()}
-
-def members(names, **others):
-    return {**{name: KNOWN.get(name, NUMBER) for name in names.split()}, **others}
-
-HEAD, PROMISE = members("number hash"), members("shard segment frame record hash")
-SPAN = members("shard first_frame last_frame first_record last_record before after")
-POSITIONS = [members("shard segment offset frame record hash")]
-MANIFEST = {
-    "file": members("path bytes blake3 rows schema since until", shards=[SPAN], positions=POSITIONS),
-    "damage": members("shard segment offset file what", frame=NUMBER + "|null", positions=POSITIONS),
-    "deleted": members("reason", files=[members("entry path")], positions=POSITIONS),
-}
-CHECKPOINTS = {"checkpoint": members("key", manifest=HEAD, shards=[PROMISE], holds=HEAD), "key": members("next key")}
-HOLDS = {
-    "hold": members("reason by", users=[TEXT], targets=[TEXT], since=TIME + "|null", until=TIME + "|null"),
-    "release": members("hold reason by"),
-}
-LINE = rb'(\{"number":(\d+),"previous":"([0-9a-f]{64})".*),"hash":"([0-9a-f]{64})"%s\}'
-PLAIN, SIGNED = (re.compile(LINE % tail, re.DOTALL) for tail in (b"", b',"signature":"([0-9a-f]{128})"'))
 ZEROS = "0" * 64
 NONE_YET = {"number": 0, "hash": ZEROS}
 START = {"segment": 1, "offset": 0, "frame": 0, "record": 0, "hash": ZEROS}
-PUBLISHED = re.compile(r".*-(\d{10,})\.parquet", re.DOTALL)
+BROKEN = (ValueError, KeyError, TypeError, RecursionError)  # what reading raises where something is not as drawn
+# What a value must be: a pattern of its JSON text; in braces an object with these members, in brackets a list of these.
+NUMBER, SHARD, TEXT, HASH, TIME = r"\d+", r"\d{1,10}", r'".*"', r'"[0-9a-f]{64}"', r'"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"'
+KNOWN = {"shard schema": SHARD, "path file what reason by": TEXT, "time since until": TIME,
+         "previous hash before after blake3 key next": HASH}
 
-# --- chained lines ------------------------------------------------------------------------------------------------------
+def members(names, **others):
+    known = {name: pattern for names, pattern in KNOWN.items() for name in names.split()}
+    return {**{name: known.get(name, NUMBER) for name in names.split()}, **others}
+
+ALL, HEAD, POSITIONS = members("number previous time"), members("number hash"), [members("shard segment offset frame record hash")]
+SPANS = [members("shard first_frame last_frame first_record last_record before after")]
+MANIFEST = {
+    "file": members("path bytes blake3 rows schema since until", shards=SPANS, positions=POSITIONS),
+    "damage": members("shard segment offset file what", frame=NUMBER + "|null", positions=POSITIONS),
+    "deleted": members("reason", files=[members("entry path")], positions=POSITIONS)}
+CHECKPOINTS = {
+    "checkpoint": members("key", manifest=HEAD, shards=[members("shard segment frame record hash")], holds=HEAD),
+    "key": members("next key")}
+HOLDS = {
+    "hold": members("reason by", users=[TEXT], targets=[TEXT], since=TIME + "|null", until=TIME + "|null"),
+    "release": members("hold reason by")}
+LINE = re.compile(rb'(\{"number":\d+,"previous":"[0-9a-f]{64}".*),"hash":"([0-9a-f]{64})"(?:,"signature":"([0-9a-f]{128})")?\}\n')
+
+class Breaks(list):
+    """(file, frame or line, kind) of each."""
+
+    def name(self, file, place, /, **kinds):
+        """One break at most, the first kind that is true: it is returned."""
+        kind = next((kind for kind, broken in kinds.items() if broken), None)
+        if kind:
+            self.append((file, place, kind))
+        return kind
 
 def ensure(value, holds):
     if not holds:
         raise ValueError
     return value
 
-# int() refuses what is no integer: fractions, exponents, NaN and Infinity.
+# What is no integer from 0 on becomes a fraction, whose text no pattern matches; int() refuses NaN and Infinity.
 STRICT = json.JSONDecoder(
     object_pairs_hook=lambda members: ensure(dict(members), len(dict(members)) == len(members)),
-    parse_int=lambda digits: ensure(int(digits), digits.isdecimal() and int(digits) < 1 << 53), parse_float=int, parse_constant=int)
-
-TO_JSON, FLAGS = json.JSONEncoder(ensure_ascii=False), re.ASCII | re.DOTALL
+    parse_int=lambda digits: int(digits) if digits.isdecimal() else float(digits), parse_constant=int)
 
 def shaped(value, shape):
-    """The members that the shape has; ValueError if one is missing or is not as it must be."""
+    """The members that the shape has; an exception if one is missing or is not as it must be."""
     if isinstance(shape, dict):
-        ensure(value, isinstance(value, dict) and shape.keys() <= value.keys())
         return {name: shaped(value[name], inner) for name, inner in shape.items()}
     if isinstance(shape, list):
         return [shaped(item, shape[0]) for item in ensure(value, isinstance(value, list))]
-    ensure(value, re.fullmatch(shape, TO_JSON.encode(value), FLAGS))
-    ensure(value, value is None or not shape.startswith(TIME) or datetime.fromisoformat(value))
-    return ensure(value, shape != SHARD or value < 1 << 32)
+    ensure(value, re.fullmatch(shape, json.dumps(value, ensure_ascii=False)))
+    ensure(value, not isinstance(value, int) or value < (1 << 32 if shape == SHARD else 1 << 53))
+    return ensure(value, value is None or not shape.startswith(TIME) or datetime.fromisoformat(value))
 
 class Line:
-    """A chained line that holds by itself; ValueError or RecursionError if it does not."""
+    """A chained line that holds by itself; an exception if it does not."""
 
     def __init__(self, raw, kinds, place=None):
-        match = (SIGNED if kinds is CHECKPOINTS else PLAIN).fullmatch(raw)
-        ensure(raw, match and blake3(match[1]).hexdigest() == match[4].decode())
-        said = STRICT.decode(match[1].decode() + "}")
-        TO_JSON.encode(said).encode()  # half a surrogate pair is no text
-        self.kind, self.place, self.body, self.signature = said.get("kind"), place, match[1], match[match.lastindex].decode()
-        self.number, self.previous, self.hash = int(match[2]), match[3].decode(), match[4].decode()
-        ensure(said, isinstance(self.kind, str) and self.kind in kinds)
-        self.entry = shaped({"holds": NONE_YET, **said}, {"time": TIME, **kinds[self.kind]})
+        match = LINE.fullmatch(raw)
+        ensure(match, match and blake3(match[1]).hexdigest() == match[2].decode() and bool(match[3]) == (kinds is CHECKPOINTS))
+        self.place, self.body, self.signature = place, match[1], (match[3] or b"").decode()
+        said = STRICT.decode(self.body.decode() + "}")
+        json.dumps(said, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        self.kind, self.entry = said["kind"], shaped({"holds": NONE_YET, **said}, {**ALL, **kinds[said["kind"]]})
+        self.head = self.number, self.hash = self.entry["number"], match[2].decode()
 
-def opened(path):
-    """What stands in the place of a file and is none is an error, and never waited for."""
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        raise OSError(f"{path} is not a file")
-    return file
+    def continues(self, before):
+        """Kinds of breaks. `before`: number and hash of the line before; None: not known."""
+        return {"number": before and self.number != before[0] + 1, "chain": before and self.entry["previous"] != before[1]}
 
-def size(path):
-    return os.path.getsize(path) if os.path.exists(path) else 0
-
-def lines(path, kinds, size=-1):
-    """(path, line number) and Line, or None where it does not hold, of the first bytes of a file."""
-    try:
-        with opened(path) as file:
-            *raws, rest = file.read(size).split(b"\n")
-    except FileNotFoundError:
-        return
-    for count, raw in enumerate(raws, 1):
+def lines(data, path, kinds, breaks):
+    """Each chained line; None where one does not hold, which is named."""
+    for count, raw in enumerate(BytesIO(data), 1):
         try:
-            yield (path, count), Line(raw, kinds, (path, count))
-        except (ValueError, RecursionError):
-            yield (path, count), None
-    if rest:
-        yield (path, len(raws) + 1), None
-
-def first(kinds):
-    """The first kind of break that is true."""
-    return next((kind for kind, broken in kinds.items() if broken), None)
-
-def links(line, before):
-    """`before`: number and hash of the line before; None: not known."""
-    return {"number": before and line.number != before[0] + 1, "chain": before and line.previous != before[1]}
+            yield Line(raw, kinds, (path, count))
+        except BROKEN:
+            breaks.name(path, count, line=True)
+            yield None
 
 def signature_holds(key, signature, message):
     try:
@@ -117,7 +102,29 @@ def signature_holds(key, signature, message):
     except (InvalidSignature, ValueError):
         return False
 
-# --- files --------------------------------------------------------------------------------------------------------------
+def contents(path, length=-1):
+    """The first bytes of a file, or all. What stands in the place of a file and is none is an error, and never waited for."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(f"{path} is not a file")
+        if length < 0 and about.st_size > 4 << 30:
+            raise OSError(f"{path} is larger than any segment")
+        share(file)
+        if not os.path.samestat(about, os.stat(path)):
+            raise FileNotFoundError(f"{path} has left the ring")
+        return file.read(length)
+
+def share(file):
+    """Nobody uses it again as another segment meanwhile."""
+    for _ in range(50):
+        try:
+            return fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.1)
+        except OSError:
+            return None  # where there are no locks, no file is used again
+    raise OSError(f"{file.name} is locked")
 
 def listed(folder):
     try:
@@ -125,140 +132,127 @@ def listed(folder):
     except (FileNotFoundError, NotADirectoryError):
         return []
 
-def published_path(since, number):
-    return f"parquet/date={since[:10]}/{since.replace('-', '').replace(':', '')}-{number:010}.parquet"
-
-def file_break(path, entry):
-    try:
-        linked = os.path.islink(path) or os.path.islink(os.path.dirname(path))
-        if linked or not stat.S_ISREG(os.stat(path).st_mode):
-            return "not_a_file"
-        if os.path.getsize(path) != entry["bytes"]:
-            return "size"
-        return None if blake3().update_mmap(path).hexdigest() == entry["blake3"] else "content"
-    except (FileNotFoundError, NotADirectoryError):
-        return "missing_file"
-
-# --- the archive --------------------------------------------------------------------------------------------------------
-
 class Archive:
-    """What the manifest and the checkpoints say of the segments: `positions`; `proven`: (shard, frame) -> hash; `greatest`: shard ->
-    the last frame promised."""
+    """What it says of the segments: `positions`; `proven`: (shard, frame) -> hash; `greatest`: shard -> the last frame promised."""
 
-    def __init__(self, folder, keys, elsewhere, named):
-        self.folder, self.named, self.manifest = folder, named, os.path.join(folder, "manifest.jsonl")
-        # By number, the greatest number, by shard, and by shard as it was before the last entry.
-        self.hashes, self.last, self.positions, self.before = {0: ZEROS}, 0, {}, {}
-        self.files, self.deleted, self.damaged, self.proven, self.promised = {}, [], set(), {}, {}
-        self.greatest, self.promises, self.signed, self.hold, self.holds, self.checkpoints = {}, {}, 0, NONE_YET, [], 0
-        self.sizes = self.moment()
-        self.read_manifest()
-        self.read_checkpoints(keys, elsewhere)
+    def __init__(self, folder, keys, elsewhere, breaks):
+        self.folder, self.breaks, self.manifest = folder, breaks, os.path.join(folder, "manifest.jsonl")
+        # Of entries: hash by number, the greatest number, what they name; by shard: positions, those before the last entry.
+        self.hashes, self.last, self.files, self.deleted = {0: ZEROS}, 0, {}, []
+        self.positions, self.before, self.damaged, self.proven = {}, {}, set(), {}
+        # Of checkpoints: how many, the greatest entry, the last hold, which line names which; by shard: the last promise.
+        self.checkpoints, self.signed, self.hold, self.holds = 0, 0, NONE_YET, []
+        self.promises, self.promised, self.greatest = {}, {}, {}
+        days, manifest = None, b""
+        while days != self.days():  # as they are while no checkpoint is written
+            days, manifest = self.days(), self.read(self.manifest)
+        self.read_manifest(manifest)
+        self.read_checkpoints(days, keys, elsewhere)
         self.read_holds()
         self.check_files()
         self.proven = {**self.promised, **self.proven}
 
-    def moment(self):
-        """How long manifest and checkpoints are while no checkpoint is written."""
-        days = [day for day in listed(os.path.join(self.folder, "checkpoints")) if re.fullmatch(r"\d{4}-\d\d-\d\d\.jsonl", day.name)]
-        before = [(day.path, size(day.path)) for day in days]
-        sizes = {self.manifest: size(self.manifest), **dict(before)}
-        return sizes if all(size(path) == was for path, was in before) else self.moment()
+    def days(self):
+        """The files of checkpoints, and how long they are."""
+        found = listed(os.path.join(self.folder, "checkpoints"))
+        days = [day.path for day in found if re.fullmatch(r"\d{4}-\d\d-\d\d\.jsonl", day.name)]
+        return {day: os.path.getsize(day) if os.path.exists(day) else 0 for day in days}
 
-    def read_manifest(self):
+    def read(self, path, length=-1):
+        """Its first bytes, none of a file that is not there."""
+        try:
+            return contents(path, length)
+        except FileNotFoundError:
+            return b""
+
+    def read_manifest(self, data):
         follows = True
-        for place, line in lines(self.manifest, MANIFEST, self.sizes[self.manifest]):
-            self.named(*place, self.broken_entry(line, follows) if line else "line")
-            follows = line is not None
+        for line in lines(data, self.manifest, MANIFEST, self.breaks):
             if line:
-                self.take(line)
+                self.read_entry(line, (self.last, self.hashes[self.last]) if follows else None)
+            follows = line is not None
 
-    def broken_entry(self, line, follows):
-        entry, spans = line.entry, line.entry.get("shards", [])
-        lost = any(span["shard"] in self.damaged for span in spans)
-        rows = sum(span["last_record"] + 1 - span["first_record"] for span in spans)
-        return first({
-            **links(line, (self.last, self.hashes[self.last]) if follows else None),
-            "path": line.kind == "file" and entry["path"] != published_path(entry["since"], line.number),
-            "span": follows and self.broken_span(by_shard(entry["positions"]), by_shard(spans)),
-            "rows": follows and line.kind == "file" and not lost and rows != entry["rows"]})
-
-    def broken_span(self, positions, spans):
-        for shard, now in positions.items():
-            was, span = self.positions.get(shard, {"shard": shard, **START}), spans.get(shard)
-            due = {**now, "frame": span["last_frame"], "record": span["last_record"], "hash": span["after"]} if span else was
-            begins = [span["first_frame"] - 1, span["first_record"] - 1, span["before"]] if span else None
-            if now != due or [now["segment"], now["frame"], now["record"]] < [was["segment"], was["frame"], was["record"]]:
-                return True
-            if span and shard not in self.damaged and begins != [was["frame"], was["record"], was["hash"]]:
-                return True
-        return not positions.keys() >= self.positions.keys() | spans.keys()
-
-    def take(self, line):
+    def read_entry(self, line, before):
+        entry, file, since = line.entry, line.kind == "file", line.entry.get("since", "")
+        spans, positions = ({item["shard"]: item for item in entry.get(items, [])} for items in ("shards", "positions"))
+        shards = spans.keys() | positions.keys() | self.positions.keys()
+        path = f"parquet/date={since[:10]}/{re.sub('[-:]', '', since)}-{line.number:010}.parquet"
+        rows = sum(span["last_record"] + 1 - span["first_record"] for span in entry.get("shards", []))
+        self.breaks.name(
+            *line.place, **line.continues(before), path=file and entry["path"] != path,
+            span=before and any(self.broken_span(shard, spans.get(shard), positions.get(shard)) for shard in shards),
+            rows=before and file and rows != entry["rows"] and not self.damaged & spans.keys())
         if 0 < line.number <= self.last + 1024:
             self.hashes[line.number], self.last = line.hash, max(self.last, line.number)
-        for span in line.entry.get("shards", []):
-            self.damaged.discard(span["shard"])
-            self.proven[span["shard"], span["last_frame"]] = span["after"]
-        if line.kind == "file":
-            self.files[line.number] = line.entry
+        self.damaged -= spans.keys()
+        self.proven |= {(span["shard"], span["last_frame"]): span["after"] for span in entry.get("shards", [])}
+        self.before, self.positions = self.positions, positions
+        if file:
+            self.files[line.number] = entry
         elif line.kind == "deleted":
-            self.deleted += [(line.number, *file.values()) for file in line.entry["files"]]
+            self.deleted += [(line.number, file["entry"]) for file in entry["files"]]
         else:
-            self.damaged.add(line.entry["shard"])
-            self.named(*line.place, "damage")
-        self.before, self.positions = self.positions, by_shard(line.entry["positions"])
+            self.damaged.add(entry["shard"])
+            self.breaks.name(*line.place, damage=True)
+
+    def broken_span(self, shard, span, now):
+        """Span and position do not continue the position before."""
+        was = self.positions.get(shard, {"shard": shard, **START})
+        if not span or not now:
+            return now != was
+        begins = (span["first_frame"] - 1, span["first_record"] - 1, span["before"]) == (was["frame"], was["record"], was["hash"])
+        ends = (span["last_frame"], span["last_record"], span["after"]) == (now["frame"], now["record"], now["hash"])
+        back = (now["segment"], now["frame"], now["record"]) < (was["segment"], was["frame"], was["record"])
+        return back or not ends or not (begins or shard in self.damaged)
 
     def signed_lines(self, files, keys, before):
-        """The lines whose promises count. `keys`: vouched for."""
+        """The lines whose promises count. `files`: with how much of them is read. `keys`: vouched for."""
         due, known = None, set(keys)
-        for place, line in (found for path in files for found in lines(path, CHECKPOINTS, self.sizes.get(path, -1))):
-            if line is None:
-                self.named(*place, "line")
-                before = due = None
-                continue
-            self.named(*place, first(links(line, before)))
-            before, key = (line.number, line.hash), line.entry["key"]
-            if not signature_holds(key, line.signature, line.body):
-                self.named(*place, "signature")
-                due = None
-            elif key != due if due else known and key not in known:
-                self.named(*place, "key")
-            else:
-                due = line.entry.get("next", key)
-                known |= {key, due}
-                yield line
+        for path, length in files.items():
+            for line in lines(self.read(path, length), path, CHECKPOINTS, self.breaks):
+                if line is None:
+                    before = due = None
+                    continue
+                self.breaks.name(*line.place, **line.continues(before))
+                before, key = line.head, line.entry["key"]
+                wrong = key != due if due else known and key not in known
+                held = signature_holds(key, line.signature, line.body)
+                broken = self.breaks.name(*line.place, signature=not held, key=wrong)
+                if not broken:
+                    due = line.entry.get("next", key)
+                    known |= {key, due}
+                    yield line
+                elif not held:
+                    due = None
 
-    def read_checkpoints(self, keys, elsewhere):
-        files = [path for path in self.sizes if path != self.manifest]
-        theirs, only_keys = list(self.signed_lines(elsewhere, keys, None)), True
-        for index, line in enumerate(self.signed_lines(files, keys, (0, ZEROS)), 1):
+    def read_checkpoints(self, days, keys, elsewhere):
+        theirs, only_keys = list(self.signed_lines(dict.fromkeys(elsewhere, -1), keys, None)), True
+        for index, line in enumerate(self.signed_lines(days, keys, (0, ZEROS)), 1):
             while theirs and theirs[0].number <= line.number:
                 other = theirs.pop(0)
-                self.named(*other.place, "elsewhere" if (other.number, other.hash) != (line.number, line.hash) else None)
+                self.breaks.name(*other.place, elsewhere=other.head != line.head)
             begins = only_keys and line.number == index and line.kind == "checkpoint"
-            self.named(*line.place, "checkpoints_begin" if begins and line.entry["manifest"]["number"] else None)
+            self.breaks.name(*line.place, checkpoints_begin=begins and line.entry["manifest"]["number"])
             only_keys = only_keys and line.kind == "key"
             self.promise(line)
         for index, line in enumerate(theirs):  # newer than all of ours: those were cut off here
-            self.named(*line.place, None if index else "elsewhere")
+            self.breaks.name(*line.place, elsewhere=index == 0)
             self.promise(line)
-        if self.last > self.signed + 1 or (self.last and not self.checkpoints):
-            self.named(files[-1] if files else self.manifest, None, "checkpoints_end")
+        cut = self.last > self.signed + 1 or (self.last and not self.checkpoints)
+        self.breaks.name([self.manifest, *days][-1], None, checkpoints_end=cut)
 
     def promise(self, line):
         self.checkpoints += 1
         if line.kind == "key":
             return
         entry, hold = line.entry["manifest"], line.entry["holds"]
-        if self.hashes.get(entry["number"]) != entry["hash"] or entry["number"] < self.signed:
-            self.named(*line.place, "promised_entry")
+        unknown = self.hashes.get(entry["number"]) != entry["hash"]
+        self.breaks.name(*line.place, promised_entry=unknown or entry["number"] < self.signed)
         self.signed = max(self.signed, entry["number"])
         for promise in line.entry["shards"]:
-            self.named(*line.place, self.broken_promise(promise["shard"], promise["frame"], promise["hash"]))
-        if hold["number"] < self.hold["number"]:
-            self.named(*line.place, "promised_hold")
-        elif hold != self.hold:
+            self.breaks.name(*line.place, promised_frame=self.broken_promise(promise["shard"], promise["frame"], promise["hash"]))
+        lower = self.breaks.name(*line.place, promised_hold=hold["number"] < self.hold["number"])
+        if hold != self.hold and not lower:
             self.holds.append((line.place, hold))
             self.hold = hold
 
@@ -266,38 +260,43 @@ class Archive:
         self.greatest[shard] = max(self.greatest.get(shard, 0), frame)
         last, self.promises[shard] = self.promises.get(shard, (0, hash)), (frame, hash)
         if frame < last[0] or (frame == last[0] and hash != last[1]):
-            return "promised_frame"
+            return True
         known = self.proven.get((shard, frame))
         if known is None and frame > self.before.get(shard, START)["frame"]:
             known = self.promised.get((shard, frame))
             self.promised[shard, frame] = hash
-        return "promised_frame" if known not in (None, hash) else None
+        return known not in (None, hash)
 
     def read_holds(self):
-        hashes, before = {0: ZEROS}, (0, ZEROS)
-        for place, line in lines(os.path.join(self.folder, "holds.jsonl"), HOLDS):
-            self.named(*place, first(links(line, before)) if line else "line")
-            before = (place[1], line.hash) if line else None
-            hashes[place[1]] = line.hash if line else None
+        path, hashes, before = os.path.join(self.folder, "holds.jsonl"), {0: ZEROS}, (0, ZEROS)
+        for count, line in enumerate(lines(self.read(path), path, HOLDS, self.breaks), 1):
+            if line:
+                self.breaks.name(*line.place, **line.continues(before))
+            before, hashes[count] = ((count, line.hash), line.hash) if line else (None, None)
         for place, hold in self.holds:
-            self.named(*place, "promised_hold" if hashes.get(hold["number"]) != hold["hash"] else None)
+            self.breaks.name(*place, promised_hold=hashes.get(hold["number"]) != hold["hash"])
 
     def check_files(self):
         """An entry that no checkpoint names deletes nothing, and what it moves may still be in the segments alone."""
         if self.last == self.signed + 1:
             self.positions = self.before
-        gone = {entry for number, entry, _ in self.deleted if number <= self.signed}
-        for number, entry in self.files.items():
-            path = os.path.join(self.folder, entry["path"])
-            kind = file_break(path, entry)
-            self.named(path, None, None if number in gone and kind == "missing_file" else kind)
-        known = {entry["path"] for entry in self.files.values()}
+        gone = {entry for number, entry in self.deleted if number <= self.signed}
+        paths = {number: os.path.join(self.folder, entry["path"]) for number, entry in self.files.items()}
+        for number, path in paths.items():
+            self.check_file(path, self.files[number], number in gone)
+        known = set(paths.values())
         for entry in listed(os.path.join(self.folder, "parquet")):
             for found in listed(entry.path) if entry.is_dir(follow_symlinks=False) else [entry]:
-                number = PUBLISHED.fullmatch(found.name)
-                next_one = number and int(number[1]) == self.last + 1
-                if os.path.relpath(found.path, self.folder) not in known and not next_one:
-                    self.named(found.path, None, "surplus")
+                number = re.fullmatch(r".*-(\d{10,})\.parquet", found.name, re.DOTALL)
+                due = found.path in known or (number and int(number[1]) == self.last + 1)
+                self.breaks.name(found.path, None, surplus=not due)
 
-def by_shard(items):
-    return {item["shard"]: item for item in items}
+    def check_file(self, path, entry, gone):
+        folder = os.path.dirname(path)
+        try:
+            about = os.lstat(folder if os.path.islink(folder) else path)  # a link is no file, nor is what is behind it
+            regular, whole = stat.S_ISREG(about.st_mode), about.st_size == entry["bytes"]
+            content = regular and whole and blake3().update_mmap(path).hexdigest() != entry["blake3"]
+            self.breaks.name(path, None, not_a_file=not regular, size=not whole, content=content)
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # a path with a zero byte leads nowhere
+            self.breaks.name(path, None, missing_file=not gone)
