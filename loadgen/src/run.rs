@@ -301,9 +301,13 @@ impl Collector {
     fn count_in_step(&mut self, index: i64, counts: &Counts) {
         let (from, to) = (index as f64 * self.interval_s, (index + 1) as f64 * self.interval_s);
         let (first, last) = ((from / self.step_s + 1e-6) as usize, (to / self.step_s - 1e-6) as usize);
-        if let Some(step) = self.steps.get_mut(first).filter(|_| first == last) {
-            step.seconds += self.interval_s;
-            step.counts.add(counts);
+        let steps = self.steps.len();
+        if first >= steps {
+            // What was sent or answered after the end was due in the last step.
+            self.steps.last_mut().into_iter().for_each(|step| step.counts.add(counts));
+        } else if first == last {
+            self.steps[first].seconds += self.interval_s;
+            self.steps[first].counts.add(counts);
         }
     }
 
