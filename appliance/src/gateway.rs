@@ -61,6 +61,10 @@ impl RoundLog for Trail {
     fn has_room(&self) -> bool {
         self.writer.has_room()
     }
+
+    fn failed(&self) -> Option<&str> {
+        self.writer.failed()
+    }
 }
 
 fn mode(durability: Durability) -> Mode {

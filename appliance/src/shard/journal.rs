@@ -94,7 +94,8 @@ impl Ledger {
                 }
             }
             Mode::Async => {
-                if dirty && self.due_us == NEVER {
+                // Also where a sync that was under way did not cover the last write.
+                if self.due_us == NEVER {
                     self.due_us = io.now.mono_us + self.commit_interval_us;
                 }
                 if self.due_us <= io.now.mono_us {

@@ -27,6 +27,8 @@ pub trait RoundLog {
     fn sync_fd(&self) -> Option<RawFd>;
     /// An append of ordinary size would not be answered `Full`.
     fn has_room(&self) -> bool;
+    /// Why nothing is accepted any more, if so: the shard cannot go on.
+    fn failed(&self) -> Option<&str>;
 }
 
 impl RoundLog for SegmentWriter {
@@ -41,6 +43,9 @@ impl RoundLog for SegmentWriter {
     }
     fn has_room(&self) -> bool {
         self.has_room()
+    }
+    fn failed(&self) -> Option<&str> {
+        self.failed()
     }
 }
 
@@ -88,5 +93,8 @@ impl RoundLog for NoLog {
     }
     fn has_room(&self) -> bool {
         true
+    }
+    fn failed(&self) -> Option<&str> {
+        None
     }
 }

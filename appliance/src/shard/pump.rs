@@ -153,7 +153,7 @@ impl<D: Drive> Pump<D> {
         self.carry_on();
         self.feed_starved();
         if self.fault.is_none()
-            && let Err(reason) = self.ledger.commit(self.relays.len() <= 1, &mut self.io)
+            && let Err(reason) = self.commit()
         {
             self.fail(reason);
         }
@@ -167,6 +167,12 @@ impl<D: Drive> Pump<D> {
             // The control thread is gone only when the process ends.
             let _ = self.to_control.send(message);
         }
+    }
+
+    fn commit(&mut self) -> Result<(), String> {
+        self.ledger.commit(self.relays.len() <= 1, &mut self.io)?;
+        // An append may have failed for good, and who was refused it waits for room.
+        self.io.log.failed().map_or(Ok(()), |reason| Err(format!("no audit record is accepted any more: {reason}")))
     }
 
     fn must_wait(&mut self, raw: &Raw) -> bool {

@@ -10,6 +10,8 @@ use std::sync::Mutex;
 #[derive(Default)]
 struct Script {
     fail_writes: bool,
+    /// An append has failed for good: every one is refused.
+    broken: bool,
     full: bool,
     appended: usize,
     writes: usize,
@@ -60,6 +62,9 @@ impl RoundLog for FakeLog {
     }
     fn has_room(&self) -> bool {
         !self.script().full
+    }
+    fn failed(&self) -> Option<&str> {
+        self.script().broken.then_some("it is broken")
     }
 }
 
@@ -154,6 +159,9 @@ fn check_fail_closed(durability: Mode, break_it: impl FnOnce(&mut Script)) {
 fn what_could_not_be_written_is_not_sent() {
     check_fail_closed(Mode::Group, |script| script.fail_writes = true);
     check_fail_closed(Mode::Strict, |script| script.fail_writes = true);
+    for mode in [Mode::Group, Mode::Strict, Mode::Async] {
+        check_fail_closed(mode, |script| (script.full, script.broken) = (true, true));
+    }
 }
 
 #[test]
