@@ -5,7 +5,7 @@ use rustix::fs::SeekFrom;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -30,10 +30,32 @@ pub fn open_to_append(path: &Path) -> io::Result<File> {
 /// The file locked for us alone, made where there is none. Whoever has it is waited for that long; `busy` says who that may be.
 pub fn lock(path: &Path, patience: Duration, busy: &str) -> io::Result<File> {
     let file = open_or_create(path)?;
+    wait_for(patience, busy, || file.try_lock())?;
+    Ok(file)
+}
+
+/// Locks a file together with others who read it: nobody has it [alone](keep_alone) meanwhile. Where there are no locks, nobody ever
+/// has; who keeps it for himself longer than that is nobody of ours, and keeps us from having it alone as well.
+pub fn share(file: &File, patience: Duration) {
+    let _ = wait_for(patience, "", || file.try_lock_shared());
+}
+
+/// `true`: it is locked for us alone from now on, and has no other name.
+pub fn keep_alone(file: &File) -> io::Result<bool> {
+    Ok(file.try_lock().is_ok() && file.metadata()?.nlink() == 1)
+}
+
+/// Is it still what has that name?
+pub fn is_called(file: &File, path: &Path) -> io::Result<bool> {
+    let (ours, found) = (file.metadata()?, path.symlink_metadata());
+    Ok(found.is_ok_and(|found| (found.dev(), found.ino()) == (ours.dev(), ours.ino())))
+}
+
+fn wait_for(patience: Duration, busy: &str, lock: impl Fn() -> Result<(), TryLockError>) -> io::Result<()> {
     let until = Instant::now() + patience;
     loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
+        match lock() {
+            Ok(()) => return Ok(()),
             Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(LOCK_PAUSE),
             Err(TryLockError::WouldBlock) => return Err(io::Error::new(io::ErrorKind::ResourceBusy, busy)),
             Err(TryLockError::Error(error)) => return Err(error),
@@ -112,7 +134,7 @@ fn regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{MetadataExt as _, symlink};
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn what_is_no_file_is_an_error_and_never_waited_for() {

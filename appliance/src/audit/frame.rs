@@ -18,6 +18,8 @@ pub const FOOTER_PAYLOAD_BYTES: usize = 48;
 pub const FOOTER_BYTES: usize = FRAME_HEADER_BYTES + FOOTER_PAYLOAD_BYTES;
 /// Everything in a segment starts at a multiple of this.
 pub const ALIGN: usize = 8;
+/// Numbers of segments, frames and records are at most that: with what one frame adds to them (up to 2^32) they are what JSON can say.
+pub const NUMBER_MAX: u64 = (1 << 53) - 1 - (1 << 32);
 /// A frame's payload. Beyond: the batch is split into frames; a reader calls it damage without allocating.
 pub const FRAME_PAYLOAD_BYTES_MAX: usize = 16 << 20;
 
@@ -91,6 +93,9 @@ impl SegmentHeader {
             && u32_at(raw, 20) <= 1
             && raw[80..96].iter().all(|&byte| byte == 0);
         if !known {
+            return Err(Broken::Field);
+        }
+        if [24, 48, 56].iter().any(|&at| u64_at(raw, at) > NUMBER_MAX) {
             return Err(Broken::Field);
         }
         Ok(Self {
@@ -180,6 +185,9 @@ impl FrameHeader {
             2 => FrameKind::Footer,
             _ => return Err(Broken::Field),
         };
+        if [24, 32, 48].iter().any(|&at| u64_at(raw, at) > NUMBER_MAX) {
+            return Err(Broken::Field);
+        }
         let payload_bytes = u32_at(raw, 8);
         if payload_bytes as usize > FRAME_PAYLOAD_BYTES_MAX || !(payload_bytes as usize).is_multiple_of(ALIGN) {
             return Err(Broken::Length);

@@ -8,7 +8,7 @@ use super::frame::{
     hash, is_zero,
 };
 use super::record::{RecordBroken, check_record};
-use super::segment::{SegmentFile, at};
+use super::segment::{self, SegmentFile, at};
 use crate::files;
 use rkyv::util::AlignedVec;
 use std::fmt;
@@ -221,7 +221,7 @@ enum State {
 impl SegmentReader {
     pub fn open(file: &SegmentFile, expected: Expected) -> io::Result<Self> {
         let path = file.path.clone();
-        let opened = files::open(&path).map_err(|error| at(&path, error))?;
+        let opened = segment::open(&path).map_err(|error| at(&path, error))?;
         let file_bytes = opened.metadata().map_err(|error| at(&path, error))?.len();
         Ok(Self {
             file: opened,

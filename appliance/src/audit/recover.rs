@@ -116,11 +116,14 @@ impl Recovered {
     }
 }
 
-/// Preparations that a stop interrupted.
+/// Preparations that a stop interrupted, and files that were kept for the next.
 fn remove_unfinished(disk: &impl Disk, ring: &Path) -> io::Result<()> {
     for entry in fs::read_dir(ring).map_err(|error| at(ring, error))? {
         let path = entry.map_err(|error| at(ring, error))?.path();
-        if path.extension().is_some_and(|extension| extension == "tmp") {
+        if path.is_dir() {
+            continue;
+        }
+        if path.extension().is_some_and(|extension| extension == "tmp" || extension == segment::SPARE) {
             disk.remove(&path).map_err(|error| at(&path, error))?;
         }
     }

@@ -3,7 +3,7 @@
 use super::archive::manifest;
 use super::disk::{self, Disk, RealDisk};
 use super::frame::is_zero;
-use super::segment::{self, SegmentFile, at};
+use super::segment::{self, SegmentFile, Spare, at};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -44,6 +44,8 @@ pub struct Keeper<D = RealDisk> {
     disk: D,
     options: SealerOptions,
     published: manifest::Follower,
+    /// By shard: what was removed and will be a segment again.
+    spares: BTreeMap<u32, Vec<Spare>>,
     trouble: SealerTrouble,
 }
 
@@ -77,6 +79,7 @@ impl<D: Disk> Keeper<D> {
             disk,
             published: manifest::Follower::new(options.data_dir.clone()),
             options,
+            spares: BTreeMap::new(),
             trouble: SealerTrouble::default(),
         }
     }
@@ -93,22 +96,32 @@ impl<D: Disk> Keeper<D> {
         Ok(done)
     }
 
-    fn look_at(&self, shard: u32) -> io::Result<bool> {
+    fn look_at(&mut self, shard: u32) -> io::Result<bool> {
         let ring = segment::ring_dir(&self.options.data_dir, shard);
         let mut files = segment::list_ring(&ring, shard)?;
         let Some(active) = newest_in_use(&files)? else { return Ok(false) };
         let mut done = false;
         while files.first_key_value().is_some_and(|(&number, _)| number < active && self.may_go(shard, number)) {
             let (_, file) = files.pop_first().expect("just seen");
-            self.release(&file)?;
+            self.release(&file, files.len())?;
             done = true;
         }
         let prepared = files.contains_key(&(active + 1));
         if !prepared && files.len() < self.options.segments_per_shard as usize {
-            segment::prepare(&self.disk, &ring, active + 1, self.options.segment_bytes)?;
+            let (number, bytes) = (active + 1, self.options.segment_bytes);
+            match self.take_spare(shard) {
+                Some(spare) => spare.prepare(&self.disk, &ring, number, bytes)?,
+                None => segment::prepare(&self.disk, &ring, number, bytes)?,
+            };
             done = true;
         }
         Ok(done)
+    }
+
+    /// One that is still ours alone.
+    fn take_spare(&mut self, shard: u32) -> Option<Spare> {
+        let spares = self.spares.get_mut(&shard)?;
+        std::iter::from_fn(|| spares.pop()).find(Spare::is_ours)
     }
 
     fn may_go(&self, shard: u32, number: u64) -> bool {
@@ -119,19 +132,33 @@ impl<D: Disk> Keeper<D> {
         }
     }
 
-    fn release(&self, file: &SegmentFile) -> io::Result<()> {
+    /// `left`: how many files the ring has without it.
+    fn release(&mut self, file: &SegmentFile, left: usize) -> io::Result<()> {
         let opened = crate::files::open(&file.path).map_err(|error| at(&file.path, error))?;
         let footer = segment::find_footer(&opened).map_err(|error| at(&file.path, error))?;
         let sound = footer.is_some() && !self.published.is_damaged(file.shard, file.number);
         if sound && self.options.release == (Release::Published { keep: false }) {
-            self.disk.remove(&file.path).map_err(|error| at(&file.path, error))?;
-            return disk::sync_dir(&self.disk, file.path.parent().expect("a file in the ring"));
+            return self.remove(file, left);
         }
         let name = match footer {
             Some((footer, hash)) => segment::archived_name(file.shard, file.number, &footer, &hash),
             None => segment::damaged_name(file.shard, file.number),
         };
         self.archive(file, &opened, &name)
+    }
+
+    /// Out of the ring, and kept for the next segment: ring and spares are never more files than the ring may have.
+    fn remove(&mut self, file: &SegmentFile, left: usize) -> io::Result<()> {
+        let spares = self.spares.entry(file.shard).or_default();
+        if left + spares.len() < self.options.segments_per_shard as usize {
+            let spare = Spare::from_segment(&self.disk, &file.path, self.options.segment_bytes);
+            if let Some(spare) = spare.map_err(|error| at(&file.path, error))? {
+                spares.push(spare);
+                return Ok(());
+            }
+        }
+        self.disk.remove(&file.path).map_err(|error| at(&file.path, error))?;
+        disk::sync_dir(&self.disk, file.path.parent().expect("a file in the ring"))
     }
 
     /// Onto stable storage, then out of the ring under its final name, both directories synced.

@@ -7,7 +7,7 @@
 
 use super::disk::{self, Disk, RealDisk};
 use super::frame::{
-    FOOTER_BYTES, FRAME_HEADER_BYTES, Footer, FrameHeader, FrameKind, Hash, SEGMENT_HEADER_BYTES, hash,
+    FOOTER_BYTES, FRAME_HEADER_BYTES, Footer, FrameHeader, FrameKind, Hash, SEGMENT_HEADER_BYTES, SegmentHeader, hash,
 };
 use crate::files;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,11 +15,17 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Smaller segments could not hold every record.
 pub const SEGMENT_BYTES_MIN: u64 = 16 << 10;
 /// Fewer would leave nothing to write to while one is being archived.
 pub const SEGMENTS_PER_SHARD_MIN: u32 = 2;
+
+/// What a segment is called that has left the ring and waits to be one again.
+pub const SPARE: &str = "spare";
+/// How long a reader waits for a segment that is leaving the ring that very moment: one rename and its sync.
+const REUSE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where a shard's ring lies.
 pub fn ring_dir(data_dir: &Path, shard: u32) -> PathBuf {
@@ -217,35 +223,88 @@ pub fn unhex(text: &str) -> Option<Hash> {
     Some(out)
 }
 
+/// Opens a segment to read it. For as long as the file is open, its bytes are what its name says, even if it leaves the ring
+/// meanwhile; one that has left is [`io::ErrorKind::NotFound`].
+pub fn open(path: &Path) -> io::Result<File> {
+    let file = files::open(path)?;
+    files::share(&file, REUSE_PATIENCE);
+    match files::is_called(&file, path)? {
+        true => Ok(file),
+        false => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
 /// Makes the next segment ready: zeros to its full size on stable storage, under its name only when complete.
 /// It is written, not merely allocated, so that later writes change no block map and need no journal.
 pub fn prepare(disk: &impl Disk, ring: &Path, number: u64, segment_bytes: u64) -> io::Result<PathBuf> {
-    let path = ring_path(ring, number);
-    let unfinished = path.with_extension("tmp");
-    let filled = fill(disk, &unfinished, segment_bytes).and_then(|()| disk.rename(&unfinished, &path));
-    if let Err(error) = filled {
-        // A full disk must get its blocks back; what matters is the first error.
-        let _ = disk.remove(&unfinished);
-        return Err(at(&path, error));
-    }
-    disk::sync_dir(disk, ring)?;
-    Ok(path)
+    let unfinished = ring_path(ring, number).with_extension("tmp");
+    let file = disk.create(&unfinished).map_err(|error| at(&unfinished, error))?;
+    Spare { path: unfinished, file }.prepare(disk, ring, number, segment_bytes)
 }
 
-fn fill(disk: &impl Disk, path: &Path, bytes: u64) -> io::Result<()> {
-    let file = disk.create(path)?;
+/// A file that may become a segment: nobody else reads it, and what is in it counts for nothing.
+#[derive(Debug)]
+pub struct Spare {
+    path: PathBuf,
+    file: File,
+}
+
+impl Spare {
+    /// A segment leaves the ring and waits to be one again: its blocks and the memory that caches them are there, which a new
+    /// file of zeros has to be given (20 times the CPU). `None`: somebody reads it, or it has another name or another size.
+    pub fn from_segment(disk: &impl Disk, segment: &Path, bytes: u64) -> io::Result<Option<Self>> {
+        let file = files::open_existing(segment)?;
+        if file.metadata()?.len() != bytes || !files::keep_alone(&file)? {
+            return Ok(None);
+        }
+        let path = segment.with_extension(SPARE);
+        if disk.rename(segment, &path).is_err() {
+            return Ok(None);
+        }
+        // Before a byte changes: a power cut must not bring the name back.
+        disk.sync_dir(segment.parent().expect("a file in the ring"))?;
+        Ok(Some(Self { path, file }))
+    }
+
+    /// It has not been removed, and nobody has got hold of it.
+    pub fn is_ours(&self) -> bool {
+        files::is_called(&self.file, &self.path).unwrap_or(false) && files::keep_alone(&self.file).unwrap_or(false)
+    }
+
+    pub fn prepare(self, disk: &impl Disk, ring: &Path, number: u64, bytes: u64) -> io::Result<PathBuf> {
+        let path = ring_path(ring, number);
+        let filled = fill(disk, &self.file, bytes)
+            .and_then(|()| self.file.unlock())
+            .and_then(|()| disk.rename(&self.path, &path));
+        if let Err(error) = filled {
+            // A full disk must get its blocks back; what matters is the first error.
+            let _ = disk.remove(&self.path);
+            return Err(at(&path, error));
+        }
+        disk::sync_dir(disk, ring)?;
+        Ok(path)
+    }
+}
+
+fn fill(disk: &impl Disk, file: &File, bytes: u64) -> io::Result<()> {
     let zeros = vec![0; bytes.min(1 << 20) as usize];
     let mut filled = 0;
     while filled < bytes {
         let chunk = (bytes - filled).min(zeros.len() as u64);
-        disk.write_all_at(&file, &zeros[..chunk as usize], filled)?;
+        disk.write_all_at(file, &zeros[..chunk as usize], filled)?;
         filled += chunk;
     }
-    disk.sync_all(&file)
+    disk.sync_all(file)
 }
 
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     disk::sync_dir(&RealDisk, dir)
+}
+
+/// The header of a segment in the ring or the archive, if it has left neither and its header holds.
+pub fn header_of(file: &SegmentFile) -> Option<SegmentHeader> {
+    let raw = open(&file.path).and_then(|opened| read_header(&opened)).ok()?;
+    SegmentHeader::decode(&raw).ok()
 }
 
 /// The first bytes of a segment; zeros when it is prepared but not in use.
@@ -281,7 +340,7 @@ pub fn find_footer(file: &File) -> io::Result<Option<(Footer, Hash)>> {
 
 /// Offset of the first byte that is not zero. A file that is gone is all zeros.
 pub fn first_nonzero(path: &Path) -> io::Result<Option<u64>> {
-    let opened = match files::open(path) {
+    let opened = match open(path) {
         Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(at(path, error)),
@@ -355,6 +414,43 @@ mod tests {
         for other in ["42.seg", "+000000042.seg", "00000000042.seg", "0000000042.tmp"] {
             assert_eq!(parse_in_ring(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn only_what_nobody_else_has_is_taken_for_a_spare() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = prepare(&RealDisk, dir.path(), 1, SEGMENT_BYTES_MIN).expect("room on disk");
+        let spare = |bytes| Spare::from_segment(&RealDisk, &path, bytes).expect("possible");
+        assert!(spare(SEGMENT_BYTES_MIN * 2).is_none(), "of another size");
+        let copy = dir.path().join("copy");
+        fs::hard_link(&path, &copy).expect("possible");
+        assert!(spare(SEGMENT_BYTES_MIN).is_none(), "somebody keeps it under another name");
+        fs::remove_file(&copy).expect("there");
+        let reader = open(&path).expect("readable");
+        assert!(spare(SEGMENT_BYTES_MIN).is_none(), "somebody reads it");
+        drop(reader);
+        let in_the_way = path.with_extension(SPARE);
+        fs::create_dir(&in_the_way).expect("possible");
+        assert!(spare(SEGMENT_BYTES_MIN).is_none(), "there is no such name for it");
+        fs::remove_dir(&in_the_way).expect("empty");
+        let keeps = files::open(&path).expect("readable");
+        keeps.try_lock().expect("nobody has it");
+        assert!(spare(SEGMENT_BYTES_MIN).is_none(), "somebody keeps it to himself");
+        open(&path).expect("who reads it does not wait for him for ever");
+        drop(keeps);
+        fs::write(&path, vec![7; SEGMENT_BYTES_MIN as usize]).expect("writable");
+        // As a reader has it that is not quick enough: opened, and not locked yet.
+        let late = files::open(&path).expect("readable");
+        let taken = spare(SEGMENT_BYTES_MIN).expect("nobody has it");
+        assert!(!files::is_called(&late, &path).expect("known"), "what it opened is called so no more");
+        assert_eq!(open(&path).map_err(|error| error.kind()).err(), Some(io::ErrorKind::NotFound));
+        assert!(taken.is_ours() && files::open(&in_the_way).expect("readable").try_lock_shared().is_err());
+        fs::hard_link(&in_the_way, &copy).expect("possible");
+        assert!(!taken.is_ours(), "it has another name");
+        fs::remove_file(&copy).expect("there");
+        let next = taken.prepare(&RealDisk, dir.path(), 5, SEGMENT_BYTES_MIN).expect("possible");
+        assert_eq!(fs::read(&next).expect("readable"), vec![0; SEGMENT_BYTES_MIN as usize]);
+        assert_eq!(fs::read_dir(dir.path()).expect("listable").count(), 1, "nothing is left behind");
     }
 
     #[test]

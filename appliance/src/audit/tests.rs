@@ -1,7 +1,7 @@
 //! The trail as a whole: written, stopped, torn, flipped, filled, and read back.
 
-use super::frame::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
-use super::reader::{Damage, DamageKind};
+use super::frame::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES};
+use super::reader::{Damage, DamageKind, Expected, SegmentReader, Step};
 use super::record::{Kind, View};
 use super::seal::{Keeper, SealerOptions};
 use super::segment::{self, SEGMENT_BYTES_MIN};
@@ -9,6 +9,7 @@ use super::trail::{Advance, ChainReader};
 use super::*;
 use proptest::prelude::*;
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 const NOW_US: i64 = 1_795_142_000_000_000;
@@ -274,6 +275,81 @@ fn chain_and_sequences_go_on_across_segments_restarts_and_the_archive() {
     let files = segment::list(dir.path()).expect("listable").remove(&0).expect("shard 0");
     let archived = files.values().filter(|file| file.archived.is_some()).count();
     assert!(archived >= 5, "{archived} of {} archived", files.len());
+}
+
+#[test]
+fn a_next_segment_that_cannot_be_used_yet_is_tried_again() {
+    let dir = scratch();
+    let mut writer = open(dir.path(), 3);
+    let mut keeper = keeper(dir.path(), 3, false);
+    keeper.look().expect("it prepares one");
+    let next = segment::ring_path(&segment::ring_dir(dir.path(), 0), 2);
+    let aside = next.with_extension("aside");
+    fs::rename(&next, &aside).expect("there");
+    fs::create_dir(&next).expect("possible");
+    let mut number = 0;
+    while append(&mut writer, number, &"x".repeat(1000)).is_ok() {
+        writer.write().expect("written");
+        number += 1;
+    }
+    assert!(number > 5 && writer.failed().is_none(), "{number}: it waits");
+    fs::remove_dir(&next).expect("empty");
+    fs::rename(&aside, &next).expect("possible");
+    assert!(writer.has_room());
+    append(&mut writer, number, "and on").expect("there is room");
+    writer.write().expect("written");
+    let (statements, damages) = read(dir.path());
+    assert_eq!((statements.len() as u64, damages), (number + 1, vec![]));
+}
+
+/// A frame behind the last one whose checksum and place in the chain hold.
+fn forge(dir: &Path, number: impl Fn(FrameHeader) -> FrameHeader) {
+    let path = segment::ring_path(&segment::ring_dir(dir, 0), 1);
+    let mut reader = SegmentReader::open(
+        &segment::SegmentFile { shard: 0, number: 1, path: path.clone(), archived: None },
+        Expected::default(),
+    )
+    .expect("readable");
+    let mut last = None;
+    while let Step::Frame(header) = reader.step().expect("readable") {
+        last = Some(header);
+    }
+    let (last, expected) = (last.expect("a frame"), reader.expected());
+    let next = FrameHeader {
+        payload_bytes: 0,
+        records: 0,
+        frame: last.frame + 1,
+        first_record: expected.record.expect("known"),
+        previous: expected.previous.expect("known"),
+        ..last
+    };
+    let mut element = [0; FRAME_HEADER_BYTES];
+    number(next).seal(&mut element);
+    let file = fs::OpenOptions::new().write(true).open(path).expect("writable");
+    file.write_all_at(&element, reader.offset()).expect("written");
+}
+
+#[test]
+fn forged_numbers_stop_no_reader_and_are_never_gone_on_from() {
+    let greatest = super::frame::NUMBER_MAX;
+    for (number, held) in [(0, true), (greatest, true), (greatest + 1, false), (u64::MAX, false)] {
+        for record in [true, false] {
+            let dir = scratch();
+            let mut writer = open(dir.path(), 3);
+            append(&mut writer, 1, "one").expect("there is room");
+            writer.write().expect("written");
+            drop(writer);
+            forge(dir.path(), |header| match record {
+                true => FrameHeader { first_record: number, ..header },
+                false => FrameHeader { frame: number, ..header },
+            });
+            let (statements, damages) = read(dir.path());
+            assert_eq!((statements.len(), damages.is_empty()), (1, false), "{number} {record} {damages:?}");
+            let again = SegmentWriter::open(&ring(dir.path(), 3), NOW_US).map(drop);
+            let goes_on = !held || number == 0;
+            assert_eq!(again.is_ok(), goes_on, "{number} {record} {again:?}");
+        }
+    }
 }
 
 #[test]

@@ -291,13 +291,15 @@ impl ChainReader {
             return;
         };
         let (shard, segment, offset) = (self.shard, self.number, reader.offset());
-        self.position = Position { shard, segment, offset, frame: frame - 1, record: record - 1, hash };
-        match self.proven.get(&(frame - 1)) {
-            Some(proven) if *proven == hash => self.proved = self.proved.max(frame - 1),
+        // A forged frame may say that it begins with record 0.
+        let (frame, record) = (frame.saturating_sub(1), record.saturating_sub(1));
+        self.position = Position { shard, segment, offset, frame, record, hash };
+        match self.proven.get(&frame) {
+            Some(proven) if *proven == hash => self.proved = self.proved.max(frame),
             Some(_) => {
                 let (file, offset) = (reader.path().to_owned(), reader.frame_offset());
                 let kind = DamageKind::Proven;
-                self.disproved = Some(Damage { file, shard, segment, offset, frame: Some(frame - 1), kind });
+                self.disproved = Some(Damage { file, shard, segment, offset, frame: Some(frame), kind });
             }
             None => {}
         }
@@ -431,12 +433,15 @@ enum Opened {
     News(Advance),
 }
 
-/// Has a segment after `number` been begun? Only `thorough` looks further than the next while that is merely prepared.
+/// Has a segment after `number` been begun? One that is merely prepared has none behind it: then only `thorough` looks further. (One whose
+/// header a power cut has damaged or taken has: a writer went on behind it.)
 fn successor_begun(data_dir: &Path, shard: u32, number: u64, thorough: bool) -> io::Result<bool> {
-    let path = segment::ring_path(&segment::ring_dir(data_dir, shard), number + 1);
-    if path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
+    let ring = segment::ring_dir(data_dir, shard);
+    let is_file = |path: &Path| path.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
+    let path = segment::ring_path(&ring, number + 1);
+    if is_file(&path) {
         let begun = begun(&SegmentFile { shard, number: number + 1, path, archived: None })?;
-        if begun || !thorough {
+        if begun || !(thorough || is_file(&segment::ring_path(&ring, number + 2))) {
             return Ok(begun);
         }
     }
@@ -451,7 +456,7 @@ fn successor_begun(data_dir: &Path, shard: u32, number: u64, thorough: bool) -> 
 
 /// Does it have a header that holds and is its own? A copy under another number begins nothing.
 fn begun(file: &SegmentFile) -> io::Result<bool> {
-    let raw = match crate::files::open(&file.path).and_then(|opened| segment::read_header(&opened)) {
+    let raw = match segment::open(&file.path).and_then(|opened| segment::read_header(&opened)) {
         Ok(raw) => raw,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {
             return Ok(false);

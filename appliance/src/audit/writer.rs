@@ -15,7 +15,7 @@ use super::disk::{self, Disk, RealDisk, make_dirs};
 use super::encode::{Encoder, Room};
 use super::frame::{
     FOOTER_BYTES, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, Footer, FrameHeader, FrameKind, GENESIS, Hash,
-    SEGMENT_HEADER_BYTES, SegmentHeader, hash, is_zero,
+    NUMBER_MAX, SEGMENT_HEADER_BYTES, SegmentHeader, hash, is_zero,
 };
 use super::recover::{self, Recovered};
 use super::segment::{self, SEGMENT_BYTES_MIN, SEGMENTS_PER_SHARD_MIN, at};
@@ -73,6 +73,8 @@ pub struct SegmentWriter<D = RealDisk> {
     retired: Option<File>,
     /// The most anybody was refused since there last was room.
     refused_bytes: usize,
+    /// What keeps the next segment from being begun.
+    trouble: Option<String>,
     /// Set by the first error: nothing is accepted any more.
     failed: Option<String>,
     /// Held for as long as we write: a second gateway on the same directory is refused.
@@ -110,6 +112,14 @@ impl<D: Disk> SegmentWriter<D> {
         let lock = lock(&ring)?;
         let Recovered { current, next_number, next_frame, next_record, previous, after_damage, notes, .. } =
             recover::recover(&disk, &options.data_dir, options.shard)?;
+        if next_number.max(next_frame).max(next_record) > NUMBER_MAX / 2 {
+            let text = format!(
+                "{}: it would go on with segment {next_number}, frame {next_frame}, record {next_record}, and no gateway wrote that many: \
+                 `lockgate audit verify` names the place. Keep this data_dir as it is and begin another",
+                ring.display()
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
         let mut writer = Self {
             disk,
             ring,
@@ -128,6 +138,7 @@ impl<D: Disk> SegmentWriter<D> {
             after_damage,
             retired: None,
             refused_bytes: 0,
+            trouble: None,
             failed: None,
             _lock: lock,
         };
@@ -146,7 +157,10 @@ impl<D: Disk> SegmentWriter<D> {
             return Ok(());
         }
         let files = segment::list_ring(&self.ring, self.shard)?;
-        if !files.contains_key(&self.next_number) && files.len() < options.segments_per_shard as usize {
+        // Behind damage there has to be one, even one too many: until something follows it that holds, nobody can tell that it has
+        // ended, and nothing would ever leave the ring.
+        let room = files.len() < options.segments_per_shard as usize || self.after_damage;
+        if !files.contains_key(&self.next_number) && room {
             segment::prepare(&self.disk, &self.ring, self.next_number, options.segment_bytes)?;
         }
         self.next_segment(now_us).map(|_| ())
@@ -250,12 +264,22 @@ impl<D: Disk> SegmentWriter<D> {
         }
     }
 
-    /// Seals the current segment, if there is one, and begins the next, if it is prepared.
+    /// Seals the current segment, if there is one, and begins the next, if it is prepared. What keeps that from beginning is told once and
+    /// tried again: nothing is written yet, and statements wait.
     fn next_segment(&mut self, now_us: i64) -> io::Result<bool> {
-        let Some(file) = self.open_prepared()? else { return Ok(false) };
-        // Its name may be newer than what is on stable storage: no record goes into a file that a power cut could take back.
-        disk::sync_dir(&self.disk, &self.ring)?;
-        let bytes = file.metadata()?.len();
+        let (file, bytes) = match self.open_prepared() {
+            Ok(Some(prepared)) => prepared,
+            Ok(None) => return Ok(false),
+            Err(error) => {
+                let trouble = format!("audit of shard {} cannot go on to the next segment yet: {error}", self.shard);
+                if self.trouble.as_ref() != Some(&trouble) {
+                    tracing::error!("{trouble}");
+                    self.trouble = Some(trouble);
+                }
+                return Ok(false);
+            }
+        };
+        self.trouble = None;
         if self.records > 0 {
             self.write_batch()?;
         }
@@ -303,19 +327,22 @@ impl<D: Disk> SegmentWriter<D> {
         self.next_path().exists()
     }
 
-    fn open_prepared(&self) -> io::Result<Option<File>> {
+    /// The next segment and its size, its name on stable storage: no record goes into a file that a power cut could take back.
+    fn open_prepared(&self) -> io::Result<Option<(File, u64)>> {
         let path = self.next_path();
         let file = match crate::files::open_existing(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(at(&path, error)),
         };
-        if file.metadata()?.len() < SEGMENT_BYTES_MIN || !is_zero(&segment::read_header(&file)?) {
+        let bytes = file.metadata()?.len();
+        if bytes < SEGMENT_BYTES_MIN || !is_zero(&segment::read_header(&file)?) {
             // Never overwrite what somebody has written.
             let error = io::Error::new(io::ErrorKind::InvalidData, "is in use or not a prepared segment");
             return Err(at(&path, error));
         }
-        Ok(Some(file))
+        disk::sync_dir(&self.disk, &self.ring)?;
+        Ok(Some((file, bytes)))
     }
 
     fn fail(&mut self, error: &io::Error) {

@@ -106,7 +106,7 @@ pub struct ServeArgs {
     /// Who makes Parquet files of the segments [default: supervised]. Give external where `lockgate archiver` is a unit of its own.
     #[arg(long, help_heading = ARCHIVE, value_enum, env = "LOCKGATE_ARCHIVER")]
     pub archiver: Option<Archiver>,
-    /// Keep segments as well once their records are in Parquet files [default: true]. Turn off to save disk.
+    /// Keep segments as well once their records are in Parquet files [default: false]. Turn on to have the frames themselves at hand: they take their room a second time, and each new segment costs CPU that reusing one saves.
     #[arg(long, help_heading = ARCHIVE, value_name = "BOOL", env = "LOCKGATE_KEEP_SEGMENTS", action = Set, num_args = 0..=1, default_missing_value = "true")]
     pub keep_segments: Option<bool>,
     #[command(flatten)]

@@ -389,7 +389,7 @@ pub struct Audit {
     /// The same for a file with less than 4 MiB of records. Default: `5m`.
     #[schemars(extend("pattern" = DURATION_PATTERN))]
     pub archive_small_file_age: Option<At<String>>,
-    /// Keep segments in the archive as well once their records are in Parquet files. Default: true.
+    /// Keep segments in the archive as well once their records are in Parquet files. Default: false.
     pub keep_segments: Option<bool>,
     /// File with the key that signs checkpoints, made where there is none. Default: `checkpoint.key` in `data_dir`.
     #[schemars(extend("examples" = ["checkpoint.key"]))]

@@ -142,7 +142,8 @@ fn check(world: &World, gateway: &Gateway, prefix: &str) -> Result<Archive> {
     for object in gateway.json(&["audit", "verify"])? {
         if let (Some(shard), Some(records)) = (object["shard"].as_i64(), object["records"].as_u64()) {
             let archived = archive.sequences.get(&(shard as i32)).map_or(0, Vec::len);
-            ensure!(archived as u64 == records, "shard {shard}: {records} in segments, {archived} archived");
+            // Others have left the ring.
+            ensure!(archived as u64 >= records, "shard {shard}: {records} in segments, {archived} archived");
         }
     }
     let ran: BTreeSet<String> = world
@@ -256,6 +257,8 @@ fn killed(settings: &Settings, world: &World, kills: u32) -> Result<()> {
 
 fn load(endpoint: &Endpoint, client: usize, stop: &AtomicBool) -> Result<usize> {
     let mut wire = Wire::connect(endpoint)?;
+    // On a busy machine an archiver may be killed many times before one has made room.
+    wire.stream.set_read_timeout(Some(2 * PATIENCE))?;
     let mut number = 0;
     while !stop.load(Ordering::Acquire) {
         let filler = "x".repeat(number * 97 % 3000);
@@ -275,7 +278,7 @@ fn killed_with_gateway(world: &mut World) -> Result<()> {
 }
 
 fn stalled(settings: &Settings, world: &World) -> Result<()> {
-    let audit = format!("{EAGER}segments_per_shard = 2\nkeep_segments = false\n");
+    let audit = format!("{EAGER}segments_per_shard = 2\n");
     let setup = Setup { shards: 1, audit, ..Setup::default() };
     let mut gateway = Gateway::start(&settings.run_dir, &world.target, &world.issuer, &setup)?;
     eventually("it is at work", PATIENCE, || {

@@ -6,6 +6,7 @@
 //! - Any call may fail: a write after a part of it, a sync after some of it (and what it did not write, no later sync writes).
 
 use lockgate::audit::disk::Disk;
+use lockgate::audit::segment;
 use lockgate_tests::harness::random::Random;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -126,6 +127,15 @@ impl Simulated {
     /// The shard's own sync, which goes through the ring: covers what was written by the time it began.
     pub fn sync_fd(&self, fd: &File, up_to: u64) -> io::Result<()> {
         self.0.borrow_mut().sync(fd, up_to)
+    }
+
+    /// What somebody has brought to stable storage who was not asked to do it through here.
+    pub fn settle_writes(&self) {
+        for inode in self.0.borrow_mut().files.values_mut() {
+            for write in std::mem::take(&mut inode.pending) {
+                inode.settle(&write);
+            }
+        }
     }
 
     /// Everything that was not stable may be lost. The folder is then what a machine finds that is started again.
@@ -264,8 +274,18 @@ impl State {
     }
 
     fn restart(&mut self) {
+        let archive = segment::archive_dir(&self.root);
         for entry in fs::read_dir(&self.root).expect("the root stays").flatten() {
-            fs::remove_dir_all(entry.path()).expect("only folders below the root");
+            let of_the_archiver = entry.path() == archive && self.dirs.contains(&archive) || !entry.path().is_dir();
+            if !of_the_archiver {
+                fs::remove_dir_all(entry.path()).expect("removable");
+            }
+        }
+        // What the archiver has made is on a disk of its own; only segments come there from here.
+        for entry in fs::read_dir(&archive).into_iter().flatten().flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == "seg") {
+                fs::remove_file(entry.path()).expect("removable");
+            }
         }
         let (root, dirs) = (self.root.clone(), self.dirs.clone());
         for dir in dirs.iter().filter(|dir| **dir != root) {

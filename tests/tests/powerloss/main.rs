@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use world::{Breach, Weather, World};
 
-/// `POWERLOSS_SEEDS` (default 500) chooses how many each test runs; `tests/run.sh --full` asks for 2,500 of each, 12,500 together.
+/// `POWERLOSS_SEEDS` (default 500) chooses how many each test runs; `tests/run.sh --full` asks for 2,500 of most, 11,750 together.
 fn seeds() -> Range<u64> {
     let count = std::env::var("POWERLOSS_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(500);
     0..count
@@ -80,6 +80,14 @@ fn errors_and_kills_lose_nothing_that_was_written() {
 #[test]
 fn errors_and_power_cuts_together_lose_nothing_reported() {
     check(Weather { errors: true, power_cuts: true, group: true, ..Weather::default() });
+}
+
+#[test]
+fn what_an_archiver_has_leaves_the_ring_and_its_files_are_used_again() {
+    let weather = Weather { archives: true, group: true, ..Weather::default() };
+    check_seeds(weather, 0..seeds().end / 5);
+    check_seeds(Weather { power_cuts: true, ..weather }, 0..seeds().end / 5);
+    check_seeds(Weather { power_cuts: true, errors: true, ..weather }, 0..seeds().end / 5);
 }
 
 #[test]

@@ -1,15 +1,19 @@
 //! One trail, several lives: written, stopped at any call by a kill, an error or a power cut, and opened again by the same code.
 
 use super::disk::{Faults, Simulated, duplicate};
+use lockgate::audit::archive::archiver::{self, ArchiverOptions, Finish};
+use lockgate::audit::archive::key::KeySource;
+use lockgate::audit::archive::manifest::{self, Position};
 use lockgate::audit::record::{Kind, View};
 use lockgate::audit::seal::SealerOptions;
-use lockgate::audit::segment::SEGMENT_BYTES_MIN;
+use lockgate::audit::segment::{self, SEGMENT_BYTES_MIN};
 use lockgate::audit::trail::{Advance, ChainReader};
 use lockgate::audit::{Entry, Journal as _, Keeper, Release, Request, RingOptions, SegmentWriter, Who};
 use lockgate_tests::harness::random::Random;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const NOW_US: i64 = 1_795_142_000_000_000;
 const SEGMENTS: u32 = 3;
@@ -22,6 +26,8 @@ pub struct Weather {
     pub errors: bool,
     /// `group`: synced now and then, later than written. Else `strict`: each round before it counts.
     pub group: bool,
+    /// An archiver publishes now and then; what it has leaves the ring, and its files are the next segments.
+    pub archives: bool,
     /// Canaries.
     pub lying_syncs: bool,
     pub counts_unsynced: bool,
@@ -52,7 +58,8 @@ pub enum Breach {
 struct Read {
     numbers: Vec<u64>,
     notes: usize,
-    breaks: BTreeSet<String>,
+    /// By segment, not by file: a damaged segment moves to the archive.
+    breaks: BTreeSet<(u64, String)>,
 }
 
 pub struct World {
@@ -69,6 +76,9 @@ pub struct World {
     doubtful: BTreeSet<u64>,
     /// What was readable after the last recovery, and its breaks.
     known: Read,
+    /// What the archiver has published, up to where.
+    archived: Read,
+    position: Position,
 }
 
 impl World {
@@ -83,6 +93,8 @@ impl World {
             durable: BTreeSet::new(),
             doubtful: BTreeSet::new(),
             known: Read::default(),
+            archived: Read::default(),
+            position: Position::start(0),
         }
     }
 
@@ -91,7 +103,7 @@ impl World {
             let faults = self.faults();
             self.disk.set(faults);
             if let Some(writer) = self.open() {
-                self.live(writer);
+                self.live(writer)?;
             }
             self.stop()?;
         }
@@ -127,13 +139,35 @@ impl World {
                 shards: 1,
                 segment_bytes: SEGMENT_BYTES_MIN,
                 segments_per_shard: SEGMENTS,
-                release: Release::Sealed,
+                release: if self.weather.archives { Release::Published { keep: false } } else { Release::Sealed },
             },
         )
     }
 
+    /// The archiver itself, on a disk of its own that keeps what it is given. What it publishes it has synced.
+    fn archive(&mut self) -> Result<(), Breach> {
+        let stuck = |error: std::io::Error| Breach::Stuck(format!("the archiver: {error}"));
+        self.disk.settle_writes();
+        let finish = Finish::default();
+        finish.ask();
+        archiver::run(&archiver_options(&self.dir), &finish).map_err(stuck)?;
+        if let Some(&position) = manifest::positions(&self.dir).map_err(stuck)?.get(&0) {
+            self.archived = Read { breaks: BTreeSet::new(), ..self.read_up_to(position.frame)? };
+            self.position = position;
+        }
+        Ok(())
+    }
+
+    /// Room for more, if the ring is full of what may leave it.
+    fn make_room(&mut self) -> Result<(), Breach> {
+        if self.weather.archives {
+            self.archive()?;
+        }
+        self.keeper().look().map(drop).map_err(|error| Breach::Stuck(error.to_string()))
+    }
+
     /// Rounds as a shard has them, until something fails or chance ends it.
-    fn live(&mut self, mut writer: SegmentWriter<Simulated>) {
+    fn live(&mut self, mut writer: SegmentWriter<Simulated>) -> Result<(), Breach> {
         let mut keeper = self.keeper();
         let mut gathered: Vec<u64> = Vec::new();
         // A sync under way: its descriptor, what the kernel had when it began, and which records those were.
@@ -150,9 +184,12 @@ impl World {
                 let _ = keeper.look();
             }
             if writer.write().is_err() || !self.disk.has_power() {
-                return;
+                return Ok(());
             }
             self.written.append(&mut gathered);
+            if self.weather.archives && self.random.chance(20) {
+                self.archive()?;
+            }
             if self.weather.counts_unsynced {
                 self.reported(self.written.len());
             }
@@ -168,11 +205,12 @@ impl World {
                 && let Some((file, up_to, records)) = syncing.take()
             {
                 if self.disk.sync_fd(&file, up_to).is_err() {
-                    return;
+                    return Ok(());
                 }
                 self.reported(records);
             }
         }
+        Ok(())
     }
 
     /// The first so many of what was written have been reported durable.
@@ -201,7 +239,7 @@ impl World {
         if writer.sync_fd().is_none() {
             // A ring that is full takes not even the note of what was found: once the keeper has made room.
             drop(writer);
-            self.keeper().look().map_err(|error| Breach::Stuck(error.to_string()))?;
+            self.make_room()?;
             writer = self.open_well()?;
         }
         if let Err(error) = writer.write() {
@@ -226,7 +264,7 @@ impl World {
     /// Nothing is told of twice, and the trail takes records again.
     fn goes_on(&mut self) -> Result<(), Breach> {
         let mut writer = self.open_well()?;
-        self.keeper().look().map_err(|error| Breach::Stuck(error.to_string()))?;
+        self.make_room()?;
         let number = self.next;
         self.next += 1;
         if !append(&mut writer, number, 100) || writer.write().is_err() {
@@ -243,8 +281,9 @@ impl World {
         if again.notes != self.known.notes {
             return Err(Breach::ToldTwice { notes: again.notes, before: self.known.notes });
         }
-        match again.breaks.symmetric_difference(&self.known.breaks).next() {
-            Some(other) => Err(Breach::Break(format!("after the second start: {other}"))),
+        let still_there = |(segment, _): &&(u64, String)| *segment >= self.position.segment;
+        match again.breaks.symmetric_difference(&self.known.breaks).find(still_there) {
+            Some((_, other)) => Err(Breach::Break(format!("after the second start: {other}"))),
             None => Ok(()),
         }
     }
@@ -265,7 +304,8 @@ impl World {
             }
             last = number;
         }
-        if let Some(gone) = self.known.breaks.difference(&read.breaks).next() {
+        let still_there = |(segment, _): &&(u64, String)| *segment >= self.position.segment;
+        if let Some((_, gone)) = self.known.breaks.difference(&read.breaks).find(still_there) {
             return Err(Breach::Break(format!("no longer named: {gone}")));
         }
         let news: Vec<_> = read.breaks.difference(&self.known.breaks).collect();
@@ -275,12 +315,26 @@ impl World {
         Ok(())
     }
 
+    /// What is archived, and then the ring, also what is still in it of what is archived.
     fn read(&self) -> Result<Read, Breach> {
-        let mut read = Read::default();
-        let mut chain = ChainReader::whole(self.dir.clone(), 0).thorough();
-        let mut last = 0;
+        self.read_up_to(u64::MAX)
+    }
+
+    fn read_up_to(&self, last_frame: u64) -> Result<Read, Breach> {
+        let mut read = self.archived.clone();
+        let stuck = |error: std::io::Error| Breach::Stuck(error.to_string());
+        let oldest = segment::list(&self.dir).map_err(stuck)?.remove(&0).and_then(|files| files.keys().next().copied());
+        let mut chain = match oldest {
+            Some(oldest) if self.position.frame > 0 => {
+                ChainReader::from_segment(self.dir.clone(), 0, oldest).with_gaps_below(self.position.segment)
+            }
+            _ => ChainReader::whole(self.dir.clone(), 0),
+        }
+        .thorough();
+        let mut last = self.position.record;
         loop {
-            match chain.advance().map_err(|error| Breach::Stuck(error.to_string()))? {
+            match chain.advance().map_err(stuck)? {
+                Advance::Frame(header) if header.frame <= self.position.frame || header.frame > last_frame => {}
                 Advance::Frame(_) => {
                     for record in chain.records() {
                         let (sequence, view) = record.map_err(|damage| Breach::Break(damage.to_string()))?;
@@ -300,15 +354,31 @@ impl World {
             }
         }
         read.breaks.extend(chain.take_unfinished().iter().map(named));
-        let behind = chain.behind().map_err(|error| Breach::Stuck(error.to_string()))?;
+        let behind = chain.behind().map_err(stuck)?;
         read.breaks.extend(behind.unwrap_or_default().iter().map(named));
         Ok(read)
     }
 }
 
-/// By segment, not by file: a damaged segment moves to the archive.
-fn named(damage: &lockgate::audit::reader::Damage) -> String {
-    format!("segment {} byte {} frame {:?}: {:?}", damage.segment, damage.offset, damage.frame, damage.kind)
+/// Which frame was due is known for as long as what precedes it is there.
+fn named(damage: &lockgate::audit::reader::Damage) -> (u64, String) {
+    (damage.segment, format!("segment {} byte {}: {:?}", damage.segment, damage.offset, damage.kind))
+}
+
+fn archiver_options(dir: &Path) -> ArchiverOptions {
+    ArchiverOptions {
+        data_dir: dir.to_owned(),
+        file_bytes: 1 << 20,
+        file_age: Duration::from_secs(3600),
+        small_file_age: Duration::from_secs(3600),
+        slack: Duration::ZERO,
+        segments_per_shard: SEGMENTS,
+        checkpoint_key: KeySource::File(segment::archive_dir(dir).join("checkpoint.key")),
+        checkpoint_copies: vec![],
+        archive_url: None,
+        archive_credentials_file: None,
+        retention: None,
+    }
 }
 
 /// A request whose `statement_bytes` is its number, so that it is known by itself.

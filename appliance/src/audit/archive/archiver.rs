@@ -206,6 +206,7 @@ impl<'a> Archiver<'a> {
             if asked_us.is_some() && !more {
                 self.publish()?;
                 self.checkpoint()?;
+                copies.written(self.checkpoints.head().number);
                 return self.tell();
             }
             self.tick()?;

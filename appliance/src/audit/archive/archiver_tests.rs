@@ -4,13 +4,16 @@ use super::archiver::{Archiver, ArchiverOptions, Finish, run};
 use super::key::KeySource;
 use super::manifest::{self, Entry, FileEntry, What};
 use super::status::Status;
+use crate::audit::reader::DamageKind;
 use crate::audit::tests::{groups, outcome, request, scratch, who};
+use crate::audit::trail::{Advance, ChainReader};
 use crate::audit::writer::RingOptions;
 use crate::audit::{Entry as Record, Journal as _, Keeper, Release, SealerOptions, SegmentWriter, segment};
 use parquet::file::reader::SerializedFileReader;
 use parquet::record::RowAccessor as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -189,6 +192,93 @@ fn segments_leave_the_ring_when_what_they_hold_is_published_and_not_before() {
         let damages = entries(trail.path()).iter().filter(|entry| matches!(entry.what, What::Damage(_))).count();
         assert_eq!(damages, 0);
     }
+}
+
+#[test]
+fn what_is_promised_at_the_end_is_copied_before_it_stops() {
+    let (mut trail, copies) = (Trail::new(1, Release::Published { keep: false }), scratch());
+    for _ in 0..3 {
+        trail.write(0);
+        let finish = Finish::default();
+        finish.ask();
+        let checkpoint_copies = vec![super::deliver::Destination::Folder(copies.path().to_owned())];
+        run(&ArchiverOptions { checkpoint_copies, ..options(trail.path()) }, &finish).expect("the archiver finishes");
+        let all = |files: Vec<std::path::PathBuf>| -> Vec<u8> {
+            files.iter().flat_map(|file| fs::read(file).expect("readable")).collect()
+        };
+        let ours = all(super::checkpoint::files(trail.path()).expect("listable"));
+        assert_eq!(all(super::publish::listed(copies.path()).expect("listable")), ours);
+    }
+}
+
+/// The files of the ring, spares among them.
+fn inodes(trail: &Trail, extension: &str) -> BTreeSet<u64> {
+    let ring = fs::read_dir(segment::ring_dir(trail.path(), 0)).expect("listable").map(Result::unwrap);
+    let wanted = ring.filter(|entry| entry.path().extension().is_some_and(|found| found == extension));
+    wanted.map(|entry| entry.ino()).collect()
+}
+
+#[test]
+fn what_left_the_ring_is_the_next_segment_and_nothing_of_it_shows() {
+    let mut trail = Trail::new(1, Release::Published { keep: false });
+    let mut reused = 0;
+    for _ in 0..6 {
+        for _ in 0..60 {
+            trail.write(0);
+        }
+        trail.archive();
+        trail.keeper.look().expect("the keeper works");
+        let spares = inodes(&trail, segment::SPARE);
+        assert!(!spares.is_empty(), "segments have left the ring");
+        for _ in 0..60 {
+            trail.write(0);
+        }
+        trail.keeper.look().expect("the keeper works");
+        reused += inodes(&trail, "seg").intersection(&spares).count();
+        let blank = segment::list_ring(&segment::ring_dir(trail.path(), 0), 0).expect("listable").pop_last().unwrap().1;
+        assert_eq!(segment::first_nonzero(&blank.path).expect("readable"), None, "prepared, and all zeros");
+    }
+    assert!(reused >= 6, "{reused}");
+    trail.archive();
+    trail.check();
+    assert!(entries(trail.path()).iter().all(|entry| matches!(entry.what, What::File(_))), "no damage");
+    // A start leaves no file that nobody will use.
+    trail.restart();
+    assert_eq!(inodes(&trail, segment::SPARE).len(), 0);
+}
+
+#[test]
+fn a_segment_that_somebody_reads_is_not_reused() {
+    let mut trail = Trail::new(1, Release::Published { keep: false });
+    for _ in 0..60 {
+        trail.write(0);
+    }
+    let mut reader = ChainReader::whole(trail.path().to_owned(), 0);
+    let mut next = 0;
+    let mut read = |reader: &mut ChainReader| match reader.advance().expect("readable") {
+        Advance::Frame(header) => {
+            assert_eq!(header.first_record, next + 1, "each in its turn");
+            next += u64::from(header.records);
+            true
+        }
+        // What follows has left as well.
+        Advance::Damage(damage) if damage.kind == DamageKind::MissingSegment => false,
+        Advance::Damage(damage) => panic!("{damage}"),
+        Advance::End => false,
+    };
+    for _ in 0..3 {
+        assert!(read(&mut reader));
+    }
+    assert_eq!(reader.number(), 1, "in the middle of the first");
+    let first = segment::ring_path(&segment::ring_dir(trail.path(), 0), 1).metadata().expect("there").ino();
+    trail.archive();
+    trail.keeper.look().expect("the keeper works");
+    for _ in 0..60 {
+        trail.write(0);
+    }
+    assert!(!inodes(&trail, "seg").contains(&first) && !inodes(&trail, segment::SPARE).contains(&first));
+    while read(&mut reader) {}
+    assert!(reader.number() > 1, "to its footer");
 }
 
 #[test]

@@ -341,7 +341,8 @@ pub fn check_holds(data_dir: &Path, promises: &Promises, found: &mut Found<'_>) 
         Ok(())
     })?;
     for (file, line, head) in &promises.holds {
-        if hashes.get(head.number as usize - 1) != Some(&head.hash) {
+        let line_hash = head.number.checked_sub(1).and_then(|index| hashes.get(index as usize));
+        if line_hash != Some(&head.hash) {
             let kind = BreakKind::PromisedHold { number: head.number };
             found(ArchiveBreak { file: file.clone(), line: Some(*line), kind });
         }

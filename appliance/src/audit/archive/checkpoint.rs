@@ -10,7 +10,7 @@ use crate::audit::frame::Hash;
 use crate::audit::segment::{self, at, hex};
 use crate::audit::when;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ pub enum Statement {
         manifest: LineHead,
         shards: Vec<Promise>,
         /// The last line of the holds; `None`: there never was one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "there", skip_serializing_if = "Option::is_none")]
         holds: Option<LineHead>,
     },
     /// The next line is signed by another key.
@@ -77,6 +77,11 @@ pub enum Statement {
         #[serde(with = "hex_hash")]
         next: PublicKey,
     },
+}
+
+/// A member that may be missing, and is no null.
+fn there<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 impl Statement {

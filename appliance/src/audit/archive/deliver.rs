@@ -5,7 +5,7 @@
 //! again, and holds up nobody.
 
 use super::checkpoint::{self, Checkpoint, Next};
-use super::lines::{self, Appender, Lines};
+use super::lines::{self, Appender, Head, Lines};
 use super::manifest::invalid;
 use super::publish::make_dir;
 use super::status::unix_us;
@@ -42,6 +42,8 @@ pub struct Delivery {
     behind_since_us: AtomicI64,
     /// The number of the last checkpoint, by whoever wrote it.
     written: AtomicU64,
+    /// What is not delivered now waits for the next start.
+    last_attempt: AtomicBool,
 }
 
 impl Delivery {
@@ -111,6 +113,7 @@ impl Deliverers {
 
 impl Drop for Deliverers {
     fn drop(&mut self) {
+        self.deliveries.iter().for_each(|delivery| delivery.last_attempt.store(true, Ordering::Release));
         self.finish.store(true, Ordering::Release);
         for thread in self.threads.drain(..) {
             thread.thread().unpark();
@@ -266,31 +269,27 @@ impl Copies {
 
     /// Behind the last line that the folder has, which must be one of ours.
     fn behind_folder(&self, dir: &Path) -> io::Result<(Place, Next)> {
-        is_there(dir)?;
-        let mut files = super::publish::listed(dir)?;
-        files.retain(|path| checkpoint::is_day(path));
-        for path in files.into_iter().rev() {
-            let tail = lines::tail(&path)?;
-            if tail.line.is_empty() {
-                continue;
+        let Some((path, head)) = last_in_folder(dir)? else { return Ok((Place::default(), Next::FIRST)) };
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let unknown = || at(&path, invalid(&format!("its last checkpoint, {}, {NOT_HERE}", head.number)));
+        let ours = checkpoint::dir(&self.data_dir).join(&name);
+        let mut lines = Lines::open(&ours).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => unknown(),
+            _ => error,
+        })?;
+        while let Some(Ok(line)) = lines.next_line()? {
+            if lines::split(line, true).is_ok_and(|line| line.head == head) {
+                let next = Next::behind(&parse(&ours, line)?);
+                return Ok((Place { file: name, offset: lines.next_offset, ..Place::default() }, next));
             }
-            let head = parse(&path, &tail.line)?.head;
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let unknown = || at(&path, invalid(&format!("its last checkpoint, {}, {NOT_HERE}", head.number)));
-            let ours = checkpoint::dir(&self.data_dir).join(&name);
-            let mut lines = Lines::open(&ours).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => unknown(),
-                _ => error,
-            })?;
-            while let Some(Ok(line)) = lines.next_line()? {
-                if lines::split(line, true).is_ok_and(|line| line.head == head) {
-                    let next = Next::behind(&parse(&ours, line)?);
-                    return Ok((Place { file: name, offset: lines.next_offset, ..Place::default() }, next));
-                }
-            }
-            return Err(unknown());
         }
-        Ok((Place::default(), Next::FIRST))
+        Err(unknown())
+    }
+
+    /// Does the folder end with the line that the next one continues? Somebody may have cut it, or put other lines behind ours.
+    fn continues_folder(&self, dir: &Path) -> io::Result<bool> {
+        let last = last_in_folder(dir)?.map_or(Head::START, |(_, head)| head);
+        Ok((last.number + 1, last.hash) == (self.next.number, self.next.previous))
     }
 
     /// Once more with the last line that was delivered: whoever gets it sees whether the next one continues it.
@@ -389,10 +388,21 @@ impl Backlog for Copies {
         let written = self.delivery.written.load(Ordering::Acquire);
         let Some(batch) = self.next_batch(place, written)? else { return Ok(false) };
         match &self.destination {
+            Destination::Folder(dir) if !self.continues_folder(dir)? => {
+                let (there, next) = self.behind_folder(dir)?;
+                tracing::warn!(
+                    "{}: somebody has cut its checkpoints; copied again from {} on",
+                    dir.display(),
+                    next.number
+                );
+                (*place, self.next) = (Place { destination: place.destination.clone(), ..there }, next);
+                return Ok(true);
+            }
             Destination::Folder(dir) => deliver_to_folder(dir, &batch)?,
             Destination::Webhook(address) => self.runtime.block_on(deliver_to_webhook(address, &batch))?,
             Destination::Store { address, credentials } => {
-                if (0..OBJECT_EVERY_US).contains(&(unix_us() - self.sent_us)) {
+                let waits = !self.delivery.last_attempt.load(Ordering::Acquire);
+                if waits && (0..OBJECT_EVERY_US).contains(&(unix_us() - self.sent_us)) {
                     return Ok(false);
                 }
                 let name = format!("checkpoints/{:012}-{:012}.jsonl", batch.first, batch.next.number - 1);
@@ -406,19 +416,26 @@ impl Backlog for Copies {
     }
 }
 
-/// Lines that are there already are not written again: the folder knows its own last one.
-fn deliver_to_folder(dir: &Path, batch: &Batch) -> io::Result<()> {
+/// The last whole line of a folder of checkpoints, and its file. `None`: there is none.
+fn last_in_folder(dir: &Path) -> io::Result<Option<(PathBuf, Head)>> {
     is_there(dir)?;
+    let mut files = super::publish::listed(dir)?;
+    files.retain(|path| checkpoint::is_day(path));
+    for path in files.into_iter().rev() {
+        let tail = lines::tail(&path)?;
+        if !tail.line.is_empty() {
+            let head = parse(&path, &tail.line)?.head;
+            return Ok(Some((path, head)));
+        }
+    }
+    Ok(None)
+}
+
+fn deliver_to_folder(dir: &Path, batch: &Batch) -> io::Result<()> {
     let path = dir.join(&batch.name);
     let tail = lines::tail(&path)?;
-    let last = lines::split(&tail.line, true).map_or(0, |line| line.head.number);
-    let is_new = |line: &&[u8]| lines::split(line.trim_ascii_end(), true).is_ok_and(|line| line.head.number > last);
-    let new: Vec<&[u8]> = batch.bytes.split_inclusive(|&byte| byte == b'\n').filter(is_new).collect();
-    if new.is_empty() {
-        return Ok(());
-    }
-    let text = String::from_utf8(new.concat()).map_err(io::Error::other)?;
-    Appender::open(&path, &tail)?.append(&text)
+    let text = std::str::from_utf8(&batch.bytes).map_err(io::Error::other)?;
+    Appender::open(&path, &tail)?.append(text)
 }
 
 /// A mount that is missing must not be written under.
@@ -443,7 +460,6 @@ mod tests {
     use super::*;
     use crate::audit::archive::checkpoint::Checkpoints;
     use crate::audit::archive::key::KeySource;
-    use crate::audit::archive::lines::Head;
     use std::io::{BufRead as _, BufReader, Read as _, Write as _};
     use std::net::TcpListener;
 
@@ -507,6 +523,30 @@ mod tests {
         assert!(error.contains("its last checkpoint, 5, is not in this trail") && again.step().is_err(), "{error}");
         let copied = fs::read(super::super::publish::listed(mount.path()).unwrap().pop().unwrap()).unwrap();
         assert_eq!(copied.iter().filter(|&&byte| byte == b'\n').count(), 5);
+    }
+
+    #[test]
+    fn a_folder_that_is_changed_meanwhile_is_made_whole_again_or_told() {
+        let (dir, mount) = (trail(), tempfile::tempdir().unwrap());
+        let destination = Destination::parse(mount.path().to_str().unwrap(), None);
+        checkpoints(dir.path(), 4);
+        let mut worker = worker(dir.path(), &destination);
+        assert!(worker.step().unwrap() && !worker.step().unwrap());
+        let copy = super::super::publish::listed(mount.path()).unwrap().pop().unwrap();
+        let whole = fs::read(&copy).unwrap();
+        let second = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(1).unwrap().0;
+        for cut in [second + 1, second + 9, 0] {
+            fs::write(&copy, &whole[..cut]).unwrap();
+            checkpoints(dir.path(), 1);
+            worker.delivery.written.fetch_add(1, Ordering::Release);
+            while worker.step().unwrap() {}
+            assert_eq!(fs::read(&copy).unwrap(), all(dir.path()), "cut at {cut}");
+        }
+        let forged = lines::seal(&format!("{{\"number\":5000,\"previous\":\"{}\"", "0".repeat(64)), Some(&[0; 64]));
+        fs::write(&copy, [&all(dir.path())[..], forged.as_bytes()].concat()).unwrap();
+        checkpoints(dir.path(), 1);
+        worker.delivery.written.fetch_add(1, Ordering::Release);
+        assert!(worker.step().is_err() && worker.step().is_err());
     }
 
     #[test]

@@ -92,8 +92,14 @@ impl Followed {
                     }
                 }
                 Advance::Damage(damage) => {
-                    let gone = damage.kind == DamageKind::MissingSegment;
-                    if !gone || !self.catch_up(data_dir, damage.segment, filter, news)? {
+                    // A segment that is gone, or one that continues it: published since.
+                    let gone = match damage.kind {
+                        DamageKind::MissingSegment => Some(damage.segment),
+                        DamageKind::Chain => Some(self.chain.position().segment),
+                        _ => None,
+                    };
+                    let published = gone.map(|segment| self.catch_up(data_dir, segment, filter, news)).transpose()?;
+                    if published != Some(true) {
                         news.push(News::Damage(Trouble::Segment(damage)));
                     }
                 }

@@ -361,9 +361,7 @@ fn find_in_segments(
 ) -> io::Result<Option<(String, u64, i64)>> {
     let mut first = 1;
     for file in files.values().rev() {
-        let header = crate::files::open(&file.path).and_then(|file| segment::read_header(&file));
-        let header = header.ok().and_then(|raw| super::frame::SegmentHeader::decode(&raw).ok());
-        if header.is_some_and(|header| header.first_record <= sequence) {
+        if segment::header_of(file).is_some_and(|header| header.first_record <= sequence) {
             first = file.number;
             break;
         }

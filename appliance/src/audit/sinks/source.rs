@@ -5,7 +5,7 @@
 
 use super::archived::Archived;
 use super::position::{Place, Position};
-use crate::audit::frame::{FrameHeader, SegmentHeader};
+use crate::audit::frame::FrameHeader;
 use crate::audit::reader::{Damage, DamageKind};
 use crate::audit::record::View;
 use crate::audit::segment::{self, SegmentFile};
@@ -154,8 +154,7 @@ fn segment_of(files: &BTreeMap<u64, SegmentFile>, sequence: u64) -> (u64, Option
     let mut found = (files.keys().next().copied().unwrap_or(1), None);
     for file in files.values().rev() {
         // Moved to the archive since it was listed, or cut short: an older one is right as well.
-        let header = crate::files::open(&file.path).and_then(|file| segment::read_header(&file)).ok();
-        let first = header.and_then(|raw| SegmentHeader::decode(&raw).ok()).map(|header| header.first_record);
+        let first = segment::header_of(file).map(|header| header.first_record);
         if first.is_some() {
             found = (file.number, first);
         }
@@ -172,8 +171,7 @@ fn left(data_dir: &Path, damage: &Damage, next: u64) -> io::Result<Option<Archiv
         return Ok(None);
     }
     let files = segment::list(data_dir)?.remove(&damage.shard).unwrap_or_default();
-    let header = |file: &SegmentFile| crate::files::open(&file.path).and_then(|file| segment::read_header(&file)).ok();
-    let first = files.range(damage.segment..).find_map(|(_, file)| SegmentHeader::decode(&header(file)?).ok());
+    let first = files.range(damage.segment..).find_map(|(_, file)| segment::header_of(file));
     // Without a later one all there is: what a segment then says once more is not heard.
     let until = first.map_or(u64::MAX, |header| header.first_record);
     Archived::find(data_dir, damage.shard, next..until)

@@ -4,7 +4,7 @@ pub mod print;
 
 use self::print::{Lines, number, plain_table, print_lines, print_record, print_table, print_tail};
 use crate::audit::archive::key::{self, read_public};
-use crate::audit::archive::{manifest, read};
+use crate::audit::archive::{checkpoint, manifest, read};
 use crate::audit::printable::{escape, json_safe};
 use crate::audit::search::{Filter, Follower, News, Record, search, show};
 use crate::audit::verify::{ArchiveReport, Break, Options, Progress, ShardReport, verify_all};
@@ -423,7 +423,7 @@ fn run_verify(args: VerifyArgs) -> Result<ExitCode> {
         return evidence::verify_package(package, args.key.as_deref(), args.output == Format::Json);
     }
     let data_dir = args.trail.data_dir()?;
-    let archived = manifest::path(&data_dir).exists();
+    let archived = manifest::path(&data_dir).exists() || !checkpoint::files(&data_dir)?.is_empty();
     if segment::list(&data_dir)?.values().all(std::collections::BTreeMap::is_empty) && !archived {
         eprintln!("lockgate: {}: there is no audit trail", data_dir.display());
         return Ok(ExitCode::from(FAILED));

@@ -134,7 +134,7 @@ impl Check<'_> {
                 Duration::from_secs(300),
                 ARCHIVE_AGE_BOUNDS,
             ),
-            keep_segments: raw.keep_segments.unwrap_or(true),
+            keep_segments: raw.keep_segments.unwrap_or(false),
             checkpoint_key_file: raw.checkpoint_key_file.as_ref().map(|file| self.path(file)),
             checkpoint_key_credential: raw
                 .checkpoint_key_credential
