@@ -151,7 +151,10 @@ class Shard:
                 return number
             else:
                 path = self.files.get(number + 1)
-                self.breaks.name(path, None, after_end=path and contents(path).strip(b"\0"))
+                try:
+                    self.breaks.name(path, None, after_end=path and contents(path).strip(b"\0"))
+                except FileNotFoundError:  # it has been filled and has left the ring since
+                    pass
                 return number + 1
             number += 1
 

@@ -120,8 +120,13 @@ impl<D: Disk> Keeper<D> {
 
     /// One that is still ours alone.
     fn take_spare(&mut self, shard: u32) -> Option<Spare> {
-        let spares = self.spares.get_mut(&shard)?;
-        std::iter::from_fn(|| spares.pop()).find(Spare::is_ours)
+        while let Some(spare) = self.spares.get_mut(&shard)?.pop() {
+            if spare.is_ours() {
+                return Some(spare);
+            }
+            spare.discard(&self.disk);
+        }
+        None
     }
 
     fn may_go(&self, shard: u32, number: u64) -> bool {

@@ -251,9 +251,9 @@ pub struct Spare {
 
 impl Spare {
     /// A segment leaves the ring and waits to be one again: its blocks and the memory that caches them are there, which a new
-    /// file of zeros has to be given (20 times the CPU). `None`: somebody reads it, or it has another name or another size.
+    /// file of zeros has to be given (20 times the CPU). `None`: somebody reads it, or it has another name or another size, or cannot be written or renamed.
     pub fn from_segment(disk: &impl Disk, segment: &Path, bytes: u64) -> io::Result<Option<Self>> {
-        let file = files::open_existing(segment)?;
+        let Ok(file) = files::open_existing(segment) else { return Ok(None) };
         if file.metadata()?.len() != bytes || !files::keep_alone(&file)? {
             return Ok(None);
         }
@@ -269,6 +269,14 @@ impl Spare {
     /// It has not been removed, and nobody has got hold of it.
     pub fn is_ours(&self) -> bool {
         files::is_called(&self.file, &self.path).unwrap_or(false) && files::keep_alone(&self.file).unwrap_or(false)
+    }
+
+    /// Gives it up; whoever has another name for it, or has it open, keeps what is in it.
+    pub fn discard(self, disk: &impl Disk) {
+        if files::is_called(&self.file, &self.path).unwrap_or(false) {
+            // What stays is removed at the next start.
+            let _ = disk.remove(&self.path);
+        }
     }
 
     pub fn prepare(self, disk: &impl Disk, ring: &Path, number: u64, bytes: u64) -> io::Result<PathBuf> {

@@ -3,7 +3,7 @@
 use crate::config::{self, Config};
 use crate::shard::ListenerTls;
 use arc_swap::ArcSwap;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -87,6 +87,10 @@ fn server_config(address: SocketAddr, tls: &config::ListenerTls) -> Result<Liste
     };
     let mut config = builder.with_single_cert(chain, key).map_err(failed)?;
     config.alpn_protocols = vec![crate::shard::ALPN.to_vec()];
+    // As PostgreSQL's server: nothing is resumed. A resumed session would stand on a client's certificate that was looked at before the
+    // last reload, and tickets that libpq never uses cost a new session more than they could save.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(ListenerTls { config: Arc::new(config), client_certificate: tls.client_ca.is_some() })
 }
 
@@ -144,6 +148,16 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &shown.load_full()), "only prepared");
         replacement.take_into_use();
         assert!(!Arc::ptr_eq(&first, &shown.load_full()));
+    }
+
+    #[test]
+    fn no_session_is_resumed() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = with_listener(dir.path());
+        write_pair(dir.path());
+        let shown = Certificates::load(&config).unwrap().of(config.listeners[0].address).unwrap().load_full();
+        assert_eq!(shown.config.send_tls13_tickets, 0);
+        assert!(!shown.config.session_storage.can_cache() && !shown.config.ticketer.enabled());
     }
 
     #[test]

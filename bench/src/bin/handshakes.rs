@@ -31,10 +31,13 @@ fn configs(
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
 ) -> Result<(Arc<ServerConfig>, Arc<ClientConfig>), Box<dyn Error>> {
-    let server = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let mut server = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(vec![certificate.clone()], key)?;
+    // As the gateway has it: see control/certificates.rs.
+    server.send_tls13_tickets = 0;
+    server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     let mut roots = RootCertStore::empty();
     roots.add(certificate)?;
     let mut provider = aws_lc_rs::default_provider();
