@@ -55,6 +55,7 @@ done
 for frame in 1024 4096 16384; do
   "$RELEASE/durability" proof "$frame" | awk -v n="$frame" '{ printf "a frame of %d bytes: checksum %d ns, hash %d ns; a checkpoint: signature %d ns\n", n, $1, $2, $3 }'
 done
+"$RELEASE/durability" prepare "$dir" "$ROUNDS" | awk '{ printf "a segment of 64 MiB: %d ms of CPU for a new file, %d ms for one that was a segment before\n", $1, $2 }'
 if command -v perf >/dev/null; then # of all the gateway's time, the kernel's too
   for clients in $CLIENTS; do
     perf record -q -F 999 -p "${pid[group]}" -o "$dir/perf" 2>/dev/null & counting=$!

@@ -8,7 +8,7 @@ use crate::audit::archive::status::{Status as ArchiverStatus, unix_us};
 use crate::audit::archive::supervise::ArchiveWatch;
 use crate::audit::sinks::{Board, Status};
 use crate::policy::Action;
-use crate::shard::Counters;
+use crate::shard::{Counters, mono_us};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -200,10 +200,13 @@ const ROWS: [Row; 11] = [
     }),
 ];
 
+/// Statements that wait for room longer than this are an outage.
+const BLOCKED_S: u64 = 5;
+
 /// The same for what the shard itself counts.
 type SocketRow = (&'static str, &'static str, MetricType, fn(&Counters) -> u64);
 
-const SOCKET_ROWS: [SocketRow; 16] = [
+const SOCKET_ROWS: [SocketRow; 17] = [
     ("lockgate_client_connections", "Open client connections", MetricType::Gauge, |c| c.relays.value()),
     ("lockgate_client_connections_accepted", "Client connections accepted", MetricType::Counter, |c| {
         c.accepted.value()
@@ -240,11 +243,24 @@ const SOCKET_ROWS: [SocketRow; 16] = [
         c.deferred.value()
     }),
     ("lockgate_buffers_held", "Receive buffers in use", MetricType::Gauge, |c| c.buffers_held.value()),
+    (
+        "lockgate_audit_room_awaited_seconds",
+        "How long a statement has waited for room in the ring",
+        MetricType::Gauge,
+        |c| room_awaited_s(c, mono_us()),
+    ),
     ("lockgate_audit_writes", "Writes to the journal", MetricType::Counter, |c| c.journal_writes.value()),
     ("lockgate_audit_syncs", "Syncs of the journal to stable storage", MetricType::Counter, |c| {
         c.journal_syncs.value()
     }),
 ];
+
+fn room_awaited_s(counters: &Counters, now_us: u64) -> u64 {
+    match counters.room_awaited_since_us.value() {
+        0 => 0,
+        since_us => now_us.saturating_sub(since_us) / 1_000_000,
+    }
+}
 
 fn ring_used_ratio(counters: &ShardCounters) -> f64 {
     match counters.audit_ring_bytes.value() {
@@ -321,6 +337,18 @@ impl fmt::Debug for Scrape {
 }
 
 impl Scrape {
+    /// What blocks statements, whatever the reason: those of some shard have waited for room in the trail for a while.
+    pub fn blocked(&self, now_us: u64) -> Option<String> {
+        let seconds = |(shard, counters): (usize, &Arc<Counters>)| (room_awaited_s(counters, now_us), shard);
+        let (seconds, shard) = self.sockets.iter().enumerate().map(seconds).max()?;
+        let text = || {
+            format!(
+                "statements of shard {shard} have waited for room in the audit trail for {seconds} s: the log says why"
+            )
+        };
+        (seconds >= BLOCKED_S).then(text)
+    }
+
     /// All metrics in the OpenMetrics text format, version 1.0.0.
     pub fn text(self: &Arc<Self>) -> Result<String, fmt::Error> {
         let mut registry = prometheus_client::registry::Registry::default();
@@ -515,6 +543,16 @@ mod tests {
             sinks: Arc::default(),
             sealer: SealerTrouble::default(),
         })
+    }
+
+    #[test]
+    fn statements_that_wait_for_room_for_long_are_an_outage() {
+        let scrape = scrape();
+        assert_eq!(scrape.blocked(u64::MAX), None);
+        scrape.sockets[1].room_awaited_since_us.set(1_000_000);
+        assert_eq!(scrape.blocked(5_999_999), None);
+        let text = scrape.blocked(6_000_000).expect("for 5 s");
+        assert!(text.contains("shard 1") && text.contains("for 5 s"), "{text}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::core::{Core, Draining};
 use crate::audit::archive::supervise::ArchiveWatch;
+use crate::shard::mono_us;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -30,7 +31,7 @@ async fn ready(State(core): State<Arc<Core>>) -> Response {
     let archive = core.scrape.archive.as_ref().and_then(ArchiveWatch::trouble);
     let state = core.state();
     let ended = state.ended.iter().position(Option::is_some);
-    let trouble = core.scrape.sealer.get().or(archive);
+    let trouble = core.scrape.sealer.get().or(archive).or_else(|| core.scrape.blocked(mono_us()));
     let refusal = match (state.draining, ended, trouble) {
         (Draining::No, None, None) => return "ok\n".into_response(),
         (_, Some(shard), _) => format!("shard {shard} has ended\n"),

@@ -34,6 +34,8 @@ pub struct Counters {
     pub panics: Cell,
     pub journal_writes: Cell,
     pub journal_syncs: Cell,
+    /// Since when somebody has waited for room in the journal, by [`super::mono_us`]; 0: nobody does.
+    pub room_awaited_since_us: Cell,
     /// 1: the journal failed and this shard has stopped.
     pub journal_failed: Cell,
 }

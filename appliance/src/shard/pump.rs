@@ -368,11 +368,16 @@ impl<D: Drive> Pump<D> {
 
     fn offer_room(&mut self) {
         self.record_owed();
-        if self.io.waiting_for_room.is_empty() || !self.io.log.has_room() {
-            return;
+        if !self.io.waiting_for_room.is_empty() && self.io.log.has_room() {
+            for id in std::mem::take(&mut self.io.waiting_for_room) {
+                self.tell(id, Input::JournalRoom);
+            }
         }
-        for id in std::mem::take(&mut self.io.waiting_for_room) {
-            self.tell(id, Input::JournalRoom);
+        let since = &self.io.counters.room_awaited_since_us;
+        match (self.io.waiting_for_room.is_empty(), since.value()) {
+            (true, 0) | (false, 1..) => {}
+            (true, _) => since.set(0),
+            (false, 0) => since.set(self.io.now.mono_us.max(1)),
         }
     }
 

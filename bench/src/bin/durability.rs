@@ -7,11 +7,15 @@
 //! target, no archiver. Each round every session adds the record of a request and the next round that of its outcome; a round is one write, every
 //! 5 ms the thread stops for an `fdatasync`. Prints records a second that are on stable storage, and us of CPU per record.
 //!
+//! `durability prepare FOLDER ROUNDS`: ms of CPU to prepare a segment of 64 MiB, of a new file and of one that was a segment before; medians.
+//!
 //! `durability proof BYTES`: nanoseconds to checksum (CRC-32C) and hash (BLAKE3) a frame of BYTES, and to sign (Ed25519) a
 //! checkpoint.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use lockgate::audit::disk::RealDisk;
+use lockgate::audit::segment::Spare;
 use lockgate::audit::{
     Entry, Journal as _, Keeper, Outcome, Release, Request, RingOptions, SealerOptions, SegmentWriter, Who, segment,
 };
@@ -25,8 +29,6 @@ use std::time::{Duration, Instant};
 const FILE_BYTES: usize = 64 << 20;
 const REPEAT: u32 = 20_000;
 const COMMIT_INTERVAL: Duration = Duration::from_millis(5);
-/// USER_HZ of every Linux that Rust's standard library runs on but Alpha's.
-const TICKS_A_SECOND: f64 = 100.0;
 
 fn main() -> io::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -34,12 +36,15 @@ fn main() -> io::Result<()> {
     match words[..] {
         ["disk", folder, seconds, bytes] => disk(Path::new(folder), number(seconds), number(bytes)),
         ["trail", folder, seconds, sessions] => trail(Path::new(folder), number(seconds), number(sessions)),
+        ["prepare", folder, rounds] => prepare(Path::new(folder), number(rounds)),
         ["proof", bytes] => {
             proof(number(bytes));
             Ok(())
         }
         _ => {
-            eprintln!("usage: durability disk FOLDER SECONDS BYTES | trail FOLDER SECONDS SESSIONS | proof BYTES");
+            eprintln!(
+                "usage: durability disk FOLDER SECONDS BYTES | trail FOLDER SECONDS SESSIONS | prepare FOLDER ROUNDS | proof BYTES"
+            );
             std::process::exit(2);
         }
     }
@@ -118,12 +123,35 @@ fn trail(folder: &Path, seconds: usize, sessions: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// User and system time of this process, threads included.
+fn prepare(folder: &Path, rounds: usize) -> io::Result<()> {
+    let dir = folder.join("durability-prepare");
+    fs::create_dir(&dir)?;
+    let (mut fresh, mut reused, bytes) = (Vec::new(), Vec::new(), FILE_BYTES as u64);
+    for round in 1..=rounds as u64 {
+        // Each file stays until the end: a new one then cannot be given what the one before has just freed.
+        let before = cpu_seconds();
+        let path = segment::prepare(&RealDisk, &dir, 2 * round, bytes)?;
+        let between = cpu_seconds();
+        let spare = Spare::from_segment(&RealDisk, &path, bytes)?.expect("nobody else has it");
+        spare.prepare(&RealDisk, &dir, 2 * round + 1, bytes)?;
+        fresh.push(between - before);
+        reused.push(cpu_seconds() - between);
+    }
+    fs::remove_dir_all(&dir)?;
+    let median = |mut of: Vec<f64>| {
+        of.sort_by(f64::total_cmp);
+        of[of.len() / 2] * 1e3
+    };
+    println!("{:.0} {:.0}", median(fresh), median(reused));
+    Ok(())
+}
+
+/// CPU time of this program, which has one thread.
 fn cpu_seconds() -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").expect("a Linux with /proc");
-    let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
-    let ticks = |index: usize| fields[index].parse::<f64>().expect("a number");
-    (ticks(11) + ticks(12)) / TICKS_A_SECOND
+    // The kernel brings the number up to date when a thread gives way.
+    std::thread::yield_now();
+    let stat = fs::read_to_string("/proc/self/schedstat").expect("a Linux with /proc");
+    stat.split_whitespace().next().and_then(|ns| ns.parse::<f64>().ok()).expect("nanoseconds") / 1e9
 }
 
 fn append(writer: &mut SegmentWriter, now_us: i64, session: &str, entry: &Entry<'_>) -> io::Result<()> {

@@ -27,7 +27,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 const BATCH_BYTES: usize = 1 << 20;
 /// Every batch is an object of its own in a store: not one a second.
 const OBJECT_EVERY_US: i64 = 10_000_000;
-const WEBHOOK_PATIENCE: Duration = Duration::from_secs(10);
+/// As a rule, and when a stop waits for it.
+const WEBHOOK_PATIENCE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(2)];
 const NOT_HERE: &str = "is not in this trail: one of the two was put back from an older copy, or replaced. Nothing more is copied \
      there until that is settled (`lockgate audit verify --checkpoints`)";
 /// For what is left at the end. Beyond: the next start goes on.
@@ -179,9 +180,6 @@ impl Worker {
 
     fn failed(&mut self, error: &io::Error) {
         self.delivery.failures.fetch_add(1, Ordering::Relaxed);
-        if self.delivery.behind_since_us.load(Ordering::Relaxed) == 0 {
-            self.delivery.behind_since_us.store(unix_us(), Ordering::Relaxed);
-        }
         if !std::mem::replace(&mut self.reported, true) {
             tracing::error!("nothing can be delivered to {}: {error}", self.backlog.shown());
         }
@@ -189,6 +187,10 @@ impl Worker {
 
     /// `Ok(false)`: there is nothing new.
     fn step(&mut self) -> io::Result<bool> {
+        // An attempt may hang: what it is to deliver waits from now on.
+        if self.delivery.behind_since_us.load(Ordering::Relaxed) == 0 {
+            self.delivery.behind_since_us.store(unix_us(), Ordering::Relaxed);
+        }
         if !self.resumed {
             let destination = self.place.destination.clone();
             self.place = Place { destination, ..self.backlog.resume(self.place.clone())? };
@@ -390,6 +392,10 @@ impl Backlog for Copies {
         match &self.destination {
             Destination::Folder(dir) if !self.continues_folder(dir)? => {
                 let (there, next) = self.behind_folder(dir)?;
+                if next.number > self.next.number {
+                    let more = "it has checkpoints that were not copied there: is it a link to the trail's own, or written by another gateway?";
+                    return Err(at(dir, invalid(more)));
+                }
                 tracing::warn!(
                     "{}: somebody has cut its checkpoints; copied again from {} on",
                     dir.display(),
@@ -399,7 +405,10 @@ impl Backlog for Copies {
                 return Ok(true);
             }
             Destination::Folder(dir) => deliver_to_folder(dir, &batch)?,
-            Destination::Webhook(address) => self.runtime.block_on(deliver_to_webhook(address, &batch))?,
+            Destination::Webhook(address) => {
+                let patience = WEBHOOK_PATIENCE[usize::from(self.delivery.last_attempt.load(Ordering::Acquire))];
+                self.runtime.block_on(deliver_to_webhook(address, &batch, patience))?;
+            }
             Destination::Store { address, credentials } => {
                 let waits = !self.delivery.last_attempt.load(Ordering::Acquire);
                 if waits && (0..OBJECT_EVERY_US).contains(&(unix_us() - self.sent_us)) {
@@ -446,13 +455,21 @@ fn is_there(dir: &Path) -> io::Result<()> {
     }
 }
 
-async fn deliver_to_webhook(address: &str, batch: &Batch) -> io::Result<()> {
+async fn deliver_to_webhook(address: &str, batch: &Batch, patience: Duration) -> io::Result<()> {
     // The address itself may be a secret: it is left out of errors.
     let told = |error: reqwest::Error| io::Error::other(error.without_url().to_string());
-    let client = reqwest::Client::builder().timeout(WEBHOOK_PATIENCE).build().map_err(told)?;
+    // Lines go where the configuration says, not where somebody points.
+    let client = reqwest::Client::builder().timeout(patience).redirect(reqwest::redirect::Policy::none());
+    let client = client.build().map_err(told)?;
     let request = client.post(address).header("content-type", "application/x-ndjson").body(batch.bytes.clone());
-    request.send().await.and_then(reqwest::Response::error_for_status).map_err(told)?;
-    Ok(())
+    let answer = request.send().await.map_err(told)?;
+    match answer.status() {
+        status if status.is_success() => Ok(()),
+        status if status.is_redirection() => Err(io::Error::other(format!(
+            "it answers {status}: redirections are not followed, write the final address into the configuration"
+        ))),
+        status => Err(io::Error::other(format!("it answers {status}"))),
+    }
 }
 
 #[cfg(test)]
@@ -590,7 +607,7 @@ mod tests {
         let address = format!("http://{}/hook?secret", listener.local_addr().unwrap());
         let server = std::thread::spawn(move || {
             let mut bodies = Vec::new();
-            for status in ["503 Busy", "204 Taken", "200 OK"] {
+            for status in ["503 Busy", "302 Found\r\nlocation: http://127.0.0.1:1/", "204 Taken", "200 OK"] {
                 let (stream, _) = listener.accept().unwrap();
                 let mut reader = BufReader::new(stream);
                 let mut length = 0;
@@ -619,11 +636,14 @@ mod tests {
         let mut first = worker(dir.path(), &destination);
         let refused = first.step().unwrap_err();
         assert!(refused.to_string().contains("503") && !refused.to_string().contains("secret"), "{refused}");
+        let moved = first.step().unwrap_err().to_string();
+        assert!(moved.contains("302") && moved.contains("redirections are not followed"), "{moved}");
         assert!(first.step().unwrap() && !first.step().unwrap());
         checkpoints(dir.path(), 1);
         assert!(worker(dir.path(), &destination).step().unwrap());
-        let bodies = server.join().unwrap();
-        assert_eq!(bodies[0], bodies[1]);
+        let mut bodies = server.join().unwrap();
+        assert!(bodies[0] == bodies[1] && bodies[1] == bodies[2]);
+        bodies.remove(0);
         // The last line is sent again after a start.
         let (last, all) = (bodies[1].split_inclusive(|&byte| byte == b'\n').next_back().unwrap(), all(dir.path()));
         assert_eq!([&bodies[1][..], &bodies[2][last.len()..]].concat(), all);

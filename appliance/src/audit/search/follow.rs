@@ -3,6 +3,7 @@
 use super::filter::Filter;
 use super::record::Record;
 use super::{Catalogue, Item, Stand, Trouble};
+use crate::audit::archive::manifest::Position;
 use crate::audit::reader::DamageKind;
 use crate::audit::record::{Kind, View};
 use crate::audit::row::{Row, Rows};
@@ -24,6 +25,8 @@ pub struct Follower {
 
 struct Followed {
     chain: ChainReader,
+    /// Where it began: in the middle of that segment, perhaps.
+    begun: Position,
     /// Sequence of the last record taken.
     last: u64,
     running: HashMap<(String, u64), (Record, Instant, bool)>,
@@ -55,8 +58,9 @@ impl Follower {
                 Some(position) => ChainReader::after(self.data_dir.clone(), position),
                 None => ChainReader::from_segment(self.data_dir.clone(), shard, oldest),
             };
-            let last = stand.positions.get(&shard).map_or(0, |position| position.record);
-            self.chains.insert(shard, Followed { chain, last, running: HashMap::new(), unfinished_since: None });
+            let begun = stand.positions.get(&shard).copied().unwrap_or(Position::start(shard));
+            let (last, running) = (begun.record, HashMap::new());
+            self.chains.insert(shard, Followed { chain, begun, last, running, unfinished_since: None });
         }
         for followed in self.chains.values_mut() {
             followed.poll(&self.data_dir, &self.filter, self.patience, &mut news)?;
@@ -92,10 +96,15 @@ impl Followed {
                     }
                 }
                 Advance::Damage(damage) => {
-                    // A segment that is gone, or one that continues it: published since.
+                    // A segment that is gone; or the one it began in was, before it was opened, and the next one's header shows that.
+                    let nothing_read = self.chain.position() == self.begun;
                     let gone = match damage.kind {
                         DamageKind::MissingSegment => Some(damage.segment),
-                        DamageKind::Chain => Some(self.chain.position().segment),
+                        DamageKind::Chain
+                            if nothing_read && (damage.offset, damage.segment) == (0, self.begun.segment + 1) =>
+                        {
+                            Some(self.begun.segment)
+                        }
                         _ => None,
                     };
                     let published = gone.map(|segment| self.catch_up(data_dir, segment, filter, news)).transpose()?;
@@ -153,7 +162,7 @@ impl Followed {
                 take(&mut self.running, shard, sequence, &view, filter, news);
             }
         }
-        self.last = position.record;
+        (self.last, self.begun) = (position.record, *position);
         self.chain = ChainReader::after(data_dir.to_owned(), position);
         Ok(true)
     }

@@ -207,8 +207,14 @@ fn a_full_journal_holds_statements_until_it_has_room() {
         std::thread::yield_now();
     }
     assert_eq!(&*arrived.lock().expect("no panic while listening"), b"first");
+    while shard.counters().room_awaited_since_us.value() == 0 {
+        std::thread::yield_now();
+    }
     log.script().full = false;
     let mut back = [0; 6];
     client.read_exact(&mut back).expect("the echo, once there is room");
     assert_eq!(&back, b"second");
+    while shard.counters().room_awaited_since_us.value() != 0 {
+        std::thread::yield_now();
+    }
 }
