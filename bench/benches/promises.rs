@@ -5,9 +5,10 @@
 //! On a shared machine trust the instruction counts of `bench/instructions.sh` instead.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use lockgate::audit::{Entry, Journal as _, Outcome, Request, RingOptions, SegmentWriter, Who};
+use lockgate::audit::{Entry, Journal as _, RingOptions, SegmentWriter};
 use lockgate::gate::{Shared, Standing};
 use lockgate_bench::gate::{Features, Rig, view, view_with};
+use lockgate_bench::records::{TEXT, WHO, outcome, request};
 use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,48 +16,7 @@ use std::time::{Duration, Instant};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const TEXT: &str = "SELECT abalance FROM pgbench_accounts WHERE aid = 90449;";
 const NOW_US: i64 = 1_790_000_000_000_000;
-
-const WHO: Who<'static> = Who {
-    session: "0505050505050505",
-    user: "bench@example.com",
-    groups: &[],
-    actor: &[],
-    target: "postgres",
-    client: "127.0.0.1:50000",
-    application: "pgbench",
-    claimed_user: "bench",
-    packed: None,
-};
-
-fn request() -> Entry<'static> {
-    Entry::Request(Request {
-        request: 7,
-        statement: TEXT.as_bytes(),
-        statement_bytes: TEXT.len() as u64,
-        binds: &[Some("90449")],
-        classes: 1,
-        tables: &[],
-        decision: "allow",
-        rule: "",
-        ticket: "",
-    })
-}
-
-fn outcome() -> Entry<'static> {
-    Entry::Outcome(Outcome {
-        request: 7,
-        rows: 1,
-        bytes: 60,
-        duration_us: 120,
-        error: "",
-        masked: 0,
-        more: false,
-        payload: &[],
-        payload_cut: false,
-    })
-}
 
 /// Statements in one segment of this size never fill it.
 const SEGMENT_BYTES: u64 = 64 << 20;
@@ -79,8 +39,8 @@ fn append(count: u64, writes: bool) -> Duration {
         for begin in (0..here).step_by(10) {
             let start = Instant::now();
             for _ in begin..here.min(begin + 10) {
-                journal.append(NOW_US, &WHO, black_box(&request())).expect("there is room");
-                journal.append(NOW_US, &WHO, black_box(&outcome())).expect("there is room");
+                journal.append(NOW_US, &WHO, black_box(&Entry::Request(request(7)))).expect("there is room");
+                journal.append(NOW_US, &WHO, black_box(&Entry::Outcome(outcome(7)))).expect("there is room");
             }
             if !writes {
                 spent += start.elapsed();

@@ -1,3 +1,4 @@
 //! Benches and the side-by-side harness
 
 pub mod gate;
+pub mod records;

@@ -250,8 +250,9 @@ pub struct Spare {
 }
 
 impl Spare {
-    /// A segment leaves the ring and waits to be one again: its blocks and the memory that caches them are there, which a new
-    /// file of zeros has to be given (20 times the CPU). `None`: somebody reads it, or it has another name or another size, or cannot be written or renamed.
+    /// A segment leaves the ring and waits to be one again: its blocks and the memory that caches them are there, which a new file of
+    /// zeros has to be given (`durability prepare` in bench/ says what that costs). `None`: somebody reads it, or it has another name
+    /// or another size, or cannot be written or renamed.
     pub fn from_segment(disk: &impl Disk, segment: &Path, bytes: u64) -> io::Result<Option<Self>> {
         let Ok(file) = files::open_existing(segment) else { return Ok(None) };
         if file.metadata()?.len() != bytes || !files::keep_alone(&file)? {

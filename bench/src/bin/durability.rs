@@ -17,8 +17,9 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use lockgate::audit::disk::RealDisk;
 use lockgate::audit::segment::Spare;
 use lockgate::audit::{
-    Entry, Journal as _, Keeper, Outcome, Release, Request, RingOptions, SealerOptions, SegmentWriter, Who, segment,
+    Entry, Journal as _, Keeper, Outcome, Release, RingOptions, SealerOptions, SegmentWriter, Who, segment,
 };
+use lockgate_bench::records;
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{self, Write as _};
@@ -103,12 +104,17 @@ fn trail(folder: &Path, seconds: usize, sessions: usize) -> io::Result<()> {
             request += 1;
             for session in &names {
                 now_us += 7;
-                append(&mut writer, now_us, session, &Entry::Request(asked(request)))?;
+                append(&mut writer, now_us, session, &Entry::Request(records::request(request)))?;
             }
             writer.write()?;
             for session in &names {
                 now_us += 7;
-                append(&mut writer, now_us, session, &Entry::Outcome(came_of(request)))?;
+                append(
+                    &mut writer,
+                    now_us,
+                    session,
+                    &Entry::Outcome(Outcome { payload: &[b'r'; 60], ..records::outcome(request) }),
+                )?;
             }
             writer.write()?;
         }
@@ -155,48 +161,9 @@ fn cpu_seconds() -> f64 {
 }
 
 fn append(writer: &mut SegmentWriter, now_us: i64, session: &str, entry: &Entry<'_>) -> io::Result<()> {
-    let who = Who {
-        session,
-        user: "alice@example.com",
-        groups: &[],
-        actor: &[],
-        target: "orders",
-        client: "10.0.0.7:50000",
-        application: "pgbench",
-        claimed_user: "anything",
-        packed: None,
-    };
-    writer.append(now_us, &who, entry).map_err(|_| io::Error::other("the ring is full: a longer one is needed"))
-}
-
-fn asked(request: u64) -> Request<'static> {
-    let statement = b"SELECT abalance FROM pgbench_accounts WHERE aid = $1;";
-    Request {
-        request,
-        statement,
-        statement_bytes: statement.len() as u64,
-        binds: &[Some("90449")],
-        classes: 1,
-        tables: &[],
-        decision: "allow",
-        rule: "",
-        ticket: "",
-    }
-}
-
-fn came_of(request: u64) -> Outcome<'static> {
-    let payload = &[b'r'; 60];
-    Outcome {
-        request,
-        rows: 1,
-        bytes: 60,
-        duration_us: 70,
-        error: "",
-        masked: 0,
-        more: false,
-        payload,
-        payload_cut: false,
-    }
+    writer
+        .append(now_us, &Who { session, ..records::WHO }, entry)
+        .map_err(|_| io::Error::other("the ring is full: a longer one is needed"))
 }
 
 fn proof(bytes: usize) {
