@@ -1,6 +1,7 @@
 //! `lockgate audit hold`: what must not be deleted, whatever its age.
 
 use crate::audit::archive::checkpoint;
+use crate::audit::archive::covered::{Covered, covered};
 use crate::audit::archive::holds::{self, Hold, Scope};
 use crate::audit::printable::{escape, json_safe};
 use crate::audit::when;
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// A hold that is not signed by then is said not to be.
 const SIGNING_PATIENCE: Duration = Duration::from_secs(3);
+/// So long the archive is looked through for what a hold covers.
+const LOOK_PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(clap::Args)]
 pub struct HoldArgs {
@@ -97,7 +100,7 @@ fn add(args: &AddArgs) -> Result<ExitCode> {
         bail!("--reason is empty: say why, it is recorded");
     }
     let data_dir = args.trail.data_dir()?;
-    let id = holds::add(&data_dir, scope, &args.reason, now_us()).context("the hold was not recorded")?;
+    let id = holds::add(&data_dir, scope.clone(), &args.reason, now_us()).context("the hold was not recorded")?;
     println!("{id}");
     eprintln!("hold {id} is in force: nothing it covers is deleted until `lockgate audit hold rm {id}`");
     if !is_signed(&data_dir, id) {
@@ -105,7 +108,25 @@ fn add(args: &AddArgs) -> Result<ExitCode> {
             "no checkpoint has signed it yet: is the archiver at work? Until one does, it can be removed unnoticed"
         );
     }
+    match covered(&data_dir, &scope, LOOK_PATIENCE) {
+        Ok(told) => eprintln!("{}", in_files(&told)),
+        Err(error) => eprintln!("what it covers by now cannot be told: {error}"),
+    }
     Ok(ExitCode::from(DONE))
+}
+
+/// What a hold covers, in a sentence.
+fn in_files(told: &Covered) -> String {
+    let of = format!("{} files of the archive", told.looked_at);
+    let of = if told.more { format!("first {of} (there are more)") } else { of };
+    match told.files {
+        0 if told.looked_at == 0 => "nothing is archived yet: it covers what comes".to_owned(),
+        0 => format!(
+            "it covers none of the {of}: are the names as `lockgate audit search` shows them? Upper and lower case differ, `*` \
+             stands for anything. What comes, and what was recorded just now, is covered if it matches"
+        ),
+        files => format!("it covers {files} of the {of}, and what comes"),
+    }
 }
 
 /// The archiver signs within a second or so.

@@ -225,7 +225,9 @@ fn evidence(gateway: &Gateway) -> Result<()> {
 fn holds(gateway: &Gateway) -> Result<()> {
     let unreasoned = gateway.command(&["audit", "hold", "add", "--user", "eve@*"])?;
     ensure!(unreasoned.status == Some(2), "{}", unreasoned.everything());
-    let id = gateway.command(&["audit", "hold", "add", "--user", "eve@*", "--reason", "case 7"])?.succeeded()?;
+    let added = gateway.command(&["audit", "hold", "add", "--user", "eve@*", "--reason", "case 7"])?;
+    ensure!(added.stderr.contains("it covers "), "{}", added.everything());
+    let id = added.succeeded()?;
     let listed = gateway.json(&["audit", "hold", "ls"])?;
     ensure!(listed.len() == 1 && listed[0]["id"] == id.trim().parse::<u64>()?, "{listed:?}");
     ensure!(listed[0]["users"] == serde_json::json!(["eve@*"]) && listed[0]["reason"] == "case 7", "{listed:?}");

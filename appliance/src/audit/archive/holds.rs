@@ -75,7 +75,7 @@ pub struct Hold {
     pub by: String,
 }
 
-impl Hold {
+impl Scope {
     /// `None`: a name or time in it is none; then it holds everything.
     pub fn filter(&self) -> Option<Filter> {
         let names = |names: &[String]| names.iter().map(|name| Glob::new(name).ok()).collect::<Option<Vec<_>>>();
@@ -84,10 +84,10 @@ impl Hold {
             Some(text) => text.parse::<jiff::Timestamp>().ok().map(|time| Some(time.as_microsecond())),
         };
         Some(Filter {
-            users: names(&self.scope.users)?,
-            targets: names(&self.scope.targets)?,
-            since_us: time(&self.scope.since)?,
-            until_us: time(&self.scope.until)?,
+            users: names(&self.users)?,
+            targets: names(&self.targets)?,
+            since_us: time(&self.since)?,
+            until_us: time(&self.until)?,
             ..Filter::default()
         })
     }
@@ -306,7 +306,7 @@ mod tests {
         let holds = &found.in_force;
         assert_eq!((holds.len(), holds[0].id, found.head().number), (1, 2, 3));
         assert_eq!((&*holds[0].reason, &*holds[0].scope.users[0]), ("case 8", "bob"));
-        assert!(holds[0].filter().is_some_and(|filter| filter.users[0].matches("bob")));
+        assert!(holds[0].scope.filter().is_some_and(|filter| filter.users[0].matches("bob")));
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod catalogue;
 pub mod check;
 pub mod check_signed;
 pub mod checkpoint;
+pub mod covered;
 pub mod deliver;
 pub mod find;
 mod follow;

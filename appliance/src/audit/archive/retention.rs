@@ -202,8 +202,9 @@ impl Retention {
             for file in files.into_values().filter(|file| whole(&file.number)) {
                 let Some(Archived::Sealed { since_s, until_s, .. }) = file.archived else { continue };
                 let (since_us, until_us) = (since_s.saturating_mul(1_000_000), until_s.saturating_mul(1_000_000));
-                let held =
-                    in_force.iter().any(|hold| hold.filter().is_none_or(|filter| filter.overlaps(since_us, until_us)));
+                let held = in_force
+                    .iter()
+                    .any(|hold| hold.scope.filter().is_none_or(|filter| filter.overlaps(since_us, until_us)));
                 if until_us < sweep.before_us && !held {
                     old.push(file.path);
                 }
@@ -224,7 +225,7 @@ impl Sweep {
 
 /// What cannot be read may hold anything.
 fn holds_file(hold: &Hold, bytes: &Bytes, file: &FileEntry) -> bool {
-    let Some(filter) = hold.filter() else { return true };
+    let Some(filter) = hold.scope.filter() else { return true };
     if !filter.overlaps(file.since_us, file.until_us) {
         return false;
     }

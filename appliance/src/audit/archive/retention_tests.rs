@@ -2,6 +2,7 @@
 
 use super::archiver::{ArchiverOptions, Finish, run};
 use super::checkpoint::Checkpoints;
+use super::covered::covered;
 use super::holds::{self, Scope};
 use super::key::KeySource;
 use super::manifest::{self, Entry, Manifest, What};
@@ -118,6 +119,27 @@ fn old_files_go_once_nobody_holds_them_and_the_trail_stays_whole() {
     look(dir.path(), 15);
     assert_eq!((users(dir.path()), deletions(dir.path()).len()), (vec!["carol".to_owned()], 2));
     assert!(is_whole(dir.path()));
+}
+
+#[test]
+fn a_hold_tells_how_much_of_the_archive_it_covers() {
+    let dir = trail();
+    let told = |user: &str, since_us: Option<i64>, patience: Duration| {
+        let since = since_us.map(crate::audit::when::rfc3339);
+        let scope = Scope { users: vec![user.to_owned()], targets: Vec::new(), since, until: None };
+        let told = covered(dir.path(), &scope, patience).expect("readable");
+        (told.files, told.looked_at, told.more)
+    };
+    let patient = Duration::from_secs(60);
+    assert_eq!(told("al*", None, patient), (1, 3, false));
+    assert_eq!(told("*", None, patient), (3, 3, false));
+    assert_eq!(told("Alice", None, patient), (0, 3, false), "names are spelt as in the trail");
+    assert_eq!(told("bob", Some(now_us() - 15 * DAY_US), patient), (0, 3, false));
+    assert_eq!(told("bob", Some(now_us() - 25 * DAY_US), patient), (1, 3, false));
+    assert_eq!(told("bob", None, Duration::ZERO), (0, 0, true));
+    // What cannot be read may hold anything.
+    fs::write(&archived(dir.path())[0], b"nothing").expect("written");
+    assert_eq!(told("bob", None, patient), (2, 3, false));
 }
 
 #[test]
