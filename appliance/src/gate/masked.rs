@@ -2,7 +2,7 @@
 //! that the server keeps. Which tables have a masked column, their names may tell; where a pattern like `*.ssn` names every
 //! table, the catalogue has the last word.
 
-use super::meaning::Leaning;
+use super::meaning::{Leaning, runs_names};
 use super::results::table_meets_mask;
 use crate::policy::{Action, Decision, MASK_RULE, View};
 use crate::shard::mailbox::Catalogue;
@@ -31,8 +31,9 @@ pub(super) const STORED: &str = "masked data may not be stored elsewhere";
 
 fn why(statement: &Statement, view: &View, masked: &dyn Fn(&Table) -> bool) -> Option<&'static str> {
     let reads_masked = || {
-        !view.column_masks.is_empty() && statement.opaque
-            || statement.tables.iter().any(|table| table.read && masked(table))
+        // A schema of another name takes its tables away from masks that name it.
+        let unseen = statement.opaque || runs_names(statement) || !statement.reach.is_nothing();
+        !view.column_masks.is_empty() && unseen || statement.tables.iter().any(|table| table.read && masked(table))
     };
     if let Some(copy) = &statement.copy
         && statement.classes.contains(Class::CopyOut)
@@ -55,7 +56,7 @@ fn why(statement: &Statement, view: &View, masked: &dyn Fn(&Table) -> bool) -> O
 
 /// A DO block that changes something: between what it reads and what it writes there are variables, which no text tells
 /// apart from constants.
-fn writes_from_variables(statement: &Statement) -> bool {
+pub(super) fn writes_from_variables(statement: &Statement) -> bool {
     const WRITES: [Class; 6] = [Class::Insert, Class::Update, Class::Merge, Class::Create, Class::Set, Class::CopyIn];
     statement.classes.contains(Class::Do) && WRITES.iter().any(|class| statement.classes.contains(*class))
 }

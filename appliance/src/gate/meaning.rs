@@ -9,7 +9,7 @@ use codecs::postgres::ColumnPlan;
 use masking::sql::{self, Analysis, Class, Classes};
 use smallvec::SmallVec;
 use std::cell::{OnceCell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -87,11 +87,11 @@ impl Meaning {
         Self { text: kept.into(), text_bytes: text.len() as u64, does }
     }
 
-    /// Of something that was sent without a text.
-    pub fn without_text(statement: sql::Statement) -> Self {
+    /// Of something that was not sent as a text of its own: `text` is for the trail.
+    pub fn unread(text: &[u8], statement: sql::Statement) -> Self {
         let (classes, analysis) = (statement.classes, one(statement));
         let does = Does { classes, tables: Vec::new(), analysis, shape: OnceCell::new() };
-        Self::of(b"", Rc::new(does))
+        Self::of(text, Rc::new(does))
     }
 
     pub fn is_of(&self, text: &[u8]) -> bool {
@@ -129,6 +129,22 @@ pub(crate) struct Marked {
     judged: Rc<Judged>,
     /// The text as the trail shows it: with what is masked for this principal masked.
     pub shown: OnceCell<Box<[u8]>>,
+    /// With what the names in it stand for; `None`: there are no such names.
+    touched: Option<Box<Touched>>,
+}
+
+/// What a statement does besides what its own text says: by the names of prepared statements and cursors.
+#[derive(Clone, Default)]
+pub(super) struct Touched {
+    classes: Classes,
+    tables: Vec<String>,
+}
+
+impl Touched {
+    pub fn add(&mut self, used: &Marked) {
+        self.classes = self.classes.union(used.classes());
+        self.tables.extend_from_slice(used.tables());
+    }
 }
 
 /// A verdict and what follows from it: the same for all texts of one shape.
@@ -154,18 +170,42 @@ impl Deref for Marked {
 impl Marked {
     pub fn new(meaning: Rc<Meaning>, decision: Decision, version: u64, reads: Reads, leaning: Leaning) -> Mark {
         let judged = Judged { decision, version, reads, leaning, plan: RefCell::default() };
-        Rc::new(Self { meaning, judged: Rc::new(judged), shown: OnceCell::new() })
+        Rc::new(Self { meaning, judged: Rc::new(judged), shown: OnceCell::new(), touched: None })
+    }
+
+    /// The same, with what names in it stand for.
+    pub fn behind(self: Rc<Self>, mut touched: Touched) -> Mark {
+        if touched.classes == Classes::default() {
+            return self;
+        }
+        touched.classes = touched.classes.union(self.meaning.classes);
+        touched.tables.splice(0..0, self.meaning.tables.iter().cloned());
+        let mut seen = HashSet::new();
+        touched.tables.retain(|table| seen.insert(table.clone()));
+        let (meaning, judged) = (self.meaning.clone(), self.judged.clone());
+        Rc::new(Self { meaning, judged, shown: OnceCell::new(), touched: Some(Box::new(touched)) })
+    }
+
+    /// Everything it does, for the trail.
+    pub fn classes(&self) -> Classes {
+        self.touched.as_ref().map_or(self.meaning.classes, |touched| touched.classes)
+    }
+
+    /// Every table it names, or that a name in it stands for.
+    pub fn tables(&self) -> &[String] {
+        self.touched.as_ref().map_or(&self.meaning.tables, |touched| &touched.tables)
     }
 
     /// The same statement under another verdict.
     pub fn with(&self, decision: Decision) -> Mark {
-        Self::new(self.meaning.clone(), decision, self.version, self.reads, self.leaning)
+        let mark = Self::new(self.meaning.clone(), decision, self.version, self.reads, self.leaning);
+        self.touched.as_ref().map_or_else(|| mark.clone(), |touched| mark.clone().behind((**touched).clone()))
     }
 
     /// The same verdict on another text of the same shape.
     fn on(&self, text: &[u8]) -> Mark {
         let meaning = Rc::new(Meaning::of(text, self.meaning.does.clone()));
-        Rc::new(Self { meaning, judged: self.judged.clone(), shown: OnceCell::new() })
+        Rc::new(Self { meaning, judged: self.judged.clone(), shown: OnceCell::new(), touched: None })
     }
 }
 
@@ -354,6 +394,14 @@ impl Shared {
         Rc::new(Meaning::of(text, Rc::new(Does::new(read(text, encoding, standard_strings)))))
     }
 
+    /// What `text` does whatever settings have become meanwhile; unparsed where that cannot be told.
+    pub(super) fn meaning_in_doubt(&mut self, text: &[u8], encoding: Encoding, standard_strings: bool) -> Rc<Meaning> {
+        self.counters.parsed_texts.add(1);
+        let read = read(text, encoding, standard_strings);
+        let analysis = if sql::reads_alike(text, &read) { read } else { unreadable() };
+        Rc::new(Meaning::of(text, Rc::new(Does::new(analysis))))
+    }
+
     /// The mark on a text of a shape that this session has had a verdict on, if `holds` says that it still stands.
     pub(super) fn recall(&mut self, text: &[u8], recent: &Recent, holds: impl Fn(&Marked) -> bool) -> Option<Mark> {
         let mark = recent.of_shape(self.cache.shape(text)?).filter(|mark| holds(mark))?;
@@ -375,13 +423,19 @@ fn read(text: &[u8], encoding: Encoding, standard_strings: bool) -> Analysis {
     match encoding {
         _ if text.is_ascii() => sql::analyse(text, standard_strings),
         Encoding::Utf8 => sql::analyse(text, standard_strings),
-        Encoding::SingleByte => {
-            let widened: String = text.iter().map(|byte| *byte as char).collect();
-            sql::analyse(widened.as_bytes(), standard_strings)
-        }
-        // A byte that cannot be UTF-8 makes the analysis answer "unparsed".
-        Encoding::Unsafe => sql::analyse(b"\xff", standard_strings),
+        Encoding::SingleByte => sql::analyse_bytes(text, standard_strings),
+        Encoding::Unsafe => unreadable(),
     }
+}
+
+/// A byte that cannot be UTF-8 makes the analysis answer "unparsed".
+fn unreadable() -> Analysis {
+    sql::analyse(b"\xff", true)
+}
+
+/// A DO block that handles prepared statements or cursors: what it reads of them, and what they stand for behind it, nobody sees.
+pub(super) fn runs_names(statement: &sql::Statement) -> bool {
+    statement.classes.contains(Class::Do) && (statement.names_inside || statement.cursors_inside)
 }
 
 /// What a result of these statements may show to the holder of `view`.
@@ -389,7 +443,7 @@ pub(super) fn reads(analysis: &Analysis, view: &View) -> Reads {
     if view.column_masks.is_empty() {
         return Reads::Open;
     }
-    if analysis.statements.iter().any(|statement| statement.opaque) {
+    if analysis.statements.iter().any(|statement| statement.opaque || runs_names(statement)) {
         return Reads::Unknown;
     }
     let masked = analysis

@@ -15,10 +15,12 @@ mod free;
 mod login;
 mod masked;
 mod meaning;
+mod names;
 mod record;
 mod results;
 mod statement;
 mod values;
+mod verdict;
 
 use crate::approval::{Ruling, TicketId};
 use crate::audit::Journal;
@@ -178,6 +180,8 @@ struct OpenRequest {
     started_us: u64,
     masked: u64,
     mark: Mark,
+    /// [`Gate::cursors_touched`] when it was forwarded.
+    cursors_touched: u64,
 }
 
 /// One gateway session.
@@ -204,6 +208,10 @@ pub struct Gate {
     open: VecDeque<OpenRequest>,
     /// SQL-level cursors declared in this session.
     cursors: HashMap<String, Mark>,
+    /// Counts what may have changed what their names stand for.
+    cursors_touched: u64,
+    /// What the protocol had done to portals, which have the same names, when that was last looked at.
+    portals_named: u64,
     recent: Recent,
     /// Where the shard keeps what it knows of the target's catalogue; set with `view`.
     slot: catalogues::Slot,
@@ -256,6 +264,8 @@ impl Gate {
             asking: None,
             open: VecDeque::new(),
             cursors: HashMap::new(),
+            cursors_touched: 0,
+            portals_named: 0,
             recent: Recent::default(),
             slot: catalogues::Slot::default(),
             names_moved_at_open: 0,
@@ -586,7 +596,9 @@ impl Drive for Gate {
     }
 
     fn wants(&self, side: Side) -> bool {
-        let held_client = self.held.is_some() || matches!(self.state, State::AwaitTarget | State::AwaitAccess);
+        let held_client = self.held.is_some()
+            || self.session.client_waits()
+            || matches!(self.state, State::AwaitTarget | State::AwaitAccess);
         self.may_step(side) && !(side == Side::Client && held_client)
     }
 

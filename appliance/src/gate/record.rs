@@ -118,10 +118,11 @@ impl Gate {
         }
         while let Some(open) = self.open.front() {
             let response = self.session.response();
+            let (rows, bytes) = self.session.sent(open.id);
             let entry = Entry::Outcome(Outcome {
                 request: open.id,
-                rows: 0,
-                bytes: 0,
+                rows,
+                bytes,
                 duration_us: cx.now.mono_us.saturating_sub(open.started_us),
                 error: "disconnected",
                 masked: open.masked,

@@ -182,7 +182,8 @@ impl Gate {
             End::Complete { rows } => (rows.unwrap_or(0), ""),
             End::Suspended => (outcome.messages, ""),
             End::Empty => (0, ""),
-            End::Error { sqlstate } => (0, std::str::from_utf8(sqlstate).unwrap_or("XX000")),
+            // What it had sent by then was read.
+            End::Error { sqlstate } => (outcome.sent, std::str::from_utf8(sqlstate).unwrap_or("XX000")),
             End::Skipped => (0, "skipped"),
         };
         let entry = Entry::Outcome(audit::Outcome {
@@ -206,6 +207,9 @@ impl Gate {
             cx.shared.counters.statement_duration.observe_ns(duration_us * 1_000);
             if open.mark.meaning.changes_catalogue() {
                 self.names_moved(cx);
+            }
+            if matches!(outcome.end, End::Complete { .. }) {
+                self.learn_cursors(&open);
             }
         } else {
             self.open[position].masked = 0;

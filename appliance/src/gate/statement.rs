@@ -1,17 +1,18 @@
 //! One statement on its way to the target: decided, recorded, then forwarded, refused or held for a person.
 
 use super::binds::Showing;
-use super::meaning::{self, Leaning, Mark, Marked, Meaning, Reads};
+use super::meaning::{Leaning, Mark, Marked, Meaning};
+use super::verdict::uses_names;
 use super::{Context, Gate, Now, OpenRequest, Retry, State, login, masked, refusal};
 use crate::approval::{Ruling, TicketId};
 use crate::audit::{self, Entry, Full};
 use crate::limits;
 use crate::policy::{Action, ApprovalTerms, Decision, View};
-use crate::shard::mailbox::{Catalogue, ToControl};
+use crate::shard::mailbox::ToControl;
 use crate::snapshot::Snapshot;
-use codecs::postgres::{Answer, Refusal, Request, RequestKind};
+use codecs::postgres::{Answer, BindValues, Refusal, Request, RequestKind, fair_share};
 use codecs::{Pipes, Side};
-use masking::sql::{Class, Named, Statement};
+use masking::sql::Statement;
 use masking::style::{Style, TokenKey, mask_findings};
 use smallvec::SmallVec;
 use std::rc::Rc;
@@ -84,6 +85,7 @@ impl Gate {
             Standing::Stale if self.renew_view(pipes, cx) => {}
             Standing::Stale => return,
         }
+        self.look_at_portals();
         let mark = self.mark(&request, pipes, cx);
         if mark.leaning == Leaning::Unasked {
             return self.ask_about_tables(request, pipes, cx);
@@ -143,128 +145,6 @@ impl Gate {
         true
     }
 
-    /// Meaning and verdict of a request.
-    fn mark(&mut self, request: &Request, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) -> Mark {
-        let mark = self.mark_by(request, None, pipes, cx);
-        if mark.leaning != Leaning::Unasked {
-            return mark;
-        }
-        match cx.shared.catalogues.fresh(self.slot, cx.now.unix_us).cloned() {
-            Some(known) => self.mark_by(request, Some(&known), pipes, cx),
-            None => mark,
-        }
-    }
-
-    fn mark_by(
-        &mut self,
-        request: &Request,
-        known: Option<&Catalogue>,
-        pipes: &mut Pipes<'_>,
-        cx: &mut Context<'_>,
-    ) -> Mark {
-        let view = self.view.clone().expect("statements come after the login");
-        match request.kind {
-            RequestKind::Query | RequestKind::Parse => {
-                let text = pipes.client.at(request.text);
-                if self.reads_by_default()
-                    && let Some(mark) = cx.shared.recall(text, &self.recent, |mark| self.still_holds(mark))
-                {
-                    return mark;
-                }
-                let meaning = cx.shared.meaning(text, self.encoding, self.standard_conforming_strings);
-                if let Some(mark) = self.recent.find(&meaning)
-                    && self.still_holds(mark)
-                {
-                    return mark.clone();
-                }
-                let mark = self.judge(meaning, request.kind, &view, known);
-                if self.still_holds(&mark) {
-                    self.recent.keep(mark.clone());
-                }
-                mark
-            }
-            RequestKind::Execute { .. } => match self.session.requested().cloned() {
-                Some(mark) if self.still_holds(&mark) => mark,
-                Some(mark) => self.judge(mark.meaning.clone(), request.kind, &view, known),
-                None => self.unknown(&view),
-            },
-            RequestKind::FunctionCall { .. } => self.function_call(&view),
-        }
-    }
-
-    /// What was decided when the text came, or was prepared, is what would be decided now.
-    fn still_holds(&self, mark: &Marked) -> bool {
-        mark.version == self.snapshot_version && !uses_names(&mark.meaning) && mark.leaning == Leaning::No
-    }
-
-    /// Texts are read under the settings that PostgreSQL has by default.
-    fn reads_by_default(&self) -> bool {
-        self.standard_conforming_strings && self.encoding == meaning::Encoding::Utf8
-    }
-
-    fn judge(&self, meaning: Rc<Meaning>, kind: RequestKind, view: &View, known: Option<&Catalogue>) -> Mark {
-        let mut decision = view.decide(&meaning.analysis);
-        let mut reads = meaning::reads(&meaning.analysis, view);
-        // What a rule refuses anyway needs no catalogue.
-        let ruled = decision.action == Action::Deny;
-        let mut leaning = Leaning::No;
-        for statement in &meaning.analysis.statements {
-            let mut weigh = |statement: &Statement| {
-                let (refused, leans) = masked::refused(statement, view, known);
-                leaning = leaning.max(if ruled { Leaning::No } else { leans });
-                refused
-            };
-            decision = weigh(statement).into_iter().fold(decision, stricter);
-            match &statement.uses {
-                Some(Named::Prepared(name)) => match self.session.prepared(name.as_bytes()) {
-                    Some(used) => {
-                        decision = stricter(decision, used.decision.clone());
-                        if statement.stores && used.reads != Reads::Open {
-                            // CREATE TABLE ... AS EXECUTE
-                            decision = stricter(decision, masked::denied(masked::STORED));
-                        }
-                        if used.leaning != Leaning::No {
-                            let again = used.meaning.analysis.statements.iter().filter_map(weigh);
-                            decision = again.fold(decision, stricter);
-                        }
-                        reads = reads.max(used.reads);
-                    }
-                    // Parse of EXECUTE: what the name stands for is looked up when it runs.
-                    None if kind == RequestKind::Parse => reads = unknown_reads(view),
-                    None => {
-                        decision = stricter(decision, view.decide_unknown());
-                        reads = unknown_reads(view);
-                    }
-                },
-                // Among other statements the name may stand for something else by the time it is used.
-                Some(Named::Cursor(_)) if meaning.analysis.statements.len() > 1 => reads = unknown_reads(view),
-                Some(Named::Cursor(name)) => {
-                    reads = reads.max(self.cursors.get(name).map_or_else(|| unknown_reads(view), |used| used.reads));
-                }
-                None => {}
-            }
-        }
-        Marked::new(meaning, decision, self.snapshot_version, reads, leaning)
-    }
-
-    /// Execute of a statement this gateway has not seen the text of.
-    fn unknown(&self, view: &View) -> Mark {
-        let mut statement = Statement::default();
-        statement.classes.insert(Class::Execute);
-        self.synthetic(statement, view.decide_unknown(), view)
-    }
-
-    fn function_call(&self, view: &View) -> Mark {
-        let mut statement = Statement::default();
-        statement.classes.insert(Class::FunctionCall);
-        self.synthetic(statement, view.decide_function_call(), view)
-    }
-
-    fn synthetic(&self, statement: Statement, decision: Decision, view: &View) -> Mark {
-        let meaning = Rc::new(Meaning::without_text(statement));
-        Marked::new(meaning, decision, self.snapshot_version, unknown_reads(view), Leaning::No)
-    }
-
     fn deny(&mut self, request: Request, mark: &Mark, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         if self.record_request(&request, mark, "deny", "", pipes, cx).is_err() {
             return self.wait_for_room(request, pipes);
@@ -301,7 +181,8 @@ impl Gate {
             self.names_moved(cx);
         }
         self.note_names(&mark);
-        self.open.push_back(OpenRequest { id, started_us: cx.now.mono_us, masked: 0, mark: mark.clone() });
+        let (started_us, cursors_touched) = (cx.now.mono_us, self.cursors_touched);
+        self.open.push_back(OpenRequest { id, started_us, masked: 0, mark: mark.clone(), cursors_touched });
         self.session.answer(Side::Client, Answer::Forward { id, tag: mark, describe }, pipes);
     }
 
@@ -311,38 +192,15 @@ impl Gate {
         let moved = cx.shared.catalogues.moves(self.slot) != self.names_moved_at_open;
         let stale = moved || self.own_names_moved;
         let view = self.view.as_ref().expect("logged in");
-        login::masks_anything(view) && (stale || !self.session.requested_is_guarded() || uses_names(&mark.meaning))
-    }
-
-    /// Keeps the books of names that SQL itself makes: PREPARE, DECLARE, DEALLOCATE, CLOSE, DISCARD.
-    fn note_names(&mut self, mark: &Mark) {
-        for statement in &mark.meaning.analysis.statements {
-            if ends_cursors(statement) {
-                // Whatever has such a name from now on was not declared where we saw it: it counts as unknown.
-                self.cursors.clear();
-            }
-            match &statement.defines {
-                Some(Named::Prepared(name)) => self.session.define(name.as_bytes(), mark.clone()),
-                Some(Named::Cursor(name)) => {
-                    self.session.forget_portal(Some(name.as_bytes()));
-                    // A DECLARE that fails leaves the older cursor: keep whichever shows more care.
-                    match self.cursors.get(name) {
-                        Some(older) if older.reads > mark.reads => {}
-                        _ if self.cursors.len() >= limits::CURSORS_MAX => {}
-                        _ => drop(self.cursors.insert(name.clone(), mark.clone())),
-                    }
-                }
-                None => {}
-            }
-            let Some(name) = &statement.forgets else { continue };
-            let name = name.as_deref().map(str::as_bytes);
-            if statement.classes.contains(Class::Fetch) {
-                // CLOSE: a prepared statement of the same name stays.
-                self.session.forget_portal(name);
-            } else {
-                self.session.forget(name);
-            }
-        }
+        // Nobody tells when a function has set the search_path: of the tables it finds, a mask may mean some only.
+        let by_path = || {
+            let unqualified =
+                |statement: &Statement| statement.tables.iter().any(|table| table.read && table.schema.is_none());
+            view.column_masks.iter().any(|mask| mask.schema.is_some())
+                && mark.meaning.analysis.statements.iter().any(unqualified)
+        };
+        login::masks_anything(view)
+            && (stale || !self.session.requested_is_guarded() || uses_names(&mark.meaning) || by_path())
     }
 
     /// The journal is full: the statement stays where it is, undecided.
@@ -355,7 +213,7 @@ impl Gate {
         let Some(terms) = mark.decision.approval.clone() else {
             return self.deny(request, &mark, pipes, cx);
         };
-        if self.exceeds_ruling(&mark) {
+        if exceeds_ruling(&mark, self.values(&request, pipes)) {
             return self.deny(request, &beyond_ruling(&mark), pipes, cx);
         }
         let digest = self.request_digest(&request, &mark, pipes);
@@ -366,8 +224,8 @@ impl Gate {
             showing.push(&mut text, &bytes[..bytes.len().min(limits::AUDIT_BINDS_BYTES_MAX)], binary);
             text
         };
-        let binds =
-            self.session.binds().iter().map(|(value, binary)| value.map(|bytes| bind_text(bytes, binary))).collect();
+        let values = self.values(&request, pipes);
+        let binds = values.iter().map(|(value, binary)| value.map(|bytes| bind_text(bytes, binary))).collect();
         let rule = mark.decision.rule.clone().unwrap_or_else(|| "".into());
         let ticket = self.ticket(&shown, binds, &rule, &terms, digest, cx);
         let id = ticket.id.clone();
@@ -384,12 +242,12 @@ impl Gate {
         cx.control.push(ToControl::Ask(Box::new(ticket)));
     }
 
-    /// A reviewer could not read all of it, and the ruling would not be bound to all of it.
-    fn exceeds_ruling(&self, mark: &Mark) -> bool {
-        let binds = self.session.binds();
-        let long =
-            |(value, _): (Option<&[u8]>, bool)| value.is_some_and(|value| value.len() > limits::AUDIT_BINDS_BYTES_MAX);
-        mark.meaning.text_bytes > mark.meaning.text.len() as u64 || binds.cut || binds.iter().any(long)
+    /// The values that a request runs with.
+    fn values<'a>(&'a self, request: &Request, pipes: &'a Pipes<'_>) -> BindValues<'a> {
+        match request.kind {
+            RequestKind::FunctionCall { .. } => BindValues { raw: pipes.client.at(request.text), cut: None },
+            RequestKind::Query | RequestKind::Parse | RequestKind::Execute { .. } => self.session.binds(),
+        }
     }
 
     pub(super) fn ruled(&mut self, ticket: &TicketId, ruling: Ruling, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
@@ -442,6 +300,9 @@ impl Gate {
                     let over = refusal(b"57P01", "the identity token has expired", None, Some("connect again"));
                     return self.end("the session's time is over", &over, pipes);
                 }
+                if cx.snapshot.version != self.snapshot_version {
+                    return self.decide_again(request, held.request, &mark, pipes, cx);
+                }
                 if mark.leaning == Leaning::Passed && !self.still_passes(&mark, cx) {
                     let changed = refusal(
                         b"42501",
@@ -460,6 +321,23 @@ impl Gate {
                 self.release(request.kind, held.request, mark, pipes, cx);
             }
         }
+    }
+
+    /// The configuration has changed while the statement waited: the ruling is worth what it was if the same would be asked now.
+    fn decide_again(&mut self, request: Request, number: u64, old: &Mark, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        if !self.renew_view(pipes, cx) {
+            return;
+        }
+        let new = self.mark(&request, pipes, cx);
+        let (then, now) = (&old.decision, &new.decision);
+        let same = (&then.rule, then.action, &then.approval) == (&now.rule, now.action, &now.approval);
+        let allowed = matches!(now.action, Action::Allow | Action::Alert);
+        if new.leaning != Leaning::Unasked && (same || allowed) {
+            return self.release(request.kind, number, new, pipes, cx);
+        }
+        let changed =
+            refusal(b"42501", "the rules changed while this statement waited for approval", None, Some("ask again"));
+        self.session.answer(Side::Client, Answer::Refuse(changed), pipes);
     }
 
     /// No mask refuses it by the last reading of the catalogue, and nothing has moved since that.
@@ -481,7 +359,7 @@ impl Gate {
     fn request_digest(&self, request: &Request, mark: &Mark, pipes: &Pipes<'_>) -> [u8; 32] {
         match request.kind {
             RequestKind::Query | RequestKind::Parse => self.digest(pipes.client.at(request.text), &[]),
-            _ => self.digest(&mark.meaning.text, self.session.binds().raw),
+            _ => self.digest(&mark.meaning.text, self.values(request, pipes).raw),
         }
     }
 
@@ -524,8 +402,8 @@ impl Gate {
                 (text.len(), &**mark.shown.get_or_init(mask))
             }
         };
-        if matches!(request.kind, RequestKind::Execute { .. }) {
-            self.collect_binds(cx, &mut scratch.binds, &mut scratch.ends);
+        if matches!(request.kind, RequestKind::Execute { .. } | RequestKind::FunctionCall { .. }) {
+            self.collect_binds(self.values(request, pipes), cx, &mut scratch.binds, &mut scratch.ends);
         }
         let mut binds: SmallVec<[Option<&str>; 16]> = SmallVec::new();
         let mut start = 0;
@@ -538,8 +416,8 @@ impl Gate {
             statement: kept,
             statement_bytes: mark.meaning.text_bytes.max(text_bytes as u64),
             binds: &binds,
-            classes: mark.meaning.classes.0,
-            tables: &mark.meaning.tables,
+            classes: mark.classes().0,
+            tables: mark.tables(),
             decision,
             rule: mark.decision.rule.as_deref().unwrap_or(""),
             ticket,
@@ -551,17 +429,19 @@ impl Gate {
     }
 
     /// Bind values as text, one after the other, with where each ends.
-    fn collect_binds(&self, cx: &Context<'_>, out: &mut String, ends: &mut Vec<Option<usize>>) {
+    fn collect_binds(&self, values: BindValues<'_>, cx: &Context<'_>, out: &mut String, ends: &mut Vec<Option<usize>>) {
         let showing = self.showing(cx);
-        for (value, binary) in self.session.binds().iter() {
+        // None of them hides those behind it.
+        let share =
+            fair_share(values.iter().map(|(value, _)| value.map_or(0, <[u8]>::len)), limits::AUDIT_BINDS_BYTES_MAX);
+        for (value, binary) in values.iter() {
             let Some(bytes) = value else {
                 ends.push(None);
                 continue;
             };
-            let room = limits::AUDIT_BINDS_BYTES_MAX.saturating_sub(out.len());
-            let cut = &bytes[..bytes.len().min(room)];
+            let cut = &bytes[..bytes.len().min(share)];
             showing.push(out, cut, binary);
-            if cut.len() < bytes.len() {
+            if cut.len() < bytes.len() || values.cut == Some(bytes.len()) {
                 out.push('…');
             }
             ends.push(Some(out.len()));
@@ -581,6 +461,13 @@ fn masked_text<'a>(view: &View, text: &'a [u8], key: &TokenKey, scratch: &'a mut
     scratch.extend_from_slice(text);
     mask_findings(detectors, Style::Last4, key, scratch);
     scratch
+}
+
+/// A reviewer could not read all of it, and the ruling would not be bound to all of it.
+fn exceeds_ruling(mark: &Mark, values: BindValues<'_>) -> bool {
+    let long =
+        |(value, _): (Option<&[u8]>, bool)| value.is_some_and(|value| value.len() > limits::AUDIT_BINDS_BYTES_MAX);
+    mark.meaning.text_bytes > mark.meaning.text.len() as u64 || values.cut.is_some() || values.iter().any(long)
 }
 
 /// What becomes of a statement that is too long for a ruling.
@@ -609,22 +496,6 @@ fn shown_text(meaning: &Meaning, view: &View, cx: &Context<'_>) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Cursors may be gone afterwards, and their names free for others: CLOSE, the end of a transaction or of a savepoint, and
-/// blocks that open and close what they like.
-fn ends_cursors(statement: &Statement) -> bool {
-    const ENDS: [Class; 3] = [Class::Transaction, Class::Do, Class::Call];
-    let closes = statement.forgets.is_some() && statement.classes.contains(Class::Fetch);
-    closes || ENDS.iter().any(|class| statement.classes.contains(*class))
-}
-
-fn uses_names(meaning: &Meaning) -> bool {
-    meaning.analysis.statements.iter().any(|statement| statement.uses.is_some())
-}
-
-fn unknown_reads(view: &View) -> Reads {
-    if view.column_masks.is_empty() { Reads::Open } else { Reads::Unknown }
-}
-
 /// Do two views mask alike?
 fn same_masks(one: &View, other: &View) -> bool {
     let columns = |view: &View| -> Vec<_> {
@@ -635,9 +506,4 @@ fn same_masks(one: &View, other: &View) -> bool {
     };
     let content = |view: &View| view.detect.as_ref().map(|(detectors, style)| (detectors.kinds().to_vec(), *style));
     columns(one) == columns(other) && content(one) == content(other)
-}
-
-/// The stricter of two verdicts; the first when they are alike.
-fn stricter(one: Decision, other: Decision) -> Decision {
-    if other.action > one.action { other } else { one }
 }

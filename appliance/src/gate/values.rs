@@ -190,8 +190,14 @@ struct Told {
 
 fn fill_told(told: Told, rest: FieldsBehind, bytes: &mut [u8]) -> u64 {
     let free_text = match told.field {
+        b'C' if rest.raised && told.may_show && bytes.len() == RAISED.len() => {
+            bytes.copy_from_slice(RAISED);
+            return 0;
+        }
         // RAISE: whatever the code wanted to say.
-        b'M' | b'D' | b'H' if rest.raised => true,
+        b'M' | b'D' | b'H' | b's' | b't' | b'c' | b'd' | b'n' if rest.raised => true,
+        // The server names objects there, and nothing else.
+        b'C' | b's' | b't' | b'c' | b'd' | b'n' => return 0,
         // `line 1: ...` quotes the XML document.
         b'D' => bytes.starts_with(b"line "),
         // `JSON data, line 1: ...` quotes the document.
@@ -222,7 +228,7 @@ fn fill_told(told: Told, rest: FieldsBehind, bytes: &mut [u8]) -> u64 {
 struct FieldsBehind {
     /// There is a position in the client's statement.
     positioned: bool,
-    /// PL/pgSQL's RAISE said it: the routine's name, which no message can forge.
+    /// PL/pgSQL's RAISE or ASSERT said it: the routine's name, which no message can forge.
     raised: bool,
 }
 
@@ -234,11 +240,14 @@ impl FieldsBehind {
         fields.next();
         while let Some([code, text @ ..]) = fields.next() {
             found.positioned |= *code == b'P';
-            found.raised |= *code == b'R' && text == b"exec_stmt_raise";
+            found.raised |= *code == b'R' && text.starts_with(b"exec_stmt_");
         }
         found
     }
 }
+
+/// RAISE takes any five characters for a code; raise_exception stands for all of them where they could be data.
+const RAISED: &[u8; 5] = b"P0001";
 
 const CONTEXTS: [&[u8]; 5] = [b"PL/pgSQL function ", b"SQL function ", b"SQL statement ", b"COPY ", b"while "];
 
@@ -336,6 +345,14 @@ mod tests {
         assert_eq!(told(true, &cast), "relation \"***********\" does not exist");
         let raised = [(b'M', "column 078/05/1120"), (b'F', "pl_exec.c"), (b'R', "exec_stmt_raise")];
         assert_eq!(told(true, &raised), "******************");
+        let asserted = [(b'M', "column xyz"), (b'R', "exec_stmt_assert")];
+        assert_eq!(told(true, &asserted), "**********");
+        let named = [(b't', "078-05-1120"), (b'R', "exec_stmt_raise")];
+        assert_eq!((told(true, &named), told(false, &named)), ("***********".into(), "078-05-1120".into()));
+        let by_server = [(b't', "people2"), (b'R', "_bt_check_unique")];
+        assert_eq!(told(true, &by_server), "people2");
+        let coded = [(b'C', "07805"), (b'R', "exec_stmt_raise")];
+        assert_eq!(told(true, &coded), "P0001");
         let number = [(b'M', "large object 78051120 does not exist"), (b'R', "inv_open")];
         assert_eq!(told(true, &number), "large object ******** does not exist");
         let json = [(b'W', "JSON data, line 1: 078/...")];

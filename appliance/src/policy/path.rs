@@ -8,6 +8,7 @@ use super::{Action, Decision, View};
 use masking::sql::{Class, Statement};
 
 const SETTING: &str = "search_path";
+const ROLES: [&str; 2] = ["role", "session_authorization"];
 
 impl View {
     /// A search_path given when the session starts (as a parameter, or in `options`). `None`: it may be used.
@@ -17,8 +18,12 @@ impl View {
 
     /// The rule that keeps a statement from changing the path to where it would miss that rule's tables.
     pub(super) fn path_guard(&self, statement: &Statement) -> Option<(usize, &Rule)> {
-        let mut changes = statement.settings.iter().filter(|(name, _)| name == SETTING);
-        changes.find_map(|(_, value)| match value {
+        let mut changes =
+            statement.settings.iter().filter(|(name, _)| name == SETTING || ROLES.contains(&name.as_str()));
+        changes.find_map(|(name, value)| match value {
+            // `"$user"` on the path is the schema of that name.
+            Some(role) if name != SETTING => self.guard(Some(&format!("\"{}\"", role.replace('"', "\"\"")))),
+            None if name != SETTING => None,
             Some(value) => self.guard(Some(value)),
             // RESET and DISCARD ALL go back to the target's own default; set_config of a parameter goes anywhere.
             None if statement.classes.contains(Class::Set) && statement.classes.iter().count() > 1 => self.guard(None),

@@ -3,7 +3,7 @@
 use super::frame::Reader;
 use smallvec::SmallVec;
 
-/// Raw parameters kept of one Bind for policy and audit, bytes. Beyond: cut, and [`BindValues::cut`] says so.
+/// Bytes of values kept of one Bind for policy and audit. Beyond: the longest are cut, and [`BindValues::cut`] says so.
 pub(super) const BINDS_BYTES_MAX: usize = 64 << 10;
 
 /// Bind parameter formats and values, read lazily from the wire form.
@@ -11,17 +11,46 @@ pub(super) const BINDS_BYTES_MAX: usize = 64 << 10;
 pub struct BindValues<'a> {
     /// Count and codes of formats, count of values, then each value with its length.
     pub raw: &'a [u8],
-    /// Only the first bytes were kept: values are missing at the end, and the last one given may be a part.
-    pub cut: bool,
+    /// Values longer than this were shortened to it.
+    pub cut: Option<usize>,
+}
+
+/// So many bytes of each value are kept where all together may have `total`: a long one takes nothing from the others.
+pub fn fair_share(lengths: impl Iterator<Item = usize> + Clone, total: usize) -> usize {
+    let mut share = total;
+    while share > 0 && lengths.clone().map(|length| length.min(share)).sum::<usize>() > total {
+        share /= 2;
+    }
+    share
+}
+
+/// Writes parameters as they are on the wire, values shortened so that they fit. Returns to what, if any was.
+pub(super) fn keep(parameters: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+    out.clear();
+    if parameters.len() <= BINDS_BYTES_MAX {
+        out.extend_from_slice(parameters);
+        return None;
+    }
+    let whole = BindValues { raw: parameters, cut: None };
+    let share = fair_share(whole.iter().map(|(value, _)| value.map_or(0, <[u8]>::len)), BINDS_BYTES_MAX);
+    let formats = parameters.first_chunk().map_or(0, |count| usize::from(u16::from_be_bytes(*count)));
+    out.extend_from_slice(&parameters[..2 + 2 * formats + 2]);
+    for (value, _) in whole.iter() {
+        let kept = value.map(|value| &value[..value.len().min(share)]);
+        out.extend_from_slice(&kept.map_or(-1, |kept| kept.len() as i32).to_be_bytes());
+        out.extend_from_slice(kept.unwrap_or_default());
+    }
+    Some(share)
 }
 
 impl<'a> BindValues<'a> {
     /// Each value: `None` for NULL; `true` when in binary format.
-    pub fn iter(&self) -> impl Iterator<Item = (Option<&'a [u8]>, bool)> + 'a {
+    pub fn iter(&self) -> impl Iterator<Item = (Option<&'a [u8]>, bool)> + Clone + 'a {
         Values::new(self.raw)
     }
 }
 
+#[derive(Clone)]
 struct Values<'a> {
     formats: &'a [u8],
     reader: Reader<'a>,

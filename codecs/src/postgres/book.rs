@@ -2,8 +2,12 @@
 //!
 //! The book runs ahead of the target: it is written when a message is forwarded. What the target then refuses or skips is
 //! taken back in reverse order (see [`super::expect`]), so that a refused re-Parse leaves the old meaning in force.
+//!
+//! Running ahead is right within one segment, up to the next Sync: behind what the target refuses it skips the rest. Behind a Sync it does
+//! not, so there a name counts only once the target has answered for it: until then it is in doubt, and whoever uses it
+//! waits ([`super::expect::Queue::is_in_doubt`]).
 
-use super::binds::{BINDS_BYTES_MAX, Bind, BindValues, Formats};
+use super::binds::{self, Bind, BindValues, Formats};
 use super::{Column, ColumnPlan, ProtocolError};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -77,12 +81,20 @@ pub(super) struct Statement<T> {
     pub tag: Option<T>,
     /// Its rows must not pass without a description (the gate asked for one).
     pub guarded: bool,
+    /// The segment in which it was named.
+    pub since: u64,
+    /// The target refused or skipped what named it: the name never stood for it.
+    refused: Cell<bool>,
     pub shape: RefCell<Shape>,
 }
 
 impl<T> Statement<T> {
-    pub fn new(tag: Option<T>, guarded: bool) -> Rc<Self> {
-        Rc::new(Self { tag, guarded, shape: RefCell::default() })
+    pub fn new(tag: Option<T>, guarded: bool, since: u64) -> Rc<Self> {
+        Rc::new(Self { tag, guarded, since, refused: Cell::new(false), shape: RefCell::default() })
+    }
+
+    pub fn refuse(&self) {
+        self.refused.set(true);
     }
 }
 
@@ -93,24 +105,38 @@ pub(super) struct Portal<T> {
     /// Of the result, from Bind; from RowDescription once the portal was described.
     pub formats: RefCell<Formats>,
     parameters: Vec<u8>,
-    cut: bool,
+    cut: Option<usize>,
     /// An Execute was forwarded: another one continues it.
     pub executed: Cell<bool>,
+    /// As of a statement.
+    pub since: u64,
+    refused: Cell<bool>,
 }
 
 impl<T> Portal<T> {
     fn new(statement: Rc<Statement<T>>) -> Self {
-        Self { statement, formats: RefCell::default(), parameters: Vec::new(), cut: false, executed: Cell::new(false) }
+        Self {
+            statement,
+            formats: RefCell::default(),
+            parameters: Vec::new(),
+            cut: None,
+            executed: Cell::new(false),
+            since: 0,
+            refused: Cell::new(false),
+        }
     }
 
-    fn set(&mut self, statement: Rc<Statement<T>>, bind: &Bind<'_>) {
-        let kept = &bind.parameters[..bind.parameters.len().min(BINDS_BYTES_MAX)];
+    pub fn refuse(&self) {
+        self.refused.set(true);
+    }
+
+    fn set(&mut self, statement: Rc<Statement<T>>, bind: &Bind<'_>, since: u64) {
         self.statement = statement;
         self.formats.get_mut().set(bind.results);
-        self.parameters.clear();
-        self.parameters.extend_from_slice(kept);
-        self.cut = kept.len() < bind.parameters.len();
+        self.cut = binds::keep(bind.parameters, &mut self.parameters);
         self.executed.set(false);
+        self.since = since;
+        self.refused.set(false);
     }
 
     pub fn binds(&self) -> BindValues<'_> {
@@ -132,8 +158,19 @@ impl<V> Default for Names<V> {
     }
 }
 
+/// What the server knows a name by: it cuts longer ones, from the protocol and from SQL (NAMEDATALEN; manual, 4.1.1).
+fn cut(name: &[u8]) -> &[u8] {
+    &name[..name.len().min(63)]
+}
+
+/// The same name for the server whatever the session's encoding is.
+pub(super) fn is_certain(name: &[u8]) -> bool {
+    name.is_ascii()
+}
+
 impl<V> Names<V> {
     fn look(&self, name: &[u8]) -> Option<&V> {
+        let name = cut(name);
         if name.is_empty() {
             return self.unnamed.as_ref();
         }
@@ -142,6 +179,7 @@ impl<V> Names<V> {
     }
 
     fn put(&mut self, name: &[u8], value: Option<V>) -> Option<V> {
+        let name = cut(name);
         if name.is_empty() {
             return std::mem::replace(&mut self.unnamed, value);
         }
@@ -158,6 +196,14 @@ impl<V> Names<V> {
         }
     }
 
+    fn named(&self) -> impl Iterator<Item = (&Name, &V)> {
+        self.few.iter().map(|(name, value)| (name, value)).chain(&self.many)
+    }
+
+    fn named_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.few.iter_mut().map(|(_, value)| value).chain(self.many.values_mut())
+    }
+
     fn clear_named(&mut self) {
         self.few.clear();
         self.many.clear();
@@ -168,12 +214,17 @@ impl<V> Names<V> {
     }
 }
 
+/// A portal, and the one whose name it has taken.
+pub(super) type Bound<T> = (Rc<Portal<T>>, Option<Rc<Portal<T>>>);
+
 /// Statements and portals by name.
 #[derive(Debug)]
 pub(super) struct Book<T> {
     statements: Names<Rc<Statement<T>>>,
     portals: Names<Rc<Portal<T>>>,
     spare: Vec<Rc<Portal<T>>>,
+    /// The segment in which a statement was last given a name that SQL may use.
+    pub named_since: u64,
     /// What a spare portal holds in place of a statement.
     nothing: Rc<Statement<T>>,
 }
@@ -184,7 +235,8 @@ impl<T> Default for Book<T> {
             statements: Names::default(),
             portals: Names::default(),
             spare: Vec::new(),
-            nothing: Statement::new(None, false),
+            named_since: 0,
+            nothing: Statement::new(None, false, 0),
         }
     }
 }
@@ -205,12 +257,17 @@ impl<T> Book<T> {
         statement: Rc<Statement<T>>,
     ) -> Result<Option<Rc<Statement<T>>>, ProtocolError> {
         self.statements.check_room()?;
+        if !name.is_empty() {
+            self.named_since = statement.since;
+        }
         Ok(self.statements.put(name, Some(statement)))
     }
 
     /// Restores what `define` or `close_statement` replaced, unless somebody else changed the name meanwhile.
     pub fn restore_statement(&mut self, name: &[u8], now: Option<&Rc<Statement<T>>>, before: Option<Rc<Statement<T>>>) {
         if same(self.statements.look(name), now) {
+            // What stood there before may have been refused as well: then nobody knows what the name means.
+            let before = before.map(|before| if before.refused.get() { Self::unseen() } else { before });
             self.statements.put(name, before);
         }
     }
@@ -219,36 +276,50 @@ impl<T> Book<T> {
         self.statements.put(name, None)
     }
 
-    pub fn forget_statements(&mut self) {
+    /// Every name is free again. Returns what they meant.
+    pub fn forget_statements(&mut self) -> Vec<(Name, Rc<Statement<T>>)> {
+        let before = self.statements.named().map(|(name, statement)| (name.clone(), statement.clone())).collect();
         self.statements.clear_named();
         self.statements.unnamed = None;
+        before
+    }
+
+    pub fn portals(&self, unnamed: bool) -> impl Iterator<Item = &Rc<Portal<T>>> {
+        let unnamed = self.portals.unnamed.iter().filter(move |_| unnamed);
+        self.portals.named().map(|(_, portal)| portal).chain(unnamed)
+    }
+
+    /// Every name that SQL may use stands for nobody knows what.
+    pub fn mistrust_statements(&mut self) {
+        self.statements.named_mut().for_each(|statement| *statement = Self::unseen());
     }
 
     /// A statement to hang a description on, for one nobody saw prepared.
     pub fn unseen() -> Rc<Statement<T>> {
-        Statement::new(None, false)
+        Statement::new(None, false, 0)
     }
 
-    /// Binds a portal. Returns the named portal it replaces, if any: the target refuses that, and it must be put back.
-    pub fn bind(&mut self, bind: &Bind<'_>) -> Result<Option<Rc<Portal<T>>>, ProtocolError> {
-        let statement = self.statements.look(bind.statement).cloned().unwrap_or_else(Self::unseen);
+    /// Binds a portal. Returns it, and the named portal it replaces, if any: the target refuses that, and it must be put back.
+    pub fn bind(&mut self, bind: &Bind<'_>, since: u64) -> Result<Bound<T>, ProtocolError> {
+        let known = self.statements.look(bind.statement).filter(|_| is_certain(bind.portal));
+        let statement = known.cloned().unwrap_or_else(Self::unseen);
         if bind.portal.is_empty() {
             // The portal of the last round is free again once its replies have passed: its buffers are used again.
             if let Some(portal) = self.portals.unnamed.as_mut().and_then(Rc::get_mut) {
-                portal.set(statement, bind);
-                return Ok(None);
+                portal.set(statement, bind, since);
+                return Ok((self.portals.unnamed.clone().expect("it was just looked at"), None));
             }
         } else {
             self.portals.check_room()?;
         }
         let mut portal = self.spare.pop().unwrap_or_else(|| Rc::new(Portal::new(statement.clone())));
-        Rc::get_mut(&mut portal).expect("a spare portal has no other owner").set(statement, bind);
-        let before = self.portals.put(bind.portal, Some(portal));
+        Rc::get_mut(&mut portal).expect("a spare portal has no other owner").set(statement, bind, since);
+        let before = self.portals.put(bind.portal, Some(portal.clone()));
         if bind.portal.is_empty() {
             before.into_iter().for_each(|portal| self.reuse(portal));
-            return Ok(None);
+            return Ok((portal, None));
         }
-        Ok(before)
+        Ok((portal, before))
     }
 
     /// A portal that was made where nobody saw it (DECLARE): something to hang a description on.
@@ -262,8 +333,12 @@ impl<T> Book<T> {
         Ok(portal)
     }
 
-    pub fn restore_portal(&mut self, name: &[u8], before: Option<Rc<Portal<T>>>) {
-        self.portals.put(name, before);
+    /// As [`Self::restore_statement`].
+    pub fn restore_portal(&mut self, name: &[u8], now: Option<&Rc<Portal<T>>>, before: Option<Rc<Portal<T>>>) {
+        if same(self.portals.look(name), now) {
+            let unseen = || Rc::new(Portal::new(Self::unseen()));
+            self.portals.put(name, before.map(|before| if before.refused.get() { unseen() } else { before }));
+        }
     }
 
     pub fn close_portal(&mut self, name: &[u8]) -> Option<Rc<Portal<T>>> {

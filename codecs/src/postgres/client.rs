@@ -1,7 +1,7 @@
 //! From the client to the target, once the session is open: what is asked about, what passes, what takes its place.
 
 use super::binds::Bind;
-use super::book::{Name, Statement};
+use super::book::{Book, Name, Statement, is_certain};
 use super::compose::{self, Severity};
 use super::expect::{Counts, Definitions, Expected, Mode, Skipping};
 use super::frame::{HEADER_BYTES, Header, REPLY_BYTES_MAX, Reader};
@@ -22,6 +22,7 @@ fn malformed(kind: u8) -> ProtocolError {
 
 impl<T: Clone> Session<T> {
     pub(super) fn step_open(&mut self, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
+        self.client_waits = false;
         loop {
             if self.client_stream.left > 0 && !self.stream_from_client(pipes) {
                 return Ok(Step::NeedBytes);
@@ -30,7 +31,7 @@ impl<T: Clone> Session<T> {
                 return Ok(Step::NeedBytes);
             };
             if self.queue.is_full() {
-                return Ok(Step::Held);
+                return Ok(self.wait());
             }
             if let Some(step) = self.take_message(header, pipes)? {
                 return Ok(step);
@@ -153,12 +154,15 @@ impl<T: Clone> Session<T> {
         let Some(message) = header.whole(pipes.client.undecided(), Side::Client, max)? else {
             return Ok(Some(Step::NeedBytes));
         };
+        let Some(settings_in_doubt) = self.may_be_read(kind, message)? else {
+            return Ok(Some(self.wait()));
+        };
         let asked = match kind {
             b'Q' => Some((RequestKind::Query, query_text(message).ok_or(malformed(kind))?)),
             b'P' => Some((RequestKind::Parse, parse_text(message).ok_or(malformed(kind))?.1)),
             b'F' => {
-                let function = Reader::new(message, HEADER_BYTES).u32().ok_or(malformed(kind))?;
-                Some((RequestKind::FunctionCall { function }, Span::default()))
+                let (function, values) = function_call(message).ok_or(malformed(kind))?;
+                Some((RequestKind::FunctionCall { function }, values))
             }
             b'E' => {
                 let name = execute_name(message).ok_or(malformed(kind))?;
@@ -167,13 +171,14 @@ impl<T: Clone> Session<T> {
                 let known = portal.filter(|portal| portal.statement.tag.is_some());
                 let resumed = known.is_some_and(|portal| portal.executed.get());
                 self.requested = portal.cloned();
-                Some((RequestKind::Execute { resumed }, Span::default()))
+                let start = HEADER_BYTES as u32;
+                Some((RequestKind::Execute { resumed }, Span { start, end: start + name.len() as u32 }))
             }
             _ => None,
         };
         if let Some((kind, text)) = asked {
             self.client = ClientStage::AskedRequest { kind, total: header.total };
-            return Ok(Some(Step::Event(Event::Request(Request { kind, text }))));
+            return Ok(Some(Step::Event(Event::Request(Request { kind, text, settings_in_doubt }))));
         }
         match kind {
             b'B' => self.note_bind(message)?,
@@ -184,10 +189,60 @@ impl<T: Clone> Session<T> {
         Ok(None)
     }
 
+    /// `None`: not yet, since what the message means hangs on answers that are still to come behind a Sync. `Some(true)`: its text
+    /// can be read in more than one way, and no answer will tell which before the next Sync.
+    #[inline]
+    fn may_be_read(&self, kind: u8, message: &[u8]) -> Result<Option<bool>, ProtocolError> {
+        if self.queue.is_behind() || self.queue.bound { self.look_behind(kind, message) } else { Ok(Some(false)) }
+    }
+
+    fn look_behind(&self, kind: u8, message: &[u8]) -> Result<Option<bool>, ProtocolError> {
+        let text = match kind {
+            b'Q' => query_text(message),
+            b'P' => parse_text(message).map(|(_, text)| text),
+            _ => None,
+        };
+        let hangs = text.is_some_and(|text| hangs_on_settings(&message[text.start as usize..text.end as usize]));
+        let waits = hangs && self.queue.awaits_ready();
+        let waits = waits
+            || match kind {
+                // Its SQL may use any name.
+                b'Q' => self.queue.is_in_doubt(self.book.named_since),
+                b'E' => {
+                    let portal = execute_name(message).ok_or(malformed(kind))?;
+                    self.queue.is_in_doubt(self.book.named_since) || self.portal_is_in_doubt(portal)
+                }
+                b'B' => self.statement_is_in_doubt(Bind::read(message).ok_or(malformed(kind))?.statement),
+                b'D' => match kind_and_name(message).ok_or(malformed(kind))? {
+                    (b'P', portal) => self.portal_is_in_doubt(portal),
+                    (_, statement) => self.statement_is_in_doubt(statement),
+                },
+                _ => false,
+            };
+        Ok((!waits).then_some(hangs && self.queue.bound))
+    }
+
+    fn statement_is_in_doubt(&self, name: &[u8]) -> bool {
+        // One that is gone may have been taken away by what is still to be answered.
+        self.book.statement(name).map_or_else(|| self.queue.awaits_ready(), |known| self.queue.is_in_doubt(known.since))
+    }
+
+    fn portal_is_in_doubt(&self, name: &[u8]) -> bool {
+        self.book.portal(name).map_or_else(|| self.queue.awaits_ready(), |known| self.queue.is_in_doubt(known.since))
+    }
+
+    /// The client's next message waits for the target.
+    fn wait(&mut self) -> Step {
+        self.client_waits = true;
+        Step::Held
+    }
+
     fn note_bind(&mut self, message: &[u8]) -> Result<(), ProtocolError> {
         let bind = Bind::read(message).ok_or(malformed(b'B'))?;
-        let before = self.book.bind(&bind)?;
-        self.queue.push(Expected::Bind { name: Name::from(bind.portal), before });
+        let (portal, before) = self.book.bind(&bind, self.queue.segment())?;
+        self.queue.bound = true;
+        self.portals_named += u64::from(!bind.portal.is_empty());
+        self.queue.push(Expected::Bind { name: Name::from(bind.portal), portal, before });
         Ok(())
     }
 
@@ -195,10 +250,10 @@ impl<T: Clone> Session<T> {
         let (what, name) = kind_and_name(message).ok_or(malformed(b'D'))?;
         let entry = match what {
             b'S' => {
-                let statement = self.book.statement(name).cloned().unwrap_or_else(|| Statement::new(None, false));
+                let statement = self.book.statement(name).cloned().unwrap_or_else(Book::unseen);
                 Expected::DescribeStatement { statement, ours: false }
             }
-            b'P' => Expected::DescribePortal { portal: self.book.adopt_portal(name)?, ours: false },
+            b'P' => Expected::DescribePortal { portal: self.book.adopt_portal(name)?, ours: false, tag: None },
             _ => return Err(malformed(b'D')),
         };
         self.queue.push(entry);
@@ -209,7 +264,10 @@ impl<T: Clone> Session<T> {
         let (what, name) = kind_and_name(message).ok_or(malformed(b'C'))?;
         let entry = match what {
             b'S' => Expected::CloseStatement { before: self.book.close_statement(name), name: name.into() },
-            b'P' => Expected::ClosePortal { before: self.book.close_portal(name), name: name.into() },
+            b'P' => {
+                self.portals_named += u64::from(!name.is_empty());
+                Expected::ClosePortal { before: self.book.close_portal(name), name: name.into() }
+            }
             _ => return Err(malformed(b'C')),
         };
         self.queue.push(entry);
@@ -244,23 +302,24 @@ impl<T: Clone> Session<T> {
         }
         match kind {
             RequestKind::Query => {
-                let unnamed = self.book.drop_unnamed();
-                self.queue.push(Expected::Query { id, tag, done: false, unnamed, names });
+                let (unnamed, segment) = (self.book.drop_unnamed(), self.queue.end_segment());
+                self.queue.push(Expected::Query { id, tag, done: false, unnamed, names, segment });
                 pipes.client.clear(total, pipes.to_target);
             }
             RequestKind::Parse => self.forward_parse(total, tag, describe, pipes),
-            RequestKind::Execute { .. } => self.forward_execute(total, id, names, describe, pipes),
+            RequestKind::Execute { .. } => self.forward_execute(total, (id, tag), names, describe, pipes),
             RequestKind::FunctionCall { .. } => {
-                self.queue.push(Expected::FunctionCall { id, done: false });
+                let segment = self.queue.end_segment();
+                self.queue.push(Expected::FunctionCall { id, done: false, segment });
                 pipes.client.clear(total, pipes.to_target);
             }
         }
     }
 
     fn forward_parse(&mut self, total: usize, tag: T, describe: bool, pipes: &mut Pipes<'_>) {
-        let statement = Statement::new(Some(tag), describe);
         let message = &pipes.client.undecided()[..total];
         let (name, _) = parse_text(message).expect("it was read before it was asked about");
+        let statement = Statement::new(is_certain(name).then_some(tag), describe, self.queue.segment());
         let before = match self.book.define(name, statement.clone()) {
             Ok(before) => before,
             Err(error) => {
@@ -279,18 +338,26 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    fn forward_execute(&mut self, total: usize, id: u64, names: Definitions<T>, describe: bool, pipes: &mut Pipes<'_>) {
+    fn forward_execute(
+        &mut self,
+        total: usize,
+        (id, tag): (u64, T),
+        names: Definitions<T>,
+        describe: bool,
+        pipes: &mut Pipes<'_>,
+    ) {
         let message = &pipes.client.undecided()[..total];
         let name = execute_name(message).expect("it was read before it was asked about");
         match self.book.adopt_portal(name) {
             Ok(portal) => {
                 if describe {
-                    self.queue.push(Expected::DescribePortal { portal: portal.clone(), ours: true });
+                    let tag = Some(tag.clone());
+                    self.queue.push(Expected::DescribePortal { portal: portal.clone(), ours: true, tag });
                     pipes.to_target.compose(|out| compose::describe(out, b'P', name));
                 }
                 portal.executed.set(true);
-                self.queue.push(Expected::Execute { id, portal, names });
-                self.queue.ran = true;
+                self.queue.push(Expected::Execute { id, tag, portal, names });
+                (self.queue.ran, self.queue.bound) = (true, true);
                 pipes.client.clear(total, pipes.to_target);
                 // The portal's buffers are free for reuse once its replies have passed.
                 self.requested = None;
@@ -327,8 +394,8 @@ impl<T: Clone> Session<T> {
             }
             self.queue.push(Expected::Refused { bytes });
         } else if simple {
-            let unnamed = self.book.drop_unnamed();
-            self.queue.push(Expected::AbortingQuery { bytes: Some(bytes), unnamed });
+            let (unnamed, segment) = (self.book.drop_unnamed(), self.queue.end_segment());
+            self.queue.push(Expected::AbortingQuery { bytes: Some(bytes), unnamed, segment });
             pipes.to_target.compose(compose::certain_failure_query);
         } else {
             self.queue.push(Expected::Aborting { bytes });
@@ -339,6 +406,12 @@ impl<T: Clone> Session<T> {
         }
         self.say_refusals(pipes);
     }
+}
+
+/// What the text says depends on settings that the target knows before we do: with `standard_conforming_strings` off a backslash
+/// takes the quote behind it into the string, and how bytes make up letters is for `client_encoding` to say.
+fn hangs_on_settings(text: &[u8]) -> bool {
+    !text.is_ascii() || memchr::memchr_iter(b'\\', text).any(|at| text.get(at + 1) == Some(&b'\''))
 }
 
 #[inline]
@@ -371,6 +444,13 @@ fn execute_name(message: &[u8]) -> Option<&[u8]> {
     let name = reader.text()?;
     reader.u32()?;
     reader.is_done().then_some(name)
+}
+
+/// The function of a FunctionCall, and its values as [`super::BindValues`] reads them.
+fn function_call(message: &[u8]) -> Option<(u32, Span)> {
+    let function = Reader::new(message, HEADER_BYTES).u32()?;
+    let (start, end) = (HEADER_BYTES + 4, message.len().checked_sub(2)?);
+    (start <= end).then_some((function, Span { start: start as u32, end: end as u32 }))
 }
 
 /// The two fields of Describe and Close.

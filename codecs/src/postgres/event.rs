@@ -119,8 +119,12 @@ pub struct ScramKeys {
 #[derive(Debug)]
 pub struct Request {
     pub kind: RequestKind,
-    /// Query, Parse: the statement's text without its terminating NUL, in the client window. Execute, FunctionCall: empty.
+    /// Query, Parse: the statement's text without its terminating NUL, in the client window. Execute: the portal's name. FunctionCall: its
+    /// values, as [`BindValues`] reads them.
     pub text: Span,
+    /// An Execute before it in the same pipeline may have changed settings on which it hangs how the text is read, and the target will
+    /// not tell before the next Sync.
+    pub settings_in_doubt: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -204,6 +208,8 @@ pub struct Outcome {
     /// DataRow and CopyData messages passed for this statement, and their payload bytes, in either direction.
     pub messages: u64,
     pub bytes: u64,
+    /// Of these messages, those that were sent to the client.
+    pub sent: u64,
     /// No further outcome will carry this id (a simple Query may hold several statements).
     pub last: bool,
 }

@@ -24,23 +24,25 @@ pub(super) enum Expected<T> {
     /// ParseComplete.
     Parse { name: Name, statement: Rc<Statement<T>>, before: Option<Rc<Statement<T>>> },
     /// BindComplete.
-    Bind { name: Name, before: Option<Rc<Portal<T>>> },
+    Bind { name: Name, portal: Rc<Portal<T>>, before: Option<Rc<Portal<T>>> },
     /// ParameterDescription, then RowDescription or NoData. `ours`: the client does not know of it and sees no reply.
     DescribeStatement { statement: Rc<Statement<T>>, ours: bool },
     /// RowDescription or NoData. `ours`: as above.
-    DescribePortal { portal: Rc<Portal<T>>, ours: bool },
+    /// `tag`: of the Execute that we ask for.
+    DescribePortal { portal: Rc<Portal<T>>, ours: bool, tag: Option<T> },
     /// Rows or copy data, then CommandComplete, EmptyQueryResponse or PortalSuspended.
-    Execute { id: u64, portal: Rc<Portal<T>>, names: Definitions<T> },
+    /// `tag`: what it was found to do when it came, which may be something else than when it was prepared (EXECUTE, FETCH).
+    Execute { id: u64, tag: T, portal: Rc<Portal<T>>, names: Definitions<T> },
     /// CloseComplete, of a statement.
     CloseStatement { name: Name, before: Option<Rc<Statement<T>>> },
     /// CloseComplete, of a portal.
     ClosePortal { name: Name, before: Option<Rc<Portal<T>>> },
-    /// ReadyForQuery. `ran`: an Execute came since the Sync before.
-    Sync { ran: bool, doubtful: bool },
+    /// ReadyForQuery. `ran`: an Execute came since the Sync before. `segment`: the one it ends.
+    Sync { ran: bool, doubtful: bool, segment: u64 },
     /// Results of any number of statements, then ReadyForQuery. `done`: an outcome has been marked as the last.
-    Query { id: u64, tag: T, done: bool, unnamed: Option<Rc<Statement<T>>>, names: Definitions<T> },
+    Query { id: u64, tag: T, done: bool, unnamed: Option<Rc<Statement<T>>>, names: Definitions<T>, segment: u64 },
     /// FunctionCallResponse, then ReadyForQuery.
-    FunctionCall { id: u64, done: bool },
+    FunctionCall { id: u64, done: bool, segment: u64 },
     /// No reply: that many CopyDone or CopyFail were forwarded here.
     CopyEnd { count: u32 },
     /// A refusal of ours, to be sent when everything before it is answered. The bytes are complete messages.
@@ -49,7 +51,7 @@ pub(super) enum Expected<T> {
     Aborting { bytes: Box<[u8]> },
     /// The same for a Query or FunctionCall: ErrorResponse, which becomes these bytes (none are left then), then
     /// ReadyForQuery.
-    AbortingQuery { bytes: Option<Box<[u8]>>, unnamed: Option<Rc<Statement<T>>> },
+    AbortingQuery { bytes: Option<Box<[u8]>>, unnamed: Option<Rc<Statement<T>>>, segment: u64 },
 }
 
 /// What the entry at the front is doing.
@@ -84,11 +86,25 @@ pub(super) struct Queue<T> {
     pub skipping: Skipping,
     /// An Execute was forwarded since the last Sync.
     pub ran: bool,
+    /// A Bind was: it runs what plans and parameters need, and that may change settings.
+    pub bound: bool,
+    /// Counts what ReadyForQuery answers (Sync, Query, FunctionCall): what is forwarded now belongs to this segment. The first is 1.
+    segment: u64,
+    /// What was forwarded in this segment, or before, has been answered.
+    settled: u64,
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), mode: Mode::Plain, skipping: Skipping::No, ran: false }
+        Self {
+            entries: VecDeque::new(),
+            mode: Mode::Plain,
+            skipping: Skipping::No,
+            ran: false,
+            bound: false,
+            segment: 1,
+            settled: 0,
+        }
     }
 }
 
@@ -102,11 +118,19 @@ impl<T> Queue<T> {
     #[inline]
     pub fn executing(&self) -> Option<&T> {
         match self.front()? {
-            Expected::Query { tag, .. } => Some(tag),
-            Expected::Execute { portal, .. } | Expected::DescribePortal { portal, .. } => portal.statement.tag.as_ref(),
+            Expected::Query { tag, .. } | Expected::Execute { tag, .. } => Some(tag),
+            Expected::DescribePortal { tag: Some(tag), .. } => Some(tag),
+            Expected::DescribePortal { portal, .. } => portal.statement.tag.as_ref(),
             Expected::DescribeStatement { statement, .. } => statement.tag.as_ref(),
             _ => None,
         }
+    }
+
+    /// The front entry is the last in front of a Sync that has been forwarded: what the target says next tells whether that
+    /// committed.
+    #[inline]
+    pub fn is_in_front_of_sync(&self) -> bool {
+        matches!(self.entries.get(1), Some(Expected::Sync { doubtful: false, .. }))
     }
 
     /// The front entry is one that the target sends nothing for.
@@ -132,7 +156,43 @@ impl<T> Queue<T> {
     #[inline]
     pub fn pop(&mut self) -> Option<Expected<T>> {
         self.mode = Mode::Plain;
-        self.entries.pop_front()
+        let popped = self.entries.pop_front();
+        if let Some(segment) = popped.as_ref().and_then(Expected::segment) {
+            self.settled = segment;
+        }
+        popped
+    }
+
+    /// The segment of what is forwarded now.
+    #[inline]
+    pub fn segment(&self) -> u64 {
+        self.segment
+    }
+
+    /// What is forwarded now ends the segment, whose number is returned.
+    #[inline]
+    pub fn end_segment(&mut self) -> u64 {
+        self.segment += 1;
+        self.segment - 1
+    }
+
+    /// Something before this segment may be unanswered.
+    #[inline]
+    pub fn is_behind(&self) -> bool {
+        self.settled + 1 < self.segment
+    }
+
+    /// What was named in that segment may have been refused, and what is forwarded now would run all the same: a Sync is
+    /// between them.
+    #[inline]
+    pub fn is_in_doubt(&self, since: u64) -> bool {
+        since > self.settled && since < self.segment && self.awaits_ready()
+    }
+
+    /// ReadyForQuery is on its way. For a Sync in doubt it may not be: what was forwarded in front of it counts as being in the segment behind.
+    pub fn awaits_ready(&self) -> bool {
+        let certain = |entry: &Expected<T>| !matches!(entry, Expected::Sync { doubtful: true, .. });
+        self.entries.iter().any(|entry| certain(entry) && entry.segment().is_some())
     }
 
     /// Nothing is outstanding, but perhaps for Syncs that may have been ignored.
@@ -155,7 +215,7 @@ impl<T> Queue<T> {
                 | Expected::FunctionCall { .. }
                 | Expected::Aborting { .. }
                 | Expected::AbortingQuery { .. } => true,
-                Expected::Sync { ran, doubtful } => *ran || *doubtful,
+                Expected::Sync { ran, doubtful, .. } => *ran || *doubtful,
                 Expected::Parse { .. }
                 | Expected::Bind { .. }
                 | Expected::DescribeStatement { .. }
@@ -194,10 +254,11 @@ impl<T> Queue<T> {
     #[inline]
     pub fn push_sync(&mut self) {
         let doubtful = self.mode == Mode::CopyIn && self.copy_end().is_none();
-        self.push(Expected::Sync { ran: self.ran, doubtful });
+        let segment = self.end_segment();
+        self.push(Expected::Sync { ran: self.ran, doubtful, segment });
         if !doubtful {
             self.skipping = Skipping::No;
-            self.ran = false;
+            (self.ran, self.bound) = (false, false);
         }
     }
 
@@ -346,7 +407,7 @@ impl<T> Queue<T> {
                 std::mem::take(names).fail(book);
                 Some((*id, !std::mem::replace(done, true)))
             }
-            Expected::FunctionCall { id, done } => Some((*id, !std::mem::replace(done, true))),
+            Expected::FunctionCall { id, done, .. } => Some((*id, !std::mem::replace(done, true))),
             _ => None,
         }
     }
@@ -370,7 +431,7 @@ impl<T> Expected<T> {
     pub fn id(&self) -> Option<u64> {
         match self {
             Expected::Execute { id, .. } => Some(*id),
-            Expected::Query { id, done, .. } | Expected::FunctionCall { id, done } => (!done).then_some(*id),
+            Expected::Query { id, done, .. } | Expected::FunctionCall { id, done, .. } => (!done).then_some(*id),
             Expected::Parse { .. }
             | Expected::Bind { .. }
             | Expected::DescribeStatement { .. }
@@ -385,10 +446,34 @@ impl<T> Expected<T> {
         }
     }
 
+    /// The segment that it ends.
+    #[inline]
+    fn segment(&self) -> Option<u64> {
+        match self {
+            Expected::Sync { segment, .. }
+            | Expected::Query { segment, .. }
+            | Expected::FunctionCall { segment, .. }
+            | Expected::AbortingQuery { segment, .. } => Some(*segment),
+            Expected::Parse { .. }
+            | Expected::Bind { .. }
+            | Expected::DescribeStatement { .. }
+            | Expected::DescribePortal { .. }
+            | Expected::Execute { .. }
+            | Expected::CloseStatement { .. }
+            | Expected::ClosePortal { .. }
+            | Expected::CopyEnd { .. }
+            | Expected::Refused { .. }
+            | Expected::Aborting { .. } => None,
+        }
+    }
+
     /// The target refused or skipped it: the names mean what they meant before.
     fn take_back(self, book: &mut Book<T>) {
         match self {
-            Expected::Parse { name, statement, before } => book.restore_statement(&name, Some(&statement), before),
+            Expected::Parse { name, statement, before } => {
+                statement.refuse();
+                book.restore_statement(&name, Some(&statement), before)
+            }
             Expected::CloseStatement { name, before } => book.restore_statement(&name, None, before),
             Expected::Query { unnamed, names, .. } => {
                 names.take_back(book);
@@ -396,8 +481,11 @@ impl<T> Expected<T> {
             }
             Expected::AbortingQuery { unnamed, .. } => book.restore_statement(b"", None, unnamed),
             Expected::Execute { names, .. } => names.take_back(book),
-            Expected::Bind { name, before } => book.restore_portal(&name, before),
-            Expected::ClosePortal { name, before } => book.restore_portal(&name, before),
+            Expected::Bind { name, portal, before } => {
+                portal.refuse();
+                book.restore_portal(&name, Some(&portal), before)
+            }
+            Expected::ClosePortal { name, before } => book.restore_portal(&name, None, before),
             Expected::DescribeStatement { .. }
             | Expected::DescribePortal { .. }
             | Expected::Sync { .. }
@@ -424,6 +512,12 @@ struct Change<T> {
     before: Option<Rc<Statement<T>>>,
 }
 
+impl<T> Change<T> {
+    fn refuse(&self) {
+        self.now.iter().for_each(|statement| statement.refuse());
+    }
+}
+
 impl<T> Default for Definitions<T> {
     fn default() -> Self {
         Self { changes: Vec::new(), one_ended: false }
@@ -438,6 +532,7 @@ impl<T> Definitions<T> {
     /// Nothing of the request ran.
     pub fn take_back(self, book: &mut Book<T>) {
         for change in self.changes.into_iter().rev() {
+            change.refuse();
             book.restore_statement(&change.name, change.now.as_ref(), change.before);
         }
     }
@@ -449,7 +544,8 @@ impl<T> Definitions<T> {
             return self.take_back(book);
         }
         for change in self.changes {
-            let unknown = Some(Statement::new(None, false));
+            change.refuse();
+            let unknown = Some(Book::unseen());
             book.restore_statement(&change.name, change.now.as_ref(), unknown);
         }
     }
@@ -460,6 +556,8 @@ impl<T> Definitions<T> {
 pub(super) struct Counts {
     pub messages: u64,
     pub bytes: u64,
+    /// Of the messages, those that went to the client. Set when they are taken.
+    pub sent: u64,
 }
 
 impl Counts {
@@ -470,6 +568,6 @@ impl Counts {
     }
 
     pub fn outcome(self, id: u64, end: End, last: bool) -> Outcome {
-        Outcome { id, end, messages: self.messages, bytes: self.bytes, last }
+        Outcome { id, end, messages: self.messages, bytes: self.bytes, sent: self.sent, last }
     }
 }

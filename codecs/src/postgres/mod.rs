@@ -18,7 +18,7 @@ mod startup;
 mod target;
 mod values;
 
-pub use binds::BindValues;
+pub use binds::{BindValues, fair_share};
 pub use error::ProtocolError;
 pub use event::*;
 pub use kept::Response;

@@ -1,7 +1,7 @@
 //! Inside the target's messages: columns, text fields, and what a tag or an error says.
 
 use super::binds::Formats;
-use super::frame::{HEADER_BYTES, Header, Reader};
+use super::frame::{ERROR_HEAD_BYTES, HEADER_BYTES, Header, Reader};
 use super::target::malformed;
 use super::{Column, ProtocolError};
 use crate::{Side, Span};
@@ -9,7 +9,8 @@ use crate::{Side, Span};
 /// How far behind a CommandComplete ReadyForQuery is looked for, bytes. Beyond: the outcome is not marked as the last.
 const READY_LOOKAHEAD_BYTES: usize = 16 << 10;
 
-/// The next field that can carry data: message, detail, hint, context, internal query.
+/// The next field that can carry data: code, message, detail, hint, context, internal query, and the names of objects (what PL/pgSQL raises
+/// may put anything there).
 /// `at`: where to go on.
 pub(super) fn next_field(message: &[u8], at: &mut usize) -> Result<Option<(u8, Span)>, ProtocolError> {
     let error = malformed(message[0]);
@@ -22,7 +23,9 @@ pub(super) fn next_field(message: &[u8], at: &mut usize) -> Result<Option<(u8, S
         let start = reader.at();
         let text = reader.text().ok_or(error)?;
         *at = reader.at();
-        if matches!(code, b'M' | b'D' | b'H' | b'W' | b'q') && !text.is_empty() {
+        if matches!(code, b'C' | b'M' | b'D' | b'H' | b'W' | b'q' | b's' | b't' | b'c' | b'd' | b'n')
+            && !text.is_empty()
+        {
             return Ok(Some((code, Span { start: start as u32, end: (start + text.len()) as u32 })));
         }
     }
@@ -90,6 +93,12 @@ pub(super) fn rows_of(tag: &[u8]) -> Option<u64> {
 
 /// Is ReadyForQuery what follows the message that ends at `from`, past what may come unasked? `None`: not here yet.
 pub(super) fn ready_follows(bytes: &[u8], from: usize) -> Result<Option<bool>, ProtocolError> {
+    let next = next_asked(bytes, from)?;
+    Ok(next.map(|at| at.is_some_and(|at| bytes[at] == b'Z')))
+}
+
+/// Where the next message begins behind `from` that does not come unasked. `None`: not here yet. `Some(None)`: too far away to look.
+fn next_asked(bytes: &[u8], from: usize) -> Result<Option<Option<usize>>, ProtocolError> {
     let mut at = from;
     while at - from < READY_LOOKAHEAD_BYTES {
         match bytes.get(at) {
@@ -98,10 +107,30 @@ pub(super) fn ready_follows(bytes: &[u8], from: usize) -> Result<Option<bool>, P
                 None => return Ok(None),
                 Some(header) => at += header.total,
             },
-            Some(kind) => return Ok(Some(*kind == b'Z')),
+            Some(_) => return Ok(Some(Some(at))),
         }
     }
-    Ok(Some(false))
+    Ok(Some(None))
+}
+
+/// What follows a message.
+pub(super) enum Next {
+    NotHere,
+    Error { sqlstate: [u8; 5] },
+    Other,
+}
+
+/// Is an ErrorResponse what follows the message that ends at `from`?
+pub(super) fn failure_follows(bytes: &[u8], from: usize) -> Result<Next, ProtocolError> {
+    let at = match next_asked(bytes, from)? {
+        None => return Ok(Next::NotHere),
+        Some(at) => at.filter(|&at| bytes[at] == b'E'),
+    };
+    let Some(at) = at else { return Ok(Next::Other) };
+    let Some(header) = Header::peek(&bytes[at..], Side::Target)? else { return Ok(Next::NotHere) };
+    let head = header.total.min(ERROR_HEAD_BYTES);
+    let Some(message) = bytes[at..].get(..head) else { return Ok(Next::NotHere) };
+    Ok(Next::Error { sqlstate: sqlstate(&message[HEADER_BYTES..]) })
 }
 
 /// Reads a RowDescription into `columns`, using their allocations again. Returns how many there are.

@@ -31,9 +31,9 @@
 
 use super::auth::Credential;
 use super::binds::BindValues;
-use super::book::{Book, Portal, Shape, Statement};
+use super::book::{Book, Portal, Shape, Statement, is_certain};
 use super::compose::{self, Edit, Severity};
-use super::expect::{Counts, Definitions, Queue, Skipping};
+use super::expect::{Counts, Definitions, Expected, Queue, Skipping};
 use super::kept::Kept;
 use super::login::{Login, LoginStage};
 use super::target::{Asked as TargetAsked, Told};
@@ -127,6 +127,10 @@ pub struct Session<T> {
     /// The client has read an AuthenticationOk of ours: the target's own is not for it.
     pub(super) admitted_early: bool,
     pub(super) client_stream: Stream,
+    /// What the client has sent next waits for answers of the target.
+    pub(super) client_waits: bool,
+    /// Counts what the protocol did to portals that have a name.
+    pub(super) portals_named: u64,
     pub(super) target_stream: Stream,
     /// Outcomes to report before the message behind them moves.
     pub(super) news: VecDeque<Outcome>,
@@ -180,6 +184,8 @@ impl<T: Clone> Session<T> {
             refused_token: None,
             admitted_early: false,
             client_stream: Stream::default(),
+            client_waits: false,
+            portals_named: 0,
             target_stream: Stream::default(),
             news: VecDeque::new(),
             told: None,
@@ -401,7 +407,7 @@ impl<T: Clone> Session<T> {
     pub fn binds(&self) -> BindValues<'_> {
         match &self.requested {
             Some(portal) => portal.binds(),
-            None => BindValues { raw: &[], cut: false },
+            None => BindValues { raw: &[], cut: None },
         }
     }
 
@@ -410,11 +416,24 @@ impl<T: Clone> Session<T> {
         self.book.statement(name)?.tag.as_ref()
     }
 
+    /// The mark of the statement that is bound to a portal of this name, for SQL-level FETCH and MOVE.
+    pub fn bound(&self, portal: &[u8]) -> Option<&T> {
+        self.book.portal(portal)?.statement.tag.as_ref()
+    }
+
+    /// The marks of portals that have been bound and not run, but for the one that an Execute asks to run. A simple Query makes an end of the
+    /// one without a name before anything of it runs.
+    pub fn waiting_portals(&self, unnamed: bool) -> impl Iterator<Item = Option<&T>> {
+        let requested = |portal: &Rc<Portal<T>>| self.requested.as_ref().is_some_and(|asked| Rc::ptr_eq(asked, portal));
+        let portals = self.book.portals(unnamed).filter(move |portal| !portal.executed.get() && !requested(portal));
+        portals.map(|portal| portal.statement.tag.as_ref())
+    }
+
     /// SQL-level PREPARE is about to be forwarded: `name` now stands for `tag`. A name that already exists becomes unknown.
     /// Called before the `Forward` of its request, it is taken back when that fails or is skipped.
     pub fn define(&mut self, name: &[u8], tag: T) {
-        let tag = self.book.statement(name).is_none().then_some(tag);
-        let statement = Statement::new(tag, false);
+        let tag = (is_certain(name) && self.book.statement(name).is_none()).then_some(tag);
+        let statement = Statement::new(tag, false, self.queue.segment());
         match self.book.define(name, statement.clone()) {
             Ok(before) => self.note_change(name, Some(statement), before),
             Err(error) => self.fault = Some(error),
@@ -427,15 +446,24 @@ impl<T: Clone> Session<T> {
         }
     }
 
-    /// SQL-level DEALLOCATE or DISCARD is about to be forwarded; as with `define`. `None`: all names, for good.
+    /// SQL-level DEALLOCATE or DISCARD is about to be forwarded; as with `define`. `None`: all names.
     pub fn forget(&mut self, name: Option<&[u8]>) {
         match name {
             Some(name) => {
                 let before = self.book.close_statement(name);
                 self.note_change(name, None, before);
             }
-            None => self.book.forget_statements(),
+            None => {
+                for (name, before) in self.book.forget_statements() {
+                    self.note_change(&name, None, Some(before));
+                }
+            }
         }
+    }
+
+    /// What was forwarded may give and take names where nobody sees it: what they stand for is unknown, whatever becomes of it.
+    pub fn mistrust_names(&mut self) {
+        self.book.mistrust_statements();
     }
 
     /// SQL that can make or replace a portal (DECLARE, CLOSE, COMMIT, ROLLBACK) was forwarded. `None`: any name.
@@ -495,6 +523,16 @@ impl<T: Clone> Session<T> {
         Step::Closed
     }
 
+    /// What the client has sent next waits for answers of the target: more of it would only pile up.
+    pub fn client_waits(&self) -> bool {
+        self.client_waits
+    }
+
+    /// Counts what the protocol did to portals that have a name: cursors of SQL have the same names.
+    pub fn portals_named(&self) -> u64 {
+        self.portals_named
+    }
+
     /// No statement is running and no reply is outstanding.
     pub fn is_idle(&self) -> bool {
         self.client == ClientStage::Open
@@ -512,6 +550,12 @@ impl<T: Clone> Session<T> {
         self.life = Life::Closed;
         let news = self.news.drain(..).filter(|outcome| outcome.last).map(|outcome| outcome.id);
         news.chain(self.queue.abandon())
+    }
+
+    /// Rows (and copy data) that were sent to the client for a statement that has not ended, and their bytes.
+    pub fn sent(&self, id: u64) -> (u64, u64) {
+        let runs = self.queue.front().and_then(Expected::id) == Some(id);
+        if runs { (self.counts.messages, self.counts.bytes) } else { (0, 0) }
     }
 
     /// A hint for sizing buffers after NeedBytes: bytes of the undecided part that `side` waits for. No more than are

@@ -210,7 +210,7 @@ impl<T: Clone> Session<T> {
                 statement.shape.borrow_mut().clear();
                 (true, *ours)
             }
-            (b'n', Expected::DescribePortal { portal, ours }) => {
+            (b'n', Expected::DescribePortal { portal, ours, .. }) => {
                 portal.statement.shape.borrow_mut().clear();
                 (true, *ours)
             }
@@ -252,11 +252,19 @@ impl<T: Clone> Session<T> {
     }
 
     /// A statement has ended well: its outcome, and whether it is the last of its request.
-    fn take_end(&mut self, header: Header, end: End, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
+    fn take_end(&mut self, header: Header, mut end: End, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
         let kind = header.kind;
+        if self.commits_behind(kind) {
+            // The server says that the statement is complete, then commits: what it did may still come to nothing.
+            match results::failure_follows(pipes.target.undecided(), header.total)? {
+                results::Next::NotHere => return Ok(Some(Step::NeedBytes)),
+                results::Next::Error { sqlstate } => end = End::Error { sqlstate },
+                results::Next::Other => {}
+            }
+        }
         let (id, last) = match self.queue.front() {
             Some(Expected::Execute { id, .. }) if kind != b'V' => (*id, true),
-            Some(Expected::FunctionCall { id, done: false }) if kind == b'V' => (*id, true),
+            Some(Expected::FunctionCall { id, done: false, .. }) if kind == b'V' => (*id, true),
             Some(Expected::Query { id, done: false, .. }) if kind != b'V' && kind != b's' => {
                 match results::ready_follows(pipes.target.undecided(), header.total)? {
                     Some(ready) => (*id, ready),
@@ -288,8 +296,18 @@ impl<T: Clone> Session<T> {
         Ok(Some(Step::Event(Event::Outcome(counts.outcome(id, end, last)))))
     }
 
+    /// The Execute at the front ends now, and with it the implicit transaction that it runs in.
+    fn commits_behind(&self, kind: u8) -> bool {
+        let executes = kind != b's' && matches!(self.queue.front(), Some(Expected::Execute { .. }));
+        executes
+            && self.status == TransactionStatus::Idle
+            && self.queue.mode == Mode::Plain
+            && self.queue.is_in_front_of_sync()
+    }
+
     pub(super) fn take_counts(&mut self) -> super::expect::Counts {
         let mut counts = std::mem::take(&mut self.counts);
+        counts.sent = counts.messages;
         let copied = std::mem::take(&mut self.copied);
         counts.messages += copied.messages;
         counts.bytes += copied.bytes;
@@ -307,7 +325,7 @@ impl<T: Clone> Session<T> {
             return Err(unexpected(b'Z'));
         }
         match self.queue.front_mut() {
-            Some(Expected::Query { id, done, .. } | Expected::FunctionCall { id, done }) => {
+            Some(Expected::Query { id, done, .. } | Expected::FunctionCall { id, done, .. }) => {
                 if !*done {
                     *done = true;
                     let id = *id;
@@ -323,6 +341,7 @@ impl<T: Clone> Session<T> {
         }
         // Nothing forwarded is unanswered, and the target says what became of all of it.
         self.queue.ran &= !self.queue.is_empty();
+        self.queue.bound &= !self.queue.is_empty();
         self.counts = Default::default();
         if self.queue.is_empty() {
             self.copied = Default::default();
@@ -422,6 +441,8 @@ impl<T: Clone> Session<T> {
         match self.queue.front() {
             Some(Expected::DescribeStatement { statement, .. })
                 if statement.shape.borrow().is_known(message, self.plans_epoch) => {}
+            // Asked for because it may be another statement's by now.
+            Some(Expected::DescribePortal { tag: Some(_), .. }) => return false,
             Some(Expected::DescribePortal { portal, .. }) => {
                 let shape = portal.statement.shape.borrow();
                 if !shape.is_known(message, self.plans_epoch) {
@@ -549,7 +570,7 @@ impl<T: Clone> Session<T> {
                 self.login = LoginStage::Open;
                 self.target_login = None;
                 self.client = ClientStage::Open;
-                self.queue.push(Expected::Sync { ran: false, doubtful: false });
+                self.queue.push_sync();
                 Ok(Step::Event(Event::Opened))
             }
             b'E' => self.take_login_error(header, pipes),

@@ -5,6 +5,14 @@ use crate::wire::*;
 use lockgate_codecs::Side;
 use lockgate_codecs::postgres::ProtocolError;
 
+fn plain() -> Manner {
+    Manner { describe: false, ..Manner::default() }
+}
+
+fn step(sql: &str) -> Vec<u8> {
+    [parse("", sql), bind("", "", &[], &[]), execute("", 0)].concat()
+}
+
 /// Bind, Describe, Execute, Sync of a prepared statement, as libpq sends them.
 fn run(statement: &str) -> Turn {
     c(&[bind("", statement, &[Some("7")], &[0]), describe(b'P', ""), execute("", 0), sync()])
@@ -289,7 +297,7 @@ fn an_error_at_sync_is_a_failed_commit() {
         ],
     );
     assert_eq!((came.error, came.idle), (None, true));
-    assert_eq!(came.outcomes(), ["outcome 2 complete 1 0/0"]);
+    assert_eq!(came.outcomes(), ["outcome 2 error 23503 0/0"]);
 }
 
 #[test]
@@ -414,4 +422,109 @@ fn a_name_given_by_a_half_failed_query_is_unknown_and_stays_so() {
     let again = simple("PREPARE p harmless", &[error("42P05", "exists")]);
     assert_eq!(stands_for(std::slice::from_ref(&half)), "unknown");
     assert_eq!(stands_for(&[half, again]), "unknown");
+}
+
+/// What the client sends in one flight, and in what pieces it may reach the target: as far as the target's answers to the piece before.
+fn reaches(flight: &[Vec<u8>], answers: &[(&str, Turn)]) {
+    let turns: Vec<Turn> = std::iter::once(c(flight)).chain(answers.iter().map(|(_, answer)| answer.clone())).collect();
+    for answered in 0..=answers.len() {
+        let came = check_open(&plain(), &turns[..=answered]);
+        assert_eq!(came.error, None, "after {answered} answers");
+        let due: Vec<&str> = answers[..(answered + 1).min(answers.len())].iter().map(|(reached, _)| *reached).collect();
+        assert_eq!(came.target_said(), due.join(" ").trim_end(), "after {answered} answers");
+    }
+}
+
+#[test]
+fn a_name_given_in_front_of_a_sync_counts_when_the_target_has_answered() {
+    let taken = || error("42P05", "it exists");
+    let ran = |name: &str| t(&[done(b'2'), complete(name), ready(b'I')]);
+    let bound = || said(&bind("", "s", &[], &[]));
+    let use_it = || [bind("", "s", &[], &[]), execute("", 0), sync()];
+    // A Parse that is refused, and one that is skipped: the older meaning is in force, and asked about.
+    let first = [parse("s", "DENYRUN one"), sync(), parse("s", "two"), sync()];
+    let came = check_open(
+        &plain(),
+        &[
+            c(&[&first[..], &use_it()].concat()),
+            t(&[done(b'1'), ready(b'I'), taken(), ready(b'I')]),
+            t(&[done(b'2'), ready(b'I')]),
+        ],
+    );
+    assert_eq!((came.error, came.idle), (None, true));
+    assert!(came.client_log.ends_with("Execute { resumed: false } DENYRUN one\n"), "{}", came.client_log);
+    let second = [bind("", "ghost", &[], &[]), close(b'S', "s"), parse("s", "two"), sync()];
+    let came = check_open(
+        &plain(),
+        &[
+            prepare("s", "DENYRUN one"),
+            t(&[done(b'1'), ready(b'I')]),
+            c(&[&second[..], &use_it()].concat()),
+            t(&[error("26000", "no ghost"), ready(b'I')]),
+            t(&[done(b'2'), ready(b'I')]),
+        ],
+    );
+    assert!(came.client_log.ends_with("Execute { resumed: false } DENYRUN one\n"), "{}", came.client_log);
+    // Within one segment nothing waits: whatever is behind a refused Parse is skipped.
+    let flight = [&[parse("s", "two")][..], &use_it()].concat();
+    reaches(
+        &flight,
+        &[(&format!("P(s|two) {} E() S", bound()), t(&[done(b'1'), done(b'2'), complete("A"), ready(b'I')]))],
+    );
+    // Nor does what was named and answered before, in however many segments.
+    let came = check_open(
+        &plain(),
+        &[
+            prepare("s", "one"),
+            t(&[done(b'1'), ready(b'I')]),
+            c(&[&use_it()[..], &use_it(), &use_it()].concat()),
+            ran("A"),
+            ran("A"),
+            ran("A"),
+        ],
+    );
+    assert!(came.idle);
+    let flight = [&[parse("s", "one"), sync()][..], &use_it()].concat();
+    reaches(&flight, &[("P(s|one) S", t(&[done(b'1'), ready(b'I')])), (&format!("{} E() S", bound()), ran("A"))]);
+}
+
+#[test]
+fn a_portal_bound_in_front_of_a_sync_counts_when_the_target_has_answered() {
+    let flight = [bind("p", "s", &[], &[]), sync(), execute("p", 0), sync()];
+    let answers = [t(&[done(b'2'), ready(b'T')]), t(&[complete("A"), ready(b'T')])];
+    let came = check_open(&plain(), &[&[c(&flight)][..], &answers].concat());
+    assert_eq!((came.error, came.target_said().matches("E(p)").count()), (None, 1));
+    let held = check_open(&plain(), &[c(&flight)]);
+    assert!(!held.target_said().contains("E(p)"), "{}", held.target_said());
+    // A refused Bind of a name leaves the portal that has it, and not over one that was bound meanwhile.
+    let setup = [
+        c(&[query("begin"), parse("a", "DENYRUN a"), parse("b", "b"), bind("p", "a", &[], &[]), sync()]),
+        t(&[complete("BEGIN"), ready(b'T')]),
+        t(&[done(b'1'), done(b'1'), done(b'2'), ready(b'T')]),
+    ];
+    let refused =
+        [c(&[bind("p", "b", &[], &[]), sync(), execute("p", 0), sync()]), t(&[error("42P03", "p"), ready(b'E')])];
+    let came = check_open(&plain(), &[&setup[..], &refused].concat());
+    assert!(came.client_log.ends_with("Execute { resumed: false } DENYRUN a\n"), "{}", came.client_log);
+    let meanwhile = [
+        c(&[bind("p", "b", &[], &[]), sync(), close(b'P', "p"), bind("p", "a", &[], &[])]),
+        t(&[error("42P03", "p"), ready(b'E')]),
+        c(&[execute("p", 0), sync()]),
+    ];
+    let came = check_open(&plain(), &[&setup[..], &meanwhile].concat());
+    assert!(came.client_log.ends_with("Execute { resumed: false } DENYRUN a\n"), "{}", came.client_log);
+}
+
+#[test]
+fn a_text_that_hangs_on_settings_waits_for_what_may_change_them() {
+    let settled = t(&[complete("SET"), ready(b'I')]);
+    for text in ["select '\\'' ; drop; --'", "select 'h\u{e9}'"] {
+        let flight = [query("set"), query(text)];
+        reaches(&flight, &[("Q(set)", settled.clone()), (&format!("Q({text})"), t(&[complete("A"), ready(b'I')]))]);
+        // In the same pipeline no answer would tell: whoever decides is told that it is in doubt.
+        let came = check_open(&plain(), &[c(&[step("set"), parse("", text)])]);
+        assert!(came.client_log.ends_with(&format!("Parse {text} in doubt\n")), "{}", came.client_log);
+    }
+    let came = check_open(&plain(), &[c(&[query("set"), query("select '\\d+'")])]);
+    assert!(came.target_said().ends_with("Q(select '\\d+')"), "every setting reads it alike");
 }

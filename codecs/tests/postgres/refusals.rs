@@ -57,7 +57,9 @@ fn refused_query_in_a_pipeline_waits_its_turn() {
     let came = settled(&[
         c(&[parse("s", "x"), sync(), query("DENY"), query("next")]),
         t(&[done(b'1'), parameters(), done(b'n')]),
-        t(&[ready(b'I'), complete("NEXT"), ready(b'I')]),
+        // What follows may use the name, and goes when the name counts.
+        t(&[ready(b'I')]),
+        t(&[complete("NEXT"), ready(b'I')]),
     ]);
     assert_eq!(came.client_said(), "1 ZI E(ERROR 42501 denied) ZI C(NEXT) ZI");
 }
@@ -162,7 +164,7 @@ fn a_query_refused_behind_only_a_parse_still_waits_for_what_may_fail() {
     );
     assert_eq!((came.error, came.idle), (None, true));
     assert_eq!(came.client_said(), "E(ERROR 42601 syntax) ZI", "the server skips a Query behind an error, to Sync");
-    assert_eq!(came.outcomes(), ["outcome 2 skipped 0/0"]);
+    assert!(came.outcomes().is_empty(), "it was never asked about");
 }
 
 #[test]
@@ -217,7 +219,8 @@ fn a_refused_query_drops_the_unnamed_statement_unless_it_is_skipped() {
         &plain(),
         &[
             c(&[parse("", "one"), sync(), bind("", "ghost", &[], &[]), query("DENY"), sync()]),
-            t(&[done(b'1'), ready(b'I'), error("26000", "no ghost"), ready(b'I')]),
+            t(&[done(b'1'), ready(b'I')]),
+            t(&[error("26000", "no ghost"), ready(b'I')]),
             bound(),
         ],
     );

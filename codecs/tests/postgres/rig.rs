@@ -355,6 +355,9 @@ impl Rig {
             let value = value.map_or("NULL".into(), |value| String::from_utf8_lossy(value));
             write!(line, " ${value}{}", if binary { "b" } else { "" }).expect("a String takes everything");
         }
+        if request.settings_in_doubt {
+            line.push_str(" in doubt");
+        }
         self.note(Side::Client, &line);
         let runs = matches!(request.kind, RequestKind::Execute { .. });
         let denied = if runs { text.contains("DENYRUN") } else { text.contains("DENY") && !text.contains("DENYRUN") };

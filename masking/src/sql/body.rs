@@ -55,10 +55,14 @@ fn returns_trigger(s: &pg::CreateFunctionStmt) -> bool {
 fn block_text(reader: &mut Reader<'_>, text: &str, source: &str) {
     let Some(tokens) = super::tokens::scan(text) else { return reader.dynamic() };
     super::words::collect_from(text, &tokens, &mut reader.words);
+    if super::alike::turns_quotes(text.as_bytes()) {
+        return reader.dynamic();
+    }
     let Some(parts) = plpgsql::parts(source) else { return reader.dynamic() };
     if plpgsql::hides_queries(text, &parts) {
         reader.opaque();
     }
+    reader.statement.cursors_inside |= plpgsql::handles_cursors(source);
     for part in parts {
         if part.dynamic {
             let constant = super::parse(&part.text, part.mode, |tree, _, _| plpgsql::constant(tree)).flatten();
@@ -91,6 +95,9 @@ const QUERY_ARGUMENT: [(&str, usize); 9] = [
     ("crosstab4", 0),
 ];
 
+/// Functions of the dblink extension: a text runs on another connection, which may lead back here.
+const ELSEWHERE: [&str; 4] = ["dblink", "dblink_exec", "dblink_open", "dblink_send_query"];
+
 /// Functions of PostgreSQL that read a table, cursor, schema or database given by name.
 const NAME_ARGUMENT: [&str; 3] = ["table_to_xml", "table_to_xmlschema", "table_to_xml_and_xmlschema"];
 const READS_WIDELY: [&str; 8] = [
@@ -107,6 +114,9 @@ const READS_WIDELY: [&str; 8] = [
 /// A call of a function that runs or reads what its arguments say.
 pub(super) fn text_runner(reader: &mut Reader<'_>, s: &pg::FuncCall) {
     let name = function_name(s);
+    if ELSEWHERE.contains(&name) {
+        return reader.dynamic();
+    }
     if let Some((_, at)) = QUERY_ARGUMENT.iter().find(|(runner, _)| *runner == name) {
         // ts_rewrite has a form without a query: three arguments.
         if name == "ts_rewrite" && s.args.len() != 2 {

@@ -1,5 +1,6 @@
 //! What a statement does, from PostgreSQL's own grammar: classes, tables, conditions, words, where its outputs come from.
 
+mod alike;
 mod body;
 mod children;
 mod class;
@@ -22,6 +23,7 @@ mod words;
 #[cfg(test)]
 mod cases;
 
+pub use alike::{analyse_bytes, reads_alike};
 pub use class::{Class, Classes};
 pub use inputs::{Inputs, Name, Read, Source};
 pub use outputs::Expressions;
@@ -43,7 +45,7 @@ pub struct Table {
 }
 
 /// One statement of a text.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Statement {
     pub classes: Classes,
     /// Sorted by schema and name, each once.
@@ -67,6 +69,10 @@ pub struct Statement {
     pub uses: Option<Named>,
     /// DEALLOCATE name (`Some(None)`: all; also DISCARD ALL), CLOSE.
     pub forgets: Option<Option<String>>,
+    /// A body in it (DO, CREATE FUNCTION) gives, takes or uses names of prepared statements or cursors.
+    pub names_inside: bool,
+    /// A body in it opens, reads or closes cursors whose names no text tells.
+    pub cursors_inside: bool,
     /// SET/RESET/set_config of one of the settings that change how text is read or results look:
     /// standard_conforming_strings, backslash_quote, client_encoding, search_path, role, session_authorization.
     /// `None`: back to the default, or the text does not tell the value.
@@ -104,7 +110,7 @@ pub enum CopyFormat {
 }
 
 /// The meaning of one text, which may hold several statements.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Analysis {
     pub statements: Vec<Statement>,
     /// Identifiers and keywords of the whole text, lower-cased, sorted, without duplicates; never from inside string

@@ -22,6 +22,21 @@ pub(super) fn parts(source: &str) -> Option<Vec<Part>> {
     (!parts.is_empty() || tree.as_array().is_some_and(|functions| !functions.is_empty())).then_some(parts)
 }
 
+/// Does a body open, read or close cursors? Their names are values of variables.
+pub(super) fn handles_cursors(source: &str) -> bool {
+    const STATEMENTS: [&str; 4] =
+        ["PLpgSQL_stmt_open", "PLpgSQL_stmt_fetch", "PLpgSQL_stmt_close", "PLpgSQL_stmt_forc"];
+    fn any(value: &Value) -> bool {
+        match value {
+            Value::Array(items) => items.iter().any(any),
+            Value::Object(fields) => fields.iter().any(|(key, field)| STATEMENTS.contains(&key.as_str()) || any(field)),
+            _ => false,
+        }
+    }
+    let tree = std::panic::catch_unwind(|| pg_query::parse_plpgsql(source)).ok().and_then(Result::ok);
+    tree.is_none_or(|tree| any(&tree))
+}
+
 /// The variables that PL/pgSQL gives a trigger function.
 const TRIGGER_VARIABLES: &str = "new record, old record, tg_name name, tg_when text, tg_level text, tg_op text, tg_relid oid, \
     tg_relname name, tg_table_name name, tg_table_schema name, tg_nargs int4, tg_argv text[], tg_event text, tg_tag text";

@@ -44,6 +44,10 @@ impl<'t> Reader<'t> {
     /// Reads a whole statement.
     pub(super) fn statement(&mut self, node: NodeRef<'t>) {
         self.visit(node);
+        if matches!(node, NodeRef::ExplainStmt(_)) {
+            // It shows the plan of a DECLARE and declares nothing.
+            (self.statement.defines, self.statement.forgets) = (None, None);
+        }
         if self.statement.classes.is_empty() {
             self.add(Class::Other);
         }
@@ -105,7 +109,9 @@ impl<'t> Reader<'t> {
             }
             NodeRef::IntoClause(_) | NodeRef::ViewStmt(_) | NodeRef::CreateTableAsStmt(_) => statement.stores = true,
             // Under another name or parent the same rows are no longer found by a mask's column name.
-            NodeRef::RenameStmt(s) => statement.stores |= s.relation.is_some(),
+            NodeRef::RenameStmt(s) => {
+                statement.stores |= s.relation.is_some() || s.rename_type() == pg::ObjectType::ObjectSchema;
+            }
             NodeRef::AlterTableCmd(s) => statement.stores |= session::derives(s),
             NodeRef::AlterObjectSchemaStmt(s) => statement.stores |= s.relation.is_some(),
             _ => {}
@@ -114,10 +120,12 @@ impl<'t> Reader<'t> {
 
     /// Visits the children, leaving out the WITH clause (see [`Self::with`]) and the target, which is not read. The bare
     /// VALUES of an INSERT, which the grammar dresses as a SELECT, is not one.
-    /// A SET inside another statement (CREATE FUNCTION, ALTER ROLE) is not this session's.
+    /// A SET inside another statement (CREATE FUNCTION, ALTER ROLE) is not this session's, but the search_path under which something runs
+    /// later is told.
     fn rest(&mut self, node: NodeRef<'t>, target: Option<&pg::RangeVar>) {
         children(node, &mut |child| match child {
-            NodeRef::WithClause(_) | NodeRef::VariableSetStmt(_) => {}
+            NodeRef::WithClause(_) => {}
+            NodeRef::VariableSetStmt(s) => session::set_path(&mut self.statement, s),
             NodeRef::RangeVar(relation) if target.is_some_and(|target| std::ptr::eq(target, relation)) => {}
             NodeRef::SelectStmt(s) if target.is_some() && !s.values_lists.is_empty() => self.select(child, s),
             _ => self.visit(child),
@@ -257,7 +265,8 @@ impl<'t> Reader<'t> {
 
     /// The statement runs this text as well.
     pub(super) fn embedded(&mut self, text: &str, mode: pg_query::ParserOptions) {
-        if self.depth == NESTED_TEXTS_MAX {
+        // It is read when it runs, under the settings that are in force then.
+        if self.depth == NESTED_TEXTS_MAX || super::alike::turns_quotes(text.as_bytes()) {
             words::collect(text, &mut self.words);
             return self.dynamic();
         }
@@ -288,9 +297,11 @@ impl<'t> Reader<'t> {
         own.opaque |= found.opaque;
         own.copy_file |= found.copy_file;
         own.reach.absorb(found.reach);
-        own.defines = own.defines.take().or(found.defines);
+        // In a body nothing says whether, how often and in which order.
+        own.names_inside |= found.names_inside;
+        own.cursors_inside |= found.cursors_inside;
+        own.names_inside |= found.defines.is_some() || found.uses.is_some() || found.forgets.is_some();
         own.uses = own.uses.take().or(found.uses);
-        own.forgets = own.forgets.take().or(found.forgets);
     }
 }
 

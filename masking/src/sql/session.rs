@@ -34,6 +34,13 @@ fn push(statement: &mut Statement, name: &str, value: Option<String>) {
     }
 }
 
+/// A SET that is part of another statement: of the search_path.
+pub(super) fn set_path(statement: &mut Statement, s: &pg::VariableSetStmt) {
+    let mut inner = Statement::default();
+    set(&mut inner, s);
+    statement.settings.extend(inner.settings.into_iter().filter(|(name, _)| name == "search_path"));
+}
+
 fn value(args: &[pg::Node]) -> String {
     let values: Vec<String> = args.iter().map(|arg| constant_text(arg).unwrap_or_default()).collect();
     values.join(", ")
@@ -54,7 +61,7 @@ pub(super) fn anything(statement: &mut Statement) {
 
 /// Functions of PostgreSQL and its extensions that put an argument where a later statement, another session or another
 /// host finds it.
-const KEEPERS: [&str; 24] = [
+const KEEPERS: &[&str] = &[
     "set_config",
     "setval",
     "pg_notify",
@@ -65,6 +72,15 @@ const KEEPERS: [&str; 24] = [
     "lo_put",
     "lowrite",
     "pg_file_write",
+    // Names that catalogues show.
+    "pg_create_physical_replication_slot",
+    "pg_create_logical_replication_slot",
+    "pg_copy_physical_replication_slot",
+    "pg_copy_logical_replication_slot",
+    "pg_replication_origin_create",
+    "pg_create_restore_point",
+    // What random() gives afterwards tells what it was given.
+    "setseed",
     // Locks show their numbers in pg_locks.
     "pg_advisory_lock",
     "pg_advisory_lock_shared",

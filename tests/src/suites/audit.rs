@@ -13,10 +13,11 @@ use crate::harness::csvlog::Line;
 use crate::harness::gateway::Setup;
 use crate::harness::postgres::BIN;
 use crate::harness::process::run;
-use crate::harness::wire::{SYNC, Wire, bind, complaint, execute, parse, query};
+use crate::harness::wire::{SYNC, Wire, bind, complaint, execute, message, parse, query, tags};
 use crate::harness::{Gateway, PrivatePostgres, Report, Settings, audit};
 
-const RULES: &str = "[[rule]]\nname = \"unwanted\"\nwords = [\"nobody_calls_this\"]\naction = \"deny\"\n";
+const RULES: &str = "[[rule]]\nname = \"fast\"\nclasses = [\"function_call\"]\naction = \"allow\"\n\
+                     [[rule]]\nname = \"unwanted\"\nwords = [\"nobody_calls_this\"]\naction = \"deny\"\n";
 
 pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     let world = World::start(settings, "audit", &Setup { more: RULES.into(), ..Setup::default() })?;
@@ -27,6 +28,8 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     report.case("control characters of a statement never reach the terminal raw", || control_characters(&world));
     report.case("each run of a statement is recorded once, as the target logged it", || exact_counts(&world));
     report.case("joined with the target's log after real clients: the same statements", || joined(&world));
+    report.case("what a name stands for is recorded where it is used", || by_name(&world));
+    report.case("a FunctionCall is recorded with its function and values", || function_call(&world));
     report.case("the trail survives a restart", || restart(&world));
     report.case("with async durability nothing is lost by a clean stop", || asynchronous(settings, &world));
     report.case("a full trail blocks: nothing runs unrecorded", || full_ring(settings, &world));
@@ -113,6 +116,40 @@ fn binds(world: &World) -> Result<()> {
     let binds = record["binds"].as_array().context("no binds")?;
     ensure!(binds.len() == 3 && binds[0].is_null() && binds[1] == "text", "{record}");
     ensure!(binds[2].as_str().is_some_and(|hex| hex.to_lowercase().contains("00ff41")), "{record}");
+    Ok(())
+}
+
+fn by_name(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    for sql in [
+        "PREPARE gone (int) AS DELETE FROM orders WHERE id = $1",
+        "EXECUTE gone(999) /* n1 */",
+        "BEGIN",
+        "DECLARE k CURSOR FOR SELECT * FROM other",
+        "FETCH 3 FROM k /* n2 */",
+        "COMMIT",
+    ] {
+        let messages = wire.query(sql)?;
+        ensure!(complaint(&messages).is_none(), "{sql}: {messages:?}");
+    }
+    let (run, fetched) = (record_of(world.gateway(), "/* n1 */")?, record_of(world.gateway(), "/* n2 */")?);
+    ensure!(run["classes"] == serde_json::json!(["delete", "execute", "prepare"]), "{run}");
+    ensure!(run["tables"] == serde_json::json!(["orders"]), "{run}");
+    ensure!(fetched["tables"] == serde_json::json!(["other"]), "{fetched}");
+    ensure!(fetched["classes"].as_array().is_some_and(|all| all.iter().any(|class| class == "select")), "{fetched}");
+    Ok(())
+}
+
+/// abs(int4) of -5, values and result as text.
+fn function_call(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    let body = [&1397u32.to_be_bytes()[..], b"\0\x01\0\0", b"\0\x01\0\0\0\x02-5", b"\0\0"].concat();
+    wire.send(&message(b'F', &body))?;
+    let messages = wire.read_until_ready()?;
+    ensure!(tags(&messages) == "VZ", "{messages:?}");
+    let record = record_of(world.gateway(), "fastpath function call: OID 1397")?;
+    ensure!(record["binds"] == serde_json::json!(["-5"]), "{record}");
+    ensure!(record["classes"] == serde_json::json!(["function_call"]) && record["rule"] == "fast", "{record}");
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! One file per suite; each starts what it needs and can run alone.
 
 pub mod access;
+pub mod ahead;
 pub mod archiver;
 pub mod audit;
 pub mod bench;
@@ -11,6 +12,7 @@ pub mod clients;
 pub mod commands;
 pub mod crash;
 pub mod demo;
+pub mod disguised;
 pub mod faults;
 pub mod identity;
 pub mod kafka;
@@ -57,6 +59,8 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "certificates", run: certificates::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "policy", run: policy::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "cancel", run: cancel::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "ahead", run: ahead::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "disguised", run: disguised::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "names", run: names::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "refusals", run: refusals::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "pipelines", run: pipelines::suite, full_only: false, direct: false, held_back: None },

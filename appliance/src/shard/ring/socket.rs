@@ -56,6 +56,18 @@ impl From<SocketAddr> for Address {
     }
 }
 
+/// The peer has closed its half, though bytes of it may still wait to be read. What cannot be asked has not.
+pub fn peer_has_left(socket: &TcpStream) -> bool {
+    const ESTABLISHED: u8 = 1;
+    // SAFETY: all-zero bytes are a valid tcp_info.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let into = (&raw mut info).cast();
+    // SAFETY: the kernel writes at most `len` bytes to where that many are.
+    let asked = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, into, &mut len) };
+    asked == 0 && info.tcpi_state != ESTABLISHED
+}
+
 /// A listener that shares its address with those of the other shards.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = stream(address)?;

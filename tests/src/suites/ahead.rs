@@ -1,0 +1,269 @@
+//! Sent ahead of the answers: a client need not wait for what the target says, and what it sends means what the target will take it for.
+//! Each flight runs against the server itself too, where it must show what a gateway that guesses wrongly would let through.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::World;
+use crate::harness::gateway::Setup;
+use crate::harness::process::eventually;
+use crate::harness::wire::{Message, SYNC, Wire, bind, complaint, execute, message, parse, query, tags};
+use crate::harness::{Endpoint, Report, Settings, audit};
+
+const POLICY: &str = r#"
+[[rule]]
+name = "keep-the-ledger"
+classes = ["delete", "drop"]
+action = "deny"
+
+[[mask]]
+columns = ["people.ssn"]
+style = "fill"
+"#;
+
+const TABLES: &str = "CREATE TABLE people (id int PRIMARY KEY, ssn text); INSERT INTO people VALUES (1, '12-34-560'); \
+                      CREATE TABLE ledger AS SELECT n AS id FROM generate_series(1, 9) n; \
+                      CREATE TABLE pairs (n int UNIQUE DEFERRABLE INITIALLY DEFERRED); GRANT ALL ON pairs TO PUBLIC;";
+
+/// What the secret looks like when it is read in a way that no column describes.
+const READ: &str = "SELECT reverse(ssn) FROM people";
+const SECRET: &str = "065-43-21";
+const HARMLESS: &str = "SELECT 'harmless' FROM ledger LIMIT 1";
+
+pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
+    let world = World::start(settings, "ahead", &Setup { more: POLICY.into(), ..Setup::default() })?;
+    world.target.execute("shop", TABLES)?;
+    for (name, flight) in renamed() {
+        report.case(&format!("a name stays what it was: {name}"), || keeps_masked(&world, &flight));
+    }
+    report.case("a cursor stays what it was when another DECLARE of its name fails", || declared_twice(&world));
+    for (name, flight) in resettled() {
+        report.case(&format!("read as the target reads it: {name}"), || is_not_fooled(&world, &flight));
+    }
+    report.case("a text that every setting reads alike passes, whatever was set before it", || reads_alike(&world));
+    report.case("what fails at its commit failed, in the trail too", || failed_commit(&world));
+    report.case("rows that were sent before an error or a hang-up are counted", || counted(&world));
+    Ok(())
+}
+
+pub(super) fn session(world: &World) -> Result<Wire> {
+    Wire::connect(&world.endpoint("ada@example.com", &["engineering"], false))
+}
+
+pub(super) fn direct(world: &World) -> Result<Wire> {
+    Wire::connect(&Endpoint { dbname: "shop".into(), ..world.target.endpoint(false) })
+}
+
+/// Everything in one write, and each answer.
+pub(super) fn fly(wire: &mut Wire, flight: &[Vec<u8>]) -> Result<Vec<Message>> {
+    wire.send(&flight.concat())?;
+    let answers = flight.iter().filter(|sent| matches!(sent[0], b'S' | b'Q')).count();
+    let mut all = Vec::new();
+    for _ in 0..answers {
+        all.extend(wire.read_until_ready()?);
+    }
+    Ok(all)
+}
+
+pub(super) fn close(kind: u8, name: &str) -> Vec<u8> {
+    message(b'C', &[&[kind], name.as_bytes(), b"\0"].concat())
+}
+
+/// Parse, Bind and Execute, with no Sync.
+pub(super) fn step(sql: &str) -> Vec<u8> {
+    [parse("", sql), bind("", "", &[], 0), execute("", 0)].concat()
+}
+
+fn sync() -> Vec<u8> {
+    SYNC.to_vec()
+}
+
+type Flights = Vec<(&'static str, Vec<Vec<u8>>)>;
+
+/// Each runs READ at the server, under a name that was to stand for HARMLESS.
+fn renamed() -> Flights {
+    let run = |portal: &str, name: &str| vec![bind(portal, name, &[], 0), execute(portal, 0), sync()];
+    let lost = || bind("", "nobody", &[], 0);
+    vec![
+        (
+            "a Parse that is refused",
+            [vec![parse("s", READ), sync(), parse("s", HARMLESS), sync()], run("", "s")].concat(),
+        ),
+        (
+            "a Close and a Parse that are skipped",
+            [vec![parse("s", READ), sync(), lost(), close(b'S', "s"), parse("s", HARMLESS), sync()], run("", "s")]
+                .concat(),
+        ),
+        (
+            "a Parse without a name that is skipped",
+            [vec![parse("", READ), sync(), lost(), parse("", HARMLESS), sync()], run("", "")].concat(),
+        ),
+        (
+            "SQL that fails halfway",
+            vec![
+                query(&format!("PREPARE q AS {READ}")),
+                query("SELECT 1/0; DEALLOCATE q"),
+                query(&format!("PREPARE q AS {HARMLESS}")),
+                query("EXECUTE q"),
+            ],
+        ),
+        (
+            "a portal that is bound twice",
+            vec![
+                query("BEGIN"),
+                parse("a", READ),
+                parse("b", HARMLESS),
+                bind("p", "a", &[], 0),
+                sync(),
+                query("SAVEPOINT x"),
+                bind("p", "b", &[], 0),
+                sync(),
+                query("ROLLBACK TO x"),
+                execute("p", 0),
+                sync(),
+                query("COMMIT"),
+            ],
+        ),
+        (
+            "a portal whose Close is skipped",
+            vec![
+                query("BEGIN"),
+                parse("a", READ),
+                parse("b", HARMLESS),
+                bind("p", "a", &[], 0),
+                sync(),
+                query("SAVEPOINT x"),
+                lost(),
+                close(b'P', "p"),
+                bind("p", "b", &[], 0),
+                sync(),
+                query("ROLLBACK TO x"),
+                execute("p", 0),
+                sync(),
+                query("COMMIT"),
+            ],
+        ),
+    ]
+}
+
+pub(super) fn shows(messages: &[Message], secret: &str) -> bool {
+    messages.iter().any(|message| audit::holds(&message.body, secret))
+}
+
+fn keeps_masked(world: &World, flight: &[Vec<u8>]) -> Result<()> {
+    let server = fly(&mut direct(world)?, flight).context("the server")?;
+    ensure!(shows(&server, SECRET), "the server shows no secret: {}", tags(&server));
+    let gateway = fly(&mut session(world)?, flight).context("the gateway")?;
+    ensure!(!shows(&gateway, SECRET), "the secret crossed the wire: {gateway:?}");
+    // Masked where the gateway knows what it is, refused where it cannot tell.
+    let refused = complaint(&gateway[gateway.len().saturating_sub(4)..]).is_some();
+    ensure!(refused || tags(&gateway) == tags(&server), "{} instead of {}", tags(&gateway), tags(&server));
+    Ok(())
+}
+
+fn declared_twice(world: &World) -> Result<()> {
+    let script = [
+        format!("DECLARE c CURSOR WITH HOLD FOR {READ}"),
+        "COMMIT".into(),
+        format!("DECLARE c CURSOR WITH HOLD FOR {HARMLESS}"),
+        "FETCH ALL FROM c".into(),
+        "CLOSE c".into(),
+    ];
+    let run = |mut wire: Wire| -> Result<Vec<Message>> {
+        Ok(script.iter().map(|sql| wire.query(sql)).collect::<Result<Vec<_>>>()?.concat())
+    };
+    ensure!(shows(&run(direct(world)?)?, SECRET), "the server shows no secret");
+    ensure!(!shows(&run(session(world)?)?, SECRET), "the secret crossed the wire");
+    let mut wire = session(world)?;
+    wire.query(&format!("DECLARE d CURSOR WITH HOLD FOR {HARMLESS}"))?;
+    ensure!(shows(&wire.query("FETCH 1 FROM d")?, "harmless"), "a cursor that reads nothing masked is not masked");
+    Ok(())
+}
+
+/// Each deletes from the ledger at the server, and drops or deletes nothing as the settings before it read it.
+fn resettled() -> Flights {
+    let by_string = "SELECT '\\'' ; DELETE FROM ledger WHERE id = 1; --'";
+    let by_letter = "SELECT E'\u{3083}\\' ; DELETE FROM ledger WHERE id = 1; --'";
+    let by_function = "SELECT set_config('standard_' || 'conforming_strings', 'off', false)";
+    vec![
+        ("a SET of strings", vec![query("SET standard_conforming_strings = off"), query(by_string)]),
+        ("a SET of strings that nobody can see", vec![query(by_function), query(by_string)]),
+        ("a SET of the encoding", vec![query("SET client_encoding = 'SJIS'"), query(by_letter)]),
+        ("a SET in the same pipeline", vec![step(by_function), query(by_string)]),
+        ("an encoding in the same pipeline", vec![step("SET client_encoding = 'SJIS'"), query(by_letter)]),
+    ]
+}
+
+fn is_not_fooled(world: &World, flight: &[Vec<u8>]) -> Result<()> {
+    let left =
+        || Ok::<_, anyhow::Error>(world.target.execute("shop", "SELECT count(*) FROM ledger")?.trim().to_owned());
+    let before = left()?;
+    let gateway = fly(&mut session(world)?, flight)?;
+    ensure!(complaint(&gateway).is_some_and(|said| said.sqlstate == "42501"), "not refused: {}", tags(&gateway));
+    ensure!(left()? == before, "the ledger was changed");
+    world.target.execute("shop", "BEGIN; CREATE TABLE kept AS TABLE ledger; COMMIT")?;
+    let server = fly(&mut direct(world)?, flight);
+    let changed = left()?;
+    world.target.execute("shop", "TRUNCATE ledger; INSERT INTO ledger TABLE kept; DROP TABLE kept")?;
+    ensure!(changed != before, "the server changes nothing either: {:?}", server.map(|server| tags(&server)));
+    Ok(())
+}
+
+fn reads_alike(world: &World) -> Result<()> {
+    let texts = ["SELECT 'h\u{e9}', '\\d+' -- \u{fc}", "SELECT E'a\\tb'"];
+    let flight: Vec<Vec<u8>> =
+        std::iter::once("SELECT 1").chain(texts).map(step).chain([sync(), query(texts[0])]).collect();
+    let (server, gateway) = (fly(&mut direct(world)?, &flight)?, fly(&mut session(world)?, &flight)?);
+    ensure!(tags(&server) == tags(&gateway), "{} instead of {}", tags(&gateway), tags(&server));
+    Ok(())
+}
+
+/// The record of a statement, once it has an outcome.
+fn record(world: &World, marked: &str) -> Result<Value> {
+    let mut found = Vec::new();
+    eventually("its outcome is in the trail", Duration::from_secs(10), || {
+        found = audit::search(world.gateway(), &["--contains", marked]).unwrap_or_default();
+        found.len() == 1 && !found[0]["rows"].is_null()
+    })
+    .with_context(|| format!("{marked}: {found:?}"))?;
+    Ok(found.swap_remove(0))
+}
+
+fn failed_commit(world: &World) -> Result<()> {
+    let flight = |sql: &str| vec![step(sql), sync()];
+    let mut wire = session(world)?;
+    let answer = fly(&mut wire, &flight("INSERT INTO pairs VALUES (2), (2) /* fails late */"))?;
+    ensure!(tags(&answer) == "12CEZ", "{}", tags(&answer));
+    let told = record(world, "/* fails late */")?;
+    ensure!(told["error"] == "23505", "{told}");
+    ensure!(tags(&fly(&mut wire, &flight("INSERT INTO pairs VALUES (3) /* holds */"))?) == "12CZ");
+    let told = record(world, "/* holds */")?;
+    ensure!(told["error"].is_null() && told["rows"] == 1, "{told}");
+    Ok(())
+}
+
+fn counted(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    let answer = wire.query("SELECT 1 / (4 - n) FROM generate_series(1, 9) n /* divides */")?;
+    ensure!(tags(&answer) == "TDDDEZ", "{}", tags(&answer));
+    let told = record(world, "/* divides */")?;
+    ensure!(told["rows"] == 3 && told["error"] == "22012", "{told}");
+    wire.send(&query("SELECT n, pg_sleep(n / 5 * 60) FROM generate_series(1, 9) n /* hangs up */"))?;
+    // The server sends what fills its buffer, or what there is: rows that are large enough.
+    drop(wire);
+    let told = record(world, "/* hangs up */")?;
+    ensure!(told["error"] == "disconnected", "{told}");
+    let mut wire = session(world)?;
+    wire.send(&query("SELECT repeat('x', 9000), pg_sleep(n / 5 * 60) FROM generate_series(1, 9) n /* reads some */"))?;
+    while wire.read()?.tag != b'D' {}
+    for _ in 0..2 {
+        ensure!(wire.read()?.tag == b'D');
+    }
+    drop(wire);
+    let told = record(world, "/* reads some */")?;
+    ensure!(told["rows"].as_u64().is_some_and(|rows| (3..=4).contains(&rows)), "{told}");
+    ensure!(told["bytes"].as_u64().is_some_and(|bytes| bytes > 27_000), "{told}");
+    Ok(())
+}

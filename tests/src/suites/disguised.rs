@@ -1,0 +1,232 @@
+//! Statements that are not what they seem, with every answer awaited: names that something else has taken, texts that are read again under
+//! other settings. Each runs against the server itself too, where it must do what the gateway has to keep from happening.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::World;
+use super::ahead::{close, direct, fly, session, shows, step};
+use crate::harness::gateway::Setup;
+use crate::harness::process::eventually;
+use crate::harness::wire::{Message, SYNC, Wire, bind, complaint, copy_data, execute, message, parse, query, tags};
+use crate::harness::{Report, Settings};
+
+const POLICY: &str = r#"
+[[rule]]
+name = "no-drop"
+classes = ["drop"]
+action = "deny"
+
+[[rule]]
+name = "ask-first"
+classes = ["update"]
+action = "approve"
+approvers = ["leads"]
+expires = "1m"
+
+[[rule]]
+name = "not-theirs"
+tables = ["платежи"]
+action = "deny"
+"#;
+
+const MASK: &str = "[[mask]]\ncolumns = [\"people.ssn\", \"hr.staff.ssn\"]\nstyle = \"fill\"\n";
+
+const TABLES: &str = "CREATE TABLE people (id int PRIMARY KEY, ssn text); INSERT INTO people VALUES (1, '12-34-560'); \
+                      CREATE TABLE ledger (id int); INSERT INTO ledger VALUES (1); CREATE TABLE платежи (v text); \
+                      INSERT INTO платежи VALUES ('065-43-21'); GRANT ALL ON ledger, people TO PUBLIC; \
+                      CREATE SCHEMA hr; CREATE TABLE hr.staff (ssn text); INSERT INTO hr.staff VALUES ('065-43-21'); \
+                      CREATE TABLE staff (ssn text); INSERT INTO staff VALUES ('nothing'); \
+                      CREATE FUNCTION public.there() RETURNS void LANGUAGE plpgsql AS \
+                      $$BEGIN PERFORM set_config('search_path', 'hr, public', false); END$$;";
+
+const READ: &str = "SELECT reverse(ssn) AS v FROM people";
+const SECRET: &str = "065-43-21";
+const HARMLESS: &str = "SELECT 'harmless' AS v";
+/// A name that the server cuts.
+const LONG: &str = "a23456789012345678901234567890123456789012345678901234567890123";
+
+pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
+    let world = World::start(settings, "disguised", &Setup { more: MASK.into(), ..Setup::default() })?;
+    world.target.execute("shop", TABLES)?;
+    for (name, script) in taken() {
+        report.case(&format!("masked although the name was another's: {name}"), || keeps_masked(&world, &script));
+    }
+    report.case("a COPY that fails leaves nothing waiting", || behind_a_failed_copy(&world));
+    drop(world);
+    let world = World::start(settings, "disguised-rules", &Setup { more: POLICY.into(), ..Setup::default() })?;
+    world.target.execute("shop", TABLES)?;
+    for (name, script) in unasked() {
+        report.case(&format!("not run without a ruling: {name}"), || is_refused(&world, &script));
+    }
+    report.case("a table whose name another encoding spells is that table", || spelt_otherwise(&world));
+    report.case("a large value hides none behind it", || large_value(&world));
+    Ok(())
+}
+
+type Scripts = Vec<(&'static str, Vec<Vec<u8>>)>;
+
+fn sync() -> Vec<u8> {
+    SYNC.to_vec()
+}
+
+fn run(name: &str) -> Vec<Vec<u8>> {
+    vec![bind("", name, &[], 0), execute("", 0), sync()]
+}
+
+fn block(body: &str) -> Vec<u8> {
+    query(&format!("DO $do$ {body} $do$"))
+}
+
+/// Each reads the secret at the server, under a name that stood for something harmless.
+#[rustfmt::skip]
+fn taken() -> Scripts {
+    let longer = format!("{LONG}b");
+    let named = |name: &str, sql: &str| vec![parse(name, sql), sync()];
+    let never = |sql: &str| block(&format!("BEGIN IF false THEN EXECUTE '{}'; END IF; END", sql.replace('\'', "''")));
+    let renamed = |name: &str| block(&format!("BEGIN EXECUTE 'DEALLOCATE {name}'; EXECUTE 'PREPARE {name} AS {READ}'; END"));
+    vec![
+        ("a portal that a block has opened again", [
+            vec![query("BEGIN"), parse("a", HARMLESS), bind("p", "a", &[], 0), sync()],
+            vec![block(&format!("DECLARE c refcursor := 'p'; BEGIN CLOSE c; OPEN c FOR {READ}; END"))],
+            vec![execute("p", 0), sync(), query("COMMIT")],
+        ].concat()),
+        ("a cursor whose name was bound", [
+            vec![query("BEGIN"), query(&format!("DECLARE c CURSOR FOR {HARMLESS}")), close(b'P', "c"), parse("a", READ)],
+            vec![bind("c", "a", &[], 0), sync(), query("FETCH ALL FROM c"), query("COMMIT")],
+        ].concat()),
+        ("a statement that a block has prepared again",
+            vec![query(&format!("PREPARE q AS {HARMLESS}")), renamed("q"), query("EXECUTE q")]),
+        ("a block that fails behind it", vec![
+            query(&format!("PREPARE q AS {HARMLESS}")),
+            block(&format!("BEGIN EXECUTE 'DEALLOCATE q'; EXECUTE 'PREPARE q AS {READ}'; RAISE 'x'; END")),
+            query("EXECUTE q"),
+        ]),
+        ("a PREPARE that is never reached", vec![
+            block(&format!("BEGIN EXECUTE 'PREPARE r AS {READ}'; END")),
+            never(&format!("PREPARE r AS {HARMLESS}")),
+            query("EXECUTE r"),
+        ]),
+        ("a DISCARD ALL that fails", vec![
+            query(&format!("PREPARE q AS {READ}")), query("BEGIN"), query("DISCARD ALL"), query("ROLLBACK"),
+            never(&format!("PREPARE q AS {HARMLESS}")), query("EXECUTE q"),
+        ]),
+        ("a DECLARE that is never reached", vec![
+            query("BEGIN"), query(&format!("DECLARE c CURSOR FOR {READ}")),
+            never(&format!("DECLARE c CURSOR FOR {HARMLESS}")), query("FETCH ALL FROM c"), query("COMMIT"),
+        ]),
+        ("a DECLARE that is explained", vec![
+            query("BEGIN"), query(&format!("DECLARE c CURSOR FOR {READ}")),
+            query(&format!("EXPLAIN DECLARE c CURSOR FOR {HARMLESS}")), query("FETCH ALL FROM c"), query("COMMIT"),
+        ]),
+        ("an EXECUTE that was parsed before", [
+            vec![query(&format!("PREPARE q AS {HARMLESS}"))], named("x", "EXECUTE q"),
+            vec![query("DEALLOCATE q"), query(&format!("PREPARE q AS {READ}"))], run("x"),
+        ].concat()),
+        ("a FETCH that was parsed before", [
+            vec![query("BEGIN"), query(&format!("DECLARE c CURSOR FOR {HARMLESS}"))], named("x", "FETCH ALL FROM c"),
+            vec![query("CLOSE c"), query(&format!("DECLARE c CURSOR FOR {READ}"))], run("x"), vec![query("COMMIT")],
+        ].concat()),
+        ("a name that the server cuts", [
+            named(LONG, HARMLESS), vec![close(b'S', &longer), parse(&longer, READ), sync()], run(LONG),
+        ].concat()),
+        ("a function that sets the search_path",
+            [named("s", "SELECT ssn FROM staff"), run("s"), vec![query("SELECT public.there()")], run("s")].concat()),
+    ]
+}
+
+fn each(wire: &mut Wire, script: &[Vec<u8>]) -> Result<Vec<Message>> {
+    let mut all = Vec::new();
+    for flight in script.split_inclusive(|sent| matches!(sent[0], b'S' | b'Q')) {
+        all.extend(fly(wire, flight)?);
+    }
+    Ok(all)
+}
+
+fn keeps_masked(world: &World, script: &[Vec<u8>]) -> Result<()> {
+    let server = each(&mut direct(world)?, script).context("the server")?;
+    ensure!(shows(&server, SECRET), "the server shows no secret: {}", tags(&server));
+    let gateway = each(&mut session(world)?, script).context("the gateway")?;
+    ensure!(!shows(&gateway, SECRET), "the secret crossed the wire: {gateway:?}");
+    Ok(())
+}
+
+/// Behind it come texts and names that wait for what is outstanding, of which there is nothing.
+fn behind_a_failed_copy(world: &World) -> Result<()> {
+    for next in [query("SELECT 'h\u{e9}'"), [bind("", "nobody", &[], 0), sync()].concat()] {
+        let mut answers = Vec::new();
+        for mut wire in [direct(world)?, session(world)?] {
+            wire.send(&[step("COPY ledger FROM STDIN"), sync()].concat())?;
+            while wire.read()?.tag != b'G' {}
+            wire.send(&[copy_data(b"no number\n"), message(b'c', b""), sync()].concat())?;
+            ensure!(tags(&wire.read_until_ready()?) == "EZ");
+            wire.send(&next)?;
+            answers.push(tags(&wire.read_until_ready()?));
+        }
+        ensure!(answers[0] == answers[1], "{answers:?}");
+    }
+    Ok(())
+}
+
+/// Each changes the ledger at the server; its last word at the gateway is a refusal.
+#[rustfmt::skip]
+fn unasked() -> Scripts {
+    let change = "UPDATE ledger SET id = id + 100 RETURNING id::text";
+    let bound = || vec![query("BEGIN"), parse("d", change), bind("p", "d", &[], 0), sync()];
+    vec![
+        ("FETCH of a portal", [bound(), vec![query("FETCH ALL FROM p")]].concat()),
+        ("MOVE of a portal", [bound(), vec![query("MOVE ALL FROM p")]].concat()),
+        ("a block that fetches from a portal", [bound(), vec![
+            block("DECLARE c refcursor := 'p'; r record; BEGIN FETCH c INTO r; END"),
+        ]].concat()),
+        ("a block that executes two names", vec![
+            parse("one", HARMLESS), parse("two", change), sync(),
+            block("BEGIN EXECUTE 'EXECUTE one'; EXECUTE 'EXECUTE two'; END"),
+        ]),
+        ("a block whose strings end elsewhere when it runs", vec![
+            block("BEGIN SET LOCAL standard_conforming_strings = off; INSERT INTO staff VALUES ('\\''); UPDATE ledger SET id = id + 100; --');\n END"),
+        ]),
+    ]
+}
+
+fn is_refused(world: &World, script: &[Vec<u8>]) -> Result<()> {
+    let ledger = || world.target.execute("shop", "SELECT string_agg(id::text, ',') FROM ledger");
+    let before = ledger()?;
+    let last = [script, &[query("COMMIT")]].concat();
+    let mut wire = session(world)?;
+    let gateway = each(&mut wire, script)?;
+    ensure!(complaint(&gateway).is_some_and(|said| said.sqlstate == "42501"), "not refused: {}", tags(&gateway));
+    wire.query("COMMIT")?;
+    ensure!(ledger()? == before, "the ledger was changed");
+    let server = each(&mut direct(world)?, &last)?;
+    ensure!(ledger()? != before, "the server changes nothing either: {server:?}");
+    Ok(())
+}
+
+fn spelt_otherwise(world: &World) -> Result<()> {
+    let in_win1251 = b"SELECT v FROM \xef\xeb\xe0\xf2\xe5\xe6\xe8\0";
+    let script = [query("SET client_encoding = 'WIN1251'"), message(b'Q', in_win1251)];
+    let server = each(&mut direct(world)?, &script)?;
+    ensure!(shows(&server, SECRET), "the server finds no such table: {server:?}");
+    let gateway = each(&mut session(world)?, &script)?;
+    ensure!(complaint(&gateway).is_some_and(|said| said.sqlstate == "42501"), "not refused: {}", tags(&gateway));
+    // In a string it is a string.
+    let said = each(&mut session(world)?, &[script[0].clone(), message(b'Q', b"SELECT '\xef\xeb'\0")])?;
+    ensure!(complaint(&said).is_none(), "{said:?}");
+    Ok(())
+}
+
+fn large_value(world: &World) -> Result<()> {
+    let large = "x".repeat(100_000);
+    session(world)?.extended("SELECT length($1::text), $2::text /* hides */", &[&large, "the key"], 0)?;
+    let mut found = Vec::new();
+    eventually("the record is there", Duration::from_secs(10), || {
+        found = crate::harness::audit::search(world.gateway(), &["--contains", "/* hides */"]).unwrap_or_default();
+        found.len() == 1
+    })?;
+    let binds = found[0]["binds"].as_array().context("no binds")?;
+    ensure!(binds.len() == 2 && binds[1] == "the key", "{:?}", binds.get(1));
+    ensure!(binds[0].as_str().is_some_and(|text| text.starts_with("xxxx") && text.ends_with('\u{2026}')));
+    Ok(())
+}
