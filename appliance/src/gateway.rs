@@ -27,11 +27,7 @@ use tokio::sync::mpsc::UnboundedSender;
 struct Trail {
     writer: SegmentWriter,
     counters: Arc<ShardCounters>,
-    writes: u64,
 }
-
-/// Rounds between two looks at how full the ring is.
-const RING_LOOK_EVERY: u64 = 4096;
 
 impl Journal for Trail {
     fn append(&mut self, time_us: i64, who: &Who<'_>, entry: &Entry<'_>) -> Result<(), Full> {
@@ -45,13 +41,7 @@ impl RoundLog for Trail {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        self.writer.write()?;
-        // A look at the folder: far too dear for each round, and the ring fills over seconds.
-        if self.writes.is_multiple_of(RING_LOOK_EVERY) {
-            self.counters.audit_ring_used_bytes.set(self.writer.ring_used_bytes().unwrap_or(0));
-        }
-        self.writes = self.writes.wrapping_add(1);
-        Ok(())
+        self.writer.write()
     }
 
     fn sync_fd(&self) -> Option<RawFd> {
@@ -64,6 +54,11 @@ impl RoundLog for Trail {
 
     fn failed(&self) -> Option<&str> {
         self.writer.failed()
+    }
+
+    fn look(&mut self) {
+        self.writer.look();
+        self.counters.audit_ring_used_bytes.set(self.writer.ring_used_bytes().unwrap_or(0));
     }
 }
 
@@ -210,7 +205,7 @@ fn open_trail(config: &Config, number: usize, segment_bytes: u64) -> Result<Trai
     writer.write().context("the audit trail takes no record")?;
     let counters = Arc::new(ShardCounters::default());
     counters.audit_ring_bytes.set(segment_bytes * u64::from(config.audit.segments_per_shard));
-    Ok(Trail { writer, counters, writes: 0 })
+    Ok(Trail { writer, counters })
 }
 
 fn start_shard(

@@ -302,6 +302,69 @@ fn a_next_segment_that_cannot_be_used_yet_is_tried_again() {
     assert_eq!((statements.len() as u64, damages), (number + 1, vec![]));
 }
 
+/// What may become of a file while somebody writes to it.
+const HARMS: [fn(&Path); 6] = [
+    |path| fs::remove_file(path).expect("there"),
+    |path| fs::remove_dir_all(path.parent().expect("a ring")).expect("there"),
+    |path| {
+        let copy = path.with_extension("copy");
+        fs::copy(path, &copy).expect("readable");
+        fs::rename(&copy, path).expect("possible");
+    },
+    |path| fs::OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(0)).expect("possible"),
+    |path| fs::OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(5000)).expect("possible"),
+    |path| {
+        let file = fs::OpenOptions::new().write(true).open(path).expect("writable");
+        file.write_all_at(&[0; SEGMENT_BYTES_MIN as usize], 0).expect("written");
+    },
+];
+
+#[test]
+fn a_writer_whose_segment_is_taken_away_accepts_nothing_any_more() {
+    for (harm, harm_it) in HARMS.iter().enumerate() {
+        let dir = scratch();
+        let mut writer = open(dir.path(), 3);
+        append(&mut writer, 1, "SELECT 1").expect("room");
+        writer.write().expect("written");
+        writer.look();
+        assert_eq!(writer.failed(), None, "{harm}");
+        harm_it(&first_segment(dir.path()));
+        append(&mut writer, 2, "SELECT 2").expect("not looked at yet");
+        writer.look();
+        let why = writer.failed().expect("it has failed").to_owned();
+        assert!(why.contains("0000000001.seg") && why.contains("start the gateway again"), "{harm}: {why}");
+        assert!(writer.write().is_err() && append(&mut writer, 3, "SELECT 3").is_err(), "{harm}");
+    }
+}
+
+#[test]
+fn a_segment_that_was_taken_away_is_never_sealed() {
+    let dir = scratch();
+    let mut writer = open(dir.path(), 3);
+    keeper(dir.path(), 3, false).look().expect("it prepares one");
+    let mut number = 0;
+    let mut fill = |writer: &mut SegmentWriter, records: u64| {
+        (0..records).all(|_| {
+            number += 1;
+            append(writer, number, &"x".repeat(1000)).is_ok() && writer.write().is_ok()
+        })
+    };
+    assert!(fill(&mut writer, 3));
+    fs::remove_file(first_segment(dir.path())).expect("there");
+    assert!(!fill(&mut writer, 100));
+    assert!(writer.failed().is_some_and(|why| why.contains("removed or replaced")), "{:?}", writer.failed());
+    // A writer that goes from one to the next as it should, looks at the one it is in.
+    let dir = scratch();
+    let (mut writer, mut keeper) = (open(dir.path(), 3), keeper(dir.path(), 3, true));
+    for number in 0..100 {
+        keeper.look().expect("the keeper works");
+        append(&mut writer, number, &"x".repeat(1000)).expect("room");
+        writer.write().expect("written");
+        writer.look();
+    }
+    assert_eq!(writer.failed(), None);
+}
+
 /// A frame behind the last one whose checksum and place in the chain hold.
 fn forge(dir: &Path, number: impl Fn(FrameHeader) -> FrameHeader) {
     let path = segment::ring_path(&segment::ring_dir(dir, 0), 1);

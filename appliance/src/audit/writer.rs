@@ -20,6 +20,7 @@ use super::frame::{
 use super::recover::{self, Recovered};
 use super::segment::{self, SEGMENT_BYTES_MIN, SEGMENTS_PER_SHARD_MIN, at};
 use super::{Entry, Full, Journal, Who};
+use crate::files;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
@@ -184,6 +185,17 @@ impl<D: Disk> SegmentWriter<D> {
         self.write_batch().inspect_err(|error| self.fail(error))
     }
 
+    /// Are records still written where readers look for them? A segment that is removed, replaced or cut under us takes every write,
+    /// and no reader ever finds what is in it. After an error nothing is accepted any more. A few system calls: once a second, not once
+    /// a round.
+    pub fn look(&mut self) {
+        if self.failed.is_none()
+            && let Err(error) = self.in_place()
+        {
+            self.fail(&error);
+        }
+    }
+
     /// What to `fdatasync` to make every written record durable. `None`: there is no segment.
     pub fn sync_fd(&self) -> Option<RawFd> {
         self.current.as_ref().map(|current| current.file.as_raw_fd())
@@ -249,6 +261,28 @@ impl<D: Disk> SegmentWriter<D> {
         Ok(())
     }
 
+    /// The segment in use is what its name stands for, whole, and begins as we began it.
+    fn in_place(&self) -> io::Result<()> {
+        let Some(current) = &self.current else { return Ok(()) };
+        let number = self.next_number - 1;
+        let path = segment::ring_path(&self.ring, number);
+        let begins = |header: SegmentHeader| (header.shard, header.number) == (self.shard, number);
+        let harm = if !files::is_called(&current.file, &path)? {
+            "removed or replaced"
+        } else if current.file.metadata()?.len() != current.bytes {
+            "cut short or made longer"
+        } else if !SegmentHeader::decode(&segment::read_header(&current.file)?).is_ok_and(begins) {
+            "overwritten"
+        } else {
+            return Ok(());
+        };
+        let text = format!(
+            "this segment was {harm} while records were written to it, and what was recorded since then is lost. Find out who did it, \
+             put the file back if it was moved away, and start the gateway again; `lockgate audit verify` names what is missing"
+        );
+        Err(at(&path, io::Error::new(io::ErrorKind::InvalidData, text)))
+    }
+
     fn frame_header(&self, kind: FrameKind) -> FrameHeader {
         FrameHeader {
             kind,
@@ -283,6 +317,8 @@ impl<D: Disk> SegmentWriter<D> {
         if self.records > 0 {
             self.write_batch()?;
         }
+        // One that is full within a second is looked at as well.
+        self.in_place()?;
         self.seal_current(now_us)?;
         let header = SegmentHeader {
             shard: self.shard,
@@ -330,7 +366,7 @@ impl<D: Disk> SegmentWriter<D> {
     /// The next segment and its size, its name on stable storage: no record goes into a file that a power cut could take back.
     fn open_prepared(&self) -> io::Result<Option<(File, u64)>> {
         let path = self.next_path();
-        let file = match crate::files::open_existing(&path) {
+        let file = match files::open_existing(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(at(&path, error)),
@@ -394,7 +430,7 @@ pub(super) const FIRST: (u64, u64, u64, Hash) = (1, 1, 1, GENESIS);
 
 fn lock(ring: &Path) -> io::Result<File> {
     let path = ring.join("lock");
-    let file = crate::files::open_or_create(&path).map_err(|error| at(&path, error))?;
+    let file = files::open_or_create(&path).map_err(|error| at(&path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => {

@@ -29,6 +29,8 @@ pub trait RoundLog {
     fn has_room(&self) -> bool;
     /// Why nothing is accepted any more, if so: the shard cannot go on.
     fn failed(&self) -> Option<&str>;
+    /// Once a second: is what was written still where a reader finds it? If not, it has failed.
+    fn look(&mut self) {}
 }
 
 impl RoundLog for SegmentWriter {
@@ -46,6 +48,9 @@ impl RoundLog for SegmentWriter {
     }
     fn failed(&self) -> Option<&str> {
         self.failed()
+    }
+    fn look(&mut self) {
+        self.look();
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Pump<D> {
     pub deferred: Vec<Raw>,
     /// Counts the rounds.
     pub turn: u64,
+    /// When the log is looked at again.
+    pub look_us: u64,
     /// Why the shard stops.
     pub fault: Option<String>,
 }
@@ -152,6 +154,7 @@ impl<D: Drive> Pump<D> {
         self.offer_room();
         self.carry_on();
         self.feed_starved();
+        self.look_at_log();
         if self.fault.is_none()
             && let Err(reason) = self.commit()
         {
@@ -173,6 +176,14 @@ impl<D: Drive> Pump<D> {
         self.ledger.commit(self.relays.len() <= 1, &mut self.io)?;
         // An append may have failed for good, and who was refused it waits for room.
         self.io.log.failed().map_or(Ok(()), |reason| Err(format!("no audit record is accepted any more: {reason}")))
+    }
+
+    /// What it finds is a failed log, which ends the round as a failed write does.
+    fn look_at_log(&mut self) {
+        if self.io.now.mono_us >= self.look_us {
+            self.look_us = self.io.now.mono_us + LOOK_EVERY_US;
+            self.io.log.look();
+        }
     }
 
     fn must_wait(&mut self, raw: &Raw) -> bool {
@@ -200,6 +211,10 @@ impl<D: Drive> Pump<D> {
         self.record_owed();
         if let Err(error) = self.io.log.write() {
             self.fail(format!("the last audit records could not be written: {error}"));
+        }
+        self.io.log.look();
+        if let Some(reason) = self.io.log.failed().map(str::to_owned) {
+            self.fail(reason);
         }
     }
 
@@ -404,6 +419,8 @@ impl<D: Drive> Pump<D> {
     }
 }
 
+/// Between two looks at the log: what is written into a segment that was taken away is lost, at most for so long.
+const LOOK_EVERY_US: u64 = 1_000_000;
 /// Beyond: the ring's memory is left to the end of the process.
 const QUIESCE_US: u64 = 1_000_000;
 const QUIESCE_STEP_US: u64 = 10_000;

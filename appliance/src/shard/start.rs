@@ -188,6 +188,7 @@ impl<F> Seed<F> {
             owed: VecDeque::new(),
             deferred: Vec::new(),
             turn: 0,
+            look_us: 0,
             fault: None,
         })
     }

@@ -13,6 +13,8 @@ struct Script {
     /// An append has failed for good: every one is refused.
     broken: bool,
     full: bool,
+    /// What was written is not where it belongs: the next look finds that.
+    astray: bool,
     appended: usize,
     writes: usize,
     turned_away: usize,
@@ -23,6 +25,7 @@ struct Script {
 struct FakeLog {
     script: Arc<Mutex<Script>>,
     dirty: bool,
+    found_astray: bool,
 }
 
 impl FakeLog {
@@ -64,7 +67,11 @@ impl RoundLog for FakeLog {
         !self.script().full
     }
     fn failed(&self) -> Option<&str> {
-        self.script().broken.then_some("it is broken")
+        (self.found_astray || self.script().broken).then_some("it is broken")
+    }
+    fn look(&mut self) {
+        let astray = self.script().astray;
+        self.found_astray = astray;
     }
 }
 
@@ -162,6 +169,18 @@ fn what_could_not_be_written_is_not_sent() {
     for mode in [Mode::Group, Mode::Strict, Mode::Async] {
         check_fail_closed(mode, |script| (script.full, script.broken) = (true, true));
     }
+}
+
+#[test]
+fn a_shard_whose_record_went_astray_stops_within_a_second_or_so_without_being_asked_anything() {
+    let (mut shard, log, _) = recording(Mode::Group);
+    let mut client = shard.connect();
+    say(&mut client, b"recorded");
+    log.script().astray = true;
+    let since = std::time::Instant::now();
+    assert_eq!(client.read(&mut [0; 16]).unwrap_or(0), 0, "nobody is served any more");
+    assert!(shard.fault().is_some_and(|fault| fault.contains("it is broken")));
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
 }
 
 #[test]
