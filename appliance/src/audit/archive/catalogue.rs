@@ -1,10 +1,12 @@
-//! What readers ask the manifest: which files may hold records of a time or a sequence. A long manifest is not read whole:
-//! entries are in the order of time and of sequences, so the first that matters is found by halving.
+//! What readers ask the manifest: which files may hold records of a time or a sequence.
+//!
+//! Entries are in the order of sequences, so the first that matters for one is found by halving. They are in the order of time only for as
+//! long as nobody sets the clock: for a time every line is looked at, and those of other times are passed over without being parsed.
 
 use super::check::{FILE_BYTES_MAX, check_file};
 use super::checkpoint;
 use super::find::Listed;
-use super::lines::{LineBroken, Lines};
+use super::lines::{self, LineBroken, Lines};
 use super::manifest::{self, Entry, FileEntry, Place, Position, What};
 use crate::audit::segment::{archive_dir, at};
 use crate::files;
@@ -92,11 +94,9 @@ pub enum Item {
 }
 
 impl Catalogue {
-    /// From the first entry on that may name records of this time or later.
-    pub fn since(data_dir: &Path, since_us: Option<i64>) -> io::Result<Self> {
-        let Some(since_us) = since_us else { return Self::from_first(data_dir, None) };
-        // An entry is written after the last record it names.
-        Self::from_first(data_dir, Some(&|entry: &Entry| entry.time_us >= since_us))
+    /// From the first entry on.
+    pub fn whole(data_dir: &Path) -> io::Result<Self> {
+        Self::from_first(data_dir, None)
     }
 
     /// From the entry on that may name this record.
@@ -125,8 +125,19 @@ impl Catalogue {
 
     /// The next entry. `None`: no more, or none that is whole.
     pub fn next_item(&mut self) -> io::Result<Option<Item>> {
+        self.next_of(|_, _| true)
+    }
+
+    /// The same; a file whose earliest and latest record (Unix microseconds) are not wanted is handed out as no file.
+    pub fn next_of(&mut self, wanted: impl Fn(i64, i64) -> bool) -> io::Result<Option<Item>> {
         let Some(lines) = &mut self.lines else { return Ok(None) };
         let Some(line) = lines.next_line()? else { return Ok(None) };
+        if let Ok(line) = line
+            && let Ok(whole) = lines::split(line, false)
+            && manifest::times_at_a_glance(whole.body).is_some_and(|(since_us, until_us)| !wanted(since_us, until_us))
+        {
+            return Ok(Some(Item::Other(whole.head.number)));
+        }
         let entry = line.and_then(Entry::parse);
         Ok(match entry {
             Err(LineBroken::Unfinished) => None,

@@ -21,7 +21,7 @@ pub struct Covered {
 /// Looks through the archive, for as long as `patience` lasts. What is in segments only is not looked at.
 pub fn covered(data_dir: &Path, scope: &Scope, patience: Duration) -> io::Result<Covered> {
     let (begun, filter, mut told) = (Instant::now(), scope.filter(), Covered::default());
-    let mut catalogue = Catalogue::since(data_dir, None)?;
+    let mut catalogue = Catalogue::whole(data_dir)?;
     while let Some(item) = catalogue.next_item()? {
         let Item::File(_, file) = item else { continue };
         if begun.elapsed() >= patience {

@@ -277,6 +277,65 @@ fn a_damaged_manifest_entry_is_named_and_the_other_files_are_searched() {
     assert!(rest > all / 2 && rest < all, "{rest} of {all}");
 }
 
+/// A statement that begins at one time of the clock and ends at another, archived in between and afterwards.
+fn say_by_the_clock(trail: &mut Trail, number: u64, begins_us: i64, ends_us: i64, archived: bool) {
+    for (at_us, entry) in
+        [(begins_us, Entry::Request(request(number, "SELECT 1"))), (ends_us, Entry::Outcome(outcome(number)))]
+    {
+        let options = RingOptions {
+            data_dir: trail.path().to_owned(),
+            shard: 0,
+            segment_bytes: segment::SEGMENT_BYTES_MIN,
+            segments_per_shard: 100,
+        };
+        let (mut writer, _) = SegmentWriter::open(&options, at_us).expect("the trail opens");
+        let groups = ["engineering".to_owned()];
+        while writer.append(at_us, &who("s-0", "alice", &groups), &entry).is_err() {
+            assert!(trail.keeper.look().expect("the keeper works"), "no room");
+        }
+        writer.write().expect("written");
+        drop(writer);
+        if archived {
+            trail.archive();
+        }
+    }
+}
+
+#[test]
+fn records_are_found_by_their_time_whatever_the_clock_did_in_between() {
+    const DAY_US: i64 = 86_400_000_000;
+    // The archiver takes nothing from the next few seconds: those are still to come.
+    let now_us = jiff::Timestamp::now().as_microsecond() - DAY_US / 24;
+    // Right, a day ahead, right, weeks behind, weeks ahead and, once more and for long, right.
+    let days = [0, 1, 0, -20, 20, 0].into_iter().chain(std::iter::repeat_n(0, 60));
+    let times: Vec<i64> = days.zip(0..).map(|(day, second)| now_us + day * DAY_US + second * 1_000_000).collect();
+    for archived in [false, true] {
+        let mut trail = Trail::new();
+        for (number, &begins_us) in times.iter().enumerate() {
+            // It ends when the next one begins.
+            let ends_us = times.get(number + 1).copied().unwrap_or(begins_us);
+            say_by_the_clock(&mut trail, number as u64 + 1, begins_us, ends_us, archived);
+        }
+        if archived {
+            let entered = fs::metadata(trail.path().join("archive/manifest.jsonl")).expect("there").len();
+            assert!(entered > 80_000, "{entered}: too short to be halved");
+        }
+        let edges = [-21, -10, 0, 1, 2, 19, 21].map(|day| now_us + day * DAY_US - DAY_US / 2);
+        for since_us in edges {
+            for until_us in edges {
+                let filter = Filter { since_us: Some(since_us), until_us: Some(until_us), ..Filter::default() };
+                let told = found(trail.path(), &filter, None);
+                let wanted = times.iter().filter(|time_us| (since_us..=until_us).contains(time_us)).count();
+                assert_eq!(told.len(), wanted, "{archived} {filter:?}");
+                assert!(told.iter().all(|record| record.complete), "{archived} {filter:?}");
+            }
+        }
+        // The outcome of the one that began a day ahead.
+        let shown = show(trail.path(), "0-4", &mut |trouble| panic!("{trouble}")).expect("readable");
+        assert_eq!(shown.map(|record| record.id).as_deref(), Some("0-3"), "{archived}");
+    }
+}
+
 #[test]
 fn a_follower_misses_nothing_that_is_archived_while_it_sleeps() {
     let mut trail = Trail::new();

@@ -136,6 +136,15 @@ fn opening(body: &[u8]) -> Option<(u64, Hash)> {
     Some((number, unhex(rest.get(..HASH_DIGITS)?)?))
 }
 
+/// The time (Unix microseconds) that stands behind these bytes, `,"NAME":"`, found without a parser: no text of a line can hold them, its
+/// quotation marks are escaped.
+pub fn member_time(line: &[u8], opening: &[u8]) -> Option<i64> {
+    let start = memchr::memmem::find(line, opening)? + opening.len();
+    let length = memchr::memchr(b'"', &line[start..])?;
+    let text = std::str::from_utf8(&line[start..start + length]).ok()?;
+    text.parse().ok().map(jiff::Timestamp::as_microsecond)
+}
+
 /// Lower-case digits only: one value has one spelling.
 pub fn unhex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let mut out = [0; N];

@@ -103,6 +103,11 @@ pub struct FileEntry {
     pub shards: Vec<Span>,
 }
 
+/// When the earliest and the latest record of the file are that a body names. `None`: it names none, or a parser has to say.
+pub fn times_at_a_glance(body: &[u8]) -> Option<(i64, i64)> {
+    Some((lines::member_time(body, b",\"since\":\"")?, lines::member_time(body, b",\"until\":\"")?))
+}
+
 /// Where a segment did not hold.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DamageEntry {

@@ -36,11 +36,9 @@ use std::time::Duration;
 /// How long a reader waits for a writer to finish the last frame before it calls it damaged.
 const UNFINISHED_LOOKS: u32 = 20;
 const UNFINISHED_PAUSE: Duration = Duration::from_millis(5);
-/// Records of a shard are in time order but for steps of the clock; a search reads on this far behind its end.
-const CLOCK_STEP_US: i64 = 3_600_000_000;
-
+const HOUR_US: i64 = 3_600_000_000;
 /// Where the newest records are looked for first.
-const NEWEST_WITHIN_US: [i64; 3] = [CLOCK_STEP_US, 24 * CLOCK_STEP_US, 30 * 24 * CLOCK_STEP_US];
+const NEWEST_WITHIN_US: [i64; 3] = [HOUR_US, 24 * HOUR_US, 30 * 24 * HOUR_US];
 
 /// What cannot be read of a trail.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -101,7 +99,7 @@ fn report_once(reported: &mut Vec<Trouble>, found: Trouble, trouble: &mut dyn Fn
 const ROUNDS_MAX: u32 = 100;
 
 fn search_all(data_dir: &Path, joiner: &mut Joiner<'_>, trouble: &mut dyn FnMut(Trouble)) -> io::Result<()> {
-    let mut catalogue = Catalogue::since(data_dir, joiner.filter.since_us)?;
+    let mut catalogue = Catalogue::whole(data_dir)?;
     let mut searched = 0;
     for _ in 0..ROUNDS_MAX {
         let stand = Stand::of(data_dir, &mut |damage| trouble(Trouble::Manifest(damage)))?;
@@ -168,7 +166,8 @@ pub(super) fn search_files(
     joiner.found.into_values().collect()
 }
 
-/// The files of the entries behind `searched`, up to `last`.
+/// The files of the entries behind `searched`, up to `last`. All of them are looked at, whatever time is asked for: behind a file of a later
+/// time may come one of an earlier, where the clock was set.
 fn search_archive(
     catalogue: &mut Catalogue,
     searched: u64,
@@ -179,7 +178,9 @@ fn search_archive(
     let filter = joiner.filter;
     let mut number = searched;
     while number < last {
-        let Some(item) = catalogue.next_item()? else { return Ok(()) };
+        // What matched before may have its outcome in a later file.
+        let wanted = |since_us, until_us| joiner.awaits() || filter.overlaps(since_us, until_us);
+        let Some(item) = catalogue.next_of(wanted)? else { return Ok(()) };
         let listed = match item {
             Item::Damage(damage) => {
                 trouble(Trouble::Manifest(damage));
@@ -194,10 +195,6 @@ fn search_archive(
                 listed
             }
         };
-        let past = |until: i64| listed.since_us > until.saturating_add(CLOCK_STEP_US);
-        if filter.until_us.is_some_and(past) && !joiner.awaits() {
-            return Ok(());
-        }
         let mut unreadable = Vec::new();
         archive::find(&listed, filter, joiner, &mut |what| unreadable.push(what));
         for what in unreadable {
@@ -226,8 +223,7 @@ fn search_shard(
     joiner: &mut Joiner<'_>,
     trouble: &mut dyn FnMut(Trouble),
 ) -> io::Result<End> {
-    let filter = joiner.filter;
-    let first = first_segment(files, filter.since_us);
+    let first = first_segment(files, joiner.filter.since_us);
     // Where what is not archived begins, by the stand that the archive was read up to.
     let begin = position.map_or(1, |position| position.segment);
     if !files.contains_key(&begin) && has_passed(data_dir, shard, begin)? {
@@ -241,12 +237,9 @@ fn search_shard(
     let mut looks = 0;
     loop {
         match chain.advance()? {
-            Advance::Frame(header) => {
+            // A later time is no end: behind it the clock may have been set back.
+            Advance::Frame(_) => {
                 looks = 0;
-                let past = |until: i64| header.time_us > until.saturating_add(CLOCK_STEP_US);
-                if filter.until_us.is_some_and(past) && !joiner.awaits() {
-                    return Ok(end);
-                }
                 for record in chain.records() {
                     match record {
                         Ok((sequence, view)) => {
@@ -303,10 +296,11 @@ pub fn show(data_dir: &Path, id: &str, trouble: &mut dyn FnMut(Trouble)) -> io::
         return Ok(found.into_iter().find(|record| (record.shard, record.sequence) == (shard, sequence)));
     }
     let sessions: Vec<Glob> = Glob::new(&session).into_iter().collect();
-    // A part of a statement comes after its request, most often soon.
-    for back_us in [Some(0), Some(CLOCK_STEP_US), None] {
+    // A part of a statement comes after its request, most often soon; where the clock was set back meanwhile, before it.
+    for back_us in [Some(0), Some(HOUR_US), None] {
         let since_us = back_us.map(|back_us| time_us.saturating_sub(back_us));
-        let filter = Filter { sessions: sessions.clone(), since_us, until_us: Some(time_us), ..Filter::default() };
+        let until_us = back_us.map(|_| time_us);
+        let filter = Filter { sessions: sessions.clone(), since_us, until_us, ..Filter::default() };
         let mut unreadable = Vec::new();
         let found = search(data_dir, &filter, None, true, &mut |found| unreadable.push(found))?;
         let exact = found.iter().position(|record| (record.shard, record.sequence) == (shard, sequence));
