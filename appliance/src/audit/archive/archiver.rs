@@ -324,6 +324,10 @@ impl<'a> Archiver<'a> {
     fn delete_old(&mut self) -> io::Result<()> {
         let cannot = |error: io::Error| tracing::error!("old archive files cannot be deleted: {error}");
         let (now_us, head, holds) = (unix_us(), self.manifest.head(), self.checkpoints.signed_holds());
+        let doubt = self.checkpoints.doubt(now_us);
+        if self.retention.as_mut().is_none_or(|retention| retention.waits(doubt)) {
+            return Ok(());
+        }
         // After an error nothing is deleted, and archiving goes on.
         match self.retention.as_mut().map_or(Ok(false), |retention| retention.judge(now_us, head, holds)) {
             Ok(true) => {}

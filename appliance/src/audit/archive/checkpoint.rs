@@ -6,6 +6,7 @@ use super::key::{self, Given, KeySource, PublicKey, SigningKey};
 use super::lines::{self, Appender, Head, Line, LineBroken, Lines};
 use super::manifest::{Position, hex_hash, invalid, rfc3339};
 use super::publish::{day, make_dir};
+use super::steady::{Jump, Steady};
 use crate::audit::frame::Hash;
 use crate::audit::segment::{self, at, hex};
 use crate::audit::when;
@@ -387,6 +388,7 @@ pub struct Checkpoints {
     refused: Option<String>,
     promised: Vec<Promise>,
     holds: holds::Watch,
+    steady: Steady,
 }
 
 impl Checkpoints {
@@ -431,6 +433,7 @@ impl Checkpoints {
             refused: None,
             promised: follower.promises,
             holds: holds::Watch::new(data_dir, signed.map_or(Head::START, |signed| signed.holds)),
+            steady: Steady::read(data_dir)?,
         };
         if let Some((line, path, appender)) = last {
             checkpoints.day = days_of(&path);
@@ -492,6 +495,11 @@ impl Checkpoints {
         self.holds.name(line);
     }
 
+    /// What stands against deleting by this time of the clock.
+    pub fn doubt(&self, now_us: i64) -> Option<Jump> {
+        self.steady.doubt(now_us)
+    }
+
     pub fn public_key(&self) -> PublicKey {
         self.key.public()
     }
@@ -550,6 +558,7 @@ impl Checkpoints {
         }
         let (_, file) = self.file.as_mut().expect("just opened");
         file.append(&line)?;
+        self.steady.note(now_us);
         self.head = lines::split(line.trim_end().as_bytes(), true).expect("just sealed").head;
         Ok(())
     }

@@ -22,6 +22,7 @@ pub mod retention;
 pub mod schema;
 mod seal;
 pub mod status;
+mod steady;
 pub mod store;
 pub mod supervise;
 pub mod write;

@@ -7,7 +7,9 @@ use super::holds::{self, Hold, Holds};
 use super::lines::Head;
 use super::manifest::{self, DeletedFile, FileEntry, Manifest, What, invalid};
 use super::read::ArchiveFile;
+use super::steady::Jump;
 use crate::audit::segment::{self, Archived, archive_dir, at, hex, sync_dir};
+use crate::audit::when;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -54,16 +56,39 @@ pub struct Retention {
     told: HashSet<u64>,
     /// What was under a hold, and by which last line of the holds: it is not read again until they change.
     held: HashMap<u64, Head>,
+    /// The jump of the clock that it waits for the end of.
+    jump: Option<Jump>,
 }
 
 impl Retention {
     pub fn new(data_dir: PathBuf, keep: Duration) -> Self {
-        Self { data_dir, keep, swept: None, sweep: None, told: HashSet::new(), held: HashMap::new() }
+        Self { data_dir, keep, swept: None, sweep: None, told: HashSet::new(), held: HashMap::new(), jump: None }
     }
 
     /// Is there something to look at?
     pub fn is_due(&self) -> bool {
         self.sweep.is_some() || self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY)
+    }
+
+    /// Nothing is deleted by a clock that may be wrong: what was kept too long can still go, what went too early is gone. Each jump is
+    /// told once, and when it is over.
+    pub fn waits(&mut self, doubt: Option<Jump>) -> bool {
+        // One that goes on to be seen, by a checkpoint this time, is not told again.
+        let is_new = |jump: Jump| self.jump.is_none_or(|told| told.from_us != jump.from_us);
+        match doubt {
+            Some(jump) if is_new(jump) => tracing::warn!(
+                "nothing is deleted from the archive for now: the clock went from {} to {} between two checkpoints. If it is right (the \
+                 archiver was at rest), wait: a day of checkpoints behind that, and retention goes on. If it is wrong, set it right before",
+                when::rfc3339(jump.from_us),
+                when::rfc3339(jump.to_us)
+            ),
+            None if self.jump.is_some() => {
+                tracing::info!("the clock has gone on for a day: retention is applied again");
+            }
+            _ => {}
+        }
+        self.jump = doubt;
+        doubt.is_some()
     }
 
     /// Judges what is old, for a while. Nothing is taken from files that others may write but what was signed: the manifest up to

@@ -5,6 +5,7 @@ use super::checkpoint::Checkpoints;
 use super::covered::covered;
 use super::holds::{self, Scope};
 use super::key::KeySource;
+use super::lines::Head;
 use super::manifest::{self, Entry, Manifest, What};
 use super::retention::Retention;
 use crate::audit::search::{Filter, search};
@@ -47,7 +48,18 @@ fn now_us() -> i64 {
 
 /// One file a person: alice's is 30 days old, bob's 20, carol's 10.
 fn trail() -> tempfile::TempDir {
+    trail_behind(&[])
+}
+
+/// The same, behind checkpoints of so many hours ago.
+fn trail_behind(hours: &[i64]) -> tempfile::TempDir {
     let dir = scratch();
+    fs::create_dir(dir.path().join("archive")).expect("writable");
+    for hours in hours {
+        let key = KeySource::File(dir.path().join("checkpoint.key"));
+        let mut checkpoints = Checkpoints::open(dir.path(), &key).expect("it opens");
+        checkpoints.write(now_us() - hours * DAY_US / 24, Head::START, &[]).expect("written");
+    }
     let groups = groups();
     for (age, user) in [(30, "alice"), (20, "bob"), (10, "carol")] {
         let at = now_us() - age * DAY_US;
@@ -119,6 +131,24 @@ fn old_files_go_once_nobody_holds_them_and_the_trail_stays_whole() {
     look(dir.path(), 15);
     assert_eq!((users(dir.path()), deletions(dir.path()).len()), (vec!["carol".to_owned()], 2));
     assert!(is_whole(dir.path()));
+}
+
+#[test]
+fn nothing_goes_by_a_clock_that_has_just_jumped() {
+    // The archiver was at rest for 40 days; or it was not, and it is the clock. Or the clock was ahead, and was set right.
+    for hours in [&[40 * 24][..], &[40 * 24, 23], &[-40 * 24], &[25, -40 * 24, 23]] {
+        let dir = trail_behind(hours);
+        look(dir.path(), 15);
+        assert_eq!((users(dir.path()).len(), deletions(dir.path()).len()), (3, 0), "{hours:?}");
+        assert!(is_whole(dir.path()), "{hours:?}");
+    }
+    // A day of checkpoints behind the jump.
+    for hours in [&[40 * 24, 25, 12][..], &[-40 * 24, 25, 12], &[69, 46, 23]] {
+        let dir = trail_behind(hours);
+        look(dir.path(), 15);
+        assert_eq!((users(dir.path()), deletions(dir.path()).len()), (vec!["carol".to_owned()], 1), "{hours:?}");
+        assert!(is_whole(dir.path()), "{hours:?}");
+    }
 }
 
 #[test]
