@@ -1,10 +1,11 @@
 //! `lockgate approvals`: statements that wait for a person, and the person's word.
 
 use super::gateway::{GatewayArgs, checked_id, cut, field, json_line, printable, refused, table};
-use super::print;
+use super::out::{print, stdout, written};
 use crate::control::client::Answer;
 use serde_json::{Value, json};
 use std::collections::HashSet;
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -77,7 +78,7 @@ fn ls(gateway: &GatewayArgs, all: bool) -> anyhow::Result<ExitCode> {
         return print(&cases.iter().map(json_line).collect::<String>());
     }
     if cases.is_empty() {
-        eprintln!("nothing waits for a ruling");
+        note!("nothing waits for a ruling");
         return Ok(ExitCode::SUCCESS);
     }
     let heading = ["ID", "STATE", "USER", "TARGET", "RULE", "APPROVERS", "EXPIRES", "STATEMENT"];
@@ -177,7 +178,7 @@ fn rule(gateway: &GatewayArgs, verb: &str, ruling: &RulingArgs) -> anyhow::Resul
     if answer.status != 200 {
         let status = refused(&answer);
         if body["token"].is_null() && matches!(answer.status, 401 | 403) {
-            eprintln!("give your identity token with LOCKGATE_TOKEN or --token");
+            note!("give your identity token with LOCKGATE_TOKEN or --token");
         }
         return Ok(status);
     }
@@ -194,7 +195,7 @@ fn rule(gateway: &GatewayArgs, verb: &str, ruling: &RulingArgs) -> anyhow::Resul
 
 /// Asks every second: the gateway keeps no watchers.
 fn watch(gateway: &GatewayArgs) -> anyhow::Result<ExitCode> {
-    let mut seen = HashSet::new();
+    let (mut seen, mut out) = (HashSet::new(), stdout());
     loop {
         let answer = gateway.get("/approvals")?;
         let Some(cases) = list(&answer) else { return Ok(refused(&answer)) };
@@ -203,7 +204,10 @@ fn watch(gateway: &GatewayArgs) -> anyhow::Result<ExitCode> {
             true => json_line(case),
             false => row(case).join("  ") + "\n",
         });
-        print(&lines.collect::<String>())?;
+        written(out.write_all(lines.collect::<String>().as_bytes()).and_then(|()| out.flush()))?;
+        if out.is_over() {
+            return Ok(ExitCode::SUCCESS);
+        }
         let waiting: HashSet<_> = cases.iter().map(|case| case["id"].to_string()).collect();
         seen.retain(|id| waiting.contains(id));
         std::thread::sleep(Duration::from_secs(1));

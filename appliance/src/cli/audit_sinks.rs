@@ -14,7 +14,7 @@ pub fn run(args: &GatewayArgs) -> Result<ExitCode> {
         Ok(answer) if answer.status == 200 => answer.body["sinks"].as_array().cloned().unwrap_or_default(),
         Ok(answer) => return Ok(gateway::refused(&answer)),
         Err(error) if error.downcast_ref().is_some_and(|error| matches!(error, ClientError::NotRunning { .. })) => {
-            eprintln!("lockgate: the gateway does not run; these are the positions it left");
+            note!("lockgate: the gateway does not run; these are the positions it left");
             left(&args.config()?)?
         }
         Err(error) => return Err(error),

@@ -35,7 +35,9 @@ pub fn run_man(args: ManArgs) -> anyhow::Result<ExitCode> {
         Some(dir) => clap_mangen::generate_to(command, &dir)
             .with_context(|| format!("could not write manual pages into {}", dir.display()))?,
         None => {
-            clap_mangen::Man::new(command).render(&mut std::io::stdout()).context("could not write the manual page")?
+            let mut page = Vec::new();
+            clap_mangen::Man::new(command).render(&mut page)?;
+            return super::print(&String::from_utf8(page)?);
         }
     }
     Ok(ExitCode::SUCCESS)

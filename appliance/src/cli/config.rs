@@ -85,8 +85,8 @@ fn check(file: &std::path::Path, strict: bool, output: Output) -> anyhow::Result
             super::print(&lines?.into_iter().map(|line| line + "\n").collect::<String>())?;
         }
         Output::Text => match &error {
-            Some(error) => eprintln!("{error}"),
-            None => findings.iter().for_each(|finding| eprintln!("{}", finding.rendered)),
+            Some(error) => note!("{error}"),
+            None => findings.iter().for_each(|finding| note!("{}", finding.rendered)),
         },
     }
     if error.is_some() || (strict && !findings.is_empty()) {

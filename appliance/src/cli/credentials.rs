@@ -45,7 +45,7 @@ pub fn run(args: CredentialsArgs) -> anyhow::Result<ExitCode> {
         Verb::Ls => list(&config)?,
         Verb::Rm { name } => {
             Store::open(&config.server.data_dir)?.remove(&name)?;
-            eprintln!("lockgate: removed {name}");
+            note!("lockgate: removed {name}");
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -54,7 +54,7 @@ pub fn run(args: CredentialsArgs) -> anyhow::Result<ExitCode> {
 fn init(config: &Config) -> anyhow::Result<()> {
     let path = vault::key_file(config);
     vault::create_key(&path)?;
-    eprintln!("lockgate: created {}; keep it away from the data folder's backups", path.display());
+    note!("lockgate: created {}; keep it away from the data folder's backups", path.display());
     Ok(())
 }
 
@@ -67,18 +67,15 @@ fn set(config: &Config, name: &str, value: &[u8]) -> anyhow::Result<()> {
     let users = config.targets.iter().filter(|target| target.credential == Credential::Store(name.to_owned()));
     let users: Vec<&str> = users.map(|target| target.name.as_str()).collect();
     match users.as_slice() {
-        [] => eprintln!("lockgate: stored {name}; no target uses it yet (credential = \"{name}\")"),
-        _ => eprintln!("lockgate: stored {name}, used by {}; a running gateway needs HUP", users.join(", ")),
+        [] => note!("lockgate: stored {name}; no target uses it yet (credential = \"{name}\")"),
+        _ => note!("lockgate: stored {name}, used by {}; a running gateway needs HUP", users.join(", ")),
     }
     Ok(())
 }
 
 fn list(config: &Config) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    for name in Store::open(&config.server.data_dir)?.names() {
-        writeln!(out, "{name}").context("could not write")?;
-    }
-    Ok(())
+    let store = Store::open(&config.server.data_dir)?;
+    super::print(&store.names().map(|name| format!("{name}\n")).collect::<String>()).map(drop)
 }
 
 /// Everything up to the end, without one line end.
@@ -99,7 +96,7 @@ fn read(from: impl Read) -> anyhow::Result<Zeroizing<Vec<u8>>> {
 
 /// Reads a line from the terminal without showing it.
 fn ask(name: &str) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    eprint!("Credential {name} (not shown): ");
+    let _ = write!(std::io::stderr(), "Credential {name} (not shown): ");
     let echo = |how: &str| Command::new("stty").arg(how).status().is_ok_and(|status| status.success());
     if !echo("-echo") {
         bail!("the terminal's echo could not be turned off; pipe the credential to standard input instead");
@@ -107,7 +104,7 @@ fn ask(name: &str) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let mut line = Zeroizing::new(String::with_capacity(VALUE_BYTES_MAX));
     let answer = std::io::stdin().read_line(&mut line);
     echo("echo");
-    eprintln!();
+    note!();
     answer.context("could not read the credential")?;
     read(line.as_bytes())
 }

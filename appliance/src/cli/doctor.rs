@@ -76,7 +76,7 @@ pub fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
         Output::Text => {
             super::print(&table(&findings))?;
             if args.config.is_none() {
-                eprintln!("with --config FILE also: disk, addresses, certificates, targets, credentials and issuers");
+                note!("with --config FILE also: disk, addresses, certificates, targets, credentials and issuers");
             }
         }
     }

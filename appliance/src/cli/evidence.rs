@@ -3,13 +3,13 @@
 use crate::audit::archive::key::{self, PublicKey, SigningKey};
 use crate::audit::evidence::check::{Checked, check};
 use crate::audit::evidence::pack::pack;
-use crate::audit::printable::escape;
+use crate::audit::printable::{escape, json_safe};
 use crate::audit::search::{Filter, search};
 use crate::audit::segment::hex;
 use crate::audit::when;
 use crate::cli::archiver::stored_keys;
 use crate::cli::audit::{Trail, in_order, parse_time};
-use crate::cli::{ANSWER_NO, DONE};
+use crate::cli::{ANSWER_NO, DONE, print};
 use crate::config::Glob;
 use anyhow::{Context as _, Result};
 use std::path::{Path, PathBuf};
@@ -73,13 +73,13 @@ pub fn export(args: ExportArgs) -> Result<ExitCode> {
     let all = search(&data_dir, &filter, None, false, &mut |_| {}).context("the trail cannot be read")?.len() as u64;
     let archived = packed.as_ref().map_or(0, |packed| packed.records);
     if all > archived {
-        eprintln!("{} more records are not archived yet: export again later to have them as well", all - archived);
+        note!("{} more records are not archived yet: export again later to have them as well", all - archived);
     }
     let Some(packed) = packed else {
-        eprintln!("lockgate: nothing that is archived matches; no package was written");
+        note!("lockgate: nothing that is archived matches; no package was written");
         return Ok(ExitCode::from(ANSWER_NO));
     };
-    eprintln!(
+    note!(
         "{}: {} records, {} archive files, {} MB, {}",
         args.output.display(),
         packed.records,
@@ -87,7 +87,7 @@ pub fn export(args: ExportArgs) -> Result<ExitCode> {
         packed.bytes.div_ceil(1_000_000),
         if args.sign { "signed" } else { "not signed" }
     );
-    eprintln!("tell whoever receives it the public key on another way: {}", hex(&packed.key));
+    note!("tell whoever receives it the public key on another way: {}", hex(&packed.key));
     Ok(ExitCode::from(DONE))
 }
 
@@ -97,23 +97,25 @@ pub fn verify_package(package: &Path, keys: Option<&Path>, json: bool) -> Result
     let mut breaks = Vec::new();
     let checked = check(package, &keys, &mut |what| breaks.push(what))
         .with_context(|| format!("{}: cannot be read", package.display()))?;
-    if json {
-        println!("{}", crate::audit::printable::json_safe(&in_json(checked.as_ref(), &breaks).to_string()));
+    let printed = if json {
+        print(&format!("{}\n", json_safe(&in_json(checked.as_ref(), &breaks).to_string())))
     } else {
-        breaks.iter().for_each(|what| eprintln!("lockgate: {}: {}", package.display(), escape(what)));
-        checked.iter().for_each(print);
-    }
+        breaks.iter().for_each(|what| note!("lockgate: {}: {}", package.display(), escape(what)));
+        print(&checked.as_ref().map(in_words).unwrap_or_default())
+    };
     match breaks.len() {
-        0 => eprintln!("the package is whole: its records are those of the archive that the checkpoint seals"),
-        1 => eprintln!("the package is BROKEN in 1 place"),
-        more => eprintln!("the package is BROKEN in {more} places"),
+        0 => note!("the package is whole: its records are those of the archive that the checkpoint seals"),
+        1 => note!("the package is BROKEN in 1 place"),
+        more => note!("the package is BROKEN in {more} places"),
     }
+    printed?;
     Ok(ExitCode::from(if breaks.is_empty() { DONE } else { ANSWER_NO }))
 }
 
-fn print(checked: &Checked) {
+fn in_words(checked: &Checked) -> String {
     let list = |names: &[String]| if names.is_empty() { "all".to_owned() } else { escape(&names.join(", ")) };
-    let line = |name: &str, value: String| println!("{name:<10} {value}");
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| text += &format!("{name:<10} {value}\n");
     line("users", list(&checked.question.users));
     line("targets", list(&checked.question.targets));
     line("from", escape(checked.question.since.as_deref().unwrap_or("-")));
@@ -138,6 +140,7 @@ fn print(checked: &Checked) {
         "taken on faith: give the one you trust with --key"
     };
     line("key", format!("{} ({trust})", hex(&checked.key)));
+    text
 }
 
 fn in_json(checked: Option<&Checked>, breaks: &[String]) -> serde_json::Value {

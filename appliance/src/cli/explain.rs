@@ -1,5 +1,6 @@
 //! `lockgate explain`: the verdict on a statement without running it, from the functions the live path uses.
 
+use super::out::{UntilHungUp, print, stdout, written};
 use crate::config::{self, Config};
 use crate::identity::Principal;
 use crate::policy::{Action, Decision, Policy, View, table_name};
@@ -68,20 +69,18 @@ enum Output {
 pub fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     let config = config::load(&args.config)?;
     for warning in &config.warnings {
-        eprintln!("{}", warning.rendered);
+        note!("{}", warning.rendered);
     }
     let judge = Judge { policy: Policy::compile(&config), config: &config };
-    let mut out = std::io::stdout().lock();
     let denied = if args.batch {
-        batch(&judge, &args.who, std::io::stdin().lock(), &mut out)?
+        batch(&judge, &args.who, std::io::stdin().lock(), &mut stdout(), args.fail_on_deny)?
     } else {
         let statement = statement(args.statement.unwrap_or_default())?;
         let explanation = judge.explain(&args.who, statement.as_bytes());
-        match args.output {
-            Output::Json => writeln!(out, "{}", explanation.json(&Value::Null)),
-            Output::Text => write!(out, "{}", explanation.text(&judge)),
-        }
-        .context("could not write the answer")?;
+        print(&match args.output {
+            Output::Json => format!("{}\n", explanation.json(&Value::Null)),
+            Output::Text => explanation.text(&judge),
+        })?;
         explanation.decision.action == Action::Deny
     };
     Ok(ExitCode::from(if denied && args.fail_on_deny { super::ANSWER_NO } else { super::DONE }))
@@ -264,9 +263,14 @@ impl Names {
     }
 }
 
-/// Answers every line, in order. Was any denied?
-fn batch(judge: &Judge<'_>, who: &WhoArgs, mut from: impl BufRead, out: &mut impl Write) -> anyhow::Result<bool> {
-    let mut out = std::io::BufWriter::new(out);
+/// Answers every line, in order. Was any denied? `to_the_end`: that is asked of all lines, also when nobody reads the answers any more.
+fn batch(
+    judge: &Judge<'_>,
+    who: &WhoArgs,
+    mut from: impl BufRead,
+    out: &mut UntilHungUp<impl Write>,
+    to_the_end: bool,
+) -> anyhow::Result<bool> {
     let mut denied = false;
     let mut line = Vec::new();
     loop {
@@ -288,9 +292,11 @@ fn batch(judge: &Judge<'_>, who: &WhoArgs, mut from: impl BufRead, out: &mut imp
             (json!({"id": null, "error": format!("the line is longer than {} MiB", LINE_BYTES_MAX >> 20)}), false)
         };
         denied |= no;
-        writeln!(out, "{answer}").context("could not write the answer")?;
         // Somebody may wait for each answer before asking again.
-        out.flush().context("could not write the answer")?;
+        written(out.write_all(format!("{answer}\n").as_bytes()).and_then(|()| out.flush()))?;
+        if out.is_over() && !to_the_end {
+            break;
+        }
     }
     Ok(denied)
 }
@@ -336,6 +342,7 @@ fn answer(judge: &Judge<'_>, who: &WhoArgs, line: &[u8]) -> (Value, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::out::NobodyReads;
 
     const CONFIG: &str = r#"
 [server]
@@ -398,11 +405,24 @@ style = "last4"
 
     fn answers(input: &str) -> (Vec<Value>, bool) {
         with_judge(|judge| {
-            let mut out = Vec::new();
-            let denied = batch(judge, &ann(), input.as_bytes(), &mut out).expect("reads and writes");
-            let lines = std::str::from_utf8(&out).expect("UTF-8").lines();
+            let mut out = UntilHungUp::new(Vec::new());
+            let denied = batch(judge, &ann(), input.as_bytes(), &mut out, false).expect("reads and writes");
+            let lines = std::str::from_utf8(out.get_ref()).expect("UTF-8").lines();
             (lines.map(|line| serde_json::from_str(line).expect("JSON")).collect(), denied)
         })
+    }
+
+    #[test]
+    fn whether_something_is_denied_is_asked_of_all_lines_also_where_nobody_reads_the_answers() {
+        let lines = "{\"statement\":\"SELECT 1\"}\n".repeat(3) + "{\"statement\":\"DROP TABLE customers\"}\n";
+        assert!(answers(&lines).1);
+        with_judge(|judge| {
+            for to_the_end in [false, true] {
+                let mut out = UntilHungUp::new(NobodyReads);
+                let denied = batch(judge, &ann(), lines.as_bytes(), &mut out, to_the_end);
+                assert_eq!(denied.expect("a hang-up is no error"), to_the_end);
+            }
+        });
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl GatewayArgs {
 /// The exit status of an answer that is not 200, after saying why on standard error.
 pub fn refused(answer: &Answer) -> ExitCode {
     let text = answer.body["error"].as_str().or(answer.body.as_str()).unwrap_or("refused");
-    eprintln!("lockgate: {}", printable(text));
+    note!("lockgate: {}", printable(text));
     ExitCode::from(match answer.status {
         400 => USAGE,
         401..=499 => ANSWER_NO,

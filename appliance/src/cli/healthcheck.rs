@@ -34,9 +34,7 @@ pub fn run(args: HealthcheckArgs) -> anyhow::Result<ExitCode> {
     let answer = match ask(address, Duration::from_secs(args.timeout)) {
         Ok(answer) => answer,
         Err(error) => {
-            eprintln!(
-                "lockgate: no gateway answers on {address} ({error}); start one with `lockgate serve --config FILE`"
-            );
+            note!("lockgate: no gateway answers on {address} ({error}); start one with `lockgate serve --config FILE`");
             return Ok(ExitCode::from(FAILED));
         }
     };

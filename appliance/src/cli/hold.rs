@@ -6,7 +6,7 @@ use crate::audit::archive::holds::{self, Hold, Scope};
 use crate::audit::printable::{escape, json_safe};
 use crate::audit::when;
 use crate::cli::audit::{Trail, in_order, parse_time};
-use crate::cli::{ANSWER_NO, DONE};
+use crate::cli::{ANSWER_NO, DONE, print};
 use crate::config::Glob;
 use anyhow::{Context as _, Result, bail};
 use std::path::Path;
@@ -101,18 +101,16 @@ fn add(args: &AddArgs) -> Result<ExitCode> {
     }
     let data_dir = args.trail.data_dir()?;
     let id = holds::add(&data_dir, scope.clone(), &args.reason, now_us()).context("the hold was not recorded")?;
-    println!("{id}");
-    eprintln!("hold {id} is in force: nothing it covers is deleted until `lockgate audit hold rm {id}`");
+    let printed = print(&format!("{id}\n"));
+    note!("hold {id} is in force: nothing it covers is deleted until `lockgate audit hold rm {id}`");
     if !is_signed(&data_dir, id) {
-        eprintln!(
-            "no checkpoint has signed it yet: is the archiver at work? Until one does, it can be removed unnoticed"
-        );
+        note!("no checkpoint has signed it yet: is the archiver at work? Until one does, it can be removed unnoticed");
     }
     match covered(&data_dir, &scope, LOOK_PATIENCE) {
-        Ok(told) => eprintln!("{}", in_files(&told)),
-        Err(error) => eprintln!("what it covers by now cannot be told: {error}"),
+        Ok(told) => note!("{}", in_files(&told)),
+        Err(error) => note!("what it covers by now cannot be told: {error}"),
     }
-    Ok(ExitCode::from(DONE))
+    printed
 }
 
 /// What a hold covers, in a sentence.
@@ -146,17 +144,15 @@ fn ls(args: &LsArgs) -> Result<ExitCode> {
         .context("the holds are not what was signed; nothing is deleted meanwhile")?;
     let in_force = &holds.in_force;
     if holds.unfinished {
-        eprintln!("lockgate: the last line was not finished, nothing is deleted until it is added again");
+        note!("lockgate: the last line was not finished, nothing is deleted until it is added again");
     }
-    for hold in in_force {
-        if args.output == "json" {
-            println!("{}", json_safe(&in_json(hold).to_string()));
-        } else {
-            println!("{}", in_words(hold));
-        }
-    }
+    let line = |hold: &Hold| match &*args.output {
+        "json" => json_safe(&in_json(hold).to_string()) + "\n",
+        _ => in_words(hold) + "\n",
+    };
+    print(&in_force.iter().map(line).collect::<String>())?;
     if args.output == "table" {
-        eprintln!("{} in force", in_force.len());
+        note!("{} in force", in_force.len());
     }
     Ok(ExitCode::from(DONE))
 }
@@ -188,9 +184,9 @@ fn in_words(hold: &Hold) -> String {
 fn rm(args: &RmArgs) -> Result<ExitCode> {
     let released = holds::release(&args.trail.data_dir()?, args.id, &args.reason, now_us());
     if released.context("the release was not recorded")? {
-        eprintln!("hold {} is released", args.id);
+        note!("hold {} is released", args.id);
         return Ok(ExitCode::from(DONE));
     }
-    eprintln!("lockgate: there is no hold {} in force; `lockgate audit hold ls` lists them", args.id);
+    note!("lockgate: there is no hold {} in force; `lockgate audit hold ls` lists them", args.id);
     Ok(ExitCode::from(ANSWER_NO))
 }

@@ -5,6 +5,8 @@ use clap::{CommandFactory, FromArgMatches};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+#[macro_use]
+mod out;
 mod approvals;
 mod archiver;
 mod audit;
@@ -25,6 +27,7 @@ mod serve;
 mod sessions;
 mod token;
 
+pub use out::print;
 pub use serve::{LogFormat, ServeArgs};
 
 /// Where the configuration is when nobody says.
@@ -122,7 +125,7 @@ pub fn run() -> ExitCode {
     match parse(std::env::args_os()).map(dispatch) {
         Ok(Ok(status)) => status,
         Ok(Err(error)) => {
-            eprintln!("lockgate: {error:#}");
+            note!("lockgate: {error:#}");
             ExitCode::from(FAILED)
         }
         Err(error) => refuse(&error),
@@ -139,10 +142,13 @@ fn refuse(error: &clap::Error) -> ExitCode {
     let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     if asked || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         // A reader who hangs up has seen enough.
-        let _ = error.print();
+        if let Err(error) = error.print().or_else(out::unless_hung_up) {
+            note!("lockgate: could not write to standard output: {error}");
+            return ExitCode::from(FAILED);
+        }
     } else {
         let text = error.to_string();
-        eprintln!("lockgate: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+        note!("lockgate: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
     }
     if asked { ExitCode::SUCCESS } else { ExitCode::from(USAGE) }
 }
@@ -164,18 +170,6 @@ fn command() -> clap::Command {
     command.help_template(format!(
         "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{list}{style}Options:{style:#}\n{{options}}{{after-help}}"
     ))
-}
-
-/// Writes to standard output. Whoever reads it may have enough and hang up (`| head`): that is no failure.
-pub fn print(text: &str) -> anyhow::Result<ExitCode> {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(anyhow::Error::new(error).context("could not write to standard output"))
-        }
-        _ => Ok(ExitCode::SUCCESS),
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use crate::audit::printable::{escape, json_safe, one_line};
 use crate::audit::search::{Filter, Record, search};
 use crate::audit::when;
 use crate::cli::audit::{in_order, parse_time, report};
+use crate::cli::out::{stdout, written};
 use crate::cli::{ANSWER_NO, DONE};
 use crate::config::{self, Glob};
 use crate::identity::Principal;
@@ -77,7 +78,7 @@ pub fn run(args: PolicyArgs) -> Result<ExitCode> {
     in_order(args.since, args.until)?;
     let mut since_us = args.since.unwrap_or(until_us.saturating_sub(DEFAULT_DAYS * DAY_US));
     let mut tally = Tally::default();
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = io::BufWriter::new(stdout());
     // A day at a time: a trail is longer than memory.
     while since_us <= until_us {
         let end_us = since_us.saturating_add(DAY_US - 1).min(until_us);
@@ -94,16 +95,16 @@ pub fn run(args: PolicyArgs) -> Result<ExitCode> {
             if let Some(change) = tally.judge(&mut judge, record)
                 && args.output == "json"
             {
-                writeln!(out, "{}", json_safe(&change.json().to_string()))?;
+                written(writeln!(out, "{}", json_safe(&change.json().to_string())))?;
             }
         }
         since_us = end_us.saturating_add(1);
     }
     if args.output == "table" {
-        tally.print(&mut out)?;
+        written(tally.print(&mut out))?;
     }
-    out.flush()?;
-    eprintln!("{}", tally.summary());
+    written(out.flush())?;
+    note!("{}", tally.summary());
     let denied = tally.changes.iter().any(|((was, now), _)| !was.is_deny() && now.is_deny());
     Ok(ExitCode::from(if denied && args.fail_on_deny { ANSWER_NO } else { DONE }))
 }
@@ -245,7 +246,7 @@ impl Tally {
         Some(Change { record, was, now, reason })
     }
 
-    fn print(&self, out: &mut impl io::Write) -> Result<()> {
+    fn print(&self, out: &mut impl io::Write) -> io::Result<()> {
         for ((was, now), (count, id, statement)) in &self.changes {
             writeln!(out, "{count:>9}  {} -> {}   for example {id}: {statement}", was.text(), now.text())?;
         }

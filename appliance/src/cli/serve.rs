@@ -235,7 +235,8 @@ pub(super) fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     // What rskafka tells of each connection stands in the sink's status; `--log info,rskafka=debug` shows it all the same.
     let quiet = if cfg!(feature = "kafka") { "rskafka=off," } else { "" };
     let filter = tracing_subscriber::EnvFilter::try_new(format!("{quiet}{filter}")).context("--log")?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // What cannot be written is lost; to say so in the same place would be a panic in whatever thread it is.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     match format {
         LogFormat::Text => {
             log.with_ansi(std::env::var_os("NO_COLOR").is_none() && std::io::stderr().is_terminal()).init()

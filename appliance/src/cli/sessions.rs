@@ -44,7 +44,7 @@ fn ls(gateway: &GatewayArgs) -> anyhow::Result<ExitCode> {
         return print(&sessions.iter().map(json_line).collect::<String>());
     }
     if sessions.is_empty() {
-        eprintln!("no live sessions");
+        note!("no live sessions");
         return Ok(ExitCode::SUCCESS);
     }
     let names = ["id", "user", "actor", "target", "client", "application", "opened"];

@@ -78,9 +78,8 @@ pub fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
     let kid = args.kid.unwrap_or_else(|| key.kid());
     let header = json!({"alg": key.algorithm(), "kid": kid, "typ": "JWT"});
     let token = key.token_with_header(&header, &Value::Object(claims))?;
-    eprintln!("lockgate: a development token: use it only where the gateway trusts a development issuer");
-    writeln!(std::io::stdout(), "{token}").context("could not write the token")?;
-    Ok(ExitCode::SUCCESS)
+    note!("lockgate: a development token: use it only where the gateway trusts a development issuer");
+    super::print(&format!("{token}\n"))
 }
 
 /// The claims of a development token. `now` and `ttl_s` in seconds.
@@ -115,7 +114,7 @@ pub fn new_issuer(folder: &Path, kind: NewKey, issuer: &str, audience: &str) -> 
     let jwks = folder.join(JWKS_FILE);
     let document = serde_json::to_string_pretty(&key.jwks())? + "\n";
     std::fs::write(&jwks, document).with_context(|| format!("could not write {}", jwks.display()))?;
-    eprintln!(
+    note!(
         "lockgate: a development issuer, never for production: whoever reads {} can be anybody.\n\
          Trust it in a configuration with\n\n\
          [[issuer]]\n\

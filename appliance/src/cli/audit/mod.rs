@@ -7,9 +7,10 @@ use crate::audit::archive::key::{self, read_public};
 use crate::audit::archive::{checkpoint, manifest, read};
 use crate::audit::printable::{escape, json_safe};
 use crate::audit::search::{Filter, Follower, News, Record, search, show};
-use crate::audit::verify::{ArchiveReport, Break, Options, Progress, ShardReport, verify_all};
+use crate::audit::verify::{ArchiveReport, Break, Options, Progress, Report, ShardReport, verify_all};
 use crate::audit::{segment, when};
 use crate::cli::gateway::GatewayArgs;
+use crate::cli::out::{print, stdout, written};
 use crate::cli::{ANSWER_NO, DONE, FAILED, USAGE, evidence, hold, replay};
 use crate::config::{self, Glob};
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -276,7 +277,7 @@ fn run_rotate_key(args: &RotateKeyArgs) -> Result<ExitCode> {
         Ok(key_file.unwrap_or_else(|| key::path(&data_dir)))
     };
     if let (Some(name), None) = (credential, &args.checkpoint_key_file) {
-        eprintln!(
+        note!(
             "lockgate: the key is the entry {name} of the encrypted store. To change it: `openssl rand -hex 32 | lockgate credentials \
              set {name}.next`, start the gateway again, and when `audit verify` shows the new key, store it as {name} and remove {name}.next"
         );
@@ -286,11 +287,11 @@ fn run_rotate_key(args: &RotateKeyArgs) -> Result<ExitCode> {
     let old = key::SigningKey::read(&file).context("the key in use")?;
     let next = key::next_path(&file);
     let public = segment::hex(&key::create_next(&next, &old)?);
-    println!("{public}");
-    eprintln!(
+    let printed = print(&format!("{public}\n"));
+    note!(
         "the archiver takes it over within a second of its next look; keep this public key with the others you trust"
     );
-    Ok(ExitCode::from(DONE))
+    printed.with_context(|| format!("the next key is {} and lies in {}", public, next.display()))
 }
 
 /// A parser that gives up on a damaged file is reported as damage, once; its own cry says nothing more.
@@ -310,7 +311,8 @@ pub fn run(args: AuditArgs) -> Result<ExitCode> {
         AuditVerb::Tail(args) => run_tail(args),
         AuditVerb::Show(args) => run_show(args),
         AuditVerb::Replay(args) => replay::run(args),
-        AuditVerb::Verify(args) => run_verify(args),
+        // Its status is the answer, also where nobody reads what it says.
+        AuditVerb::Verify(args) => run_verify(args, &mut stdout()),
         AuditVerb::RotateKey(args) => run_rotate_key(&args),
         AuditVerb::Export(args) => evidence::export(args),
         AuditVerb::Hold(args) => hold::run(args),
@@ -328,7 +330,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 pub fn report(damage: &impl std::fmt::Display) {
-    eprintln!("lockgate: damaged audit trail: {}", escape(&damage.to_string()));
+    note!("lockgate: damaged audit trail: {}", escape(&damage.to_string()));
 }
 
 fn run_search(args: SearchArgs) -> Result<ExitCode> {
@@ -347,10 +349,10 @@ fn run_search(args: SearchArgs) -> Result<ExitCode> {
     out.flush()?;
     if args.output == Format::Table {
         let what = if records.len() == 1 { "record" } else { "records" };
-        eprintln!("{} {what}", records.len());
+        note!("{} {what}", records.len());
     }
     if damages > 0 {
-        eprintln!("lockgate: the trail is damaged in {damages} places; `lockgate audit verify` tells more");
+        note!("lockgate: the trail is damaged in {damages} places; `lockgate audit verify` tells more");
     }
     Ok(ExitCode::from(DONE))
 }
@@ -400,7 +402,7 @@ fn run_show(args: ShowArgs) -> Result<ExitCode> {
     let data_dir = args.trail.recorded()?;
     let found = show(&data_dir, &args.id, &mut |damage| report(&damage)).context("the trail cannot be read")?;
     let Some(record) = found else {
-        eprintln!(
+        note!(
             "lockgate: there is no record {}; ids look like 0-123 and stand in what `search` prints",
             escape(&args.id)
         );
@@ -414,9 +416,9 @@ fn run_show(args: ShowArgs) -> Result<ExitCode> {
     Ok(ExitCode::from(DONE))
 }
 
-fn run_verify(args: VerifyArgs) -> Result<ExitCode> {
+fn run_verify(args: VerifyArgs, out: &mut (impl io::Write + Send)) -> Result<ExitCode> {
     if !matches!(args.output, Format::Table | Format::Json) {
-        eprintln!("lockgate: verify prints a table or json");
+        note!("lockgate: verify prints a table or json");
         return Ok(ExitCode::from(USAGE));
     }
     if let Some(package) = &args.package {
@@ -425,57 +427,63 @@ fn run_verify(args: VerifyArgs) -> Result<ExitCode> {
     let data_dir = args.trail.data_dir()?;
     let archived = manifest::path(&data_dir).exists() || !checkpoint::files(&data_dir)?.is_empty();
     if segment::list(&data_dir)?.values().all(std::collections::BTreeMap::is_empty) && !archived {
-        eprintln!("lockgate: {}: there is no audit trail", data_dir.display());
+        note!("lockgate: {}: there is no audit trail", data_dir.display());
         return Ok(ExitCode::from(FAILED));
     }
     let keys = args.key.as_deref().map(read_public).transpose()?.unwrap_or_default();
     let options = Options { data_dir, keys, elsewhere: args.checkpoints, still: false };
     let started = std::time::Instant::now();
     let json = args.output == Format::Json;
-    let report = verify_with_progress(&options, json).context("the trail cannot be read")?;
-    let mut out = io::stdout().lock();
-    if json {
-        for shard in &report.shards {
-            writeln!(out, "{}", report_json(shard))?;
+    let mut printed = Ok(());
+    let report = verify_with_progress(&options, &mut |broken| match broken {
+        broken if json => {
+            let line = json_safe(&break_json(broken).to_string());
+            if printed.is_ok() {
+                printed = writeln!(out, "{line}");
+            }
         }
-        if let Some(archive) = &report.archive {
-            writeln!(out, "{}", archive_json(archive))?;
-        }
-    } else {
-        print_reports(&mut out, &report.shards)?;
-        if let Some(archive) = &report.archive {
-            print_archive(&mut out, archive, options.keys.is_empty())?;
-        }
-    }
+        Break::Segment(damage) => self::report(damage),
+        Break::Archive(broken) => note!("lockgate: damaged audit archive: {}", escape(&broken.to_string())),
+    });
+    let report = report.context("the trail cannot be read")?;
+    let printed = printed.and_then(|()| print_verified(out, &report, json, options.keys.is_empty()));
     let seconds = started.elapsed().as_secs_f64();
-    eprintln!("{} MB read in {seconds:.2} s", report.bytes() / 1_000_000);
+    note!("{} MB read in {seconds:.2} s", report.bytes() / 1_000_000);
     match report.breaks() {
-        0 => eprintln!("the trail is whole: every frame is as it was written, and nothing is missing"),
-        1 => eprintln!("the trail is BROKEN in 1 place"),
-        more => eprintln!("the trail is BROKEN in {more} places"),
+        0 => note!("the trail is whole: every frame is as it was written, and nothing is missing"),
+        1 => note!("the trail is BROKEN in 1 place"),
+        more => note!("the trail is BROKEN in {more} places"),
     }
+    written(printed)?;
     Ok(ExitCode::from(if report.breaks() == 0 { DONE } else { ANSWER_NO }))
 }
 
+fn print_verified(out: &mut impl io::Write, report: &Report, json: bool, on_faith: bool) -> io::Result<()> {
+    if json {
+        report.shards.iter().try_for_each(|shard| writeln!(out, "{}", report_json(shard)))?;
+        report.archive.iter().try_for_each(|archive| writeln!(out, "{}", archive_json(archive)))?;
+    } else {
+        print_reports(out, &report.shards)?;
+        report.archive.iter().try_for_each(|archive| print_archive(out, archive, on_faith))?;
+    }
+    out.flush()
+}
+
 /// On a terminal a line says how far it is.
-fn verify_with_progress(options: &Options, json: bool) -> io::Result<crate::audit::verify::Report> {
+fn verify_with_progress(options: &Options, tell: &mut (dyn FnMut(&Break) + Send)) -> io::Result<Report> {
     let progress = Progress::default();
     let shown = io::stderr().is_terminal();
     let done = std::sync::atomic::AtomicBool::new(false);
     let clear = || {
         if shown {
-            eprint!("\r\x1b[K")
+            let _ = write!(io::stderr(), "\r\x1b[K");
         }
     };
     std::thread::scope(|scope| {
         let shower = shown.then(|| scope.spawn(|| show_progress(&progress, &done)));
         let result = verify_all(options, &progress, &mut |broken| {
             clear();
-            match broken {
-                broken if json => print_break(broken),
-                Break::Segment(damage) => report(damage),
-                Break::Archive(broken) => eprintln!("lockgate: damaged audit archive: {}", escape(&broken.to_string())),
-            }
+            tell(broken);
         });
         done.store(true, Ordering::Release);
         if let Some(shower) = shower {
@@ -493,13 +501,13 @@ fn show_progress(progress: &Progress, done: &std::sync::atomic::AtomicBool) {
         let (read, all) = (progress.read.load(Ordering::Relaxed), progress.all.load(Ordering::Relaxed));
         if let Some(percent) = (read * 100).checked_div(all) {
             let speed = read as f64 / 1e9 / started.elapsed().as_secs_f64();
-            eprint!("\r\x1b[K{} % of {} MB, {speed:.1} GB/s", percent.min(100), all / 1_000_000);
+            let _ = write!(io::stderr(), "\r\x1b[K{} % of {} MB, {speed:.1} GB/s", percent.min(100), all / 1_000_000);
         }
         std::thread::park_timeout(Duration::from_millis(200));
     }
 }
 
-fn print_archive(out: &mut impl io::Write, archive: &ArchiveReport, on_faith: bool) -> Result<()> {
+fn print_archive(out: &mut impl io::Write, archive: &ArchiveReport, on_faith: bool) -> io::Result<()> {
     let last = archive.last_checkpoint_us.map_or("never".to_owned(), when::short);
     let broken = match archive.breaks {
         0 => String::new(),
@@ -533,8 +541,8 @@ fn archive_json(archive: &ArchiveReport) -> serde_json::Value {
     })
 }
 
-fn print_break(broken: &Break) {
-    let value = match broken {
+fn break_json(broken: &Break) -> serde_json::Value {
+    match broken {
         Break::Segment(damage) => serde_json::json!({
             "break": damage.kind.to_string(),
             "kind": damage.kind.word(),
@@ -550,8 +558,7 @@ fn print_break(broken: &Break) {
             "file": broken.file,
             "line": broken.line,
         }),
-    };
-    println!("{}", json_safe(&value.to_string()));
+    }
 }
 
 fn report_json(report: &ShardReport) -> serde_json::Value {
@@ -567,7 +574,7 @@ fn report_json(report: &ShardReport) -> serde_json::Value {
     })
 }
 
-fn print_reports(out: &mut impl io::Write, reports: &[ShardReport]) -> Result<()> {
+fn print_reports(out: &mut impl io::Write, reports: &[ShardReport]) -> io::Result<()> {
     let mut table = plain_table(["shard", "segments", "frames", "records", "from", "to", "breaks"]);
     for report in reports {
         let time = |time: Option<i64>| time.map(when::short).unwrap_or_default();
@@ -585,4 +592,54 @@ fn print_reports(out: &mut impl io::Write, reports: &[ShardReport]) -> Result<()
         writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::writer::NOBODY;
+    use crate::audit::{Entry, Journal as _, RingOptions, SegmentWriter};
+    use crate::cli::out::{NobodyReads, UntilHungUp};
+
+    /// A trail of two frames, the first of them damaged or not.
+    fn trail(damaged: bool) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options =
+            RingOptions { data_dir: dir.path().to_owned(), shard: 0, segment_bytes: 16 << 10, segments_per_shard: 2 };
+        let (mut writer, _) = SegmentWriter::open(&options, 0).expect("the trail opens");
+        for detail in ["one", "two"] {
+            writer.append(1_000_000, &NOBODY, &Entry::Gateway { detail }).expect("room");
+            writer.write().expect("written");
+        }
+        if damaged {
+            let path = segment::ring_path(&segment::ring_dir(dir.path(), 0), 1);
+            let mut bytes = std::fs::read(&path).expect("readable");
+            bytes[300] ^= 1;
+            std::fs::write(&path, bytes).expect("writable");
+        }
+        dir
+    }
+
+    fn verified(dir: &Path, output: Format, out: &mut (impl io::Write + Send)) -> Result<String> {
+        let trail = Trail { config: PathBuf::new(), dir: Some(dir.to_owned()) };
+        let args = VerifyArgs { key: None, checkpoints: Vec::new(), package: None, output, trail };
+        run_verify(args, out).map(|status| format!("{status:?}"))
+    }
+
+    #[test]
+    fn the_status_of_verify_is_its_answer_also_where_nobody_reads_what_it_says() {
+        let status = |status: u8| format!("{:?}", ExitCode::from(status));
+        for (damaged, answer) in [(false, DONE), (true, ANSWER_NO)] {
+            let dir = trail(damaged);
+            for output in [Format::Table, Format::Json] {
+                let mut said = Vec::new();
+                let read = verified(dir.path(), output, &mut said).expect("it runs");
+                assert_eq!(read, status(answer), "{}", String::from_utf8_lossy(&said));
+                let unread = verified(dir.path(), output, &mut UntilHungUp::new(NobodyReads)).expect("it runs");
+                assert_eq!(unread, status(answer));
+                // A disk that is full, say: it could not answer.
+                assert!(verified(dir.path(), output, &mut NobodyReads).is_err());
+            }
+        }
+    }
 }

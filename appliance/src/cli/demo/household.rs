@@ -43,9 +43,9 @@ impl Workplace {
 impl Drop for Workplace {
     fn drop(&mut self) {
         if self.keep {
-            eprintln!("kept: {}", self.dir.display());
+            note!("kept: {}", self.dir.display());
         } else if let Err(error) = fs::remove_dir_all(&self.dir) {
-            eprintln!("lockgate demo: {} could not be removed: {error}", self.dir.display());
+            note!("lockgate demo: {} could not be removed: {error}", self.dir.display());
         }
     }
 }
@@ -105,9 +105,9 @@ impl Household {
             ops: free_port()?,
             database: free_port()?,
         };
-        eprintln!("starting a private PostgreSQL with sample customers ...");
+        note!("starting a private PostgreSQL with sample customers ...");
         let (database, password) = start_database(&workplace.dir, ports.database, stop)?;
-        eprintln!("minting a development issuer and five tokens ...");
+        note!("minting a development issuer and five tokens ...");
         let issuer = workplace.dir.join("issuer");
         run(Command::new(&program).arg("token").arg("--new-issuer").arg(&issuer), "lockgate token --new-issuer")?;
         let tokens = EVERYBODY.iter().map(|person| person.token(&program, &issuer)).collect::<Result<Vec<_>>>()?;
@@ -115,7 +115,7 @@ impl Household {
         write_private(&workplace.dir.join("svc_shop.password"), &password)?;
         write_certificate(&workplace.dir)?;
         fs::write(workplace.dir.join("lockgate.toml"), scene::configuration(&ports))?;
-        eprintln!("starting the gateway on 127.0.0.1:{} ...", ports.listen);
+        note!("starting the gateway on 127.0.0.1:{} ...", ports.listen);
         let gateway = start_gateway(&program, &workplace.dir, ports.ops, stop)?;
         Ok(Self { gateway: gateway.into(), database: database.into(), ports, program, tokens, workplace })
     }

@@ -42,12 +42,12 @@ pub fn run(args: DemoArgs) -> Result<ExitCode> {
     if args.tour {
         return tour::play(&household, &stop);
     }
-    print!("{}", scene::invitation(&household));
+    super::print(&scene::invitation(&household))?;
     while !stop.load(Ordering::Relaxed) {
         household.check()?;
         std::thread::park_timeout(Duration::from_millis(200));
     }
-    eprintln!("\nstopping: gateway, database, folder");
+    note!("\nstopping: gateway, database, folder");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,6 +3,7 @@
 use super::household::Household;
 use super::people::{AGENT_NEW, AGENT_OLD, ANALYST, ENGINEER, Person, REVIEWER};
 use super::scene::TARGET;
+use crate::cli::print;
 use anyhow::{Context as _, Result, bail};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,11 +24,10 @@ pub fn play(household: &Household, stop: &AtomicBool) -> Result<ExitCode> {
     stage.approval()?;
     stage.trail()?;
     if stage.failures > 0 {
-        println!("\n{} of the tour's checks failed.", stage.failures);
+        print(&format!("\n{} of the tour's checks failed.\n", stage.failures))?;
         return Ok(ExitCode::from(1));
     }
-    println!("\nThe tour is over: every scene showed what it should.");
-    Ok(ExitCode::SUCCESS)
+    print("\nThe tour is over: every scene showed what it should.\n")
 }
 
 struct Stage<'a> {
@@ -40,10 +40,10 @@ struct Stage<'a> {
 impl Stage<'_> {
     fn masks(&mut self) -> Result<()> {
         let query = "SELECT name, card_number, ssn, note FROM customers WHERE id <= 2 ORDER BY id";
-        self.title("Alice, an engineer, reads customers: cards and SSNs are masked, also inside a note");
+        self.title("Alice, an engineer, reads customers: cards and SSNs are masked, also inside a note")?;
         let expect = Expect { shows: &["Ada Krol", "1111", "1881"], hides: &["4111 1111", "219-09", "4012 8888"] };
         self.psql(&ENGINEER, query, &expect)?;
-        self.title("Frank, a fraud analyst, is exempt: the same query, the same database login behind it");
+        self.title("Frank, a fraud analyst, is exempt: the same query, the same database login behind it")?;
         self.psql(
             &ANALYST,
             query,
@@ -52,32 +52,32 @@ impl Stage<'_> {
     }
 
     fn refusals(&mut self) -> Result<()> {
-        self.title("Alice tries to drop a table: refused before the database sees it, with the rule's own words");
+        self.title("Alice tries to drop a table: refused before the database sees it, with the rule's own words")?;
         let expect = Expect { shows: &["Schema changes go through a migration", "no-ddl"], hides: &["DROP TABLE\n"] };
         self.psql(&ENGINEER, "DROP TABLE orders", &expect)?;
-        self.title("Hiding it in a DO block does not help");
+        self.title("Hiding it in a DO block does not help")?;
         self.psql(
             &ENGINEER,
             "DO $$ BEGIN EXECUTE 'DROP TABLE orders'; END $$",
             &Expect { shows: &["ERROR"], hides: &[] },
         )?;
-        self.title("An UPDATE without a condition, or with one that is always true, is refused as well");
+        self.title("An UPDATE without a condition, or with one that is always true, is refused as well")?;
         let expect = Expect { shows: &["Add a WHERE clause"], hides: &["UPDATE 6"] };
         self.psql(&ENGINEER, "UPDATE orders SET cents = 0 WHERE 1 = 1", &expect)
     }
 
     fn agents(&mut self) -> Result<()> {
         let update = "UPDATE orders SET item = 'standing desk' WHERE id = 2";
-        self.title("An AI agent acts for Alice. Version 1.4 may only read");
+        self.title("An AI agent acts for Alice. Version 1.4 may only read")?;
         self.psql(&AGENT_OLD, update, &Expect { shows: &["support-bot 1.x may only read"], hides: &["UPDATE 1"] })?;
-        self.title("Version 2.0 may write");
+        self.title("Version 2.0 may write")?;
         self.psql(&AGENT_NEW, update, &Expect { shows: &["UPDATE 1"], hides: &["ERROR"] })
     }
 
     fn approval(&mut self) -> Result<()> {
-        self.title("Alice deletes an order: the statement waits on the wire for a reviewer");
+        self.title("Alice deletes an order: the statement waits on the wire for a reviewer")?;
         let statement = "DELETE FROM orders WHERE id = 6";
-        println!("  alice$ psql -c \"{statement}\"      (waits)");
+        print(&format!("  alice$ psql -c \"{statement}\"      (waits)\n"))?;
         let waiting = self.psql_command(&ENGINEER, statement).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let waiting = waiting.context("run psql")?;
         let ticket = match self.wait_for_ticket() {
@@ -88,7 +88,7 @@ impl Stage<'_> {
             }
         };
         self.lockgate(None, &["approvals", "ls"], &Expect { shows: &[&ticket, "alice@example.com"], hides: &[] })?;
-        self.title("Alice cannot approve herself; Bob can");
+        self.title("Alice cannot approve herself; Bob can")?;
         self.lockgate(
             Some(&ENGINEER),
             &["approvals", "approve", &ticket],
@@ -104,24 +104,23 @@ impl Stage<'_> {
             "alice's psql goes on:",
             &joined(&output),
             &Expect { shows: &[&ticket, "DELETE 1"], hides: &["ERROR"] },
-        );
-        Ok(())
+        )
     }
 
     fn trail(&mut self) -> Result<()> {
-        self.title("Who touched customers?");
+        self.title("Who touched customers?")?;
         let expect = Expect { shows: &["alice@example.com", "frank@example.com"], hides: &["4111 1111 1111 1111"] };
         self.lockgate(None, &["audit", "search", "--table", "customers"], &expect)?;
-        self.title("Who deleted from orders, and who let them?");
+        self.title("Who deleted from orders, and who let them?")?;
         let expect = Expect { shows: &["alice@example.com", "deletes-need-a-reviewer"], hides: &[] };
         self.lockgate(None, &["audit", "search", "--table", "orders", "--class", "delete"], &expect)?;
-        self.title("And is the trail whole?");
+        self.title("And is the trail whole?")?;
         self.lockgate(None, &["audit", "verify"], &Expect { shows: &[], hides: &["break"] })
     }
 
-    fn title(&mut self, text: &str) {
+    fn title(&mut self, text: &str) -> Result<()> {
         self.scene += 1;
-        println!("\n{}. {text}\n", self.scene);
+        print(&format!("\n{}. {text}\n\n", self.scene)).map(drop)
     }
 
     fn psql_command(&self, person: &Person, statement: &str) -> Command {
@@ -139,8 +138,7 @@ impl Stage<'_> {
         );
         let output =
             self.psql_command(person, statement).output().context("run psql (apt-get install postgresql-client)")?;
-        self.show(&format!("{who}$ psql -c \"{statement}\""), &joined(&output), expect);
-        Ok(())
+        self.show(&format!("{who}$ psql -c \"{statement}\""), &joined(&output), expect)
     }
 
     fn lockgate(&mut self, person: Option<&Person>, words: &[&str], expect: &Expect<'_>) -> Result<()> {
@@ -157,8 +155,7 @@ impl Stage<'_> {
             }
         };
         let output = command.output().context("run lockgate")?;
-        self.show(&format!("{who}$ lockgate {}", words.join(" ")), &joined(&output), expect);
-        Ok(())
+        self.show(&format!("{who}$ lockgate {}", words.join(" ")), &joined(&output), expect)
     }
 
     /// The id of the one pending ticket.
@@ -178,17 +175,16 @@ impl Stage<'_> {
         bail!("no ticket appeared for the held DELETE")
     }
 
-    fn show(&mut self, line: &str, output: &str, expect: &Expect<'_>) {
-        println!("  {line}");
-        for row in output.lines() {
-            println!("    {row}");
-        }
+    fn show(&mut self, line: &str, output: &str, expect: &Expect<'_>) -> Result<()> {
+        let mut text = format!("  {line}\n");
+        output.lines().for_each(|row| text += &format!("    {row}\n"));
         let missing: Vec<_> = expect.shows.iter().filter(|text| !output.contains(**text)).collect();
         let leaked: Vec<_> = expect.hides.iter().filter(|text| output.contains(**text)).collect();
         if !missing.is_empty() || !leaked.is_empty() {
             self.failures += 1;
-            println!("  CHECK FAILED: missing {missing:?}, should not be there {leaked:?}");
+            text += &format!("  CHECK FAILED: missing {missing:?}, should not be there {leaked:?}\n");
         }
+        print(&text).map(drop)
     }
 }
 

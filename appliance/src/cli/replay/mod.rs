@@ -65,7 +65,7 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode> {
     let session = match session::find(&data_dir, &args.session, &mut |damage| report(&damage))? {
         Found::One(session) => session,
         Found::No(why) => {
-            eprintln!("lockgate: {why}");
+            note!("lockgate: {why}");
             return Ok(ExitCode::from(ANSWER_NO));
         }
     };
@@ -76,7 +76,7 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode> {
         Some(from) => match session.place(from).and_then(|turn| start_of(&events, turn)) {
             Some(first) => first,
             None => {
-                eprintln!("lockgate: --from is behind the last of the session's {} statements", session.turns.len());
+                note!("lockgate: --from is behind the last of the session's {} statements", session.turns.len());
                 return Ok(ExitCode::from(USAGE));
             }
         },
@@ -132,6 +132,6 @@ fn export(file: &Path, id: &str, events: &[Event], offsets: &[Duration], speed: 
         cast::write(&mut io::BufWriter::new(opened), &title, events, offsets, speed)
     };
     create().with_context(|| format!("{} cannot be written", file.display()))?;
-    eprintln!("{} events written to {}", events.len(), file.display());
+    note!("{} events written to {}", events.len(), file.display());
     Ok(())
 }
