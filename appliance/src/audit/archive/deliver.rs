@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -27,8 +27,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 const BATCH_BYTES: usize = 1 << 20;
 /// Every batch is an object of its own in a store: not one a second.
 const OBJECT_EVERY_US: i64 = 10_000_000;
-/// As a rule, and when a stop waits for it.
-const WEBHOOK_PATIENCE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(2)];
+/// For one attempt, as a rule; and for whatever is under way or begun when a stop waits for it.
+const WEBHOOK_PATIENCE: Duration = Duration::from_secs(5);
+const WEBHOOK_PATIENCE_AT_STOP: Duration = Duration::from_secs(2);
 const NOT_HERE: &str = "is not in this trail: one of the two was put back from an older copy, or replaced. Nothing more is copied \
      there until that is settled (`lockgate audit verify --checkpoints`)";
 /// For what is left at the end. Beyond: the next start goes on.
@@ -43,8 +44,8 @@ pub struct Delivery {
     behind_since_us: AtomicI64,
     /// The number of the last checkpoint, by whoever wrote it.
     written: AtomicU64,
-    /// What is not delivered now waits for the next start.
-    last_attempt: AtomicBool,
+    /// When a stop was asked for: what is not delivered soon waits for the next start.
+    stop: OnceLock<Instant>,
 }
 
 impl Delivery {
@@ -114,7 +115,10 @@ impl Deliverers {
 
 impl Drop for Deliverers {
     fn drop(&mut self) {
-        self.deliveries.iter().for_each(|delivery| delivery.last_attempt.store(true, Ordering::Release));
+        let now = Instant::now();
+        for delivery in &self.deliveries {
+            let _ = delivery.stop.set(now);
+        }
         self.finish.store(true, Ordering::Release);
         for thread in self.threads.drain(..) {
             thread.thread().unpark();
@@ -152,7 +156,8 @@ impl Worker {
         let mut until: Option<Instant> = None;
         loop {
             if finish.load(Ordering::Acquire) {
-                until.get_or_insert(Instant::now() + FINISH_WITHIN);
+                // An attempt that was under way has had its part of it.
+                until = Some(*self.delivery.stop.get_or_init(Instant::now) + FINISH_WITHIN);
             }
             let wait = match self.step() {
                 Ok(true) => continue,
@@ -406,11 +411,10 @@ impl Backlog for Copies {
             }
             Destination::Folder(dir) => deliver_to_folder(dir, &batch)?,
             Destination::Webhook(address) => {
-                let patience = WEBHOOK_PATIENCE[usize::from(self.delivery.last_attempt.load(Ordering::Acquire))];
-                self.runtime.block_on(deliver_to_webhook(address, &batch, patience))?;
+                self.runtime.block_on(deliver_to_webhook(address, &batch, &self.delivery))?;
             }
             Destination::Store { address, credentials } => {
-                let waits = !self.delivery.last_attempt.load(Ordering::Acquire);
+                let waits = self.delivery.stop.get().is_none();
                 if waits && (0..OBJECT_EVERY_US).contains(&(unix_us() - self.sent_us)) {
                     return Ok(false);
                 }
@@ -455,14 +459,31 @@ fn is_there(dir: &Path) -> io::Result<()> {
     }
 }
 
-async fn deliver_to_webhook(address: &str, batch: &Batch, patience: Duration) -> io::Result<()> {
-    // The address itself may be a secret: it is left out of errors.
-    let told = |error: reqwest::Error| io::Error::other(error.without_url().to_string());
+/// Until an attempt that begins now has had its time.
+async fn patience_ends(delivery: &Delivery) {
+    let begun = Instant::now();
+    let stopped = |delivery: &Delivery| delivery.stop.get().is_some_and(|at| at.elapsed() >= WEBHOOK_PATIENCE_AT_STOP);
+    while begun.elapsed() < WEBHOOK_PATIENCE && !stopped(delivery) {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What failed, and why: only the last cause says that. The address itself may be a secret: it is left out.
+fn failure(error: reqwest::Error) -> io::Error {
+    use std::error::Error as _;
+    let error = error.without_url();
+    let cause = std::iter::successors(error.source(), |cause| (**cause).source()).last();
+    io::Error::other(cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")))
+}
+
+async fn deliver_to_webhook(address: &str, batch: &Batch, delivery: &Delivery) -> io::Result<()> {
     // Lines go where the configuration says, not where somebody points.
-    let client = reqwest::Client::builder().timeout(patience).redirect(reqwest::redirect::Policy::none());
-    let client = client.build().map_err(told)?;
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().map_err(failure)?;
     let request = client.post(address).header("content-type", "application/x-ndjson").body(batch.bytes.clone());
-    let answer = request.send().await.map_err(told)?;
+    let answer = tokio::select! {
+        answer = request.send() => answer.map_err(failure)?,
+        () = patience_ends(delivery) => return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer in time")),
+    };
     match answer.status() {
         status if status.is_success() => Ok(()),
         status if status.is_redirection() => Err(io::Error::other(format!(
@@ -598,6 +619,28 @@ mod tests {
         assert_eq!((fs::read(&ours).unwrap(), copied().len(), count()), (good, 1, 4));
         checkpoints(dir.path(), 1);
         assert!(worker.step().unwrap() && !worker.step().unwrap() && count() == 5);
+    }
+
+    #[test]
+    fn a_stop_waits_for_a_webhook_that_hangs_no_longer_than_is_said() {
+        let dir = trail();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let destination = Destination::parse(&format!("http://{}/hook", listener.local_addr().unwrap()), None);
+        checkpoints(dir.path(), 1);
+        let delivery = Arc::<Delivery>::default();
+        let copies = Copies::new(dir.path(), destination.clone(), delivery.clone()).unwrap();
+        let mut deliverers = Deliverers::default();
+        deliverers.start(dir.path(), Box::new(copies), delivery.clone()).unwrap();
+        deliverers.written(1);
+        // It takes the connection, and never says a word.
+        let taken = listener.accept().unwrap();
+        let since = Instant::now();
+        drop(deliverers);
+        assert!(since.elapsed() < FINISH_WITHIN + Duration::from_secs(1), "{:?}", since.elapsed());
+        assert!(delivery.failures.load(Ordering::Relaxed) > 0);
+        drop((taken, listener));
+        let nobody = worker(dir.path(), &destination).step().unwrap_err().to_string();
+        assert!(nobody.contains("refused"), "{nobody}");
     }
 
     #[test]
