@@ -73,7 +73,7 @@ fn common(record: &Record, appliance: Option<&str>) -> Map<String, Value> {
         "decision": record.decision, "rule": record.rule, "ticket": record.ticket, "rows": record.rows,
         "bytes": record.bytes, "duration_us": record.duration_us, "masked": record.masked, "detail": record.detail,
         "ruling": record.ruling,
-        "statement_bytes": record.statement_bytes, "complete": (!record.complete).then_some(false),
+        "statement_bytes": record.statement_bytes, "cut": record.cut, "complete": (!record.complete).then_some(false),
     });
     object(json!({
         "time": record.time_us.div_euclid(1000), "metadata": metadata, "unmapped": unmapped, "message": message(record),

@@ -240,6 +240,8 @@ fn oversized_parts_are_cut_marked_and_still_fit_a_segment() {
     let mut chain = ChainReader::whole(dir.path().to_owned(), 0);
     chain.advance().expect("readable");
     let (_, view) = chain.records().next().expect("a record").expect("whole");
+    let shown = search::Record::new(0, 1, &view).expect("a statement");
+    assert_eq!(shown.cut, ["statement", "binds", "tables", "text"]);
     let View::Request(row) = view else { panic!("a request was written") };
     assert_eq!(row.statement_bytes(), 80_000);
     assert_eq!(row.statement().len() as u64, SEGMENT_BYTES_MIN / 4);

@@ -1,6 +1,9 @@
 //! A record as users see it: a statement's request with its outcomes and rulings, or one other thing that happened.
 
-use crate::audit::record::{ArchivedEventRow, ArchivedOutcomeRow, ArchivedRequestRow, CUT_PAYLOAD, Kind, View};
+use crate::audit::record::{
+    ArchivedEventRow, ArchivedOutcomeRow, ArchivedRequestRow, CUT_BINDS, CUT_PAYLOAD, CUT_STATEMENT, CUT_TABLES,
+    CUT_TEXT, Kind, View,
+};
 use crate::audit::response::Payload;
 use crate::audit::{printable, when};
 use masking::sql::{Class, Classes};
@@ -45,6 +48,9 @@ pub struct Record {
     /// Length of the whole statement, when the record holds only its beginning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statement_bytes: Option<u64>,
+    /// What was shortened to fit into a record: `statement binds tables text`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cut: Vec<&'static str>,
     /// The response as the client saw it; only `show` and `replay` ask for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<Payload>,
@@ -75,6 +81,11 @@ fn owned<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<String> {
 
 pub(super) fn class_names(classes: u64) -> Vec<&'static str> {
     Classes(classes).iter().map(Class::name).collect()
+}
+
+fn cut_names(cut: u8) -> Vec<&'static str> {
+    let names = [(CUT_STATEMENT, "statement"), (CUT_BINDS, "binds"), (CUT_TABLES, "tables"), (CUT_TEXT, "text")];
+    names.into_iter().filter(|(bit, _)| cut & bit != 0).map(|(_, name)| name).collect()
 }
 
 /// `statement session login ruling gateway`; an outcome is part of its statement.
@@ -124,6 +135,7 @@ impl Record {
             shard,
             sequence,
             statement_bytes: None,
+            cut: cut_names(view.cut()),
             payload: None,
             ruling: None,
             complete: true,

@@ -278,6 +278,7 @@ pub fn print_record(out: &mut impl io::Write, record: &Record) -> Result<()> {
     line("rule", text(&record.rule))?;
     line("ticket", text(&record.ticket))?;
     line("detail", text(&record.detail))?;
+    line("cut short", record.cut.join(", "))?;
     line("rows", number(record.rows))?;
     line("bytes", number(record.bytes))?;
     line("duration", record.duration_us.map(|us| format!("{} ms", milliseconds(Some(us)))).unwrap_or_default())?;
