@@ -249,7 +249,9 @@ impl<D: Disk> SegmentWriter<D> {
         let header = self.frame_header(FrameKind::Records);
         header.seal(&mut self.batch);
         let current = self.current.as_mut().expect("records are accepted only with a segment to put them in");
-        self.disk.write_all_at(&current.file, &self.batch, current.offset)?;
+        self.disk
+            .write_all_at(&current.file, &self.batch, current.offset)
+            .map_err(|error| at(&segment::ring_path(&self.ring, self.next_number - 1), error))?;
         current.offset += self.batch.len() as u64;
         current.held.add(&header, self.times.0, self.times.1);
         self.previous = hash(&self.batch);
