@@ -14,6 +14,8 @@ const READ_BYTES: usize = 64 << 10;
 /// Unsent bytes a session may have before it stops to read: a COPY must not fill the memory.
 const UNSENT_BYTES_MAX: usize = 4 << 20;
 const WAIT_NS: u64 = 1_000_000_000;
+/// Without descriptors nothing is accepted; after that long it is tried again.
+const ACCEPT_PAUSE_NS: u64 = 50_000_000;
 const TEXT_OID: u32 = 25;
 
 #[derive(Clone, Debug)]
@@ -85,22 +87,26 @@ pub fn serve(address: SocketAddr, canned: &Canned, listening: impl FnOnce(Socket
     let listener = TcpListener::bind(address)
         .with_context(|| format!("cannot listen on {address}; --port 0 takes any port that is free"))?;
     listener.set_nonblocking(true)?;
+    sys::raise_open_files();
     listening(listener.local_addr()?);
     let answers = Answers::new(canned);
     let mut epoll = Epoll::new(256)?;
     epoll.add(listener.as_raw_fd(), LISTENER, Interest::Read)?;
+    let mut door = Door { listener, next: 0, again_ns: None };
     let mut sessions: HashMap<u64, Session> = HashMap::new();
-    let mut next = 0;
     sys::precise_timers();
     let mut held: Held = VecDeque::new();
     loop {
-        let wait = held.front().map_or(WAIT_NS, |(due, ..)| due.saturating_sub(now_ns()));
-        let events = epoll.wait(Some(wait))?;
+        let due = held.front().map_or(u64::MAX, |(due, ..)| *due).min(door.again_ns.unwrap_or(u64::MAX));
+        let events = epoll.wait(Some(due.saturating_sub(now_ns()).min(WAIT_NS)))?;
         release(&mut held, &mut sessions);
+        if door.again_ns.is_some_and(|again| again <= now_ns()) {
+            door.accept(&epoll, &mut sessions)?;
+        }
         for index in 0..events {
             let event = epoll.event(index);
             if event.token == LISTENER {
-                accept(&listener, &epoll, &mut sessions, &mut next)?;
+                door.accept(&epoll, &mut sessions)?;
                 continue;
             }
             let Some(session) = sessions.get_mut(&event.token) else { continue };
@@ -130,22 +136,50 @@ fn release(held: &mut Held, sessions: &mut HashMap<u64, Session>) {
     }
 }
 
-fn accept(listener: &TcpListener, epoll: &Epoll, sessions: &mut HashMap<u64, Session>, next: &mut u64) -> Result<()> {
-    loop {
-        match listener.accept() {
-            Ok((socket, _)) => {
-                socket.set_nonblocking(true)?;
-                let _ = socket.set_nodelay(true);
-                // Both edges from the start: TCP signals room only after it has run out of it.
-                epoll.add(socket.as_raw_fd(), *next, Interest::ReadWrite)?;
-                sessions.insert(*next, Session::new(socket));
-                *next += 1;
+/// Where sessions come in.
+struct Door {
+    listener: TcpListener,
+    /// The next session's token.
+    next: u64,
+    /// Those who wait outside are let in then: nothing else would tell of them.
+    again_ns: Option<u64>,
+}
+
+impl Door {
+    fn accept(&mut self, epoll: &Epoll, sessions: &mut HashMap<u64, Session>) -> Result<()> {
+        self.again_ns = None;
+        loop {
+            match self.listener.accept() {
+                Ok((socket, _)) => {
+                    // One that cannot be served is closed; the others go on.
+                    if let Ok(session) = welcome_in(socket, epoll, self.next) {
+                        sessions.insert(self.next, session);
+                        self.next += 1;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(error) if is_shortage(&error) => {
+                    self.again_ns = Some(now_ns() + ACCEPT_PAUSE_NS);
+                    return Ok(());
+                }
+                Err(error) => return Err(error).context("cannot accept connections"),
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
-            Err(error) => return Err(error).context("cannot accept connections"),
         }
     }
+}
+
+fn welcome_in(socket: TcpStream, epoll: &Epoll, token: u64) -> io::Result<Session> {
+    socket.set_nonblocking(true)?;
+    let _ = socket.set_nodelay(true);
+    // Both edges from the start: TCP signals room only after it has run out of it.
+    epoll.add(socket.as_raw_fd(), token, Interest::ReadWrite)?;
+    Ok(Session::new(socket))
+}
+
+/// Descriptors or memory are short: sessions that end give some back.
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
