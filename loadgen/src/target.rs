@@ -1,7 +1,7 @@
 //! Where the load goes: a `postgres://` URL, taken apart.
 
 use crate::sys::Address;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::net::ToSocketAddrs;
 use std::path::Path;
 
@@ -56,6 +56,8 @@ impl Target {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             target.option(key, decode(value)?)?;
         }
+        let checks = target.tls == TlsMode::VerifyFull;
+        ensure!(checks || target.tls_ca.is_none(), "sslrootcert is for sslmode=verify-full: nothing else looks at it");
         if target.host.is_empty() {
             target.host = "localhost".into();
         }
@@ -158,7 +160,13 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_and_passwords_are_never_shown() {
-        for bad in ["mysql://x", "postgres://h:port/x", "postgres://u@h/x?sslmode=maybe", "postgres://u%4@h/x"] {
+        for bad in [
+            "mysql://x",
+            "postgres://h:port/x",
+            "postgres://u@h/x?sslmode=maybe",
+            "postgres://u%4@h/x",
+            "postgres://u@127.0.0.1/x?sslmode=require&sslrootcert=ca.pem",
+        ] {
             assert!(Target::parse(bad, None).is_err(), "{bad}");
         }
         assert_eq!(redact("gw=postgres://u:secret@h:1/d?a=b"), "gw=postgres://u:***@h:1/d?a=b");

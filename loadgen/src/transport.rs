@@ -128,10 +128,13 @@ fn roots(target: &Target) -> Result<RootCertStore> {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
     }
-    ensure!(
-        !roots.is_empty(),
-        "there is no CA to check the server with: name one with sslrootcert=FILE, or use sslmode=require"
-    );
+    match &target.tls_ca {
+        Some(file) => ensure!(!roots.is_empty(), "`{file}` holds no certificate"),
+        None => ensure!(
+            !roots.is_empty(),
+            "there is no CA to check the server with: name one with sslrootcert=FILE, or use sslmode=require"
+        ),
+    }
     Ok(roots)
 }
 
