@@ -1,7 +1,7 @@
 //! One connection: connecting, logging in, then requests and their responses. Never waits.
 
 use crate::auth::Login;
-use crate::check::{Expectations, Level, Tally};
+use crate::check::{Expectations, Level, Tally, Wrong};
 use crate::program::Program;
 use crate::sys::{Epoll, Interest, now_ns};
 use crate::target::{Target, TlsMode};
@@ -15,6 +15,10 @@ use std::sync::Arc;
 
 /// Room for what is received, bytes. Grows to the longest message; a COPY's chunk and a page of rows fit without.
 const RECEIVE_BYTES: usize = 64 << 10;
+
+/// ReadyForQuery's status outside a transaction.
+const OUTSIDE: u8 = b'I';
+const LEFT_OPEN: &str = "the statements end inside a transaction: add COMMIT or ROLLBACK";
 
 /// What all connections of a run share.
 #[derive(Clone, Debug)]
@@ -40,8 +44,49 @@ pub struct Plan {
 pub struct Request {
     pub intended_ns: u64,
     pub sent_ns: u64,
+    /// Of its rows, all statements together.
+    pub bytes: u64,
+    /// Not load: ends the transaction that the request before it left open.
+    rollback: bool,
     step: usize,
+    rows: u64,
+    value_seen: bool,
     fault: Option<Box<Fault>>,
+}
+
+impl Request {
+    fn new(intended_ns: u64, sent_ns: u64) -> Request {
+        let rollback = false;
+        Request { intended_ns, sent_ns, bytes: 0, rollback, step: 0, rows: 0, value_seen: false, fault: None }
+    }
+
+    fn rollback(now_ns: u64) -> Request {
+        Request { rollback: true, ..Request::new(now_ns, now_ns) }
+    }
+
+    /// Takes in what one statement answered.
+    fn take_in(&mut self, tally: &Tally, plan: &Plan) {
+        self.bytes += tally.bytes;
+        self.rows += tally.rows;
+        self.value_seen |= tally.value_seen;
+        let first = plan.first.get(self.step);
+        if let Err(wrong) = tally.judge(first, plan.levels[self.step], &plan.expected) {
+            self.fail(wrong, format!("statement {}: {} rows, {} bytes", self.step + 1, tally.rows, tally.bytes));
+        }
+        self.step += 1;
+    }
+
+    /// All statements are answered: what is expected of the response as a whole.
+    fn judge_whole(&mut self, plan: &Plan) {
+        if let Err(wrong) = plan.expected.judge(self.rows, self.value_seen) {
+            self.fail(wrong, format!("{} rows, {} bytes in all", self.rows, self.bytes));
+        }
+    }
+
+    /// What went wrong first is what is told.
+    fn fail(&mut self, wrong: Wrong, detail: String) {
+        self.fault.get_or_insert_with(|| Box::new(Fault::new(wrong.name(), detail)));
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -65,7 +110,11 @@ pub enum News {
         request: Request,
         at_ns: u64,
         fault: Option<Box<Fault>>,
+        /// The connection can take the next request in its place; else [`News::RolledBack`] says when.
+        free: bool,
     },
+    /// The transaction that a request left open has ended.
+    RolledBack { at_ns: u64 },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,7 +146,6 @@ pub struct Conn {
     tally: Tally,
     /// Of the requests finished, for whoever learns them.
     pub tallies: Vec<Tally>,
-    pub bytes: u64,
     pub values: Vec<i64>,
     login: Login,
     pub server_version: String,
@@ -125,7 +173,6 @@ impl Conn {
             inflight: VecDeque::new(),
             tally: Tally::default(),
             tallies: Vec::new(),
-            bytes: 0,
             values: Vec::new(),
             login: Login::default(),
             server_version: String::new(),
@@ -187,12 +234,13 @@ impl Conn {
         (self.start, self.end, self.sent) = (0, 0, 0);
         self.to_send.clear();
         self.tally = Tally::default();
+        self.inflight.retain(|request| !request.rollback);
         std::mem::take(&mut self.inflight)
     }
 
     /// Takes on a request. It is sent by the next [`Conn::flush`], or once the login is done.
     pub fn begin(&mut self, plan: &Plan, intended_ns: u64, sent_ns: u64) {
-        self.inflight.push_back(Request { intended_ns, sent_ns, step: 0, fault: None });
+        self.inflight.push_back(Request::new(intended_ns, sent_ns));
         if self.stage == Stage::Ready {
             plan.program.encode(0, &self.values, &mut self.to_send);
         }
@@ -345,7 +393,7 @@ impl Conn {
                 self.tally.row(frame.kind, frame.body, &plan.expected);
                 Ok(())
             }
-            (Stage::Ready, b'Z') => self.finish_step(plan, news),
+            (Stage::Ready, b'Z') => self.finish_step(plan, frame.body.first() == Some(&OUTSIDE), news),
             (_, b'E') => self.refuse(wire::server_error(frame.body)),
             (Stage::Login, b'R') => self.login.answer(&plan.target, frame.body, &mut self.to_send),
             (Stage::Login, b'Z') => {
@@ -405,36 +453,59 @@ impl Conn {
         }
     }
 
-    /// ReadyForQuery: the statement at the front is through.
-    fn finish_step(&mut self, plan: &Plan, news: &mut Vec<News>) -> Result<(), Fault> {
+    /// ReadyForQuery: the statement at the front is through. `outside`: of any transaction.
+    fn finish_step(&mut self, plan: &Plan, outside: bool, news: &mut Vec<News>) -> Result<(), Fault> {
         let tally = std::mem::take(&mut self.tally);
-        self.bytes += tally.bytes;
         let Some(request) = self.inflight.front_mut() else {
             return Err(Fault::new("protocol", "the server answered what was not asked"));
         };
-        if request.fault.is_none()
-            && let Err(wrong) = tally.judge(plan.first.get(request.step), plan.levels[request.step], &plan.expected)
-        {
-            let detail = format!("statement {}: {} rows, {} bytes", request.step + 1, tally.rows, tally.bytes);
-            request.fault = Some(Box::new(Fault::new(wrong.name(), detail)));
+        if request.rollback {
+            return self.finish_rollback(outside, news);
         }
+        request.take_in(&tally, plan);
         if plan.first.is_empty() {
             self.tallies.push(tally);
         }
-        request.step += 1;
         if request.step < plan.program.steps.len() && request.fault.is_none() {
             plan.program.encode(request.step, &self.values, &mut self.to_send);
             return Ok(());
         }
         let mut request = self.inflight.pop_front().expect("it was at the front");
+        request.judge_whole(plan);
+        if !outside {
+            request.fault.get_or_insert_with(|| Box::new(Fault::new("transaction left open", LEFT_OPEN)));
+        }
         let fault = request.fault.take();
-        news.push(News::Finished { request, at_ns: self.arrived_ns.unwrap_or_else(now_ns), fault });
+        let free = outside || plan.churn || !self.roll_back();
+        news.push(News::Finished { request, at_ns: self.arrived_ns.unwrap_or_else(now_ns), fault, free });
+        Ok(())
+    }
+
+    /// A failed transaction answers every later statement, even BEGIN, with an error: so one failure must not be taken along
+    /// into the next request. False where a ROLLBACK is under way already (with several requests in flight).
+    fn roll_back(&mut self) -> bool {
+        if self.inflight.iter().any(|request| request.rollback) {
+            return false;
+        }
+        wire::query(&mut self.to_send, "ROLLBACK");
+        self.inflight.push_back(Request::rollback(now_ns()));
+        true
+    }
+
+    fn finish_rollback(&mut self, outside: bool, news: &mut Vec<News>) -> Result<(), Fault> {
+        self.inflight.pop_front();
+        if !outside {
+            return Err(Fault::new("connection lost", "ROLLBACK did not end the transaction, so it was closed"));
+        }
+        news.push(News::RolledBack { at_ns: self.arrived_ns.unwrap_or_else(now_ns) });
         Ok(())
     }
 }
 
 fn lost(error: &io::Error) -> Fault {
-    Fault::new("connection lost", error.to_string())
+    // What TLS has to say comes as an error of this kind: a certificate that is not trusted, say.
+    let tls = error.kind() == io::ErrorKind::InvalidData;
+    Fault::new(if tls { "tls" } else { "connection lost" }, error.to_string())
 }
 
 fn connect_fault(plan: &Plan, error: &io::Error) -> Fault {

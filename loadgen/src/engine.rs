@@ -11,8 +11,10 @@ use crate::conn::{Conn, Fault, News, Plan, Request};
 use crate::measure::{Counts, add_fault};
 use crate::rng::Rng;
 use crate::schedule::Schedule;
+use crate::spans::Spans;
 use crate::sys::{self, Epoll, now_ns};
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
@@ -25,6 +27,11 @@ const SWEEP_NS: u64 = 20_000_000;
 const RECONNECT_NS: u64 = 100_000_000;
 /// Answers are left unread until the next send if that is at most so far off: every wake has its price.
 const NAP_NS_MAX: u64 = 500_000;
+/// What is on its way when a run is interrupted gets that much time to be answered.
+const STOP_WAIT_NS: u64 = 1_000_000_000;
+/// Requests that may wait for a connection, a thread: 64 MB of them. Those beyond have failed.
+const BACKLOG_MAX: usize = 4_000_000;
+const NEVER_SENT: &str = "never sent";
 /// Events taken from the kernel at a time.
 const EVENTS_MAX: usize = 256;
 
@@ -37,12 +44,10 @@ pub struct Task {
     pub schedule: Option<Schedule>,
     /// The schedule is in ticks.
     pub ticks: bool,
-    pub warmup_ns: u64,
-    /// Requests end that long after measuring began ...
-    pub duration_ns: Option<u64>,
-    /// ... or after that many measured.
+    /// The load ends after its duration ...
+    pub spans: Spans,
+    /// ... or after that many requests measured.
     pub count: Option<u64>,
-    pub interval_ns: u64,
     pub timeout_ns: u64,
     /// Wakes that much before a send is due and polls until it is.
     pub spin_ns: u64,
@@ -52,9 +57,16 @@ pub struct Task {
 /// What a thread tells.
 #[derive(Debug)]
 pub enum Report {
-    Ready { server_version: String },
+    Ready {
+        server_version: String,
+    },
     Failed(Fault),
-    Interval { index: i64, counts: Box<Counts> },
+    /// `until_ns`: when it ended, since measuring began; the last one may end before its time.
+    Interval {
+        index: i64,
+        until_ns: i64,
+        counts: Box<Counts>,
+    },
     Done(End),
 }
 
@@ -65,6 +77,16 @@ pub struct End {
     pub requests: u64,
     /// When the last response came, or it gave up.
     pub last_ns: u64,
+    /// When no more requests were due; `u64::MAX` in a closed loop that ended by count.
+    pub load_end_ns: u64,
+    pub cut: Option<Cut>,
+}
+
+/// Why a thread ended before it had done what it should.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cut {
+    /// For as long as a request may take, none could be sent.
+    NoConnection,
 }
 
 /// Logs in, waits for the start time, generates load until the end.
@@ -96,6 +118,14 @@ struct Slot {
     since_ns: u64,
 }
 
+/// A request that is due.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    due_ns: u64,
+    /// How long after that it was noticed.
+    late_ns: u64,
+}
+
 struct Engine {
     task: Task,
     reports: Sender<Report>,
@@ -103,14 +133,37 @@ struct Engine {
     epoll: Epoll,
     conns: Vec<Conn>,
     free: VecDeque<Slot>,
-    backlog: VecDeque<u64>,
+    backlog: VecDeque<Waiting>,
     /// Connections with bytes to send.
     dirty: Vec<usize>,
+    /// Connections that were lost, and when to go on with them.
     reconnect: VecDeque<(u64, usize)>,
     news: Vec<News>,
     rng: Rng,
     counts: Counts,
+    start_ns: u64,
     measure_ns: u64,
+    /// No request is due from then on.
+    end_ns: u64,
+    /// The load ends: `end_ns`, or when the next request would have been due after the last of a count, or when it was stopped.
+    /// `u64::MAX` until it is known.
+    load_end_ns: u64,
+    /// Requests still to be measured.
+    left: u64,
+    stopped: bool,
+    cut: Option<Cut>,
+    interval: i64,
+    interval_end_ns: u64,
+    sweep_ns: u64,
+    giving_up_ns: u64,
+    /// What it meant to wake for.
+    awaited_ns: u64,
+    /// When a connection was last known to be up.
+    up_ns: u64,
+    /// The shortest response time so far.
+    quickest_ns: u64,
+    /// CPU and requests when measuring began.
+    before: Option<(u64, u64)>,
     requests: u64,
     inflight: usize,
     last_ns: u64,
@@ -119,7 +172,7 @@ struct Engine {
 }
 
 impl Engine {
-    fn new(task: Task, reports: Sender<Report>, stop: Arc<AtomicBool>) -> std::io::Result<Engine> {
+    fn new(task: Task, reports: Sender<Report>, stop: Arc<AtomicBool>) -> io::Result<Engine> {
         Ok(Engine {
             epoll: Epoll::new(EVENTS_MAX)?,
             conns: (0..task.connections).map(|token| Conn::new(token as u64)).collect(),
@@ -130,7 +183,21 @@ impl Engine {
             news: Vec::new(),
             rng: Rng::new(task.seed ^ 0x5eed),
             counts: Counts::default(),
+            start_ns: u64::MAX,
             measure_ns: u64::MAX,
+            end_ns: u64::MAX,
+            load_end_ns: u64::MAX,
+            left: task.count.unwrap_or(u64::MAX),
+            stopped: false,
+            cut: None,
+            interval: task.spans.first(),
+            interval_end_ns: u64::MAX,
+            sweep_ns: u64::MAX,
+            giving_up_ns: u64::MAX,
+            awaited_ns: u64::MAX,
+            up_ns: 0,
+            quickest_ns: u64::MAX,
+            before: None,
             requests: 0,
             inflight: 0,
             last_ns: 0,
@@ -170,111 +237,184 @@ impl Engine {
         Ok(())
     }
 
-    fn generate(&mut self, start_ns: u64) -> std::io::Result<End> {
+    fn generate(&mut self, start_ns: u64) -> io::Result<End> {
         let plan = Arc::clone(&self.task.plan);
-        self.measure_ns = start_ns + self.task.warmup_ns;
-        let end_ns = self.task.duration_ns.map_or(u64::MAX, |duration| self.measure_ns + duration);
-        let mut left = self.task.count.unwrap_or(u64::MAX);
-        for conn in 0..self.conns.len() {
-            self.free_slots(conn, plan.depth, start_ns);
-        }
-        let mut alarms = Alarms::new(&self.epoll, self.task.spin_ns)?;
-        self.look_ahead(&mut alarms, start_ns);
-        let mut interval_end = start_ns + self.task.interval_ns;
-        let mut interval = -((self.task.warmup_ns / self.task.interval_ns) as i64);
-        if self.task.warmup_ns > 0 {
-            // The first interval of warm-up takes what does not divide evenly, so that measuring begins with an interval.
-            interval_end += self.task.warmup_ns % self.task.interval_ns;
-        }
-        let mut cpu_before = None;
-        let mut sweep = start_ns + SWEEP_NS;
-        let mut giving_up = u64::MAX;
+        let mut alarms = self.begin(start_ns)?;
         loop {
-            let mut now = now_ns();
-            if cpu_before.is_none() && now >= self.measure_ns {
-                cpu_before = Some((sys::thread_cpu_ns(), self.requests));
-            }
-            if now >= interval_end {
-                let counts = Box::new(std::mem::take(&mut self.counts));
-                let _ = self.reports.send(Report::Interval { index: interval, counts });
-                interval += 1;
-                interval_end += self.task.interval_ns;
-            }
-            if now >= sweep {
-                self.sweep(now);
-                sweep = now + SWEEP_NS;
-                if self.stop.load(Ordering::Relaxed) {
-                    left = 0;
-                }
-            }
+            let now = now_ns();
+            self.keep_time(now);
             if now >= start_ns {
-                if self.task.schedule.is_some() {
-                    while left > 0
-                        && let Some(due) = alarms.take_due(now.min(end_ns - 1))
-                    {
-                        self.backlog.push_back(due);
-                        if due >= self.measure_ns {
-                            self.counts.offered += 1;
-                            left -= 1;
-                        }
-                        self.look_ahead(&mut alarms, start_ns);
-                    }
-                    now = self.dispatch(&plan, now);
-                } else {
-                    self.dispatch_closed(&plan, now, end_ns, &mut left);
-                }
+                self.send_what_is_due(&plan, &mut alarms, now);
             }
-            let generating = left > 0 && alarms.next().unwrap_or(now) < end_ns;
-            if !generating {
-                if self.inflight == 0 && self.backlog.is_empty() {
-                    break;
-                }
-                giving_up = giving_up.min(now + self.task.timeout_ns);
-                if now >= giving_up {
-                    self.give_up();
-                    break;
-                }
+            let generating = self.left > 0 && alarms.next().unwrap_or(now) < self.end_ns;
+            if !generating && self.is_over(now) {
+                return Ok(self.end());
             }
             let due = alarms.next().filter(|_| generating).map_or(u64::MAX, |due| due - self.task.spin_ns.min(due));
-            let other = if now < start_ns { start_ns } else { interval_end.min(sweep) };
-            // Below 2 us a wait costs more than it waits for.
-            let now = now_ns();
-            let left_ns = due.min(other).saturating_sub(now);
-            let wait = match left_ns {
-                0..2_000 => Some(0),
-                _ if due <= other => None,
-                _ => Some(left_ns),
-            };
-            if wait.is_none() {
-                alarms.set(now)?;
-            }
-            // The kernel notes when answers arrive: unless somebody waits for a connection they may lie until the next send.
-            let nap_ns_max = if self.task.ticks { u64::MAX } else { NAP_NS_MAX };
-            let nap = self.naps && self.backlog.is_empty() && wait.is_none() && left_ns <= nap_ns_max;
-            let events = self.epoll.wait(if nap { Some(0) } else { wait })?;
-            for index in 0..events {
-                let event = self.epoll.event(index);
-                if event.token != alarms::TOKEN {
-                    self.event(&plan, event);
-                }
-            }
-            if nap && now_ns() < due {
-                alarms.sleep()?;
+            self.wait(&plan, &mut alarms, due)?;
+        }
+    }
+
+    fn begin(&mut self, start_ns: u64) -> io::Result<Alarms> {
+        self.start_ns = start_ns;
+        self.measure_ns = start_ns + self.task.spans.warmup_ns;
+        self.end_ns = self.task.spans.duration_ns.map_or(u64::MAX, |duration| self.measure_ns + duration);
+        self.load_end_ns = self.end_ns;
+        self.interval_end_ns = self.interval_end();
+        self.sweep_ns = start_ns + SWEEP_NS;
+        self.up_ns = start_ns;
+        for conn in 0..self.conns.len() {
+            self.free_slots(conn, self.task.plan.depth, start_ns);
+        }
+        let mut alarms = Alarms::new(&self.epoll, self.task.spin_ns)?;
+        self.look_ahead(&mut alarms);
+        Ok(alarms)
+    }
+
+    fn interval_end(&self) -> u64 {
+        self.measure_ns.saturating_add_signed(self.task.spans.end_ns(self.interval))
+    }
+
+    /// What has to be done at its time, whatever the load does.
+    fn keep_time(&mut self, now: u64) {
+        if now >= self.measure_ns {
+            self.counts.pause_ns = self.counts.pause_ns.max(now.saturating_sub(self.awaited_ns));
+            if self.before.is_none() {
+                self.begin_measuring();
             }
         }
-        let (cpu, requests) = cpu_before.unwrap_or((sys::thread_cpu_ns(), self.requests));
-        let end = End { cpu_ns: sys::thread_cpu_ns() - cpu, requests: self.requests - requests, last_ns: self.last_ns };
+        if now >= self.interval_end_ns {
+            self.report_interval(self.interval_end_ns);
+            self.interval += 1;
+            self.interval_end_ns = self.interval_end();
+        }
+        if now >= self.sweep_ns {
+            self.sweep(now);
+            self.sweep_ns = now + SWEEP_NS;
+            if self.stop.load(Ordering::Relaxed) && !self.stopped {
+                self.stop_now(now);
+            }
+        }
+    }
+
+    /// What the warm-up left waiting is dropped: a server that cannot keep up would answer nothing else while it is measured.
+    fn begin_measuring(&mut self) {
+        self.before = Some((sys::thread_cpu_ns(), self.requests));
+        let waiting = self.backlog.len();
+        self.backlog.retain(|waiting| waiting.due_ns >= self.measure_ns);
+        self.counts.warmup_dropped += (waiting - self.backlog.len()) as u64;
+    }
+
+    fn report_interval(&mut self, until_ns: u64) {
+        let until_ns = until_ns as i64 - self.measure_ns as i64;
         let counts = Box::new(std::mem::take(&mut self.counts));
-        let _ = self.reports.send(Report::Interval { index: interval, counts });
+        let _ = self.reports.send(Report::Interval { index: self.interval, until_ns, counts });
+    }
+
+    /// Somebody wants an end now: nothing more is sent, and what is on its way has little time left.
+    fn stop_now(&mut self, now: u64) {
+        self.stopped = true;
+        self.left = 0;
+        self.load_end_ns = self.load_end_ns.min(now);
+        self.giving_up_ns = now + self.task.timeout_ns.min(STOP_WAIT_NS);
+        self.never_sent("the run was interrupted");
+    }
+
+    fn send_what_is_due(&mut self, plan: &Plan, alarms: &mut Alarms, now: u64) {
+        if self.task.schedule.is_none() {
+            return self.dispatch_closed(plan);
+        }
+        while self.left > 0
+            && let Some(due) = alarms.take_due(now.min(self.end_ns - 1))
+        {
+            self.take_up(due, now);
+            self.look_ahead(alarms);
+        }
+        if self.left == 0 && !self.stopped {
+            self.load_end_ns = alarms.next().unwrap_or(now).min(self.end_ns);
+        }
+        self.dispatch(plan);
+    }
+
+    fn take_up(&mut self, due_ns: u64, now: u64) {
+        let measured = due_ns >= self.measure_ns;
+        if measured {
+            self.counts.offered += 1;
+            self.left -= 1;
+        }
+        if self.backlog.len() < BACKLOG_MAX {
+            self.backlog.push_back(Waiting { due_ns, late_ns: now - due_ns });
+        } else if measured {
+            let detail = format!("{BACKLOG_MAX} requests were waiting for a connection already");
+            add_fault(&mut self.counts.faults, NEVER_SENT, 1, &detail);
+        }
+    }
+
+    /// Everything is answered, or was waited for long enough.
+    fn is_over(&mut self, now: u64) -> bool {
+        if self.inflight == 0 && self.backlog.is_empty() {
+            return true;
+        }
+        self.giving_up_ns = self.giving_up_ns.min(now + self.task.timeout_ns);
+        if now < self.giving_up_ns {
+            return false;
+        }
+        self.give_up();
+        true
+    }
+
+    /// Waits for answers, but not beyond the next send, and takes in what has come.
+    fn wait(&mut self, plan: &Plan, alarms: &mut Alarms, due: u64) -> io::Result<()> {
+        let now = now_ns();
+        let other = if now < self.start_ns { self.start_ns } else { self.interval_end_ns.min(self.sweep_ns) };
+        self.awaited_ns = due.min(other).max(now);
+        // Below 2 us a wait costs more than it waits for.
+        let left_ns = self.awaited_ns - now;
+        let wait = match left_ns {
+            0..2_000 => Some(0),
+            _ if due <= other => None,
+            _ => Some(left_ns),
+        };
+        if wait.is_none() {
+            alarms.set(now)?;
+        }
+        // The kernel notes when answers arrive: unless somebody waits for a connection they may lie until the next send.
+        let nap_ns_max = if self.task.ticks { u64::MAX } else { NAP_NS_MAX };
+        let nap = self.naps && self.backlog.is_empty() && wait.is_none() && left_ns <= nap_ns_max;
+        let events = self.epoll.wait(if nap { Some(0) } else { wait })?;
+        for index in 0..events {
+            let event = self.epoll.event(index);
+            if event.token != alarms::TOKEN {
+                self.event(plan, event);
+            }
+        }
+        if nap && now_ns() < due {
+            alarms.sleep()?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> End {
+        let now = now_ns();
+        let (cpu, requests) = self.before.unwrap_or((sys::thread_cpu_ns(), self.requests));
+        // Load that was meant to go on a little longer, had anything been due then, belongs to the last interval.
+        let load_end_ns = if self.load_end_ns == u64::MAX { now } else { self.load_end_ns };
+        self.report_interval(now.max(load_end_ns).min(self.interval_end_ns));
         self.conns.iter_mut().for_each(|conn| drop(conn.close()));
-        Ok(end)
+        End {
+            cpu_ns: sys::thread_cpu_ns() - cpu,
+            requests: self.requests - requests,
+            last_ns: self.last_ns,
+            load_end_ns: self.load_end_ns,
+            cut: self.cut,
+        }
     }
 
     /// Draws the next times to send.
-    fn look_ahead(&mut self, alarms: &mut Alarms, start_ns: u64) {
+    fn look_ahead(&mut self, alarms: &mut Alarms) {
         let Some(schedule) = self.task.schedule.as_mut() else { return };
         while !alarms.is_full() {
-            alarms.add(start_ns + schedule.next_ns());
+            alarms.add(self.start_ns + schedule.next_ns());
         }
     }
 
@@ -294,29 +434,33 @@ impl Engine {
         }
     }
 
-    /// Sends what is due as far as connections are free. Returns the time it was done.
-    fn dispatch(&mut self, plan: &Plan, mut now: u64) -> u64 {
-        while let Some(&intended) = self.backlog.front() {
+    /// Sends what is due as far as connections are free.
+    fn dispatch(&mut self, plan: &Plan) {
+        while let Some(&Waiting { due_ns, late_ns }) = self.backlog.front() {
             let Some(slot) = self.take_slot(plan.churn) else { break };
             self.backlog.pop_front();
-            now = now_ns();
-            if intended >= self.measure_ns {
-                // Late only as far as it could have been sent earlier: it was due and a connection was free.
-                self.counts.lag.saturating_record(now.saturating_sub(intended.max(slot.since_ns)).max(1));
+            let now = now_ns();
+            if due_ns >= self.measure_ns {
+                // Late as far as it could have been sent earlier: it was due and a connection was free. When this generator stood
+                // still, that is told by how late it was noticed: the connections were free for the first few only.
+                let lag_ns = late_ns.max(now.saturating_sub(due_ns.max(slot.since_ns)));
+                self.counts.lag.saturating_record(lag_ns.max(1));
             }
-            self.send(plan, slot.conn, intended, now);
+            self.send(plan, slot.conn, due_ns, now);
         }
         self.flush_dirty();
-        now
     }
 
-    fn dispatch_closed(&mut self, plan: &Plan, now: u64, end_ns: u64, left: &mut u64) {
-        while *left > 0 && now < end_ns {
-            let Some(slot) = self.take_slot(plan.churn) else { break };
+    fn dispatch_closed(&mut self, plan: &Plan) {
+        while self.left > 0 {
             let now = now_ns();
+            if now >= self.end_ns {
+                break;
+            }
+            let Some(slot) = self.take_slot(plan.churn) else { break };
             if now >= self.measure_ns {
                 self.counts.offered += 1;
-                *left -= 1;
+                self.left -= 1;
             }
             self.send(plan, slot.conn, now, now);
         }
@@ -359,19 +503,20 @@ impl Engine {
         let conn = &mut self.conns[index];
         let generation = conn.generation;
         let result = if conn.is_closed() { Ok(()) } else { conn.ready(plan, &self.epoll, event.hangup, &mut news) };
-        self.counts.bytes += std::mem::take(&mut self.conns[index].bytes);
         self.naps &= self.conns[index].stamped;
         for item in news.drain(..) {
             match item {
-                News::Ready if !plan.churn => self.free_slots(index, plan.depth, now_ns()),
-                News::Ready => {}
-                News::Finished { request, at_ns, fault } => {
+                News::Ready => self.is_up(plan, index),
+                News::Finished { request, at_ns, fault, free } => {
                     self.finish(&request, at_ns, fault.as_deref());
                     if plan.churn {
                         self.conns[index].close();
                     }
-                    self.free.push_back(Slot { conn: index, generation, since_ns: at_ns });
+                    if free {
+                        self.free.push_back(Slot { conn: index, generation, since_ns: at_ns });
+                    }
                 }
+                News::RolledBack { at_ns } => self.free.push_back(Slot { conn: index, generation, since_ns: at_ns }),
             }
         }
         self.news = news;
@@ -380,19 +525,46 @@ impl Engine {
         }
     }
 
+    fn is_up(&mut self, plan: &Plan, index: usize) {
+        self.up_ns = now_ns();
+        if !plan.churn {
+            self.free_slots(index, plan.depth, self.up_ns);
+        }
+    }
+
     fn finish(&mut self, request: &Request, at_ns: u64, fault: Option<&Fault>) {
         self.inflight -= 1;
         self.requests += 1;
         if request.intended_ns < self.measure_ns {
-            return;
+            return self.finish_of_warmup(at_ns, fault);
         }
         self.last_ns = at_ns;
+        self.counts.bytes += request.bytes;
         match fault {
             Some(fault) => add_fault(&mut self.counts.faults, &fault.kind, 1, &fault.detail),
             None => {
-                self.counts.response.saturating_record(at_ns.saturating_sub(request.intended_ns).max(1));
+                let response_ns = at_ns.saturating_sub(request.intended_ns).max(1);
+                self.counts.response.saturating_record(response_ns);
                 self.counts.service.saturating_record(at_ns.saturating_sub(request.sent_ns).max(1));
+                self.quickest_ns = self.quickest_ns.min(response_ns);
+                self.count_in_time(at_ns);
             }
+        }
+    }
+
+    fn count_in_time(&mut self, at_ns: u64) {
+        if at_ns < self.load_end_ns {
+            self.counts.in_time += 1;
+        } else if at_ns - self.load_end_ns <= self.quickest_ns {
+            self.counts.just_after += 1;
+        }
+    }
+
+    fn finish_of_warmup(&mut self, at_ns: u64, fault: Option<&Fault>) {
+        match fault {
+            Some(fault) => add_fault(&mut self.counts.warmup_faults, &fault.kind, 1, &fault.detail),
+            None if (self.measure_ns..self.load_end_ns).contains(&at_ns) => self.counts.carried_in += 1,
+            None => {}
         }
     }
 
@@ -404,14 +576,21 @@ impl Engine {
         let now = now_ns();
         let requests = self.conns[index].close();
         if requests.is_empty() {
-            // Even where no request was in flight, somebody should hear of it.
-            add_fault(&mut self.counts.faults, &fault.kind, 1, &fault.detail);
+            self.note(&fault, now);
         }
         requests.iter().for_each(|request| self.finish(request, now, Some(&fault)));
-        if self.task.plan.churn {
+        if self.task.plan.churn && self.task.schedule.is_some() {
             self.free.push_back(Slot { conn: index, generation: 0, since_ns: now });
         } else {
+            // In a closed loop also with churn: the next request would fail as fast, and nothing else would be done.
             self.reconnect.push_back((now + RECONNECT_NS, index));
+        }
+    }
+
+    /// No request was in flight, but somebody should hear of it.
+    fn note(&mut self, fault: &Fault, now: u64) {
+        if now >= self.measure_ns {
+            add_fault(&mut self.counts.events, &fault.kind, 1, &fault.detail);
         }
     }
 
@@ -424,12 +603,25 @@ impl Engine {
                 self.lose(index, Fault::new("timeout", detail));
             }
         }
-        while let Some(&(at, index)) = self.reconnect.front().filter(|(at, _)| *at <= now) {
-            debug_assert!(at <= now);
-            self.reconnect.pop_front();
+        self.reconnect(now);
+        if self.conns.iter().any(Conn::is_ready) {
+            self.up_ns = now;
+        }
+        // Without a duration only answers bring the end nearer, and from a server that went away there are none.
+        let endless = self.task.schedule.is_none() && self.task.spans.duration_ns.is_none();
+        if endless && self.left > 0 && now - self.up_ns > timeout {
+            self.left = 0;
+            self.cut = Some(Cut::NoConnection);
+        }
+    }
+
+    fn reconnect(&mut self, now: u64) {
+        while let Some((_, index)) = self.reconnect.pop_front_if(|(at, _)| *at <= now) {
             let plan = Arc::clone(&self.task.plan);
-            if let Err(fault) = self.conns[index].open(&plan, &self.epoll) {
-                add_fault(&mut self.counts.faults, &fault.kind, 1, &fault.detail);
+            if plan.churn {
+                self.free.push_back(Slot { conn: index, generation: 0, since_ns: now });
+            } else if let Err(fault) = self.conns[index].open(&plan, &self.epoll) {
+                self.note(&fault, now);
                 self.reconnect.push_back((now + RECONNECT_NS, index));
             }
         }
@@ -443,48 +635,15 @@ impl Engine {
             let requests = self.conns[index].close();
             requests.iter().for_each(|request| self.finish(request, now, Some(&fault)));
         }
-        let measured = self.backlog.iter().filter(|&&intended| intended >= self.measure_ns).count() as u64;
-        if measured > 0 {
-            add_fault(&mut self.counts.faults, "never sent", measured, "no connection was free until the run ended");
-        }
-        self.backlog.clear();
+        self.never_sent("no connection was free until the run ended");
         self.last_ns = now;
     }
-}
 
-/// Runs the program once on one connection and returns what each statement answered, with the server's version.
-pub fn probe(plan: &Plan, timeout_ns: u64) -> Result<(Vec<crate::check::Tally>, String), Fault> {
-    let epoll_fault = |error: std::io::Error| Fault::new("epoll", error.to_string());
-    let mut epoll = Epoll::new(8).map_err(epoll_fault)?;
-    let mut conn = Conn::new(0);
-    let mut news = Vec::new();
-    conn.open(plan, &epoll)?;
-    let begun = now_ns();
-    loop {
-        for index in 0..epoll.wait(Some(SWEEP_NS)).map_err(epoll_fault)? {
-            let event = epoll.event(index);
-            conn.ready(plan, &epoll, event.hangup, &mut news)?;
+    fn never_sent(&mut self, why: &str) {
+        let measured = self.backlog.iter().filter(|waiting| waiting.due_ns >= self.measure_ns).count() as u64;
+        if measured > 0 {
+            add_fault(&mut self.counts.faults, NEVER_SENT, measured, why);
         }
-        for item in std::mem::take(&mut news) {
-            match item {
-                News::Ready => {
-                    plan.program.draw(&mut Rng::new(1), &mut conn.values);
-                    let now = now_ns();
-                    conn.begin(plan, now, now);
-                    conn.flush(&epoll)?;
-                }
-                News::Finished { fault: Some(fault), .. } => return Err(*fault),
-                News::Finished { .. } => {
-                    conn.close();
-                    return Ok((std::mem::take(&mut conn.tallies), conn.server_version));
-                }
-            }
-        }
-        if now_ns() - begun > timeout_ns {
-            return Err(Fault::new(
-                "login",
-                format!("no answer to a first request within {} s", timeout_ns as f64 / 1e9),
-            ));
-        }
+        self.backlog.clear();
     }
 }

@@ -32,6 +32,14 @@ pub fn add_fault(faults: &mut Faults, kind: &str, count: u64, detail: &str) {
     }
 }
 
+pub fn add_faults(to: &mut Faults, from: &Faults) {
+    from.iter().for_each(|(kind, (count, detail))| add_fault(to, kind, *count, detail));
+}
+
+pub fn total(faults: &Faults) -> u64 {
+    faults.values().map(|(count, _)| count).sum()
+}
+
 /// One thread's counts over one interval, or everybody's over the whole run.
 #[derive(Clone, Debug)]
 pub struct Counts {
@@ -43,9 +51,24 @@ pub struct Counts {
     pub lag: Histogram<u64>,
     /// Requests that were due.
     pub offered: u64,
+    /// Of those answered rightly: before the load ended ...
+    pub in_time: u64,
+    /// ... and after it, by no more than the quickest answer took: on their way as they have to be, not left behind.
+    pub just_after: u64,
+    /// Requests of the warm-up that were answered while measuring.
+    pub carried_in: u64,
     /// Bytes of rows received.
     pub bytes: u64,
+    /// Requests that failed.
     pub faults: Faults,
+    /// What befell connections that carried no request: no request failed by it.
+    pub events: Faults,
+    /// Requests of the warm-up that failed; in no other number.
+    pub warmup_faults: Faults,
+    /// Requests of the warm-up that waited for a connection when measuring began, and were dropped.
+    pub warmup_dropped: u64,
+    /// The longest this generator did not look at its connections although it meant to, nanoseconds.
+    pub pause_ns: u64,
 }
 
 impl Default for Counts {
@@ -55,8 +78,15 @@ impl Default for Counts {
             service: histogram(),
             lag: histogram(),
             offered: 0,
+            in_time: 0,
+            just_after: 0,
+            carried_in: 0,
             bytes: 0,
             faults: Faults::new(),
+            events: Faults::new(),
+            warmup_faults: Faults::new(),
+            warmup_dropped: 0,
+            pause_ns: 0,
         }
     }
 }
@@ -69,21 +99,35 @@ impl Counts {
             to.add(from).expect("all histograms have the same bounds");
         }
         self.offered += other.offered;
+        self.in_time += other.in_time;
+        self.just_after += other.just_after;
+        self.carried_in += other.carried_in;
         self.bytes += other.bytes;
-        other.faults.iter().for_each(|(kind, (count, detail))| add_fault(&mut self.faults, kind, *count, detail));
+        self.warmup_dropped += other.warmup_dropped;
+        self.pause_ns = self.pause_ns.max(other.pause_ns);
+        add_faults(&mut self.faults, &other.faults);
+        add_faults(&mut self.events, &other.events);
+        add_faults(&mut self.warmup_faults, &other.warmup_faults);
     }
 
-    pub fn clear(&mut self) {
-        self.response.reset();
-        self.service.reset();
-        self.lag.reset();
-        self.offered = 0;
-        self.bytes = 0;
-        self.faults.clear();
+    /// Answers that count for the rate over the measured time. What is on its way at its end is balanced by what was on its way
+    /// at its beginning; where the warm-up was too short to have answers on their way, by what follows at once.
+    pub fn answers_in_time(&self) -> u64 {
+        self.in_time + self.carried_in.max(self.just_after)
     }
 
     pub fn faults_total(&self) -> u64 {
-        self.faults.values().map(|(count, _)| count).sum()
+        total(&self.faults)
+    }
+
+    /// The response time at a percentile of all requests, where one that failed took longer than any that did not. `None`: that
+    /// request failed, or there was none.
+    pub fn response_of_all(&self, percentile: f64) -> Option<u64> {
+        let answered = self.response.len();
+        let all = answered + self.faults_total();
+        // Percentiles have two decimals at most.
+        let rank = (u128::from(all) * (percentile * 100.0).round() as u128).div_ceil(10_000).max(1) as u64;
+        (rank <= answered).then(|| self.response.value_at_quantile((rank as f64 - 0.5) / answered as f64))
     }
 }
 
@@ -96,10 +140,17 @@ pub struct Point {
     pub done: u64,
     pub offered: u64,
     pub faults: u64,
+    /// Without answers there are none.
+    pub times: Option<PointTimes>,
+    pub lag_p999_ns: u64,
+}
+
+/// Response times of one interval.
+#[derive(Clone, Copy, Debug)]
+pub struct PointTimes {
     pub p50_ns: u64,
     pub p99_ns: u64,
     pub max_ns: u64,
-    pub lag_p999_ns: u64,
 }
 
 impl Point {
@@ -110,9 +161,11 @@ impl Point {
             done: counts.response.len(),
             offered: counts.offered,
             faults: counts.faults_total(),
-            p50_ns: counts.response.value_at_quantile(0.5),
-            p99_ns: counts.response.value_at_quantile(0.99),
-            max_ns: counts.response.max(),
+            times: (!counts.response.is_empty()).then(|| PointTimes {
+                p50_ns: at(&counts.response, 50.0),
+                p99_ns: at(&counts.response, 99.0),
+                max_ns: counts.response.max(),
+            }),
             lag_p999_ns: counts.lag.value_at_quantile(0.999),
         }
     }
@@ -148,9 +201,11 @@ pub fn time(ns: u64) -> String {
     format!("{value:.digits$} {unit}")
 }
 
-/// How many samples lie above a percentile: below ten it says little.
+/// How many samples lie above a percentile of two decimals at most: below ten it says little. In whole numbers, because
+/// 100 - 99.9 is a little less than 0.1, and of 10,000 samples it would be 9.
 pub fn samples_above(total: u64, percentile: f64) -> u64 {
-    (total as f64 * (100.0 - percentile) / 100.0).floor() as u64
+    let hundredths = ((100.0 - percentile) * 100.0).round() as u128;
+    (u128::from(total) * hundredths / 10_000) as u64
 }
 
 #[cfg(test)]
@@ -167,8 +222,31 @@ mod tests {
         one.add(&two);
         assert_eq!((one.response.len(), one.faults_total()), (2, 5));
         assert_eq!(one.faults["lost"].1, "first");
-        one.clear();
-        assert_eq!((one.response.len(), one.faults_total()), (0, 0));
+    }
+
+    #[test]
+    fn failed_requests_are_slower_than_all_others() {
+        let mut counts = Counts::default();
+        (1..=98).for_each(|value| counts.response.saturating_record(value));
+        let times = |counts: &Counts| [50.0, 98.0, 99.0, 100.0].map(|percentile| counts.response_of_all(percentile));
+        assert_eq!(times(&counts), [Some(49), Some(97), Some(98), Some(98)]);
+        add_fault(&mut counts.faults, "timeout", 2, "");
+        assert_eq!(times(&counts), [Some(50), Some(98), None, None]);
+        assert_eq!(Counts::default().response_of_all(50.0), None);
+    }
+
+    #[test]
+    fn answers_on_their_way_at_the_end_are_balanced_by_those_at_the_beginning() {
+        let counts = |carried_in, just_after| Counts { in_time: 90, carried_in, just_after, ..Counts::default() };
+        assert_eq!(counts(10, 10).answers_in_time(), 100);
+        assert_eq!(counts(0, 10).answers_in_time(), 100);
+        assert_eq!(counts(0, 0).answers_in_time(), 90);
+    }
+
+    #[test]
+    fn samples_above_a_percentile_are_counted_exactly() {
+        assert_eq!([10_000, 5_000, 1_000, 999].map(|total| samples_above(total, 99.9)), [10, 5, 1, 0]);
+        assert_eq!([50.0, 99.0, 99.99].map(|percentile| samples_above(10_000, percentile)), [5_000, 100, 1]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a run came to, as a table for people and as JSON for programs.
 
 use crate::manifest;
-use crate::measure::{PERCENTILES, Point, at, samples_above, time};
+use crate::measure::{self, Faults, PERCENTILES, Point, at, samples_above, time};
 use crate::run::{Outcome, Step};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
@@ -11,57 +11,13 @@ use std::fmt::Write;
 const SAMPLES_ABOVE_MIN: u64 = 10;
 
 pub fn table(title: &str, outcome: &Outcome) -> String {
-    let mut out = String::new();
-    let total = &outcome.total;
-    let _ = writeln!(out, "{title}");
-    let _ = writeln!(out, "server           {}", outcome.server_version);
-    if !outcome.closed {
-        let _ = writeln!(out, "offered          {:.1}/s ({} requests)", outcome.offered, total.offered);
-    }
-    let _ = writeln!(
-        out,
-        "achieved         {:.1}/s ({} answered rightly in {:.2} s)",
-        outcome.achieved,
-        total.response.len(),
-        outcome.elapsed_s
-    );
-    let _ = writeln!(out, "errors           {}", total.faults_total());
-    for (kind, (count, detail)) in &total.faults {
-        let _ = writeln!(out, "  {count:>8} x {kind}: {detail}");
-    }
-    if total.bytes > 0 {
-        let (per_second, unit) = match total.bytes as f64 / outcome.elapsed_s {
-            rate if rate < 1e6 => (rate / 1e3, "kB"),
-            rate => (rate / 1e6, "MB"),
-        };
-        let _ = writeln!(out, "row data         {per_second:.1} {unit}/s");
-    }
-    let _ = writeln!(out, "own CPU          {:.2} us a request", outcome.cpu_ns / 1e3);
-    if !outcome.closed {
-        let lag = &total.lag;
-        let (p50, p999) = (at(lag, 50.0), at(lag, 99.9));
-        let _ = writeln!(out, "own send lag     p50 {}, p99.9 {}, max {}", time(p50), time(p999), time(lag.max()));
-    }
+    let mut out = format!("{title}\n");
+    summary(&mut out, outcome);
     if let Some(late) = &outcome.late {
         let _ = writeln!(out, "\nno percentiles: {late}");
         return out;
     }
-    let second = if outcome.closed { "" } else { "service time" };
-    let first = if outcome.closed { "service time" } else { "response time" };
-    let _ = writeln!(out, "\n{:<10} {first:>14} {second:>14} {:>15}", "percentile", "samples above");
-    for percentile in PERCENTILES {
-        let above = samples_above(total.response.len(), percentile);
-        let value = |histogram: &Histogram<u64>| time(at(histogram, percentile));
-        let service = if outcome.closed { String::new() } else { value(&total.service) };
-        let guess = if above < SAMPLES_ABOVE_MIN { " (too few to mean much)" } else { "" };
-        let response = value(&total.response);
-        let _ = writeln!(out, "{:<10} {response:>14} {service:>14} {above:>15}{guess}", format!("p{percentile}"));
-    }
-    let service = if outcome.closed { String::new() } else { time(total.service.max()) };
-    let _ = writeln!(out, "{:<10} {:>14} {service:>14}", "max", time(total.response.max()));
-    let service = if outcome.closed { String::new() } else { time(total.service.mean() as u64) };
-    let samples = format!("of {}", total.response.len());
-    let _ = writeln!(out, "{:<10} {:>14} {service:>14} {samples:>15}", "mean", time(total.response.mean() as u64));
+    percentiles(&mut out, outcome);
     steps(&mut out, outcome);
     if outcome.closed {
         let _ = writeln!(
@@ -70,6 +26,72 @@ pub fn table(title: &str, outcome: &Outcome) -> String {
         );
     }
     out
+}
+
+fn summary(out: &mut String, outcome: &Outcome) {
+    let total = &outcome.total;
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(out, "{name:<17}{value}");
+    };
+    line("server", outcome.server_version.clone());
+    if let Some(cut_short) = &outcome.cut_short {
+        line("CUT SHORT", cut_short.clone());
+    }
+    if !outcome.closed {
+        line("offered", format!("{:.1}/s ({} requests in {:.2} s)", outcome.offered, total.offered, outcome.load_s));
+    }
+    let answered = total.response.len();
+    line("achieved", format!("{:.1}/s ({answered} answered rightly in {:.2} s)", outcome.achieved, outcome.elapsed_s));
+    let mut failures = |name: &str, faults: &Faults| {
+        line(name, measure::total(faults).to_string());
+        faults.iter().for_each(|(kind, (count, detail))| line("", format!("{count} x {kind}: {detail}")));
+    };
+    failures("errors", &total.faults);
+    if !total.events.is_empty() {
+        failures("connection events", &total.events);
+    }
+    if !total.warmup_faults.is_empty() {
+        failures("warm-up's errors", &total.warmup_faults);
+    }
+    if total.warmup_dropped > 0 {
+        line("warm-up", format!("left {} requests waiting for a connection; dropped", total.warmup_dropped));
+    }
+    if total.bytes > 0 {
+        line("row data", bytes_per_second(total.bytes as f64 / outcome.elapsed_s));
+    }
+    line("own CPU", format!("{:.2} us a request", outcome.cpu_ns / 1e3));
+    if !outcome.closed {
+        let (p50, p999, max) = (at(&total.lag, 50.0), at(&total.lag, 99.9), total.lag.max());
+        line("own send lag", format!("p50 {}, p99.9 {}, max {}", time(p50), time(p999), time(max)));
+    }
+    line("own pauses", format!("max {}", time(total.pause_ns)));
+}
+
+fn bytes_per_second(rate: f64) -> String {
+    if rate < 1e6 { format!("{:.1} kB/s", rate / 1e3) } else { format!("{:.1} MB/s", rate / 1e6) }
+}
+
+/// Without samples there is no time to show.
+fn shown(histogram: &Histogram<u64>, ns: u64) -> String {
+    if histogram.is_empty() { "-".into() } else { time(ns) }
+}
+
+fn percentiles(out: &mut String, outcome: &Outcome) {
+    let (response, service) = (&outcome.total.response, &outcome.total.service);
+    let (first, second) = if outcome.closed { ("service time", "") } else { ("response time", "service time") };
+    let _ = writeln!(out, "\n{:<10} {first:>14} {second:>14} {:>15}", "percentile", "samples above");
+    let mut line = |name: String, read: &dyn Fn(&Histogram<u64>) -> u64, samples: String| {
+        let second = if outcome.closed { String::new() } else { shown(service, read(service)) };
+        let line = format!("{name:<10} {:>14} {second:>14} {samples}", shown(response, read(response)));
+        let _ = writeln!(out, "{}", line.trim_end());
+    };
+    for percentile in PERCENTILES {
+        let above = samples_above(response.len(), percentile);
+        let guess = if above < SAMPLES_ABOVE_MIN { " (too few to mean much)" } else { "" };
+        line(format!("p{percentile}"), &|of| at(of, percentile), format!("{above:>15}{guess}"));
+    }
+    line("max".into(), &Histogram::max, String::new());
+    line("mean".into(), &|of| of.mean() as u64, format!("{:>15}", format!("of {}", response.len())));
 }
 
 fn steps(out: &mut String, outcome: &Outcome) {
@@ -82,19 +104,22 @@ fn steps(out: &mut String, outcome: &Outcome) {
         "step", "offered/s", "answered/s", "errors", "p50", "p99", "p99.9", "max"
     );
     for step in &outcome.steps {
-        let (counts, seconds) = (&step.counts, step.seconds.max(1e-9));
-        let value = |percentile| time(at(&counts.response, percentile));
+        let counts = &step.counts;
+        let rate = |count: u64| {
+            if step.seconds > 0.0 { format!("{:.1}", count as f64 / step.seconds) } else { "-".into() }
+        };
+        let value = |percentile| shown(&counts.response, at(&counts.response, percentile));
         let _ = writeln!(
             out,
-            "{:<10} {:>10.1} {:>10.1} {:>8} {:>10} {:>10} {:>10} {:>10}",
+            "{:<10} {:>10} {:>10} {:>8} {:>10} {:>10} {:>10} {:>10}",
             format!("{}/s", step.rate),
-            counts.offered as f64 / seconds,
-            counts.response.len() as f64 / seconds,
+            rate(counts.offered),
+            rate(step.answered),
             counts.faults_total(),
             value(50.0),
             value(99.0),
             value(99.9),
-            time(counts.response.max())
+            value(100.0)
         );
     }
 }
@@ -102,26 +127,25 @@ fn steps(out: &mut String, outcome: &Outcome) {
 fn step(step: &Step) -> Value {
     json!({
         "rate": step.rate, "seconds": step.seconds, "offered": step.counts.offered, "answered": step.counts.response.len(),
-        "errors": step.counts.faults_total(), "response": histogram(&step.counts.response),
+        "answered_in_time": step.answered, "errors": step.counts.faults_total(), "response": histogram(&step.counts.response),
     })
 }
 
+/// Without samples all times are null.
 fn histogram(histogram: &Histogram<u64>) -> Value {
+    let some = |value: Value| if histogram.is_empty() { Value::Null } else { value };
     let percentiles: serde_json::Map<String, Value> = PERCENTILES
         .iter()
         .map(|&percentile| {
-            let value = at(histogram, percentile);
-            (
-                format!("p{percentile}"),
-                json!({"ns": value, "samples_above": samples_above(histogram.len(), percentile)}),
-            )
+            let ns = some(at(histogram, percentile).into());
+            (format!("p{percentile}"), json!({"ns": ns, "samples_above": samples_above(histogram.len(), percentile)}))
         })
         .collect();
     json!({
         "samples": histogram.len(),
-        "min_ns": if histogram.is_empty() { 0 } else { histogram.min() },
-        "mean_ns": histogram.mean(),
-        "max_ns": histogram.max(),
+        "min_ns": some(histogram.min().into()),
+        "mean_ns": some(histogram.mean().into()),
+        "max_ns": some(histogram.max().into()),
         "percentiles": percentiles,
     })
 }
@@ -140,22 +164,25 @@ fn curve(histogram: &Histogram<u64>) -> Vec<Value> {
 /// Without times where the generator was late.
 fn point(point: &Point, late: bool) -> Value {
     let mut value = json!({
-        "at_s": point.at_s, "rate": point.rate(), "offered": point.offered, "offered_per_s": point.offered_rate(),
+        "at_s": point.at_s, "seconds": point.seconds, "rate": point.rate(), "offered": point.offered, "offered_per_s": point.offered_rate(),
         "done": point.done, "errors": point.faults, "lag_p999_ns": point.lag_p999_ns,
     });
     if !late {
-        value["p50_ns"] = point.p50_ns.into();
-        value["p99_ns"] = point.p99_ns.into();
-        value["max_ns"] = point.max_ns.into();
+        value["p50_ns"] = point.times.map(|times| times.p50_ns).into();
+        value["p99_ns"] = point.times.map(|times| times.p99_ns).into();
+        value["max_ns"] = point.times.map(|times| times.max_ns).into();
     }
     value
 }
 
+pub fn faults(faults: &Faults) -> Value {
+    let one =
+        |(kind, (count, detail)): (&String, &(u64, String))| (kind.clone(), json!({"count": count, "example": detail}));
+    Value::Object(faults.iter().map(one).collect())
+}
+
 pub fn json(outcome: &Outcome, settings: &Value) -> Value {
     let total = &outcome.total;
-    let faults: serde_json::Map<String, Value> = (total.faults.iter())
-        .map(|(kind, (count, detail))| (kind.clone(), json!({"count": count, "example": detail})))
-        .collect();
     let mut value = json!({
         "loop": if outcome.closed { "closed" } else { "open" },
         "offered_per_s": if outcome.closed { Value::Null } else { json!(outcome.offered) },
@@ -163,12 +190,19 @@ pub fn json(outcome: &Outcome, settings: &Value) -> Value {
         "requests": total.offered,
         "answered": total.response.len(),
         "errors": total.faults_total(),
-        "errors_by_kind": faults,
+        "errors_by_kind": faults(&total.faults),
+        "answered_in_time": total.answers_in_time(),
+        "connection_events": faults(&total.events),
+        "warmup_errors": faults(&total.warmup_faults),
+        "warmup_dropped": total.warmup_dropped,
+        "load_s": outcome.load_s,
         "elapsed_s": outcome.elapsed_s,
         "row_bytes": total.bytes,
         "own_cpu_us_per_request": outcome.cpu_ns / 1e3,
         "own_lag": if outcome.closed { Value::Null } else { histogram(&total.lag) },
+        "own_pause_max_ns": total.pause_ns,
         "late": outcome.late,
+        "cut_short": outcome.cut_short,
         "interrupted": outcome.interrupted,
         "server_version": outcome.server_version,
         "intervals": outcome.points.iter().map(|one| point(one, outcome.late.is_some())).collect::<Vec<_>>(),

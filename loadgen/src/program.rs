@@ -1,5 +1,6 @@
 //! What one request consists of: statements with variables in them, and the protocol they are sent by.
 
+use crate::lex::{self, Stretch};
 use crate::rng::Rng;
 use crate::wire;
 use anyhow::{Context, Result, bail, ensure};
@@ -20,6 +21,15 @@ pub struct Variable {
     pub name: String,
     pub low: i64,
     pub high: i64,
+}
+
+/// Which semicolons end a statement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ends {
+    /// Every one, as in pgbench's scripts.
+    Anywhere,
+    /// Those at the end of a line: `SELECT 1; SELECT 2` on one line is one request.
+    WithLine,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,8 +71,8 @@ pub struct Program {
 }
 
 impl Program {
-    pub fn new(protocol: Protocol, script: &str, extra: &[Variable]) -> Result<Program> {
-        let (mut variables, statements) = read_script(script)?;
+    pub fn new(protocol: Protocol, script: &str, ends: Ends, extra: &[Variable]) -> Result<Program> {
+        let (mut variables, statements) = read_script(script, ends)?;
         variables.extend(extra.iter().cloned());
         ensure!(!statements.is_empty(), "there is no statement to send: give --sql or a script with one");
         let steps = statements.iter().enumerate().map(|(index, sql)| step(protocol, index, sql, &variables)).collect();
@@ -140,66 +150,119 @@ fn step(protocol: Protocol, index: usize, sql: &str, variables: &[Variable]) -> 
     step
 }
 
-/// Finds `:name` of known variables outside quotes; `::type` is left alone.
+/// Finds `:name` of known variables outside quotes and comments; `::type` is left alone.
 fn pieces(sql: &str, variables: &[Variable]) -> Vec<Piece> {
     let mut pieces = vec![];
     let mut text = String::new();
-    let mut quote = None;
-    let mut rest = sql;
-    while let Some(character) = rest.chars().next() {
-        let name_length = |tail: &str| tail.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(tail.len());
-        let known = (quote.is_none() && character == ':' && !text.ends_with(':'))
-            .then(|| &rest[1..1 + name_length(&rest[1..])]);
-        let known = known.and_then(|name| variables.iter().position(|variable| variable.name == name));
-        if let Some(index) = known {
-            pieces.push(Piece::Text(std::mem::take(&mut text)));
-            pieces.push(Piece::Variable(index));
-            rest = &rest[1 + variables[index].name.len()..];
-            continue;
+    for stretch in lex::stretches(sql) {
+        match stretch {
+            Stretch::Code(code) => variables_in(code, variables, &mut text, &mut pieces),
+            Stretch::Quoted(hidden) | Stretch::Comment(hidden) => text.push_str(hidden),
         }
-        match quote {
-            Some(open) if open == character => quote = None,
-            None if character == '\'' || character == '"' => quote = Some(character),
-            _ => {}
-        }
-        text.push(character);
-        rest = &rest[character.len_utf8()..];
     }
     pieces.push(Piece::Text(text));
     pieces.retain(|piece| *piece != Piece::Text(String::new()));
     pieces
 }
 
-/// pgbench's script language as far as it makes sense here: `\set NAME random(A, B)`, `--` comments, statements that end with
-/// a semicolon at the end of a line.
-fn read_script(script: &str) -> Result<(Vec<Variable>, Vec<String>)> {
+/// `text` is what came since the last variable.
+fn variables_in(code: &str, variables: &[Variable], text: &mut String, pieces: &mut Vec<Piece>) {
+    let mut rest = code;
+    while let Some(character) = rest.chars().next() {
+        let name_length = |tail: &str| tail.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(tail.len());
+        let name = (character == ':' && !text.ends_with(':')).then(|| &rest[1..1 + name_length(&rest[1..])]);
+        let known = name.and_then(|name| variables.iter().position(|variable| variable.name == name));
+        if let Some(index) = known {
+            pieces.push(Piece::Text(std::mem::take(text)));
+            pieces.push(Piece::Variable(index));
+            rest = &rest[1 + variables[index].name.len()..];
+        } else {
+            text.push(character);
+            rest = &rest[character.len_utf8()..];
+        }
+    }
+}
+
+/// pgbench's script language as far as it makes sense here: `\set NAME random(A, B)` on lines of its own between statements, `--`
+/// comments, statements that end with a semicolon; `\;` keeps two in one request.
+fn read_script(script: &str, ends: Ends) -> Result<(Vec<Variable>, Vec<String>)> {
+    let script = script.strip_prefix('\u{feff}').unwrap_or(script);
+    ensure!(!script.contains('\0'), "a statement cannot hold a NUL byte");
     let (mut variables, mut statements, mut open) = (Vec::new(), Vec::new(), String::new());
-    for (index, line) in script.lines().enumerate() {
-        let trimmed = line.trim();
-        if open.is_empty() && (trimmed.is_empty() || trimmed.starts_with("--")) {
-            continue;
-        }
-        if let Some(command) = trimmed.strip_prefix('\\').filter(|_| open.is_empty()) {
-            let command = command.strip_prefix("set ").and_then(|rest| rest.trim().split_once(char::is_whitespace));
-            let Some((name, expression)) = command else {
-                bail!("script line {}: only `\\set NAME random(LOW, HIGH)` is known here, not `{trimmed}`", index + 1);
-            };
-            variables.push(variable(name, expression).with_context(|| format!("script line {}", index + 1))?);
-            continue;
-        }
-        if !open.is_empty() {
-            open.push('\n');
-        }
-        open.push_str(line.trim_end());
-        if let Some(statement) = open.strip_suffix(';') {
-            statements.push(statement.trim().to_string());
-            open.clear();
+    let mut rest = script;
+    while !rest.is_empty() {
+        if open.is_empty()
+            && let Some(after) = skip_between(rest)
+        {
+            rest = after;
+        } else if open.is_empty() && rest.starts_with('\\') {
+            let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
+            let number = script[..script.len() - rest.len()].matches('\n').count() + 1;
+            variables.push(command(line.trim()).with_context(|| format!("script line {number}"))?);
+            rest = after;
+        } else {
+            rest = take_statement(rest, ends, &mut open);
+            statements.push(std::mem::take(&mut open).trim().to_string());
         }
     }
-    if !open.trim().is_empty() {
-        statements.push(open.trim().to_string());
-    }
+    statements.retain(|statement| lex::stretches(statement).iter().any(|stretch| !is_blank(*stretch)));
     Ok((variables, statements))
+}
+
+/// White space and a comment to the end of a line belong to no statement.
+fn skip_between(rest: &str) -> Option<&str> {
+    let trimmed = rest.trim_start();
+    if trimmed.starts_with("--") {
+        return Some(trimmed.split_once('\n').map_or("", |(_, after)| after));
+    }
+    (trimmed.len() < rest.len()).then_some(trimmed)
+}
+
+fn is_blank(stretch: Stretch<'_>) -> bool {
+    match stretch {
+        Stretch::Code(code) => code.trim().is_empty(),
+        Stretch::Quoted(_) => false,
+        Stretch::Comment(_) => true,
+    }
+}
+
+/// Appends what comes before the next semicolon that ends a statement; returns what comes behind.
+fn take_statement<'a>(rest: &'a str, ends: Ends, open: &mut String) -> &'a str {
+    let mut at = 0;
+    for stretch in lex::stretches(rest) {
+        if let Stretch::Code(code) = stretch {
+            let mut from = 0;
+            while let Some(end) = code[from..].find(';').map(|end| from + end) {
+                let (joined, behind) = (code[..end].ends_with('\\'), &rest[at + end + 1..]);
+                if !joined && (ends == Ends::Anywhere || ends_line(behind)) {
+                    open.push_str(&code[from..end]);
+                    return behind;
+                }
+                open.push_str(&code[from..end - usize::from(joined)]);
+                open.push(';');
+                from = end + 1;
+            }
+            open.push_str(&code[from..]);
+        } else {
+            open.push_str(stretch.text());
+        }
+        at += stretch.text().len();
+    }
+    ""
+}
+
+fn ends_line(behind: &str) -> bool {
+    let line = behind.lines().next().unwrap_or_default().trim();
+    line.is_empty() || line.starts_with("--")
+}
+
+/// A line that begins with a backslash.
+fn command(line: &str) -> Result<Variable> {
+    let set = line.strip_prefix("\\set ").and_then(|rest| rest.trim().split_once(char::is_whitespace));
+    let Some((name, expression)) = set else {
+        bail!("only `\\set NAME random(LOW, HIGH)` is known here, not `{line}`");
+    };
+    variable(name, expression)
 }
 
 /// `random(LOW, HIGH)`.
@@ -222,12 +285,12 @@ mod tests {
 
     #[test]
     fn scripts_become_steps() {
-        let program = Program::new(Protocol::Prepared, SCRIPT, &[]).expect("it is well formed");
+        let program = Program::new(Protocol::Prepared, SCRIPT, Ends::Anywhere, &[]).expect("it is well formed");
         assert_eq!(program.steps.len(), 2);
         let sql = "SELECT abalance\nFROM accounts WHERE aid = $1 AND x = ':aid' AND y = $1::int";
         assert_eq!(program.steps[0].parametrised, sql);
         assert!(!program.steps[0].is_fixed() && program.steps[1].is_fixed());
-        let simple = Program::new(Protocol::Simple, SCRIPT, &[]).expect("it is well formed");
+        let simple = Program::new(Protocol::Simple, SCRIPT, Ends::Anywhere, &[]).expect("it is well formed");
         let mut values = Vec::new();
         simple.draw(&mut Rng::new(1), &mut values);
         let mut out = Vec::new();
@@ -237,9 +300,39 @@ mod tests {
     }
 
     #[test]
+    fn statements_end_where_pgbench_ends_them() {
+        let check = |script: &str, statements: &[&str]| {
+            let program = Program::new(Protocol::Simple, script, Ends::Anywhere, &[]).expect("it is well formed");
+            assert_eq!(program.steps.iter().map(Step::sql).collect::<Vec<_>>(), statements, "{script}");
+        };
+        check("SELECT 1; SELECT 2;", &["SELECT 1", "SELECT 2"]);
+        check("SELECT 1; -- it's one\nSELECT 2; -- two", &["SELECT 1", "SELECT 2"]);
+        check("SELECT ';' /* ; */;\r\nSELECT $$;$$", &["SELECT ';' /* ; */", "SELECT $$;$$"]);
+        check("SELECT 1\\; SELECT 2;", &["SELECT 1; SELECT 2"]);
+        check("\u{feff}SELECT 1;;\n/* none */;", &["SELECT 1"]);
+        check("/*+ a hint */ SELECT 1\n-- more\n+ 1;", &["/*+ a hint */ SELECT 1\n-- more\n+ 1"]);
+        let lines = "SELECT 1; SELECT 2; -- and\nSELECT 3;";
+        let lines = Program::new(Protocol::Simple, lines, Ends::WithLine, &[]).expect("it is well formed");
+        assert_eq!(lines.steps.iter().map(Step::sql).collect::<Vec<_>>(), ["SELECT 1; SELECT 2", "SELECT 3"]);
+    }
+
+    #[test]
+    fn variables_are_found_behind_a_comment_with_an_apostrophe() {
+        let script = "\\set x random(1, 1)\nSELECT 1 -- it's :x\n, :x;";
+        let program = Program::new(Protocol::Prepared, script, Ends::Anywhere, &[]).expect("it is well formed");
+        assert_eq!(program.steps[0].sql(), "SELECT 1 -- it's :x\n, $1");
+    }
+
+    #[test]
     fn scripts_that_would_be_misread_are_refused() {
-        for bad in ["\\sleep 1\nSELECT 1;", "\\set x 5\nSELECT 1;", "\\set x random(2, 1)\nSELECT 1;", "-- nothing\n"] {
-            assert!(Program::new(Protocol::Simple, bad, &[]).is_err(), "{bad}");
+        for bad in [
+            "\\sleep 1\nSELECT 1;",
+            "\\set x 5\nSELECT 1;",
+            "\\set x random(2, 1)\nSELECT 1;",
+            "-- nothing\n",
+            "SELECT '\0';",
+        ] {
+            assert!(Program::new(Protocol::Simple, bad, Ends::Anywhere, &[]).is_err(), "{bad}");
         }
     }
 }

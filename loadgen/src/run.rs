@@ -2,11 +2,13 @@
 
 use crate::check::{Expectations, Level, Wrong};
 use crate::conn::{Fault, Plan};
-use crate::engine::{self, Report, Task};
+use crate::engine::{self, Cut, End, Report, Task};
 use crate::hlog;
-use crate::measure::{Counts, Point, time};
+use crate::measure::{Counts, Point, at, time};
+use crate::probe;
 use crate::program::Program;
 use crate::schedule::{Arrivals, Profile, Schedule};
+use crate::spans::Spans;
 use crate::sys::{self, Address, now_ns};
 use crate::target::{Target, TlsMode};
 use crate::transport;
@@ -53,8 +55,11 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Step {
     pub rate: f64,
-    /// Of the intervals that lie in it whole; answers count when they came.
+    /// Of its intervals.
     pub seconds: f64,
+    /// Answers that came in these.
+    pub answered: u64,
+    /// With the last step, also what was answered after the load had ended.
     pub counts: Counts,
 }
 
@@ -67,10 +72,12 @@ pub struct Outcome {
     /// With a step profile, what each step came to.
     pub steps: Vec<Step>,
     pub began: SystemTime,
-    /// Requests a second that were due, and that were answered rightly.
+    /// Requests a second that were due, and that were answered rightly while the load lasted.
     pub offered: f64,
     pub achieved: f64,
-    /// From the start of measuring to the end of the load or the last answer, whichever is later.
+    /// From the start of measuring to the end of the load ...
+    pub load_s: f64,
+    /// ... and to that or the last answer, whichever is later.
     pub elapsed_s: f64,
     /// The generator's own CPU, nanoseconds a request.
     pub cpu_ns: f64,
@@ -79,6 +86,15 @@ pub struct Outcome {
     pub server_version: String,
     pub closed: bool,
     pub interrupted: bool,
+    /// Why it ended before it should have, if it did.
+    pub cut_short: Option<String>,
+}
+
+impl Outcome {
+    /// Whether at least this many answers a second came. One answer is allowed for: which side of the end it falls on is chance.
+    pub fn answers_at_least(&self, rate: f64) -> bool {
+        self.achieved + 1.0 / self.load_s >= rate
+    }
 }
 
 /// The target answers, but not as was expected: the answer is no, which is not the same as not having been able to ask.
@@ -113,7 +129,7 @@ pub fn prepare(settings: &Settings) -> Result<(Plan, String)> {
         churn: settings.churn,
         stamped: false,
     };
-    let (first, version) = engine::probe(&plan, (settings.timeout_s * 1e9) as u64).map_err(failed)?;
+    let (first, version) = probe::probe(&plan, (settings.timeout_s * 1e9) as u64).map_err(failed)?;
     plan.first = first;
     // Only what is answered in one piece and never holds up the server may lie unread until the next send.
     let bytes: u64 = plan.first.iter().map(|tally| tally.bytes).sum::<u64>() * settings.depth as u64;
@@ -133,7 +149,8 @@ pub fn run(settings: &Settings, progress: &mut dyn FnMut(&Point, bool)) -> Resul
     sys::raise_open_files();
     let (plan, version) = prepare(settings)?;
     let plan = Arc::new(plan);
-    let threads = settings.threads.clamp(1, settings.connections);
+    let busy = settings.count.map_or(usize::MAX, |count| count.try_into().unwrap_or(usize::MAX));
+    let threads = settings.threads.min(busy).clamp(1, settings.connections);
     let (to_us, reports) = mpsc::channel();
     let stop = Arc::new(AtomicBool::new(false));
     let mut starts = Vec::new();
@@ -168,23 +185,36 @@ fn task(settings: &Settings, plan: &Arc<Plan>, thread: usize, threads: usize) ->
         connections: share(settings.connections as u64) as usize,
         schedule,
         ticks: settings.tick_ns > 0,
-        warmup_ns: (settings.warmup_s * 1e9) as u64,
-        duration_ns: settings.duration_s.map(|seconds| (seconds * 1e9) as u64),
+        spans: spans(settings),
         count: settings.count.map(share),
-        interval_ns: (settings.interval_s * 1e9) as u64,
         timeout_ns: (settings.timeout_s * 1e9) as u64,
         spin_ns: settings.spin_ns,
         seed: settings.seed.wrapping_add(thread as u64),
     }
 }
 
+fn spans(settings: &Settings) -> Spans {
+    let ns = |seconds: f64| (seconds * 1e9).round() as u64;
+    Spans {
+        length_ns: ns(settings.interval_s).max(1),
+        warmup_ns: ns(settings.warmup_s),
+        duration_ns: settings.duration_s.map(ns),
+    }
+}
+
+/// An interval not all threads have told of yet.
+#[derive(Debug, Default)]
+struct Open {
+    threads: usize,
+    until_ns: i64,
+    counts: Counts,
+}
+
 /// Puts the threads' intervals together.
 struct Collector {
     threads: usize,
-    interval_s: f64,
-    warmup_s: f64,
-    /// Intervals not all threads have told of yet.
-    open: BTreeMap<i64, (usize, Counts)>,
+    spans: Spans,
+    open: BTreeMap<i64, Open>,
     total: Counts,
     points: Vec<Point>,
     hlog: Vec<String>,
@@ -196,6 +226,8 @@ struct Collector {
     cpu_ns: u64,
     requests: u64,
     last_ns: u64,
+    load_end_ns: u64,
+    cut: Option<Cut>,
     interrupted: bool,
 }
 
@@ -205,14 +237,13 @@ impl Collector {
             Some((Profile::Steps(rates), _)) => rates.as_slice(),
             Some((Profile::Flat(_) | Profile::Ramp(..), _)) | None => &[],
         };
-        let step = |&rate| Step { rate, seconds: 0.0, counts: Counts::default() };
+        let step = |&rate| Step { rate, seconds: 0.0, answered: 0, counts: Counts::default() };
         Collector {
             steps: rates.iter().map(step).collect(),
             step_s: settings.duration_s.unwrap_or(f64::INFINITY) / rates.len() as f64,
             began: SystemTime::now(),
             threads,
-            interval_s: settings.interval_s,
-            warmup_s: settings.warmup_s,
+            spans: spans(settings),
             open: BTreeMap::new(),
             total: Counts::default(),
             points: Vec::new(),
@@ -222,6 +253,8 @@ impl Collector {
             cpu_ns: 0,
             requests: 0,
             last_ns: 0,
+            load_end_ns: u64::MAX,
+            cut: None,
             interrupted: false,
         }
     }
@@ -253,72 +286,97 @@ impl Collector {
                     }
                     if ready == self.threads {
                         self.start_ns = now_ns() + HEAD_START_NS;
-                        let until = Duration::from_nanos(HEAD_START_NS) + Duration::from_secs_f64(self.warmup_s);
-                        self.began = SystemTime::now() + until;
+                        let until_ns = HEAD_START_NS + self.spans.warmup_ns;
+                        self.began = SystemTime::now() + Duration::from_nanos(until_ns);
                         for start in starts {
                             let _ = start.send(self.start_ns);
                         }
                     }
                 }
-                Report::Interval { index, counts } => self.interval(index, &counts, progress),
+                Report::Interval { index, until_ns, counts } => self.interval(index, until_ns, &counts, progress),
                 Report::Done(end) => {
                     done += 1;
-                    self.cpu_ns += end.cpu_ns;
-                    self.requests += end.requests;
-                    self.last_ns = self.last_ns.max(end.last_ns);
+                    self.done(&end);
                 }
             }
         }
-        for (index, (_, counts)) in std::mem::take(&mut self.open) {
-            self.close(index, &counts, progress);
+        for (index, open) in std::mem::take(&mut self.open) {
+            self.close(index, &open, progress);
         }
         Ok(())
     }
 
-    fn interval(&mut self, index: i64, counts: &Counts, progress: &mut dyn FnMut(&Point, bool)) {
+    fn done(&mut self, end: &End) {
+        self.cpu_ns += end.cpu_ns;
+        self.requests += end.requests;
+        self.last_ns = self.last_ns.max(end.last_ns);
+        // By a count each thread ends with its own share: the first request that was not sent any more ends the load of all.
+        self.load_end_ns = self.load_end_ns.min(end.load_end_ns);
+        self.cut = self.cut.or(end.cut);
+    }
+
+    fn interval(&mut self, index: i64, until_ns: i64, counts: &Counts, progress: &mut dyn FnMut(&Point, bool)) {
         self.total.add(counts);
-        let entry = self.open.entry(index).or_default();
-        entry.0 += 1;
-        entry.1.add(counts);
-        if entry.0 == self.threads {
-            let (_, counts) = self.open.remove(&index).expect("it was just there");
-            self.close(index, &counts, progress);
+        let open = self.open.entry(index).or_default();
+        open.threads += 1;
+        open.until_ns = open.until_ns.max(until_ns);
+        open.counts.add(counts);
+        if open.threads == self.threads {
+            let open = self.open.remove(&index).expect("it was just there");
+            self.close(index, &open, progress);
         }
     }
 
-    fn close(&mut self, index: i64, counts: &Counts, progress: &mut dyn FnMut(&Point, bool)) {
-        let point = Point::of(counts, (index + 1) as f64 * self.interval_s, self.interval_s);
-        progress(&point, index < 0);
-        // The last interval is cut short; without requests there is nothing to plot.
-        if index >= 0 && (point.done > 0 || point.faults > 0 || point.offered > 0) {
-            self.hlog.push(hlog::line(index as f64 * self.interval_s, self.interval_s, &counts.response));
+    fn close(&mut self, index: i64, open: &Open, progress: &mut dyn FnMut(&Point, bool)) {
+        let warmup = index < 0;
+        // In the warm-up nobody asks how long an interval was.
+        let until_ns = if warmup { self.spans.end_ns(index) } else { open.until_ns };
+        let from_s = self.spans.start_ns(index) as f64 / 1e9;
+        let until_s = (until_ns as f64 / 1e9).max(from_s);
+        let point = Point::of(&open.counts, until_s, until_s - from_s);
+        progress(&point, warmup);
+        // Without requests there is nothing to plot.
+        if !warmup && (point.done > 0 || point.faults > 0 || point.offered > 0) {
+            self.hlog.push(hlog::line(from_s, point.seconds, &open.counts.response));
             self.points.push(point);
-            self.count_in_step(index, counts);
+            self.count_in_step(from_s, &point, &open.counts);
         }
     }
 
-    /// An interval that reaches into two steps counts in neither.
-    fn count_in_step(&mut self, index: i64, counts: &Counts) {
-        let (from, to) = (index as f64 * self.interval_s, (index + 1) as f64 * self.interval_s);
-        let (first, last) = ((from / self.step_s + 1e-6) as usize, (to / self.step_s - 1e-6) as usize);
-        let steps = self.steps.len();
-        if first >= steps {
-            // What was sent or answered after the end was due in the last step.
-            self.steps.last_mut().into_iter().for_each(|step| step.counts.add(counts));
-        } else if first == last {
-            self.steps[first].seconds += self.interval_s;
-            self.steps[first].counts.add(counts);
+    /// Intervals divide steps evenly.
+    fn count_in_step(&mut self, from_s: f64, point: &Point, counts: &Counts) {
+        let of = ((from_s + point.at_s) / 2.0 / self.step_s) as usize;
+        let after_load = of >= self.steps.len();
+        let Some(step) = (if after_load { self.steps.last_mut() } else { self.steps.get_mut(of) }) else { return };
+        step.counts.add(counts);
+        if !after_load {
+            step.seconds += point.seconds;
+            step.answered += point.done;
         }
     }
 
-    fn outcome(self, settings: &Settings) -> Outcome {
-        let measured_ns = self.last_ns.saturating_sub(self.start_ns + (self.warmup_s * 1e9) as u64);
-        let last_s = measured_ns as f64 / 1e9;
-        let planned_s =
-            if self.interrupted || settings.count.is_some() { last_s } else { settings.duration_s.unwrap_or(last_s) };
-        let elapsed_s = planned_s.max(last_s).max(1e-9);
-        let lag_ns = self.total.lag.value_at_quantile(0.999);
-        let late = (settings.open.is_some() && lag_ns > settings.lag_limit_ns).then(|| {
+    /// Seconds since measuring began.
+    fn since_measuring(&self, at_ns: u64) -> f64 {
+        at_ns.saturating_sub(self.start_ns + self.spans.warmup_ns) as f64 / 1e9
+    }
+
+    fn cut_short(&self, settings: &Settings, load_s: f64) -> Option<String> {
+        let of = match (settings.count, settings.duration_s) {
+            (Some(count), _) => format!("{} of {count} requests", self.total.offered),
+            (None, duration_s) => format!("{load_s:.2} of {} s", duration_s.unwrap_or(0.0)),
+        };
+        match self.cut {
+            _ if self.interrupted => Some(format!("interrupted after {of}")),
+            Some(Cut::NoConnection) => {
+                Some(format!("ended after {of}: no connection was up for {} s (--timeout)", settings.timeout_s))
+            }
+            None => None,
+        }
+    }
+
+    fn late(&self, settings: &Settings) -> Option<String> {
+        let lag_ns = at(&self.total.lag, 99.9);
+        (settings.open.is_some() && lag_ns > settings.lag_limit_ns).then(|| {
             format!(
                 "the generator itself was late: its send lag p99.9 is {}, above the limit of {} (--lag-limit). Percentiles \
                  would blame the server for that, so none are shown. Use fewer requests a second, more --threads, a less \
@@ -326,13 +384,26 @@ impl Collector {
                 time(lag_ns),
                 time(settings.lag_limit_ns)
             )
-        });
+        })
+    }
+
+    fn outcome(self, settings: &Settings) -> Outcome {
+        let last_s = self.since_measuring(self.last_ns);
+        // A closed loop that ends by count ends with its last answer.
+        let ends_by_answer = self.load_end_ns == u64::MAX;
+        let load_s = if ends_by_answer { last_s } else { self.since_measuring(self.load_end_ns) }.max(1e-9);
+        let total = &self.total;
+        let answers = if ends_by_answer { total.response.len() } else { total.answers_in_time() };
+        // Chance may let more answers in than out at the ends of the load.
+        let answers = if settings.open.is_some() { answers.min(total.offered) } else { answers };
         Outcome {
-            offered: self.total.offered as f64 / planned_s.max(1e-9),
-            achieved: self.total.response.len() as f64 / elapsed_s,
-            elapsed_s,
+            offered: total.offered as f64 / load_s,
+            achieved: answers as f64 / load_s,
+            load_s,
+            elapsed_s: load_s.max(last_s),
             cpu_ns: if self.requests > 0 { self.cpu_ns as f64 / self.requests as f64 } else { 0.0 },
-            late,
+            late: self.late(settings),
+            cut_short: self.cut_short(settings, load_s),
             server_version: self.version,
             closed: settings.open.is_none(),
             interrupted: self.interrupted,

@@ -1,9 +1,9 @@
 //! The highest rate a target answers with p99 under a bound.
 
 use crate::measure::time;
-use crate::run::{self, Outcome, Settings};
+use crate::run::{self, CheckFailed, Outcome, Settings};
 use crate::schedule::Profile;
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
 /// A rate counts as kept up with when at least this share of it is answered.
@@ -25,7 +25,8 @@ pub struct Search {
 pub struct Probe {
     pub rate: f64,
     pub achieved: f64,
-    pub p99_ns: u64,
+    /// `None`: nothing was answered.
+    pub p99_ns: Option<u64>,
     /// `None`: it held.
     pub why_not: Option<String>,
     /// The generator was the limit, not the target.
@@ -40,6 +41,8 @@ pub struct Found {
     pub limit: String,
     /// The generator stopped it: the target may do more.
     pub own_fault: bool,
+    /// Why the search was not finished: the rate may be higher.
+    pub unfinished: Option<String>,
     pub probes: Vec<Probe>,
 }
 
@@ -51,7 +54,9 @@ pub fn saturate(settings: &Settings, search: Search, progress: &mut dyn FnMut(&P
         let arrivals = settings.open.as_ref().expect("it was checked").1;
         settings.open = Some((Profile::Flat(rate), arrivals));
         let outcome = run::run(&settings, &mut |_, _| {})?;
-        ensure!(!outcome.interrupted, "interrupted");
+        if let Some(cut_short) = &outcome.cut_short {
+            bail!("{cut_short}");
+        }
         let probe = judge(rate, &outcome, search.bound_ns);
         progress(&probe);
         Ok(probe)
@@ -59,18 +64,16 @@ pub fn saturate(settings: &Settings, search: Search, progress: &mut dyn FnMut(&P
 }
 
 fn judge(rate: f64, outcome: &Outcome, bound_ns: u64) -> Probe {
-    let p99_ns = outcome.total.response.value_at_quantile(0.99);
+    let p99_ns = outcome.total.response_of_all(99.0);
     let faults = outcome.total.faults_total();
     let why_not = if faults > 0 {
         Some(format!("{faults} requests failed"))
     } else if outcome.late.is_some() {
         Some("the generator itself was late".into())
-    } else if outcome.achieved < outcome.offered * KEPT_UP {
+    } else if !outcome.answers_at_least(outcome.offered * KEPT_UP) {
         Some(format!("only {:.0} a second were answered", outcome.achieved))
-    } else if p99_ns > bound_ns {
-        Some(format!("p99 was {}", time(p99_ns)))
     } else {
-        None
+        p99_ns.filter(|&found| found > bound_ns).map(|found| format!("p99 was {}", time(found)))
     };
     Probe { rate, achieved: outcome.achieved, p99_ns, why_not, own_fault: faults == 0 && outcome.late.is_some() }
 }
@@ -79,15 +82,17 @@ fn find(search: Search, probe: &mut dyn FnMut(f64) -> Result<Probe>) -> Result<F
     let mut probes = Vec::new();
     let (mut holds, mut fails) = (None, None::<Probe>);
     let mut rate = search.from.min(search.rate_max);
+    let mut unfinished = None;
     loop {
-        let mut last = probe(rate)?;
-        probes.push(last.clone());
-        for _ in 1..TRIES {
-            if last.why_not.is_some() {
-                last = probe(rate)?;
-                probes.push(last.clone());
+        let last = match try_rate(rate, probe, &mut probes) {
+            Ok(last) => last,
+            // What was found is worth telling; without anything the reason is all there is.
+            Err(error) if probes.is_empty() || error.is::<CheckFailed>() => return Err(error),
+            Err(error) => {
+                unfinished = Some(format!("not finished: {error:#}"));
+                break;
             }
-        }
+        };
         if last.why_not.is_none() {
             holds = Some(rate);
         } else {
@@ -102,10 +107,25 @@ fn find(search: Search, probe: &mut dyn FnMut(f64) -> Result<Probe>) -> Result<F
         };
     }
     let limit = match &fails {
+        _ if unfinished.is_some() => unfinished.clone().unwrap_or_default(),
         Some(probe) => format!("at {:.0}/s {}", probe.rate, probe.why_not.as_deref().unwrap_or_default()),
         None => format!("the highest rate allowed, {:.0}/s, still held (--max)", search.rate_max),
     };
-    Ok(Found { rate: holds, limit, own_fault: fails.is_some_and(|probe| probe.own_fault), probes })
+    let own_fault = unfinished.is_none() && fails.is_some_and(|probe| probe.own_fault);
+    Ok(Found { rate: holds, limit, own_fault, unfinished, probes })
+}
+
+/// Until it holds, or has failed often enough.
+fn try_rate(rate: f64, probe: &mut dyn FnMut(f64) -> Result<Probe>, probes: &mut Vec<Probe>) -> Result<Probe> {
+    let mut tries = 0;
+    loop {
+        let last = probe(rate)?;
+        probes.push(last.clone());
+        tries += 1;
+        if last.why_not.is_none() || tries == TRIES {
+            return Ok(last);
+        }
+    }
 }
 
 impl Found {
@@ -113,7 +133,10 @@ impl Found {
         let probes = self.probes.iter().map(|probe| {
             json!({"rate": probe.rate, "achieved_per_s": probe.achieved, "p99_ns": probe.p99_ns, "why_not": probe.why_not})
         });
-        json!({"rate": self.rate, "limit": self.limit, "generator_limited": self.own_fault, "probes": probes.collect::<Vec<_>>()})
+        json!({
+            "rate": self.rate, "limit": self.limit, "generator_limited": self.own_fault, "unfinished": self.unfinished,
+            "probes": probes.collect::<Vec<_>>(),
+        })
     }
 }
 
@@ -127,7 +150,7 @@ mod tests {
             // The first try above 1000 fails once for no reason.
             let unlucky = rate > 1000.0 && std::mem::take(&mut hiccup);
             let why_not = (rate > limit || unlucky).then(|| "p99".to_string());
-            Ok(Probe { rate, achieved: rate, p99_ns: 1, why_not, own_fault: false })
+            Ok(Probe { rate, achieved: rate, p99_ns: Some(1), why_not, own_fault: false })
         })
         .expect("no probe fails")
     }
@@ -137,6 +160,23 @@ mod tests {
         let search = Search { from: 500.0, rate_max: 1e6, bound_ns: 1, precision: 0.02 };
         let rate = found(7_777.0, search).rate.expect("it is above the first rate");
         assert!(rate <= 7_777.0 && rate > 7_777.0 * 0.97, "{rate}");
+    }
+
+    #[test]
+    fn what_was_found_until_a_probe_could_not_be_made_is_told() {
+        let search = Search { from: 500.0, rate_max: 1e6, bound_ns: 1, precision: 0.02 };
+        let until = |last: f64| {
+            find(search, &mut |rate| {
+                ensure!(rate <= last, "the server went away");
+                Ok(Probe { rate, achieved: rate, p99_ns: Some(1), why_not: None, own_fault: false })
+            })
+        };
+        let found = until(2_000.0).expect("some probes were made");
+        assert_eq!(
+            (found.rate, found.unfinished.as_deref()),
+            (Some(2_000.0), Some("not finished: the server went away"))
+        );
+        assert!(until(1.0).is_err());
     }
 
     #[test]

@@ -41,12 +41,16 @@ impl FromStr for Profile {
     }
 }
 
+/// Requests a second. Several times what a machine can send; beyond, memory would hold what waits.
+const RATE_MAX: f64 = 10e6;
+
 /// Requests a second: `500`, `2.5k`.
 pub fn parse_rate(text: &str) -> Result<f64> {
     let text = text.trim();
     let (number, scale) = text.strip_suffix('k').map_or((text, 1.0), |number| (number, 1000.0));
     let rate: f64 = number.parse().with_context(|| format!("`{text}` is no rate; one looks like 500 or 20k"))?;
     ensure!(rate.is_finite() && rate > 0.0, "a rate must be above 0");
+    ensure!(rate * scale <= RATE_MAX, "a rate must not be above {}k", RATE_MAX / 1000.0);
     Ok(rate * scale)
 }
 

@@ -63,7 +63,6 @@ pub const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 pub const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
 pub const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
 
-#[cfg(test)]
 pub fn query(out: &mut Vec<u8>, sql: &str) {
     message(out, b'Q', |out| text(out, sql));
 }

@@ -57,7 +57,11 @@ pub const RUN_EXAMPLES: &str = "Examples:
 Open loop is the default: send times are fixed in advance, and response time counts from then, so a server that stalls is
 charged for everybody who would have waited. --closed sends the next request when the last is answered.
 
-Exit status: 0 done; 1 a threshold was missed; 2 wrong usage; 3 could not run, or the generator itself was too late to tell.";
+A request that leaves its transaction open, because it failed or ends inside it, is followed by a ROLLBACK that is not counted.
+The rate achieved is of the answers that came while the load lasted. Ctrl-C ends the load and shows what there is.
+
+Exit status: 0 done; 1 a threshold was missed or an answer was wrong; 2 wrong usage; 3 could not run, was interrupted, a result could
+not be written, or the generator itself was too late to tell.";
 
 pub const COMPARE_EXAMPLES: &str = "Examples:
   lockgate-loadgen compare --endpoint direct=postgres://me@127.0.0.1:5432/shop --endpoint bouncer=postgres://me@127.0.0.1:6433/shop \\
@@ -65,18 +69,21 @@ pub const COMPARE_EXAMPLES: &str = "Examples:
   lockgate-loadgen compare --endpoint a=... --endpoint b=... --closed --pid b=1234 -o json
 
 Each round runs every endpoint once, in random order, on connections of its own. Ratios are to the first endpoint. CPU is that of the process
-that listens on the endpoint's port on this machine, with its children, or of --pid NAME=PID.
+that listens on the endpoint's port on this machine, with its children, or of --pid NAME=PID. Intervals need six rounds. When a round
+cannot be finished (Ctrl-C, an endpoint that went away), those before it are shown.
 
-Exit status: 0 done; 1 requests failed; 2 wrong usage; 3 could not run, or the generator was too late in more than half of the rounds.";
+Exit status: 0 done; 1 requests failed; 2 wrong usage; 3 could not run or did not finish, or the generator was too late in more than half
+of the rounds.";
 
 pub const SATURATE_EXAMPLES: &str = "Examples:
   lockgate-loadgen saturate --target postgres://me@127.0.0.1:6432/shop --p99 2ms --workload prepared --connections 64
   lockgate-loadgen saturate --target ... --p99 500us --from 5k --max 200k --probe 5s -o json
 
-The rate doubles until p99 is above the bound, answers fall behind or requests fail (tried twice each); then the gap is
-halved until it is below --precision.
+The rate doubles until p99 is above the bound, answers fall behind (under 98 % of what was due come while the load lasts) or
+requests fail (tried twice each); then the gap is halved until it is below --precision. Ctrl-C shows what was found until then.
 
-Exit status: 0 found; 1 not even the first rate held; 2 wrong usage; 3 could not run, or the generator itself was the limit.";
+Exit status: 0 found; 1 not even the first rate held; 2 wrong usage; 3 could not run or did not finish, or the generator itself was the
+limit.";
 
 pub const SELFTEST_EXAMPLES: &str = "Examples:
   lockgate-loadgen selftest
@@ -146,20 +153,20 @@ pub struct WorkloadArgs {
     /// The statement; `:name` stands for a variable [default: SELECT 1; with copy-out COPY (SELECT ...) of 10,000 rows]
     #[arg(long, value_name = "SQL", conflicts_with = "script")]
     pub sql: Option<String>,
-    /// Statements in pgbench's script language: `\set NAME random(A, B)`, statements that end with a semicolon. One request
-    /// is one pass
+    /// Statements in pgbench's script language: `\set NAME random(A, B)`, statements that end with a semicolon (`\;` sends
+    /// two together). One request is one pass
     #[arg(long, value_name = "FILE")]
     pub script: Option<PathBuf>,
     /// A variable, drawn anew for every request
     #[arg(long, value_name = "NAME=random(A,B)", value_parser = parse_variable)]
     pub set: Vec<Variable>,
-    /// Requests in flight on one connection, with `pipelined`
-    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub depth: u16,
+    /// Requests in flight on one connection, with `pipelined` [default: 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub depth: Option<u16>,
     /// How closely responses have to agree with the first one [default: same; rows where variables are used]
     #[arg(long, value_enum)]
     pub check: Option<LevelArg>,
-    /// Each response must have that many rows
+    /// Each response must have that many rows; with a script, all its statements together
     #[arg(long, value_name = "N")]
     pub expect_rows: Option<u64>,
     /// Each response must have that value somewhere
@@ -224,17 +231,17 @@ pub struct RunArgs {
     /// Measure that many requests
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
-    /// Load before measuring begins; discarded
+    /// Load before measuring begins; discarded, but a wrong answer counts. What waits for a connection at its end is dropped
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_time)]
     pub warmup: f64,
-    /// Length of an interval of the time series
-    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_time)]
-    pub interval: f64,
+    /// Length of an interval of the time series [default: 1s, or less so that it divides the steps of a profile]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub interval: Option<f64>,
     #[command(flatten)]
     pub workload: WorkloadArgs,
     #[command(flatten)]
     pub load: LoadArgs,
-    /// Exit with 1 when the response time's p50 is above
+    /// Exit with 1 when the response time's p50 is above. A request that failed took longer than any limit
     #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Thresholds")]
     pub fail_p50: Option<f64>,
     /// The same for p99
@@ -243,13 +250,13 @@ pub struct RunArgs {
     /// The same for p99.9
     #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Thresholds")]
     pub fail_p999: Option<f64>,
-    /// The same for the longest
+    /// The same for the longest: so no request may fail. Exits with 3 where the generator's own pause may be to blame
     #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Thresholds")]
     pub fail_max: Option<f64>,
-    /// Exit with 1 when more requests than that failed
+    /// Exit with 1 when more requests than that failed. A connection lost while it carried none is no failed request
     #[arg(long, value_name = "N", help_heading = "Thresholds")]
     pub fail_errors: Option<u64>,
-    /// Exit with 1 when fewer requests a second were answered
+    /// Exit with 1 when fewer requests a second were answered while the load lasted; a hundredth less is let pass, and one answer
     #[arg(long, value_name = "N", value_parser = parse_rate, help_heading = "Thresholds")]
     pub fail_rate: Option<f64>,
     /// What goes to standard output
@@ -368,6 +375,9 @@ pub struct SelftestArgs {
     pub output: Format,
 }
 
+/// A year: beyond, nothing can be meant.
+const TIME_S_MAX: f64 = 366.0 * 86_400.0;
+
 /// `250us`, `2ms`, `1.5s`, `2m`, `1h`; seconds.
 pub fn parse_time(text: &str) -> Result<f64> {
     let split = text.find(|c: char| c.is_alphabetic()).unwrap_or(text.len());
@@ -385,6 +395,7 @@ pub fn parse_time(text: &str) -> Result<f64> {
     let number: f64 =
         number.trim().parse().with_context(|| format!("`{text}` is no time; one looks like 250us or 10s"))?;
     ensure!(number.is_finite() && number >= 0.0, "a time cannot be negative");
+    ensure!(number * scale <= TIME_S_MAX, "a time cannot be longer than a year");
     Ok(number * scale)
 }
 
@@ -422,11 +433,12 @@ mod tests {
     fn times_need_a_unit() {
         assert_eq!(parse_time("250us").ok(), Some(250e-6));
         assert_eq!(parse_time("1.5s").ok(), Some(1.5));
-        for bad in ["5", "ms", "-1s", "5 fortnights"] {
+        for bad in ["5", "ms", "-1s", "5 fortnights", "99999999999999999999s", "9000h"] {
             assert!(parse_time(bad).is_err(), "{bad}");
         }
         assert_eq!(parse_rate("20k").ok(), Some(20_000.0));
-        assert!(parse_rate("0").is_err());
+        assert_eq!(parse_rate("10000k").ok(), Some(10_000_000.0));
+        assert!(["0", "1e9", "100000k"].iter().all(|bad| parse_rate(bad).is_err()));
     }
 
     #[test]

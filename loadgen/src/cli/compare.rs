@@ -2,13 +2,13 @@
 
 use super::args::{CompareArgs, Format};
 use super::settings::{describe, load_line, settings};
-use super::{Verdict, demand, progress_bar, usage};
+use super::{Usage, Verdict, demand, out, progress_bar, usage};
 use crate::compare::{self, Endpoint};
 use crate::process::Server;
 use crate::rng::fresh_seed;
 use crate::schedule::Profile;
 use crate::{manifest, sys};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use std::collections::BTreeSet;
 
 pub fn verb(args: &CompareArgs) -> Result<Verdict> {
@@ -16,6 +16,7 @@ pub fn verb(args: &CompareArgs) -> Result<Verdict> {
     let names: BTreeSet<&str> = args.endpoint.iter().map(|(name, _)| name.as_str()).collect();
     let well_named = (2..=6).contains(&args.endpoint.len()) && names.len() == args.endpoint.len();
     demand(well_named, "give two to six --endpoint NAME=URL, each with a name of its own")?;
+    demand(args.round_time >= 0.01, "--round-time must be 10 ms or more")?;
     let seed = args.load.seed.unwrap_or_else(fresh_seed);
     let mut endpoints = Vec::new();
     for (name, url) in &args.endpoint {
@@ -28,7 +29,8 @@ pub fn verb(args: &CompareArgs) -> Result<Verdict> {
         settings.seed = seed;
         let server = match args.pid.iter().find(|(named, _)| named == name) {
             Some((_, pid)) => {
-                Some(Server::of_pid(pid.parse().with_context(|| format!("--pid {name}={pid} is no number"))?)?)
+                let number = pid.parse().map_err(|_| Usage(format!("--pid {name}={pid} is no number")))?;
+                Some(Server::of_pid(number)?)
             }
             None => Server::listening_on(settings.target.port).ok(),
         };
@@ -55,14 +57,18 @@ pub fn verb(args: &CompareArgs) -> Result<Verdict> {
             let mut value = comparison.json();
             value["settings"] = describe(&endpoints[0].settings);
             value["manifest"] = manifest::collect();
-            println!("{value}");
+            out::print_json(&value)?;
         }
         Format::Table => {
-            println!("{}, {} s a round", load_line(&endpoints[0].settings), args.round_time);
-            print!("{}", comparison.table());
+            let load = load_line(&endpoints[0].settings);
+            out::print(&format!("{load}, {} s a round\n{}", args.round_time, comparison.table()))?;
         }
     }
-    Ok(match comparison.faults {
+    if let Some(unfinished) = &comparison.unfinished {
+        out::tell(&format!("lockgate-loadgen: {unfinished}"));
+        return Ok(Verdict::CannotTell);
+    }
+    Ok(match comparison.faults() {
         0 if comparison.late_rounds > comparison.rounds() => Verdict::CannotTell,
         0 => Verdict::Yes,
         _ => Verdict::No,

@@ -2,11 +2,14 @@
 
 mod args;
 mod compare;
+mod files;
+mod out;
 mod respond;
 mod run;
 mod saturate;
 mod selftest;
 mod settings;
+mod thresholds;
 
 pub use settings::plain_settings;
 
@@ -32,6 +35,7 @@ pub enum Verdict {
 pub fn main() -> ExitCode {
     // Clap exits with 2 on wrong usage, with 0 on --help.
     let cli = Cli::parse();
+    let json = out::wants_json(&cli.verb);
     let result = match cli.verb {
         Verb::Run(args) => run::verb(&args),
         Verb::Compare(args) => compare::verb(&args),
@@ -44,15 +48,19 @@ pub fn main() -> ExitCode {
         Ok(Verdict::No) => ExitCode::from(1),
         Ok(Verdict::CannotTell) => ExitCode::from(3),
         Err(error) => {
-            eprintln!("lockgate-loadgen: {error:#}");
-            ExitCode::from(if error.is::<CheckFailed>() {
-                1
-            } else if error.is::<Usage>() {
-                2
-            } else {
-                3
-            })
+            out::tell_error(json, &error);
+            ExitCode::from(exit_status(&error))
         }
+    }
+}
+
+fn exit_status(error: &anyhow::Error) -> u8 {
+    if error.is::<CheckFailed>() {
+        1
+    } else if error.is::<Usage>() {
+        2
+    } else {
+        3
     }
 }
 
@@ -72,8 +80,10 @@ fn demand(holds: bool, what: &str) -> Result<()> {
     if holds { Ok(()) } else { Err(Usage(what.into()).into()) }
 }
 
+/// Mistakes in arguments. A file that cannot be read or a host that is not known is none: that is the world's.
 fn usage(error: anyhow::Error) -> anyhow::Error {
-    Usage(format!("{error:#}")).into()
+    let of_the_world = error.chain().any(|cause| cause.is::<std::io::Error>());
+    if of_the_world { error } else { Usage(format!("{error:#}")).into() }
 }
 
 /// On a terminal only: a log wants no control characters.
@@ -94,15 +104,12 @@ pub fn show_progress(bar: &ProgressBar, point: &Point, warmup: bool, of_s: Optio
     } else {
         let of = of_s.map_or(String::new(), |seconds| format!(" of {seconds}"));
         let errors = if point.faults > 0 { format!("  errors {}", point.faults) } else { String::new() };
-        bar.set_message(format!(
-            "{}{of} s  {:.0}/s  p50 {}  p99 {}  max {}{errors}  lag {}",
-            (point.at_s * 10.0).round() / 10.0,
-            point.rate(),
-            time(point.p50_ns),
-            time(point.p99_ns),
-            time(point.max_ns),
-            time(point.lag_p999_ns)
-        ));
+        let times = point.times.map_or("no answers".into(), |times| {
+            format!("p50 {}  p99 {}  max {}", time(times.p50_ns), time(times.p99_ns), time(times.max_ns))
+        });
+        let at_s = (point.at_s * 10.0).round() / 10.0;
+        let lag = time(point.lag_p999_ns);
+        bar.set_message(format!("{at_s}{of} s  {:.0}/s  {times}{errors}  lag {lag}", point.rate()));
     }
     bar.tick();
 }

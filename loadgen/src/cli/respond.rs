@@ -1,7 +1,7 @@
 //! `respond`: the canned server.
 
-use super::Verdict;
 use super::args::RespondArgs;
+use super::{Verdict, out};
 use crate::respond::{self, Canned};
 use anyhow::Result;
 
@@ -13,6 +13,9 @@ pub fn verb(args: &RespondArgs) -> Result<Verdict> {
         password: args.password.clone(),
         delay_ns: (args.delay * 1e9) as u64,
     };
-    respond::serve(([127, 0, 0, 1], args.port).into(), &canned, |address| println!("listening on {address}"))?;
+    respond::serve(([127, 0, 0, 1], args.port).into(), &canned, |address| {
+        // Whoever does not read it knows the port already.
+        let _ = out::print(&format!("listening on {address}\n"));
+    })?;
     Ok(Verdict::Yes)
 }

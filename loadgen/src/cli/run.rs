@@ -1,94 +1,91 @@
 //! `run`: load on one target, thresholds, and where the results go.
 
 use super::args::{Format, RunArgs};
+use super::files::Output;
 use super::settings::{describe, settings, title};
-use super::{Verdict, demand, progress_bar, show_progress, usage};
-use crate::check::Wrong;
-use crate::measure::{at, time};
-use crate::run::{self, Outcome};
+use super::thresholds::{self, Verdicts};
+use super::{Verdict, demand, out, progress_bar, show_progress, usage};
+use crate::run::{self, Outcome, Settings};
 use crate::schedule::Profile;
 use crate::{hlog, output, report, sys};
-use anyhow::{Context, Result};
-use serde_json::json;
-use std::fs;
+use anyhow::Result;
+use serde_json::{Value, json};
+
+/// Unless told otherwise, an interval is that long or, with steps, as much shorter as to divide them.
+const INTERVAL_S: f64 = 1.0;
+const INTERVAL_S_MIN: f64 = 0.01;
+/// Shorter runs have no rate.
+const DURATION_S_MIN: f64 = 0.001;
 
 pub fn verb(args: &RunArgs) -> Result<Verdict> {
     sys::catch_interrupt();
+    let settings = what_to_run(args)?;
+    let hlog = args.hlog.as_deref().map(Output::open).transpose()?;
+    let report = args.report.as_deref().map(Output::open).transpose()?;
+    let bar = progress_bar();
+    let outcome = run::run(&settings, &mut |point, warmup| show_progress(&bar, point, warmup, settings.duration_s))?;
+    bar.finish_and_clear();
+    let verdicts = thresholds::judge(args, &outcome);
+    let mut value = output::json(&outcome, &describe(&settings));
+    value["thresholds_missed"] = json!(verdicts.missed);
+    value["thresholds_unknown"] = json!(verdicts.unknown);
+    // One that cannot be written must not cost the others.
+    let written = [
+        show(args, &settings, &outcome, &value),
+        hlog.map_or(Ok(()), |file| file.write(&log(&outcome))),
+        report.map_or(Ok(()), |file| file.write(&report::page(&value))),
+    ];
+    verdicts.missed.iter().for_each(|miss| out::tell(&format!("missed: {miss}")));
+    verdicts.unknown.iter().for_each(|why| out::tell(&format!("lockgate-loadgen: {why}")));
+    written.into_iter().collect::<Result<()>>()?;
+    Ok(verdict(&verdicts, &outcome))
+}
+
+fn show(args: &RunArgs, settings: &Settings, outcome: &Outcome, value: &Value) -> Result<()> {
+    match args.output {
+        Format::Json => out::print_json(value),
+        Format::Table => out::print(&output::table(&title(settings), outcome)),
+    }
+}
+
+/// As with percentiles: times that blame the server for the generator are not handed on.
+fn log(outcome: &Outcome) -> String {
+    let lines = if outcome.late.is_some() { String::new() } else { outcome.hlog.concat() };
+    hlog::head(outcome.began) + &lines
+}
+
+fn verdict(verdicts: &Verdicts, outcome: &Outcome) -> Verdict {
+    if !verdicts.missed.is_empty() {
+        return Verdict::No;
+    }
+    if outcome.total.response.is_empty() {
+        out::tell("lockgate-loadgen: no request was answered rightly");
+        return Verdict::CannotTell;
+    }
+    let cannot_tell = outcome.late.is_some() || !verdicts.unknown.is_empty();
+    if cannot_tell { Verdict::CannotTell } else { Verdict::Yes }
+}
+
+fn what_to_run(args: &RunArgs) -> Result<Settings> {
     let profile = args.rate.map(Profile::Flat).or(args.profile.clone()).filter(|_| !args.closed);
     let mut settings = settings(&args.target, &args.workload, &args.load, profile).map_err(usage)?;
     settings.duration_s = args.duration.or(args.count.is_none().then_some(10.0));
     settings.count = args.count;
     settings.warmup_s = args.warmup;
-    settings.interval_s = args.interval;
-    demand(args.interval >= 0.01, "--interval must be 10 ms or more")?;
+    let long_enough = settings.duration_s.is_none_or(|seconds| seconds >= DURATION_S_MIN);
+    demand(long_enough, "--duration must be 1 ms or more")?;
     let moves = args.profile.is_none() || settings.duration_s.is_some();
     demand(moves, "a --profile needs a --duration, over which it moves")?;
-    if let (Some((Profile::Steps(rates), _)), Some(duration)) = (&settings.open, settings.duration_s) {
-        let step = duration / rates.len() as f64;
-        demand(args.interval <= step, &format!("--interval must be no longer than a step, which lasts {step} s here"))?;
+    let step_s = match (&settings.open, settings.duration_s) {
+        (Some((Profile::Steps(rates), _)), Some(duration)) => Some(duration / rates.len() as f64),
+        _ => None,
+    };
+    settings.interval_s = args.interval.unwrap_or(step_s.map_or(INTERVAL_S, |step| step / (step / INTERVAL_S).ceil()));
+    demand(settings.interval_s >= INTERVAL_S_MIN, "--interval must be 10 ms or more")?;
+    if let Some(step) = step_s {
+        let parts = step / settings.interval_s;
+        let even = parts > 0.5 && (parts - parts.round()).abs() < 1e-6;
+        demand(even, &format!("a step must be one or several times --interval; it lasts {step} s here"))?;
     }
-    let bar = progress_bar();
-    let outcome = run::run(&settings, &mut |point, warmup| show_progress(&bar, point, warmup, settings.duration_s))?;
-    bar.finish_and_clear();
-    let misses = misses(args, &outcome);
-    let mut value = output::json(&outcome, &describe(&settings));
-    value["thresholds_missed"] = json!(misses);
-    if let Some(file) = &args.hlog {
-        // As with percentiles: times that blame the server for the generator are not handed on.
-        let lines = if outcome.late.is_some() { String::new() } else { outcome.hlog.concat() };
-        let log = hlog::head(outcome.began) + &lines;
-        fs::write(file, log).with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    if let Some(file) = &args.report {
-        fs::write(file, report::page(&value)).with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    match args.output {
-        Format::Json => println!("{value}"),
-        Format::Table => print!("{}", output::table(&title(&settings), &outcome)),
-    }
-    misses.iter().for_each(|miss| eprintln!("missed: {miss}"));
-    let asks_time = args.fail_p50.or(args.fail_p99).or(args.fail_p999).or(args.fail_max).is_some();
-    Ok(match (&outcome.late, misses.is_empty()) {
-        (_, false) => Verdict::No,
-        (Some(late), true) => {
-            if asks_time {
-                eprintln!("thresholds on time cannot be judged: {late}");
-            }
-            Verdict::CannotTell
-        }
-        (None, true) if outcome.total.response.is_empty() => {
-            eprintln!("lockgate-loadgen: no request was answered rightly");
-            Verdict::CannotTell
-        }
-        (None, true) => Verdict::Yes,
-    })
-}
-
-/// Which thresholds were missed, in words.
-fn misses(args: &RunArgs, outcome: &Outcome) -> Vec<String> {
-    let mut misses = Vec::new();
-    // A wrong answer is never fine; a server's error may be, up to --fail-errors.
-    let wrong = outcome.total.faults.iter().filter(|(kind, _)| Wrong::is_kind(kind));
-    misses.extend(wrong.map(|(kind, (count, _))| format!("{count} responses: {kind}")));
-    let limits = [
-        ("p50", 50.0, args.fail_p50),
-        ("p99", 99.0, args.fail_p99),
-        ("p99.9", 99.9, args.fail_p999),
-        ("max", 100.0, args.fail_max),
-    ];
-    for (name, percentile, limit) in limits {
-        let Some(limit) = limit.filter(|_| outcome.late.is_none()) else { continue };
-        let (found, limit) = (at(&outcome.total.response, percentile), (limit * 1e9) as u64);
-        if outcome.total.response.is_empty() || found > limit {
-            misses.push(format!("{name} is {}, the limit {}", time(found), time(limit)));
-        }
-    }
-    let errors = outcome.total.faults_total();
-    if let Some(limit) = args.fail_errors.filter(|&limit| errors > limit) {
-        misses.push(format!("{errors} errors, the limit {limit}"));
-    }
-    if let Some(limit) = args.fail_rate.filter(|&limit| outcome.achieved < limit) {
-        misses.push(format!("{:.1} answers a second, the limit {limit}", outcome.achieved));
-    }
-    misses
+    Ok(settings)
 }

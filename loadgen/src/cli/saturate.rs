@@ -2,7 +2,7 @@
 
 use super::args::{Format, SaturateArgs};
 use super::settings::{describe, settings};
-use super::{Verdict, demand, usage};
+use super::{Verdict, demand, out, usage};
 use crate::measure::time;
 use crate::saturate::{self, Search};
 use crate::schedule::Profile;
@@ -16,6 +16,7 @@ pub fn verb(args: &SaturateArgs) -> Result<Verdict> {
     settings.duration_s = Some(args.probe);
     settings.warmup_s = (args.probe / 4.0).min(1.0);
     demand(args.precision > 0.0 && args.from <= args.max, "--precision must be above 0, and --from at most --max")?;
+    demand(args.probe >= 0.01, "--probe must be 10 ms or more")?;
     let search = Search {
         from: args.from,
         rate_max: args.max,
@@ -24,26 +25,27 @@ pub fn verb(args: &SaturateArgs) -> Result<Verdict> {
     };
     let found = saturate::saturate(&settings, search, &mut |probe| {
         let verdict = probe.why_not.as_deref().unwrap_or("held");
-        eprintln!("{:>9.0}/s  p99 {:>8}  {verdict}", probe.rate, time(probe.p99_ns));
+        let p99 = probe.p99_ns.map_or("-".into(), time);
+        out::tell(&format!("{:>9.0}/s  p99 {p99:>8}  {verdict}", probe.rate));
     })?;
     match args.output {
         Format::Json => {
             let mut value = found.json();
             value["settings"] = describe(&settings);
             value["manifest"] = manifest::collect();
-            println!("{value}");
+            out::print_json(&value)?;
         }
-        Format::Table => match found.rate {
-            Some(rate) => println!("{rate:.0}/s with p99 under {}; {}", time(search.bound_ns), found.limit),
-            None => println!("no rate held: {}", found.limit),
-        },
+        Format::Table => out::print(&match found.rate {
+            Some(rate) => format!("{rate:.0}/s with p99 under {}; {}\n", time(search.bound_ns), found.limit),
+            None => format!("no rate held: {}\n", found.limit),
+        })?,
     }
-    Ok(match (found.rate, found.own_fault) {
-        (_, true) => {
-            eprintln!("the generator was the limit: the target may do more");
-            Verdict::CannotTell
-        }
-        (Some(_), false) => Verdict::Yes,
-        (None, false) => Verdict::No,
+    if found.own_fault {
+        out::tell("the generator was the limit: the target may do more");
+    }
+    Ok(match found.rate {
+        _ if found.own_fault || found.unfinished.is_some() => Verdict::CannotTell,
+        Some(_) => Verdict::Yes,
+        None => Verdict::No,
     })
 }

@@ -2,7 +2,7 @@
 
 use super::args::{Format, SelftestArgs};
 use super::settings::plain_settings;
-use super::{Verdict, usage};
+use super::{Verdict, out, usage};
 use crate::{manifest, pgbench, selftest};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -20,18 +20,18 @@ pub fn verb(args: &SelftestArgs) -> Result<Verdict> {
             }
         }
         None if args.target.is_some() => bail!("there is no pgbench in the path or under /usr/lib/postgresql"),
-        None => eprintln!("not compared with pgbench: it is not there, or --no-pgbench was given"),
+        None => out::tell("not compared with pgbench: it is not there, or --no-pgbench was given"),
     }
     let passed = checks.iter().all(|check| check.passed);
     match args.output {
         Format::Json => {
             let checks: Vec<Value> = checks.iter().map(selftest::Check::json).collect();
-            println!("{}", json!({"passed": passed, "checks": checks, "manifest": manifest::collect()}));
+            out::print_json(&json!({"passed": passed, "checks": checks, "manifest": manifest::collect()}))?;
         }
         Format::Table => {
             for check in &checks {
                 let verdict = if check.passed { "ok    " } else { "FAILED" };
-                println!("{verdict} {}: expected {}, found {}", check.name, check.expected, check.found);
+                out::print(&format!("{verdict} {}: expected {}, found {}\n", check.name, check.expected, check.found))?;
             }
         }
     }

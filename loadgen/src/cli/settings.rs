@@ -3,7 +3,7 @@
 use super::args::{ArrivalsArg, Cli, LevelArg, LoadArgs, Verb, Workload, WorkloadArgs};
 use crate::check::{Expectations, Level};
 use crate::measure::time;
-use crate::program::{Program, Protocol, Step};
+use crate::program::{Ends, Program, Protocol, Step};
 use crate::rng::fresh_seed;
 use crate::run::Settings;
 use crate::schedule::{Arrivals, Profile};
@@ -25,21 +25,31 @@ pub fn settings(target: &str, workload: &WorkloadArgs, load: &LoadArgs, profile:
         None => std::env::var("PGPASSWORD").ok(),
     };
     let target = Target::parse(target, password.as_deref())?;
+    let pipelined = workload.workload == Workload::Pipelined;
+    ensure!(pipelined || workload.depth.is_none(), "--depth is for --workload pipelined");
     let (protocol, depth) = match workload.workload {
         Workload::Simple | Workload::CopyOut | Workload::Churn => (Protocol::Simple, 1),
         Workload::Extended => (Protocol::Extended, 1),
         Workload::Prepared => (Protocol::Prepared, 1),
-        Workload::Pipelined => (Protocol::Prepared, usize::from(workload.depth)),
+        Workload::Pipelined => (Protocol::Prepared, usize::from(workload.depth.unwrap_or(8))),
     };
     let default_sql = match workload.workload {
         Workload::CopyOut => "COPY (SELECT g, md5(g::text) FROM generate_series(1, 10000) g) TO STDOUT",
         _ => "SELECT 1",
     };
-    let script = match (&workload.script, &workload.sql) {
-        (Some(file), _) => fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?,
-        (None, sql) => sql.clone().unwrap_or(default_sql.into()),
+    let (script, ends) = match (&workload.script, &workload.sql) {
+        (Some(file), _) => {
+            let script = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            (script, Ends::Anywhere)
+        }
+        (None, sql) => (sql.clone().unwrap_or(default_sql.into()), Ends::WithLine),
     };
-    let program = Program::new(protocol, &script, &workload.set)?;
+    let program = Program::new(protocol, &script, ends, &workload.set)?;
+    let copies = program.steps.iter().all(|step| step.sql().trim_start().to_ascii_uppercase().starts_with("COPY"));
+    ensure!(
+        workload.workload != Workload::CopyOut || copies,
+        "--workload copy-out takes a statement COPY ... TO STDOUT"
+    );
     ensure!(
         depth == 1 || program.steps.len() == 1,
         "a pipeline takes one statement: a script with several needs each answer before the next; use --workload prepared"

@@ -1,0 +1,60 @@
+//! Standard output and standard error, which may be closed or full: then this says so with its exit status and does not panic.
+
+use super::args::{Format, Verb};
+use super::exit_status;
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use std::fmt;
+use std::io::{self, Write};
+
+/// Whoever reads standard output has gone: nobody is left to tell.
+#[derive(Debug)]
+pub struct Unread;
+
+impl std::error::Error for Unread {}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nobody reads standard output")
+    }
+}
+
+/// To standard output, as it is.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Unread.into()),
+        result => result.context("cannot write to standard output"),
+    }
+}
+
+pub fn print_json(value: &Value) -> Result<()> {
+    print(&format!("{value}\n"))
+}
+
+/// A line to standard error. Where that is closed, nobody wants to know.
+pub fn tell(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// What kept a verb from its result. Whoever asked for JSON gets that as JSON too.
+pub fn tell_error(json: bool, error: &anyhow::Error) {
+    if error.is::<Unread>() {
+        return;
+    }
+    tell(&format!("lockgate-loadgen: {error:#}"));
+    if json {
+        let _ = print_json(&json!({"error": format!("{error:#}"), "status": exit_status(error)}));
+    }
+}
+
+pub fn wants_json(verb: &Verb) -> bool {
+    let format = match verb {
+        Verb::Run(args) => args.output,
+        Verb::Compare(args) => args.output,
+        Verb::Saturate(args) => args.output,
+        Verb::Selftest(args) => args.output,
+        Verb::Respond(_) => return false,
+    };
+    format == Format::Json
+}

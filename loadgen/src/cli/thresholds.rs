@@ -1,0 +1,77 @@
+//! What `run` was told must hold (`--fail-...`), and whether it did.
+
+use super::args::RunArgs;
+use crate::check::Wrong;
+use crate::measure::{Faults, time, total};
+use crate::run::Outcome;
+
+/// A rate this far below its limit counts as held: answers at both ends of the measured time are a matter of chance.
+const RATE_SLACK: f64 = 0.01;
+
+/// Judgements, in words.
+#[derive(Debug, Default)]
+pub struct Verdicts {
+    pub missed: Vec<String>,
+    /// What cannot be said of the server, because this generator was in the way.
+    pub unknown: Vec<String>,
+}
+
+pub fn judge(args: &RunArgs, outcome: &Outcome) -> Verdicts {
+    let mut verdicts = Verdicts { missed: wrong_answers(&outcome.total.faults, ""), unknown: Vec::new() };
+    verdicts.missed.extend(wrong_answers(&outcome.total.warmup_faults, " (in the warm-up)"));
+    if let Some(why) = &outcome.cut_short {
+        verdicts.unknown.push(why.clone());
+        return verdicts;
+    }
+    times(args, outcome, &mut verdicts);
+    let errors = outcome.total.faults_total();
+    if let Some(limit) = args.fail_errors.filter(|&limit| errors > limit) {
+        verdicts.missed.push(format!("{errors} errors, the limit {limit}"));
+    }
+    if let Some(limit) = args.fail_rate.filter(|&limit| !outcome.answers_at_least(limit * (1.0 - RATE_SLACK))) {
+        verdicts.missed.push(format!("{:.1} answers a second, the limit {limit}", outcome.achieved));
+    }
+    verdicts
+}
+
+/// A wrong answer is never fine, not even in the warm-up; a server's error may be, up to --fail-errors.
+fn wrong_answers(faults: &Faults, when: &str) -> Vec<String> {
+    let wrong = faults.iter().filter(|(kind, _)| Wrong::is_kind(kind));
+    wrong.map(|(kind, (count, _))| format!("{count} responses: {kind}{when}")).collect()
+}
+
+fn times(args: &RunArgs, outcome: &Outcome, verdicts: &mut Verdicts) {
+    let limits = [
+        ("p50", 50.0, args.fail_p50),
+        ("p99", 99.0, args.fail_p99),
+        ("p99.9", 99.9, args.fail_p999),
+        ("max", 100.0, args.fail_max),
+    ];
+    for (name, percentile, limit) in limits {
+        let Some(limit) = limit else { continue };
+        if let Some(late) = &outcome.late {
+            verdicts.unknown = vec![format!("thresholds on time cannot be judged: {late}")];
+            return;
+        }
+        let limit_ns = (limit * 1e9) as u64;
+        match outcome.total.response_of_all(percentile) {
+            None => verdicts.missed.push(unanswered(name, outcome, limit_ns)),
+            Some(found) if found <= limit_ns => {}
+            // As long as the longest answer, this generator may have stood still itself.
+            Some(found) if percentile == 100.0 && found <= limit_ns + outcome.total.pause_ns => {
+                let (found, pause) = (time(found), time(outcome.total.pause_ns));
+                let why = format!("{name} is {found}, but the generator itself stood still for {pause}");
+                verdicts
+                    .unknown
+                    .push(format!("{why}: it cannot be said whether the limit of {} was held", time(limit_ns)));
+            }
+            Some(found) => verdicts.missed.push(format!("{name} is {}, the limit {}", time(found), time(limit_ns))),
+        }
+    }
+}
+
+fn unanswered(name: &str, outcome: &Outcome, limit_ns: u64) -> String {
+    let failed = total(&outcome.total.faults);
+    let all = failed + outcome.total.response.len();
+    format!("{name} has no end: {failed} of {all} requests were not answered rightly; the limit is {}", time(limit_ns))
+}

@@ -1,0 +1,47 @@
+//! One request before the load: what a right answer looks like.
+
+use crate::check::Tally;
+use crate::conn::{Conn, Fault, News, Plan};
+use crate::rng::Rng;
+use crate::sys::{Epoll, now_ns};
+
+/// How often the timeout is looked for.
+const LOOK_NS: u64 = 20_000_000;
+
+/// Runs the program once on one connection and returns what each statement answered, with the server's version.
+pub fn probe(plan: &Plan, timeout_ns: u64) -> Result<(Vec<Tally>, String), Fault> {
+    let epoll_fault = |error: std::io::Error| Fault::new("epoll", error.to_string());
+    let mut epoll = Epoll::new(8).map_err(epoll_fault)?;
+    let mut conn = Conn::new(0);
+    let mut news = Vec::new();
+    conn.open(plan, &epoll)?;
+    let begun = now_ns();
+    loop {
+        for index in 0..epoll.wait(Some(LOOK_NS)).map_err(epoll_fault)? {
+            let event = epoll.event(index);
+            conn.ready(plan, &epoll, event.hangup, &mut news)?;
+        }
+        for item in std::mem::take(&mut news) {
+            match item {
+                News::Ready => {
+                    plan.program.draw(&mut Rng::new(1), &mut conn.values);
+                    let now = now_ns();
+                    conn.begin(plan, now, now);
+                    conn.flush(&epoll)?;
+                }
+                News::RolledBack { .. } => {}
+                News::Finished { fault: Some(fault), .. } => return Err(*fault),
+                News::Finished { .. } => {
+                    conn.close();
+                    return Ok((std::mem::take(&mut conn.tallies), conn.server_version));
+                }
+            }
+        }
+        if now_ns() - begun > timeout_ns {
+            return Err(Fault::new(
+                "login",
+                format!("no answer to a first request within {} s", timeout_ns as f64 / 1e9),
+            ));
+        }
+    }
+}
