@@ -126,6 +126,15 @@ struct Waiting {
     late_ns: u64,
 }
 
+impl Waiting {
+    /// How much later than possible it is sent at `now` on a connection that has been free since `free_ns`. After a time in which
+    /// this generator stood still, connections were free for the first few requests only; that the others are late shows in
+    /// when they were noticed.
+    fn lag_ns(self, free_ns: u64, now: u64) -> u64 {
+        self.late_ns.max(now.saturating_sub(self.due_ns.max(free_ns)))
+    }
+}
+
 struct Engine {
     task: Task,
     reports: Sender<Report>,
@@ -436,17 +445,14 @@ impl Engine {
 
     /// Sends what is due as far as connections are free.
     fn dispatch(&mut self, plan: &Plan) {
-        while let Some(&Waiting { due_ns, late_ns }) = self.backlog.front() {
+        while let Some(&waiting) = self.backlog.front() {
             let Some(slot) = self.take_slot(plan.churn) else { break };
             self.backlog.pop_front();
             let now = now_ns();
-            if due_ns >= self.measure_ns {
-                // Late as far as it could have been sent earlier: it was due and a connection was free. When this generator stood
-                // still, that is told by how late it was noticed: the connections were free for the first few only.
-                let lag_ns = late_ns.max(now.saturating_sub(due_ns.max(slot.since_ns)));
-                self.counts.lag.saturating_record(lag_ns.max(1));
+            if waiting.due_ns >= self.measure_ns {
+                self.counts.lag.saturating_record(waiting.lag_ns(slot.since_ns, now).max(1));
             }
-            self.send(plan, slot.conn, due_ns, now);
+            self.send(plan, slot.conn, waiting.due_ns, now);
         }
         self.flush_dirty();
     }
@@ -645,5 +651,21 @@ impl Engine {
             add_fault(&mut self.counts.faults, NEVER_SENT, measured, why);
         }
         self.backlog.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_request_due_while_the_generator_stood_still_is_late_by_its_own_fault() {
+        let lag = |due_ns, noticed_ns, free_ns, sent_ns| {
+            Waiting { due_ns, late_ns: noticed_ns - due_ns }.lag_ns(free_ns, sent_ns)
+        };
+        assert_eq!(lag(100, 101, 50, 103), 3, "the connection was free");
+        assert_eq!(lag(100, 101, 200, 202), 2, "it waited for a connection, which is the server's");
+        assert_eq!(lag(100, 300, 50, 301), 201, "the first after 200 of standing still");
+        assert_eq!(lag(110, 300, 305, 306), 190, "the next, on a connection that came free after that");
     }
 }

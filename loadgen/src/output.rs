@@ -31,7 +31,7 @@ pub fn table(title: &str, outcome: &Outcome) -> String {
 fn summary(out: &mut String, outcome: &Outcome) {
     let total = &outcome.total;
     let mut line = |name: &str, value: String| {
-        let _ = writeln!(out, "{name:<17}{value}");
+        let _ = writeln!(out, "{name:<19}{value}");
     };
     line("server", outcome.server_version.clone());
     if let Some(cut_short) = &outcome.cut_short {
@@ -191,7 +191,7 @@ pub fn json(outcome: &Outcome, settings: &Value) -> Value {
         "answered": total.response.len(),
         "errors": total.faults_total(),
         "errors_by_kind": faults(&total.faults),
-        "answered_in_time": total.answers_in_time(),
+        "answered_in_time": outcome.in_time,
         "connection_events": faults(&total.events),
         "warmup_errors": faults(&total.warmup_faults),
         "warmup_dropped": total.warmup_dropped,

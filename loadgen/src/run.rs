@@ -75,6 +75,8 @@ pub struct Outcome {
     /// Requests a second that were due, and that were answered rightly while the load lasted.
     pub offered: f64,
     pub achieved: f64,
+    /// Answers behind `achieved`.
+    pub in_time: u64,
     /// From the start of measuring to the end of the load ...
     pub load_s: f64,
     /// ... and to that or the last answer, whichever is later.
@@ -399,6 +401,7 @@ impl Collector {
         Outcome {
             offered: total.offered as f64 / load_s,
             achieved: answers as f64 / load_s,
+            in_time: answers,
             load_s,
             elapsed_s: load_s.max(last_s),
             cpu_ns: if self.requests > 0 { self.cpu_ns as f64 / self.requests as f64 } else { 0.0 },

@@ -76,6 +76,8 @@ fn an_open_loop_offers_its_rate() {
     let responder = Responder::start(&[]);
     let value = json(&run(&responder.url, &["--rate", "1000", "--duration", "1s", "--interval", "100ms"]));
     assert_eq!((&value["requests"], &value["answered"]), (&1000.into(), &1000.into()), "{value}");
+    // A row of one character in a column: what the warm-up received is not in it.
+    assert_eq!((&value["row_bytes"], &value["offered_per_s"]), (&7000.into(), &1000.0.into()), "{value}");
     let done: u64 =
         value["intervals"].as_array().expect("it is a list").iter().filter_map(|one| one["done"].as_u64()).sum();
     assert_eq!(done, 1000);
@@ -100,6 +102,11 @@ fn each_step_of_a_profile_is_told_apart() {
     let steps = value["steps"].as_array().expect("it is a list");
     let offered: Vec<u64> = steps.iter().filter_map(|step| step["offered"].as_u64()).collect();
     assert!(offered.len() == 2 && offered.iter().sum::<u64>() == 400 && offered[0] < offered[1], "{value}");
+    let (count, rest) = ("--duration", "1500ms");
+    let value = json(&run(&responder.url, &["--profile", "step:100,300", count, rest]));
+    assert_eq!(value["steps"][0]["seconds"], 0.75, "intervals divide steps unless told otherwise: {value}");
+    let uneven = run(&responder.url, &["--profile", "step:100,300", "--duration", "3s", "--interval", "1s"]);
+    assert_eq!(uneven.status.code(), Some(2));
     let too_long = run(&responder.url, &["--profile", "step:100,300", "--duration", "1s", "--interval", "1s"]);
     assert_eq!(too_long.status.code(), Some(2));
 }
@@ -113,6 +120,9 @@ fn waiting_for_a_connection_counts() {
     let response = value["response"]["max_ns"].as_f64().expect("it is a number") / 1e6;
     let service = value["service"]["percentiles"]["p50"]["ns"].as_f64().expect("it is a number") / 1e6;
     assert!(response > 400.0, "{response} ms: the queue is hidden");
+    // Forty requests were due within 0.4 s, however long it took to answer them.
+    let rate = |name: &str| value[name].as_f64().expect("it is a number");
+    assert!((rate("offered_per_s") - 100.0).abs() < 0.001 && rate("achieved_per_s") < 60.0, "{value}");
     assert!((20.0..60.0).contains(&service), "{service} ms");
 }
 
@@ -123,7 +133,10 @@ fn thresholds_set_the_exit_status() {
     let status = |more: &[&str]| run(&responder.url, &[&base, more].concat()).status.code();
     assert_eq!(status(&["--fail-p99", "10s", "--fail-errors", "0"]), Some(0));
     assert_eq!(status(&["--fail-p99", "1ms"]), Some(1));
-    assert_eq!(status(&["--fail-max", "1ms"]), Some(1));
+    // Longer than this generator may stand still itself.
+    let slow = Responder::start(&["--delay", "500ms"]);
+    let longest = run(&slow.url, &["--rate", "100", "--count", "4", "--warmup", "0s", "--fail-max", "1ms"]);
+    assert_eq!(longest.status.code(), Some(1));
     assert_eq!(status(&["--fail-rate", "1000"]), Some(1));
     assert_eq!(status(&["--fail-p99", "fast"]), Some(2));
 }
@@ -179,6 +192,30 @@ fn logins_that_fail_say_what_to_do() {
 }
 
 #[test]
+fn what_cannot_be_written_is_told_before_the_run_or_costs_only_itself() {
+    let nowhere =
+        run("postgres://u@127.0.0.1:1/d", &["--closed", "--count", "1", "--report", "/nonexistent/report.html"]);
+    let errors = String::from_utf8_lossy(&nowhere.stderr);
+    assert!(nowhere.status.code() == Some(3) && errors.contains("cannot write /nonexistent/report.html"), "{errors}");
+    let responder = Responder::start(&[]);
+    let output = run(&responder.url, &["--closed", "--count", "5", "--hlog", "/dev/full"]);
+    assert_eq!((output.status.code(), &json(&output)["answered"]), (Some(3), &5.into()));
+    let arguments = ["run", "--target", &responder.url, "--closed", "--count", "5", "--warmup", "0s"];
+    let unread = || {
+        let (reader, writer) = std::io::pipe().expect("there are descriptors");
+        drop(reader);
+        Stdio::from(writer)
+    };
+    let full = || Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").expect("it is there"));
+    for (stdout, message) in [(unread(), ""), (full(), "lockgate-loadgen: cannot write to standard output")] {
+        let output = Command::new(PROGRAM).args(arguments).stdout(stdout).output().expect("the program is built");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(3) && errors.starts_with(message), "{errors}");
+        assert_eq!(errors.is_empty(), message.is_empty(), "{errors}");
+    }
+}
+
+#[test]
 fn files_are_written_and_hold_the_run() {
     let responder = Responder::start(&[]);
     let directory = std::env::temp_dir().join(format!("loadgen-files-{}", std::process::id()));
@@ -215,8 +252,10 @@ fn endpoints_are_compared_with_the_cpu_of_their_servers() {
         let cpu = endpoint["cpu_per_request"]["median"].as_f64().expect("the CPU is known");
         assert!(cpu > 0.0, "{endpoint}");
     }
-    let ratio = value["endpoints"][1]["cpu_per_request"]["to_first"]["median"].as_f64().expect("they are compared");
-    assert!(ratio.is_finite() && ratio > 0.0, "{value}");
+    let ratio = &value["endpoints"][1]["cpu_per_request"]["to_first"];
+    assert!(ratio["median"].as_f64().is_some_and(|median| median.is_finite() && median > 0.0), "{value}");
+    assert!(ratio["low"].is_null() && ratio["high"].is_null(), "three rounds are too few for an interval: {value}");
+    assert_eq!(value["endpoints"][1]["errors_by_kind"], serde_json::json!({}));
 }
 
 #[test]
@@ -244,4 +283,35 @@ fn saturation_of_a_slow_server_is_found() {
     let value = json(&output);
     let rate = value["rate"].as_f64().unwrap_or_else(|| panic!("{value}"));
     assert!((60.0..=230.0).contains(&rate), "{value}");
+}
+
+#[test]
+fn a_long_latency_does_not_look_like_falling_behind() {
+    let responder = Responder::start(&["--delay", "200ms"]);
+    let output = Command::new(PROGRAM)
+        .args(["saturate", "--target", &responder.url, "--from", "20", "--max", "40", "--probe", "1s"])
+        .args(["--p99", "10s", "--lag-limit", "10s", "-o", "json"])
+        .output()
+        .expect("the program is built");
+    let value = json(&output);
+    assert_eq!((output.status.code(), value["rate"].as_f64()), (Some(0), Some(40.0)), "{value}");
+}
+
+#[test]
+fn a_server_out_of_descriptors_serves_those_it_can() {
+    let mut child = Command::new("sh")
+        .args(["-c", &format!("ulimit -n 20; exec '{PROGRAM}' respond --port 0")])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("there is a shell");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it says its address");
+    let address = line.trim().strip_prefix("listening on ").expect("it says its address");
+    let responder = Responder { url: format!("postgres://test@{address}/test"), child };
+    let load = |connections: &str, timeout: &str| {
+        let arguments = ["--closed", "--count", "100", "--connections", connections, "--timeout", timeout];
+        run(&responder.url, &arguments).status.code()
+    };
+    assert_eq!(load("40", "300ms"), Some(3), "some cannot log in");
+    assert_eq!(load("5", "10s"), Some(0));
 }

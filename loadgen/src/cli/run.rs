@@ -37,8 +37,8 @@ pub fn verb(args: &RunArgs) -> Result<Verdict> {
     ];
     verdicts.missed.iter().for_each(|miss| out::tell(&format!("missed: {miss}")));
     verdicts.unknown.iter().for_each(|why| out::tell(&format!("lockgate-loadgen: {why}")));
-    written.into_iter().collect::<Result<()>>()?;
-    Ok(verdict(&verdicts, &outcome))
+    let lost = written.into_iter().filter_map(Result::err).map(|error| out::tell_error(false, &error)).count();
+    Ok(if lost > 0 { Verdict::CannotTell } else { verdict(&verdicts, &outcome) })
 }
 
 fn show(args: &RunArgs, settings: &Settings, outcome: &Outcome, value: &Value) -> Result<()> {

@@ -1,0 +1,258 @@
+//! Against a server that fails, leaks, hangs up or goes away at a request that is counted: what is told of it, and that it ends.
+
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_lockgate-loadgen");
+
+/// What the server does with one SELECT.
+enum Reply {
+    Row(&'static str),
+    Error(&'static str),
+    /// The row, and then it hangs up.
+    Last,
+    Silence,
+    /// It hangs up on everybody from now on, and its socket is gone.
+    Gone,
+}
+
+/// Decides by how many SELECTs there have been, this one included. The first is the generator's look at a right answer.
+type Plan = fn(u64) -> Reply;
+
+/// On a Unix socket in a folder of its own.
+struct Fake {
+    folder: PathBuf,
+    selects: Arc<AtomicU64>,
+}
+
+impl Fake {
+    fn start(plan: Plan) -> Fake {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("loadgen-fake-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("there is room");
+        let socket = folder.join(".s.PGSQL.5432");
+        let listener = UnixListener::bind(&socket).expect("nobody else has it");
+        let selects = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&selects);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (counter, socket) = (Arc::clone(&counter), socket.clone());
+                let stream = stream.expect("it is accepted");
+                // However a session ends, it is over.
+                std::thread::spawn(move || serve(stream, plan, &counter, &socket));
+            }
+        });
+        Fake { folder, selects }
+    }
+
+    fn url(&self) -> String {
+        format!("postgres://u@/d?host={}", self.folder.display())
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.args(["run", "--target", &self.url(), "-o", "json", "--lag-limit", "1h"]).args(arguments);
+        if !arguments.contains(&"--warmup") {
+            command.args(["--warmup", "0s"]);
+        }
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> (Option<i32>, Value, String) {
+        told(&self.command(arguments).output().expect("the program is built"))
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        // Nothing more can be done about an error here.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn told(output: &Output) -> (Option<i32>, Value, String) {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: `{text}` `{errors}`"));
+    (output.status.code(), value, errors)
+}
+
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    [&[kind][..], &(body.len() as u32 + 4).to_be_bytes(), body].concat()
+}
+
+fn row(value: &str) -> Vec<u8> {
+    let length = (value.len() as u32).to_be_bytes();
+    let row = message(b'D', &[&[0, 1][..], &length, value.as_bytes()].concat());
+    [row, message(b'C', b"SELECT 1\0")].concat()
+}
+
+fn error(sqlstate: &str) -> Vec<u8> {
+    message(b'E', format!("SERROR\0C{sqlstate}\0Mno\0\0").as_bytes())
+}
+
+/// One session: the simple protocol, with transactions that fail as PostgreSQL's do.
+fn serve(mut stream: UnixStream, plan: Plan, selects: &AtomicU64, socket: &std::path::Path) -> std::io::Result<()> {
+    let gone = || !socket.exists();
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    stream.read_exact(&mut vec![0; u32::from_be_bytes(length) as usize - 4])?;
+    if gone() {
+        return Ok(());
+    }
+    stream.write_all(&[message(b'R', &[0; 4]), message(b'Z', b"I")].concat())?;
+    let mut status = b'I';
+    loop {
+        let mut head = [0; 5];
+        stream.read_exact(&mut head)?;
+        let mut body = vec![0; u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize - 4];
+        stream.read_exact(&mut body)?;
+        if gone() || head[0] != b'Q' {
+            return Ok(());
+        }
+        let mut last = false;
+        let answer = match body.split(|&byte| byte == 0).next().unwrap_or_default() {
+            b"ROLLBACK" | b"COMMIT" => {
+                status = b'I';
+                message(b'C', b"COMMIT\0")
+            }
+            _ if status == b'E' => error("25P02"),
+            b"BEGIN" => {
+                status = b'T';
+                message(b'C', b"BEGIN\0")
+            }
+            _ => match plan(selects.fetch_add(1, Ordering::SeqCst) + 1) {
+                Reply::Row(value) => row(value),
+                Reply::Error(sqlstate) => {
+                    status = if status == b'T' { b'E' } else { status };
+                    error(sqlstate)
+                }
+                Reply::Last => {
+                    last = true;
+                    row("1")
+                }
+                Reply::Silence => continue,
+                Reply::Gone => {
+                    let _ = std::fs::remove_file(socket);
+                    return Ok(());
+                }
+            },
+        };
+        stream.write_all(&[answer, message(b'Z', &[status])].concat())?;
+        if last {
+            return Ok(());
+        }
+    }
+}
+
+fn script(fake: &Fake, text: &str) -> String {
+    let file = fake.folder.join("script.sql");
+    std::fs::write(&file, text).expect("there is room");
+    file.display().to_string()
+}
+
+#[test]
+fn a_failed_transaction_is_not_taken_along_into_the_next_request() {
+    let fake = Fake::start(|n| if n.is_multiple_of(5) { Reply::Error("22012") } else { Reply::Row("1") });
+    let file = script(&fake, "BEGIN; SELECT 1; COMMIT;");
+    let (status, value, _) =
+        fake.run(&["--script", &file, "--closed", "--count", "50", "-c", "2", "--expect-rows", "1"]);
+    let counts = ["requests", "answered", "errors"].map(|name| value[name].as_u64());
+    assert_eq!((status, counts), (Some(0), [Some(50), Some(40), Some(10)]), "{value}");
+    assert_eq!(value["errors_by_kind"]["SQLSTATE 22012"]["count"], 10, "{value}");
+}
+
+#[test]
+fn a_script_that_ends_inside_a_transaction_is_refused() {
+    let fake = Fake::start(|_| Reply::Row("1"));
+    let file = script(&fake, "BEGIN; SELECT 1;");
+    let (status, value, errors) = fake.run(&["--script", &file, "--closed", "--count", "5"]);
+    assert!(status == Some(3) && errors.contains("add COMMIT or ROLLBACK"), "{errors}");
+    assert_eq!(value["status"], 3, "whoever asked for JSON gets the reason as JSON: {value}");
+}
+
+#[test]
+fn a_wrong_answer_in_the_warm_up_counts() {
+    let fake = Fake::start(|n| Reply::Row(if n == 3 { "4111-1111-1111-1111" } else { "1" }));
+    let load = ["--rate", "100", "--warmup", "200ms", "--count", "5", "--check", "none"];
+    let (status, value, errors) = fake.run(&[&load[..], &["--expect-masked", "####-####-####-####"]].concat());
+    assert_eq!((status, &value["errors"], &value["answered"]), (Some(1), &0.into(), &5.into()), "{value}");
+    assert_eq!(value["warmup_errors"]["unmasked value"]["count"], 1, "{value}");
+    assert!(errors.contains("in the warm-up"), "{errors}");
+}
+
+#[test]
+fn a_connection_lost_while_it_carried_nothing_is_no_failed_request() {
+    let fake = Fake::start(|n| if n == 3 { Reply::Last } else { Reply::Row("1") });
+    let (status, value, _) = fake.run(&["--rate", "5", "--count", "4", "-c", "1", "--fail-errors", "0"]);
+    assert_eq!((status, &value["errors"], &value["answered"]), (Some(0), &0.into(), &4.into()), "{value}");
+    assert_eq!(value["connection_events"]["connection lost"]["count"], 1, "{value}");
+}
+
+#[test]
+fn a_request_that_failed_took_longer_than_any_limit() {
+    let fake = Fake::start(|n| if n.is_multiple_of(10) { Reply::Error("40001") } else { Reply::Row("1") });
+    let load = ["--closed", "--count", "100", "-c", "2"];
+    let status = |more: &[&str]| fake.run(&[&load, more].concat());
+    assert_eq!(status(&["--fail-p50", "1h"]).0, Some(0));
+    for limit in ["--fail-p99", "--fail-p999", "--fail-max"] {
+        let (status, value, errors) = status(&[limit, "1h"]);
+        assert!(
+            status == Some(1) && errors.contains("10 of 100 requests were not answered rightly"),
+            "{value} {errors}"
+        );
+    }
+}
+
+#[test]
+fn a_closed_loop_ends_when_its_server_has_gone() {
+    let plan: Plan = |n| if n > 20 { Reply::Gone } else { Reply::Row("1") };
+    let (status, value, _) =
+        Fake::start(plan).run(&["--closed", "--count", "1000000", "-c", "2", "--timeout", "300ms"]);
+    let why = value["cut_short"].as_str().unwrap_or_default();
+    assert!(status == Some(3) && why.contains("no connection was up for 0.3 s"), "{value}");
+    // Connecting to a socket that is not there fails at once, every time.
+    let fake = Fake::start(plan);
+    let churn = ["--closed", "--workload", "churn", "--duration", "300ms", "-c", "2"];
+    let (status, value, _) = fake.run(&churn);
+    assert_eq!((status, &value["cut_short"]), (Some(0), &Value::Null), "{value}");
+    assert!(value["errors_by_kind"]["connect"]["count"].as_u64().is_some_and(|count| count < 100), "{value}");
+}
+
+/// Ended however the test ends.
+struct Process(Option<Child>);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_run_ends_soon_and_shows_what_there_is() {
+    let fake = Fake::start(|n| if n > 5 { Reply::Silence } else { Reply::Row("1") });
+    let load = ["--rate", "1000", "--duration", "1h", "-c", "1", "--timeout", "1h", "--fail-p99", "1ns"];
+    let mut command = fake.command(&load);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program is built");
+    let mut process = Process(Some(child));
+    while fake.selects.load(Ordering::SeqCst) < 6 {
+        std::thread::yield_now();
+    }
+    let child = process.0.take().expect("it runs");
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("there is kill");
+    let (status, value, errors) = told(&child.wait_with_output().expect("it ends"));
+    assert!(sent.success() && status == Some(3), "{value} {errors}");
+    assert!(value["cut_short"].as_str().is_some_and(|why| why.contains("of 3600 s")), "{value}");
+    let [requests, answered, errors] = ["requests", "answered", "errors"].map(|name| value[name].as_u64().unwrap_or(0));
+    assert_eq!((answered, requests - answered), (4, errors), "{value}");
+    assert_eq!(value["interrupted"], true);
+}
