@@ -136,6 +136,8 @@ pub struct Conn {
     /// Counts connections made, so that what was said of an earlier one is not believed of this one.
     pub generation: u32,
     pub since_ns: u64,
+    /// A request was answered on it.
+    pub has_served: bool,
     received: Vec<u8>,
     start: usize,
     end: usize,
@@ -164,6 +166,7 @@ impl Conn {
             stage: Stage::Closed,
             generation: 0,
             since_ns: 0,
+            has_served: false,
             received: Vec::new(),
             start: 0,
             end: 0,
@@ -207,6 +210,7 @@ impl Conn {
     pub fn open(&mut self, plan: &Plan, epoll: &Epoll) -> Result<(), Fault> {
         self.generation += 1;
         self.since_ns = now_ns();
+        self.has_served = false;
         self.refused = None;
         let opened = Transport::connect(&plan.target.address).and_then(|transport| {
             epoll.add(transport.as_raw_fd(), self.token, Interest::ReadWrite)?;
@@ -471,6 +475,7 @@ impl Conn {
             return Ok(());
         }
         let mut request = self.inflight.pop_front().expect("it was at the front");
+        self.has_served = true;
         request.judge_whole(plan);
         if !outside {
             request.fault.get_or_insert_with(|| Box::new(Fault::new("transaction left open", LEFT_OPEN)));

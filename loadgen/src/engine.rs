@@ -23,7 +23,7 @@ use std::sync::mpsc::{Receiver, Sender};
 const LOGINS_MAX: usize = 32;
 /// How often timeouts are looked for.
 const SWEEP_NS: u64 = 20_000_000;
-/// A connection that was lost is tried again after that long.
+/// A connection that could not be made, or was lost before it served, is tried again after that long.
 const RECONNECT_NS: u64 = 100_000_000;
 /// Answers are left unread until the next send if that is at most so far off: every wake has its price.
 const NAP_NS_MAX: u64 = 500_000;
@@ -77,7 +77,7 @@ pub struct End {
     pub requests: u64,
     /// When the last response came, or it gave up.
     pub last_ns: u64,
-    /// When no more requests were due; `u64::MAX` in a closed loop that ended by count.
+    /// When no more requests were due; `u64::MAX` in a closed loop that ended by its count.
     pub load_end_ns: u64,
     pub cut: Option<Cut>,
 }
@@ -87,6 +87,12 @@ pub struct End {
 pub enum Cut {
     /// For as long as a request may take, none could be sent.
     NoConnection,
+}
+
+/// How long a loop without any connection goes on where nothing else ends it: as long as a request may take, but not so short that
+/// nothing was tried.
+pub fn patience_ns(timeout_ns: u64) -> u64 {
+    timeout_ns.max(10 * RECONNECT_NS)
 }
 
 /// Logs in, waits for the start time, generates load until the end.
@@ -541,6 +547,10 @@ impl Engine {
     fn finish(&mut self, request: &Request, at_ns: u64, fault: Option<&Fault>) {
         self.inflight -= 1;
         self.requests += 1;
+        // Timeouts are looked for now and then only: an answer that came in between may be too late.
+        let too_late = fault.is_none() && at_ns.saturating_sub(request.sent_ns) > self.task.timeout_ns;
+        let timeout = too_late.then(|| self.timed_out());
+        let fault = fault.or(timeout.as_ref());
         if request.intended_ns < self.measure_ns {
             return self.finish_of_warmup(at_ns, fault);
         }
@@ -580,6 +590,7 @@ impl Engine {
             return;
         }
         let now = now_ns();
+        let served = self.conns[index].has_served;
         let requests = self.conns[index].close();
         if requests.is_empty() {
             self.note(&fault, now);
@@ -587,8 +598,19 @@ impl Engine {
         requests.iter().for_each(|request| self.finish(request, now, Some(&fault)));
         if self.task.plan.churn && self.task.schedule.is_some() {
             self.free.push_back(Slot { conn: index, generation: 0, since_ns: now });
+        } else if served && !self.task.plan.churn {
+            // A server may close connections as it likes, and the time until there is a new one is its own, not a pause of ours.
+            self.reopen(index, now);
         } else {
             // In a closed loop also with churn: the next request would fail as fast, and nothing else would be done.
+            self.reconnect.push_back((now + RECONNECT_NS, index));
+        }
+    }
+
+    fn reopen(&mut self, index: usize, now: u64) {
+        let plan = Arc::clone(&self.task.plan);
+        if let Err(fault) = self.conns[index].open(&plan, &self.epoll) {
+            self.note(&fault, now);
             self.reconnect.push_back((now + RECONNECT_NS, index));
         }
     }
@@ -600,13 +622,16 @@ impl Engine {
         }
     }
 
+    fn timed_out(&self) -> Fault {
+        Fault::new("timeout", format!("no answer within {} s", self.task.timeout_ns as f64 / 1e9))
+    }
+
     /// Gives up on requests that took too long; tries lost connections again.
     fn sweep(&mut self, now: u64) {
         let timeout = self.task.timeout_ns;
         for index in 0..self.conns.len() {
             if self.conns[index].waiting_since_ns().is_some_and(|since| now.saturating_sub(since) > timeout) {
-                let detail = format!("no answer within {} s", timeout as f64 / 1e9);
-                self.lose(index, Fault::new("timeout", detail));
+                self.lose(index, self.timed_out());
             }
         }
         self.reconnect(now);
@@ -615,20 +640,20 @@ impl Engine {
         }
         // Without a duration only answers bring the end nearer, and from a server that went away there are none.
         let endless = self.task.schedule.is_none() && self.task.spans.duration_ns.is_none();
-        if endless && self.left > 0 && now - self.up_ns > timeout {
+        if endless && self.left > 0 && now - self.up_ns > patience_ns(timeout) {
             self.left = 0;
+            // The outage is part of what was measured.
+            self.load_end_ns = now;
             self.cut = Some(Cut::NoConnection);
         }
     }
 
     fn reconnect(&mut self, now: u64) {
         while let Some((_, index)) = self.reconnect.pop_front_if(|(at, _)| *at <= now) {
-            let plan = Arc::clone(&self.task.plan);
-            if plan.churn {
+            if self.task.plan.churn {
                 self.free.push_back(Slot { conn: index, generation: 0, since_ns: now });
-            } else if let Err(fault) = self.conns[index].open(&plan, &self.epoll) {
-                self.note(&fault, now);
-                self.reconnect.push_back((now + RECONNECT_NS, index));
+            } else {
+                self.reopen(index, now);
             }
         }
     }

@@ -3,7 +3,7 @@
 use crate::check::Tally;
 use crate::conn::{Conn, Fault, News, Plan};
 use crate::rng::Rng;
-use crate::sys::{Epoll, now_ns};
+use crate::sys::{self, Epoll, now_ns};
 
 /// How often the timeout is looked for.
 const LOOK_NS: u64 = 20_000_000;
@@ -16,6 +16,7 @@ pub fn probe(plan: &Plan, timeout_ns: u64) -> Result<(Vec<Tally>, String), Fault
     let mut news = Vec::new();
     conn.open(plan, &epoll)?;
     let begun = now_ns();
+    let mut asked = false;
     loop {
         for index in 0..epoll.wait(Some(LOOK_NS)).map_err(epoll_fault)? {
             let event = epoll.event(index);
@@ -24,6 +25,7 @@ pub fn probe(plan: &Plan, timeout_ns: u64) -> Result<(Vec<Tally>, String), Fault
         for item in std::mem::take(&mut news) {
             match item {
                 News::Ready => {
+                    asked = true;
                     plan.program.draw(&mut Rng::new(1), &mut conn.values);
                     let now = now_ns();
                     conn.begin(plan, now, now);
@@ -38,10 +40,19 @@ pub fn probe(plan: &Plan, timeout_ns: u64) -> Result<(Vec<Tally>, String), Fault
             }
         }
         if now_ns() - begun > timeout_ns {
-            return Err(Fault::new(
-                "login",
-                format!("no answer to a first request within {} s", timeout_ns as f64 / 1e9),
-            ));
+            return Err(too_late(asked, timeout_ns));
         }
+        if sys::interrupted() {
+            return Err(Fault::new("interrupted", "interrupted before the load began"));
+        }
+    }
+}
+
+fn too_late(asked: bool, timeout_ns: u64) -> Fault {
+    let seconds = timeout_ns as f64 / 1e9;
+    if asked {
+        Fault::new("timeout", format!("no answer to a first request within {seconds} s (--timeout)"))
+    } else {
+        Fault::new("login", format!("the server did not finish a login within {seconds} s (--timeout)"))
     }
 }

@@ -1,9 +1,11 @@
 //! CPU that a server's processes use, from /proc.
 
-use crate::sys;
+use crate::sys::{self, Address};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::Path;
 
 /// A server: one process or several, each with its descendants.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,20 +40,18 @@ impl Server {
         Ok(Server { roots: vec![pid] })
     }
 
-    /// The processes that listen on a TCP port of this machine; of parents and children the parents.
-    pub fn listening_on(port: u16) -> Result<Server> {
-        let mut inodes = BTreeSet::new();
-        for file in ["/proc/net/tcp", "/proc/net/tcp6"] {
-            inodes.extend(
-                fs::read_to_string(file).unwrap_or_default().lines().filter_map(|line| listening_inode(line, port)),
-            );
-        }
-        ensure!(!inodes.is_empty(), "nothing listens on port {port} of this machine");
+    /// The processes that listen on an address of this machine; of parents and children the parents.
+    pub fn listening_on(address: &Address) -> Result<Server> {
+        let inodes = match address {
+            Address::Inet(address) => tcp_listeners(*address)?,
+            Address::Unix(path) => unix_listeners(path),
+        };
+        ensure!(!inodes.is_empty(), "nothing on this machine listens there");
         let stats = stats();
         let holders: BTreeSet<u32> = stats.keys().copied().filter(|&pid| holds(pid, &inodes)).collect();
         let roots: Vec<u32> = holders.iter().copied().filter(|pid| !holders.contains(&stats[pid].parent)).collect();
         if roots.is_empty() {
-            bail!("the process listening on port {port} cannot be seen: run as its user, or name it with --pid");
+            bail!("the process that listens there cannot be seen: run as its user, or name it with --pid");
         }
         Ok(Server { roots })
     }
@@ -84,12 +84,48 @@ impl Server {
     }
 }
 
-/// The inode of a listening socket (state 0A) on this port, from a line of /proc/net/tcp.
-fn listening_inode(line: &str, port: u16) -> Option<u64> {
+/// Inodes of the sockets a connection to this address ends at: those bound to it, else those bound to every address.
+fn tcp_listeners(address: SocketAddr) -> Result<BTreeSet<u64>> {
+    // Only what is an address of this machine can be bound to.
+    ensure!(UdpSocket::bind((address.ip(), 0)).is_ok(), "{} is another machine", address.ip());
+    let files = ["/proc/net/tcp", "/proc/net/tcp6"].map(|file| fs::read_to_string(file).unwrap_or_default());
+    let lines = files.iter().flat_map(|file| file.lines());
+    let found: Vec<(IpAddr, u64)> = lines.filter_map(|line| listener(line, address.port())).collect();
+    let of = |fits: &dyn Fn(&IpAddr) -> bool| -> BTreeSet<u64> {
+        found.iter().filter(|(ip, _)| fits(ip)).map(|(_, inode)| *inode).collect()
+    };
+    let exact = of(&|ip| *ip == address.ip());
+    Ok(if exact.is_empty() { of(&IpAddr::is_unspecified) } else { exact })
+}
+
+/// Address and inode of a listening socket (state 0A) on this port, from a line of /proc/net/tcp or tcp6.
+fn listener(line: &str, port: u16) -> Option<(IpAddr, u64)> {
     let fields: Vec<&str> = line.split_whitespace().collect();
-    let (_, local) = fields.get(1)?.rsplit_once(':')?;
+    let (address, local) = fields.get(1)?.rsplit_once(':')?;
     let matches = u16::from_str_radix(local, 16).ok()? == port && *fields.get(3)? == "0A";
-    matches.then(|| fields.get(9)?.parse().ok()).flatten()
+    matches.then(|| Some((ip(address)?, fields.get(9)?.parse().ok()?))).flatten()
+}
+
+/// Words of four bytes, each as a number of this machine.
+fn ip(hex: &str) -> Option<IpAddr> {
+    let word = |at: usize| Some(u32::from_str_radix(hex.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    if hex.len() == 8 {
+        return Some(IpAddr::from(word(0)?));
+    }
+    let words = [word(0)?, word(8)?, word(16)?, word(24)?];
+    let bytes: [u8; 16] = words.concat().try_into().ok()?;
+    Some(IpAddr::from(bytes).to_canonical())
+}
+
+/// Inodes of the sockets that listen (flag 10000) on this path, from /proc/net/unix.
+fn unix_listeners(path: &Path) -> BTreeSet<u64> {
+    let text = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let inode = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let listens = *fields.get(3)? == "00010000" && Path::new(fields.get(7)?) == path;
+        listens.then(|| fields.get(6)?.parse().ok()).flatten()
+    };
+    text.lines().filter_map(inode).collect()
 }
 
 fn holds(pid: u32, inodes: &BTreeSet<u64>) -> bool {
@@ -112,10 +148,37 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_read_as_the_kernel_writes_them() {
+        let line = "0: 0100007F:1538 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4711 1";
+        if cfg!(target_endian = "little") {
+            assert_eq!(listener(line, 0x1538), Some((IpAddr::from([127, 0, 0, 1]), 4711)));
+            let mapped = "0000000000000000FFFF00000100007F";
+            assert_eq!(ip(mapped), Some(IpAddr::from([127, 0, 0, 1])), "IPv4 in IPv6");
+        }
+        assert_eq!(listener(line, 1), None);
+        assert_eq!(listener(&line.replace(" 0A ", " 01 "), 0x1538), None, "a connection does not listen");
+    }
+
+    #[test]
+    fn whoever_listens_on_a_path_is_found() {
+        let path = std::env::temp_dir().join(format!("loadgen-listens-{}", std::process::id()));
+        let _listener = std::os::unix::net::UnixListener::bind(&path).expect("nobody else has it");
+        let server = Server::listening_on(&Address::Unix(path.clone())).expect("we listen");
+        assert_eq!(server.roots, [std::process::id()]);
+        std::fs::remove_file(path).expect("it is ours");
+    }
+
+    #[test]
     fn whoever_listens_is_found_and_its_cpu_grows() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let server = Server::listening_on(listener.local_addr().expect("it is bound").port()).expect("we listen");
+        let address = listener.local_addr().expect("it is bound");
+        let server = Server::listening_on(&Address::Inet(address)).expect("we listen");
         assert_eq!(server.roots, [std::process::id()]);
+        // The same port elsewhere: on another address of this machine, and on a machine that is not this one (RFC 5737).
+        for other in ["127.0.0.2", "192.0.2.1"] {
+            let other = SocketAddr::new(other.parse().expect("it is an address"), address.port());
+            assert!(Server::listening_on(&Address::Inet(other)).is_err(), "{other}");
+        }
         let before = server.cpu_ns().expect("we live");
         let mut sum = 0u64;
         while sys::now_ns() % 10_000_000 < 9_000_000 || sum < 1000 {

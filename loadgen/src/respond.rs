@@ -32,6 +32,14 @@ pub struct Canned {
     pub delay_ns: u64,
 }
 
+impl Canned {
+    /// Of the larger of the two answers it has.
+    pub fn answer_bytes(&self) -> u128 {
+        let row: usize = 7 + self.values.iter().map(|value| value.len() + 4).sum::<usize>();
+        row as u128 * self.rows.max(self.copy_rows) as u128
+    }
+}
+
 /// The answers, composed once.
 #[derive(Debug)]
 struct Answers {
@@ -88,8 +96,8 @@ pub fn serve(address: SocketAddr, canned: &Canned, listening: impl FnOnce(Socket
         .with_context(|| format!("cannot listen on {address}; --port 0 takes any port that is free"))?;
     listener.set_nonblocking(true)?;
     sys::raise_open_files();
-    listening(listener.local_addr()?);
     let answers = Answers::new(canned);
+    listening(listener.local_addr()?);
     let mut epoll = Epoll::new(256)?;
     epoll.add(listener.as_raw_fd(), LISTENER, Interest::Read)?;
     let mut door = Door { listener, next: 0, again_ns: None };

@@ -7,7 +7,7 @@ use crate::hlog;
 use crate::measure::{Counts, Point, at, time};
 use crate::probe;
 use crate::program::Program;
-use crate::schedule::{Arrivals, Profile, Schedule};
+use crate::schedule::{Arrivals, Profile, Schedule, Share};
 use crate::spans::Spans;
 use crate::sys::{self, Address, now_ns};
 use crate::target::{Target, TlsMode};
@@ -175,20 +175,19 @@ pub fn run(settings: &Settings, progress: &mut dyn FnMut(&Point, bool)) -> Resul
 }
 
 fn task(settings: &Settings, plan: &Arc<Plan>, thread: usize, threads: usize) -> Task {
-    let share = |total: u64| total / threads as u64 + u64::from((thread as u64) < total % threads as u64);
+    let share = Share { thread, threads, connections: settings.connections };
     let duration_s = settings.duration_s.unwrap_or(f64::INFINITY);
     let schedule = settings.open.as_ref().map(|(profile, arrivals)| {
-        let share = (thread, threads);
         Schedule::new(profile, *arrivals, settings.warmup_s, duration_s, share, settings.seed)
             .in_ticks(settings.tick_ns)
     });
     Task {
         plan: Arc::clone(plan),
-        connections: share(settings.connections as u64) as usize,
+        connections: share.connections(),
         schedule,
         ticks: settings.tick_ns > 0,
         spans: spans(settings),
-        count: settings.count.map(share),
+        count: settings.count.map(|count| share.of_first(count)),
         timeout_ns: (settings.timeout_s * 1e9) as u64,
         spin_ns: settings.spin_ns,
         seed: settings.seed.wrapping_add(thread as u64),
@@ -370,7 +369,8 @@ impl Collector {
         match self.cut {
             _ if self.interrupted => Some(format!("interrupted after {of}")),
             Some(Cut::NoConnection) => {
-                Some(format!("ended after {of}: no connection was up for {} s (--timeout)", settings.timeout_s))
+                let patience_ns = engine::patience_ns((settings.timeout_s * 1e9) as u64);
+                Some(format!("ended after {of}: no connection was up for {}", time(patience_ns)))
             }
             None => None,
         }

@@ -91,6 +91,35 @@ impl Segment {
     }
 }
 
+/// Which arrivals are a thread's: those of its connections. Connection `c` of all is the thread `c % threads`'s, and arrivals
+/// are dealt to connections in turn, so that no connection has more to do than another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Share {
+    pub thread: usize,
+    pub threads: usize,
+    /// Of all threads.
+    pub connections: usize,
+}
+
+impl Share {
+    pub fn connections(self) -> usize {
+        self.of_first(self.connections as u64) as usize
+    }
+
+    /// How many of the first arrivals of all are this thread's.
+    pub fn of_first(self, arrivals: u64) -> u64 {
+        let (thread, threads, connections) = (self.thread as u64, self.threads as u64, self.connections as u64);
+        let of_round = |length: u64| (length + threads - 1 - thread) / threads;
+        arrivals / connections * of_round(connections) + of_round(arrivals % connections)
+    }
+
+    /// The number among all arrivals of this thread's `own`, both from zero.
+    fn place(self, own: u64) -> u64 {
+        let of_round = self.connections() as u64;
+        own / of_round * self.connections as u64 + own % of_round * self.threads as u64 + self.thread as u64
+    }
+}
+
 /// An endless list of send times, nanoseconds from the start, never decreasing. Warm-up runs at the profile's first rate; after
 /// the profile its last rate goes on (the caller stops by duration or count).
 #[derive(Debug)]
@@ -105,27 +134,25 @@ pub struct Schedule {
     /// Arrivals on the clock of expected counts: the running sum is kept apart so that constant spacing stays exact.
     drawn: u64,
     sum: f64,
-    offset: f64,
+    share: Share,
     /// Times are rounded up to multiples of this; 1 changes nothing.
     tick_ns: u64,
 }
 
 impl Schedule {
-    /// One of `threads` equal shares: constant spacing is interleaved, Poisson is thinned (still Poisson).
+    /// A thread's share: constant spacing is interleaved, Poisson is thinned (still Poisson).
     pub fn new(
         profile: &Profile,
         arrivals: Arrivals,
         warmup_s: f64,
         duration_s: f64,
-        share: (usize, usize),
+        share: Share,
         seed: u64,
     ) -> Schedule {
-        let (thread, threads) = share;
-        let part = |rate: f64| rate / threads as f64;
         let (first, last) = match profile {
-            Profile::Flat(rate) => (part(*rate), part(*rate)),
-            Profile::Ramp(from, to) => (part(*from), part(*to)),
-            Profile::Steps(rates) => (part(rates[0]), part(rates[rates.len() - 1])),
+            Profile::Flat(rate) => (*rate, *rate),
+            Profile::Ramp(from, to) => (*from, *to),
+            Profile::Steps(rates) => (rates[0], rates[rates.len() - 1]),
         };
         let flat = |seconds, rate| Segment { seconds, from: rate, to: rate };
         let mut segments = vec![flat(warmup_s, first)];
@@ -133,21 +160,21 @@ impl Schedule {
             Profile::Flat(_) => {}
             Profile::Ramp(..) => segments.push(Segment { seconds: duration_s, from: first, to: last }),
             Profile::Steps(rates) => {
-                segments.extend(rates.iter().map(|&rate| flat(duration_s / rates.len() as f64, part(rate))));
+                segments.extend(rates.iter().map(|&rate| flat(duration_s / rates.len() as f64, rate)));
             }
         }
         segments.retain(|segment| segment.seconds > 0.0);
         segments.push(flat(f64::INFINITY, last));
         Schedule {
             arrivals,
-            rng: Rng::new(seed ^ (thread as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            rng: Rng::new(seed ^ (share.thread as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             segments,
             segment: 0,
             count_before: 0.0,
             seconds_before: 0.0,
             drawn: 0,
             sum: 0.0,
-            offset: thread as f64 / threads as f64,
+            share,
             tick_ns: 1,
         }
     }
@@ -159,9 +186,9 @@ impl Schedule {
 
     pub fn next_ns(&mut self) -> u64 {
         let due = match self.arrivals {
-            Arrivals::Constant => self.drawn as f64 + self.offset,
+            Arrivals::Constant => self.share.place(self.drawn) as f64,
             Arrivals::Poisson => {
-                self.sum += self.rng.exponential();
+                self.sum += self.rng.exponential() * self.share.connections as f64 / self.share.connections() as f64;
                 self.sum
             }
         };
@@ -183,8 +210,10 @@ impl Schedule {
 mod tests {
     use super::*;
 
+    const ALONE: Share = Share { thread: 0, threads: 1, connections: 1 };
+
     fn times(profile: Profile, arrivals: Arrivals, until_s: f64) -> Vec<u64> {
-        let mut schedule = Schedule::new(&profile, arrivals, 0.0, until_s, (0, 1), 1);
+        let mut schedule = Schedule::new(&profile, arrivals, 0.0, until_s, ALONE, 1);
         let mut times = Vec::new();
         loop {
             match schedule.next_ns() {
@@ -196,30 +225,47 @@ mod tests {
 
     #[test]
     fn constant_spacing_never_drifts() {
-        let mut schedule = Schedule::new(&Profile::Flat(3000.0), Arrivals::Constant, 0.0, 1.0, (0, 1), 1);
+        let mut schedule = Schedule::new(&Profile::Flat(3000.0), Arrivals::Constant, 0.0, 1.0, ALONE, 1);
         let late = (0..=3_000_000).map(|_| schedule.next_ns()).last();
         assert_eq!(late, Some(1_000_000_000_000));
     }
 
     #[test]
     fn ticks_gather_what_is_due_and_lose_nothing() {
-        let schedule = Schedule::new(&Profile::Flat(2000.0), Arrivals::Constant, 0.0, 1.0, (0, 1), 1);
+        let schedule = Schedule::new(&Profile::Flat(2000.0), Arrivals::Constant, 0.0, 1.0, ALONE, 1);
         let mut schedule = schedule.in_ticks(2_000_000);
         let times: Vec<u64> = (0..9).map(|_| schedule.next_ns()).collect();
         assert_eq!(times, [0, 1, 1, 1, 1, 2, 2, 2, 2].map(|tick| tick * 2_000_000));
     }
 
     #[test]
-    fn threads_share_constant_arrivals_evenly() {
+    fn threads_share_constant_arrivals_evenly_by_their_connections() {
         let profile = Profile::Flat(1000.0);
-        let mut all: Vec<u64> = (0..4)
-            .flat_map(|thread| {
-                let mut schedule = Schedule::new(&profile, Arrivals::Constant, 0.0, 1.0, (thread, 4), 1);
-                (0..250).map(move |_| schedule.next_ns()).collect::<Vec<_>>()
-            })
-            .collect();
-        all.sort_unstable();
-        assert!(all.windows(2).all(|pair| (pair[1] - pair[0]).abs_diff(1_000_000) <= 1), "{all:?}");
+        for (threads, connections) in [(4, 4), (4, 8), (2, 3), (3, 10)] {
+            let mut all: Vec<u64> = (0..threads)
+                .flat_map(|thread| {
+                    let share = Share { thread, threads, connections };
+                    let mut schedule = Schedule::new(&profile, Arrivals::Constant, 0.0, 1.0, share, 1);
+                    (0..share.of_first(1001)).map(move |_| schedule.next_ns()).collect::<Vec<_>>()
+                })
+                .collect();
+            all.sort_unstable();
+            assert_eq!(all.len(), 1001, "{threads} {connections}");
+            assert!(all.windows(2).all(|pair| (pair[1] - pair[0]).abs_diff(1_000_000) <= 1), "{all:?}");
+        }
+        let shares = [0, 1].map(|thread| Share { thread, threads: 2, connections: 3 });
+        assert_eq!(shares.map(Share::connections), [2, 1]);
+        assert_eq!(shares.map(|share| share.of_first(300)), [200, 100]);
+    }
+
+    #[test]
+    fn threads_share_poisson_arrivals_by_their_connections() {
+        let count = |thread| {
+            let share = Share { thread, threads: 2, connections: 3 };
+            let mut schedule = Schedule::new(&Profile::Flat(3000.0), Arrivals::Poisson, 0.0, 1.0, share, 7);
+            std::iter::repeat_with(|| schedule.next_ns()).take_while(|&at| at < 10_000_000_000).count()
+        };
+        assert!(count(0).abs_diff(20_000) < 600 && count(1).abs_diff(10_000) < 450, "{} {}", count(0), count(1));
     }
 
     #[test]

@@ -45,12 +45,10 @@ pub struct Responder {
 impl Responder {
     /// `program` is this program.
     pub fn start(program: &Path, arguments: &[&str]) -> Result<Responder> {
-        let mut child = Command::new(program)
-            .args(["respond", "--port", "0"])
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start the responder")?;
+        let mut command = Command::new(program);
+        command.args(["respond", "--port", "0"]).args(arguments).stdout(Stdio::piped());
+        // A signal that ends this program leaves no time to end the other.
+        let mut child = sys::end_with_parent(&mut command).spawn().context("cannot start the responder")?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line)?;
         let port = line.trim().rsplit_once(':').and_then(|(_, port)| port.parse().ok());

@@ -5,7 +5,9 @@ use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -281,6 +283,16 @@ pub fn raise_open_files() {
             libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
         }
     }
+}
+
+/// The program ends when the thread that starts it does, however that ends.
+pub fn end_with_parent(command: &mut Command) -> &mut Command {
+    let ask = || {
+        // SAFETY: takes no pointer.
+        check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0, 0, 0) }).map(drop)
+    };
+    // SAFETY: between fork and exec only that system call is made, which neither allocates nor locks.
+    unsafe { command.pre_exec(ask) }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -17,6 +17,8 @@ enum Reply {
     /// The row, and then it hangs up.
     Last,
     Silence,
+    /// The row, but not before that many milliseconds.
+    Late(u64),
     /// It hangs up on everybody from now on, and its socket is gone.
     Gone,
 }
@@ -138,6 +140,10 @@ fn serve(mut stream: UnixStream, plan: Plan, selects: &AtomicU64, socket: &std::
                     row("1")
                 }
                 Reply::Silence => continue,
+                Reply::Late(ms) => {
+                    std::thread::sleep(std::time::Duration::from_millis(ms));
+                    row("1")
+                }
                 Reply::Gone => {
                     let _ = std::fs::remove_file(socket);
                     return Ok(());
@@ -216,13 +222,21 @@ fn a_closed_loop_ends_when_its_server_has_gone() {
     let (status, value, _) =
         Fake::start(plan).run(&["--closed", "--count", "1000000", "-c", "2", "--timeout", "300ms"]);
     let why = value["cut_short"].as_str().unwrap_or_default();
-    assert!(status == Some(3) && why.contains("no connection was up for 0.3 s"), "{value}");
+    assert!(status == Some(3) && why.contains("no connection was up for 1.00 s"), "{value}");
     // Connecting to a socket that is not there fails at once, every time.
     let fake = Fake::start(plan);
     let churn = ["--closed", "--workload", "churn", "--duration", "300ms", "-c", "2"];
     let (status, value, _) = fake.run(&churn);
     assert_eq!((status, &value["cut_short"]), (Some(0), &Value::Null), "{value}");
     assert!(value["errors_by_kind"]["connect"]["count"].as_u64().is_some_and(|count| count < 100), "{value}");
+}
+
+#[test]
+fn an_answer_after_the_timeout_is_none() {
+    // Timeouts are looked for every 20 ms: some of these answers come before anybody looked.
+    let fake = Fake::start(|n| if n > 1 { Reply::Late(101) } else { Reply::Row("1") });
+    let (_, value, _) = fake.run(&["--closed", "--count", "10", "-c", "1", "--timeout", "100ms"]);
+    assert_eq!((&value["answered"], &value["errors_by_kind"]["timeout"]["count"]), (&0.into(), &10.into()), "{value}");
 }
 
 /// Ended however the test ends.
@@ -238,19 +252,34 @@ impl Drop for Process {
 }
 
 #[test]
+fn ctrl_c_ends_a_run_whose_first_request_is_not_answered() {
+    let fake = Fake::start(|_| Reply::Silence);
+    let mut command = fake.command(&["--closed", "--timeout", "1h"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program is built");
+    let (status, value, errors) = interrupt_after(&fake, 1, child);
+    assert!(status == Some(3) && value["status"] == 3 && errors.contains("interrupted"), "{value} {errors}");
+}
+
+/// Sends SIGINT once there were that many SELECTs, and waits.
+fn interrupt_after(fake: &Fake, selects: u64, child: Child) -> (Option<i32>, Value, String) {
+    let mut process = Process(Some(child));
+    while fake.selects.load(Ordering::SeqCst) < selects {
+        std::thread::yield_now();
+    }
+    let child = process.0.take().expect("it runs");
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("there is kill");
+    assert!(sent.success());
+    told(&child.wait_with_output().expect("it ends"))
+}
+
+#[test]
 fn an_interrupted_run_ends_soon_and_shows_what_there_is() {
     let fake = Fake::start(|n| if n > 5 { Reply::Silence } else { Reply::Row("1") });
     let load = ["--rate", "1000", "--duration", "1h", "-c", "1", "--timeout", "1h", "--fail-p99", "1ns"];
     let mut command = fake.command(&load);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program is built");
-    let mut process = Process(Some(child));
-    while fake.selects.load(Ordering::SeqCst) < 6 {
-        std::thread::yield_now();
-    }
-    let child = process.0.take().expect("it runs");
-    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("there is kill");
-    let (status, value, errors) = told(&child.wait_with_output().expect("it ends"));
-    assert!(sent.success() && status == Some(3), "{value} {errors}");
+    let (status, value, errors) = interrupt_after(&fake, 6, child);
+    assert_eq!(status, Some(3), "{value} {errors}");
     assert!(value["cut_short"].as_str().is_some_and(|why| why.contains("of 3600 s")), "{value}");
     let [requests, answered, errors] = ["requests", "answered", "errors"].map(|name| value[name].as_u64().unwrap_or(0));
     assert_eq!((answered, requests - answered), (4, errors), "{value}");

@@ -69,7 +69,7 @@ pub const COMPARE_EXAMPLES: &str = "Examples:
   lockgate-loadgen compare --endpoint a=... --endpoint b=... --closed --pid b=1234 -o json
 
 Each round runs every endpoint once, in random order, on connections of its own. Ratios are to the first endpoint. CPU is that of the process
-that listens on the endpoint's port on this machine, with its children, or of --pid NAME=PID. Intervals need six rounds. When a round
+that listens on the endpoint's address, if that is this machine's, with its children, or of --pid NAME=PID. Intervals need six rounds. When a round
 cannot be finished (Ctrl-C, an endpoint that went away), those before it are shown.
 
 Exit status: 0 done; 1 requests failed; 2 wrong usage; 3 could not run or did not finish, or the generator was too late in more than half
@@ -190,7 +190,7 @@ pub struct LoadArgs {
     /// How send times are spaced
     #[arg(long, value_enum, default_value = "constant")]
     pub arrivals: ArrivalsArg,
-    /// A request that takes longer has failed, and its connection is replaced
+    /// A request that takes longer has failed, and its connection is replaced where no answer came at all
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_time)]
     pub timeout: f64,
     /// Refuse to print percentiles when the generator's own send lag p99.9 is above
@@ -275,7 +275,7 @@ pub struct CompareArgs {
     /// NAME=URL; two to six of them
     #[arg(long, short = 'e', required = true, value_name = "NAME=URL", value_parser = parse_pair)]
     pub endpoint: Vec<(String, String)>,
-    /// The process whose CPU belongs to an endpoint, with its children [default: whoever listens on the endpoint's port]
+    /// The process whose CPU belongs to an endpoint, with its children [default: whoever listens there, on this machine]
     #[arg(long, value_name = "NAME=PID", value_parser = parse_pair)]
     pub pid: Vec<(String, String)>,
     /// Requests a second on each endpoint
@@ -336,7 +336,7 @@ pub struct RespondArgs {
     /// Port on 127.0.0.1; 0 takes any that is free and prints it
     #[arg(long, default_value_t = 5440)]
     pub port: u16,
-    /// Rows of every query
+    /// Rows of every query: an answer of 256 MB at most
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub rows: usize,
     /// Rows of every COPY TO STDOUT

@@ -32,7 +32,7 @@ pub fn verb(args: &CompareArgs) -> Result<Verdict> {
                 let number = pid.parse().map_err(|_| Usage(format!("--pid {name}={pid} is no number")))?;
                 Some(Server::of_pid(number)?)
             }
-            None => Server::listening_on(settings.target.port).ok(),
+            None => Server::listening_on(&settings.target.address).ok(),
         };
         endpoints.push(Endpoint { name: name.clone(), settings, server });
     }
