@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 pub const EXIT: &str = "Exit status: 0 done; 1 the answer is no (a threshold was missed, a check failed); 2 wrong usage; 3 could \
-not run, or the generator itself was too late to tell.";
+not run, was interrupted, or the generator itself was too late to tell.";
 
 #[derive(Parser, Debug)]
 #[command(
