@@ -12,7 +12,7 @@ use crate::shard::mailbox::ToControl;
 use crate::snapshot::Snapshot;
 use codecs::postgres::{Answer, BindValues, Refusal, Request, RequestKind, fair_share};
 use codecs::{Pipes, Side};
-use masking::sql::Statement;
+use masking::sql::{Named, Statement};
 use masking::style::{Style, TokenKey, mask_findings};
 use smallvec::SmallVec;
 use std::rc::Rc;
@@ -217,7 +217,7 @@ impl Gate {
             return self.deny(request, &beyond_ruling(&mark), pipes, cx);
         }
         let digest = self.request_digest(&request, &mark, pipes);
-        let shown = shown_text(&mark.meaning, self.view.as_ref().expect("logged in"), cx);
+        let shown = self.shown_text(&mark.meaning, cx);
         let showing = self.showing(cx);
         let bind_text = |bytes: &[u8], binary| {
             let mut text = String::new();
@@ -240,6 +240,24 @@ impl Gate {
         let what = Waiting::Statement { request, mark, digest };
         self.held = Some(Held { ticket: id, request: number, what, recorded: false });
         cx.control.push(ToControl::Ask(Box::new(ticket)));
+    }
+
+    /// The statement as a reviewer reads it: with what the names in it stand for, and what is masked for the requester masked.
+    fn shown_text(&self, meaning: &Meaning, cx: &Context<'_>) -> String {
+        let mut text = meaning.text.to_vec();
+        for used in meaning.analysis.statements.iter().filter_map(|statement| statement.uses.as_ref()) {
+            let (name, used) = match used {
+                Named::Prepared(name) => (name, self.session.prepared(name.as_bytes())),
+                Named::Cursor(name) => (name, self.cursors.get(name).or(self.session.bound(name.as_bytes()))),
+            };
+            let Some(used) = used else { continue };
+            text.extend_from_slice(format!("\n-- {name} is: ").as_bytes());
+            text.extend_from_slice(&used.meaning.text);
+        }
+        if let Some((detectors, _)) = &self.view.as_ref().expect("logged in").detect {
+            mask_findings(detectors, Style::Last4, &cx.snapshot.token_key, &mut text);
+        }
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// The values that a request runs with.
@@ -485,15 +503,6 @@ fn beyond_ruling(mark: &Mark) -> Mark {
 fn blind(mark: &Mark) -> Mark {
     let decision = masked::denied("the gateway cannot tell which columns are masked: try again");
     mark.with(decision)
-}
-
-/// The statement as a reviewer reads it: with what is masked for the requester masked.
-fn shown_text(meaning: &Meaning, view: &View, cx: &Context<'_>) -> String {
-    let mut text = meaning.text.to_vec();
-    if let Some((detectors, _)) = &view.detect {
-        mask_findings(detectors, Style::Last4, &cx.snapshot.token_key, &mut text);
-    }
-    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Do two views mask alike?
