@@ -83,7 +83,7 @@ fn watched_texts_are_shown_field_by_field() {
         [(b'M', "dup 4111"), (b'D', "gone"), (b'H', "fine"), (b't', "4111"), (b'W', "in 4111"), (b'q', "q 4111")];
     let reply = [error_with("23505", &fields), ready(b'I')];
     let came = check_open(&manner, &[c(&[query("q")]), t(&reply)]);
-    let masked = [(b'M', "***"), (b'D', ""), (b'H', "fine"), (b't', "4111"), (b'W', "***"), (b'q', "***")];
+    let masked = [(b'M', "***"), (b'D', ""), (b'H', "fine"), (b't', "***"), (b'W', "***"), (b'q', "***")];
     assert_eq!(came.to_client, [error_with("23505", &masked), ready(b'I')].concat());
     assert_eq!(came.outcomes(), ["outcome 1 error 23505 0/0"]);
     let came = check_open(&manner, &[t(&[notice("card 4111"), notification("4111", "4111"), notification("c", "")])]);

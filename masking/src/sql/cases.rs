@@ -826,14 +826,18 @@ fn settings_names_and_copies_are_told() {
     {
         assert_eq!(setting(text).len(), session::TRACKED.len(), "{text}");
     }
+    for text in ["SET work_mem = '1GB'", "ALTER DATABASE d SET role = x"] {
+        assert!(setting(text).is_empty(), "{text}");
+    }
+    // Not this session's, but what runs later finds its tables by it.
     for text in [
-        "SET work_mem = '1GB'",
         "ALTER ROLE r SET search_path = x",
-        "ALTER DATABASE d SET role = x",
+        "ALTER DATABASE d SET search_path = x",
         "ALTER SYSTEM SET search_path = x",
+        "ALTER FUNCTION f() SET search_path = x",
         "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET search_path = x AS 'SELECT 1'",
     ] {
-        assert!(setting(text).is_empty(), "{text}");
+        assert_eq!(setting(text), ["search_path=Some(\"x\")"], "{text}");
     }
 
     assert_eq!(one("PREPARE \"P\" AS SELECT 1").defines, Some(Named::Prepared("P".into())));
