@@ -361,13 +361,19 @@ fn startup_search_paths(parameters: &[(Vec<u8>, Vec<u8>)]) -> impl Iterator<Item
     parameters.iter().flat_map(|(name, value)| {
         let value = String::from_utf8_lossy(value);
         match String::from_utf8_lossy(name).to_ascii_lowercase().as_str() {
-            "search_path" => vec![value.into_owned()],
-            "options" => {
-                option_settings(&value).filter(|(name, _)| name == "search_path").map(|(_, value)| value).collect()
-            }
-            _ => Vec::new(),
+            "options" => option_settings(&value).filter_map(|(name, value)| path_by(&name, &value)).collect(),
+            name => Vec::from_iter(path_by(name, &value)),
         }
     })
+}
+
+/// What a setting puts on the path: with a role comes the schema of its name (`"$user"`).
+fn path_by(name: &str, value: &str) -> Option<String> {
+    match name {
+        "search_path" => Some(value.to_owned()),
+        "role" | "session_authorization" => Some(format!("\"{}\"", value.replace('"', "\"\""))),
+        _ => None,
+    }
 }
 
 /// The settings in a start-up `options` value, read as the server's own command line is: words end at white space, a
@@ -421,6 +427,8 @@ mod tests {
         assert_eq!(found("options", "-csearch_path=billing -c work_mem=1MB"), ["billing"]);
         assert_eq!(found("options", "--search-path=billing\\ x"), ["billing x"]);
         assert_eq!(found("options", "-c SEARCH_PATH=a --search_path=b"), ["a", "b"]);
+        assert_eq!(found("options", "-c role=billing --session-authorization=x"), ["\"billing\"", "\"x\""]);
+        assert_eq!(found("role", "Bill\"ing"), ["\"Bill\"\"ing\""]);
         assert!(found("options", "-c work_mem=1MB").is_empty());
         assert!(found("application_name", "search_path").is_empty());
     }
