@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::World;
 use super::ahead::{close, direct, fly, session, shows, step};
+use super::policy::{hold, lead_rules};
 use crate::harness::gateway::Setup;
 use crate::harness::process::eventually;
 use crate::harness::wire::{Message, SYNC, Wire, bind, complaint, copy_data, execute, message, parse, query, tags};
@@ -60,6 +61,7 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     for (name, script) in unasked() {
         report.case(&format!("not run without a ruling: {name}"), || is_refused(&world, &script));
     }
+    report.case("a ruling for a client that has left, behind more than is read, runs nothing", || left(&world));
     report.case("a table whose name another encoding spells is that table", || spelt_otherwise(&world));
     report.case("a large value hides none behind it", || large_value(&world));
     Ok(())
@@ -201,6 +203,20 @@ fn is_refused(world: &World, script: &[Vec<u8>]) -> Result<()> {
     ensure!(ledger()? == before, "the ledger was changed");
     let server = each(&mut direct(world)?, &last)?;
     ensure!(ledger()? != before, "the server changes nothing either: {server:?}");
+    Ok(())
+}
+
+fn left(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    let ticket = hold(&mut wire, &query("UPDATE ledger SET id = id + 100 /* left */"))?;
+    wire.send(&query("SELECT 1").repeat(20_000))?;
+    drop(wire);
+    std::thread::sleep(Duration::from_millis(300));
+    // Whether there is still something to rule on is not asked.
+    let _ = lead_rules(world, "approve", &ticket);
+    std::thread::sleep(Duration::from_secs(1));
+    let ran = world.target.log()?.iter().any(|line| line.statement().is_some_and(|text| text.contains("/* left */")));
+    ensure!(!ran, "it ran for nobody");
     Ok(())
 }
 
