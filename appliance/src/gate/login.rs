@@ -6,7 +6,7 @@ use crate::approval::{Ticket, TicketId};
 use crate::audit::Entry;
 use crate::limits;
 use crate::metrics::Fault;
-use crate::policy::{ApprovalTerms, View};
+use crate::policy::{ApprovalTerms, View, path_by};
 use crate::shard::mailbox::{SessionInfo, ToControl};
 use crate::snapshot::Target;
 use codecs::postgres::{Answer, AuthMethod, Refusal, ScramKeys, Startup, TargetLogin};
@@ -365,15 +365,6 @@ fn startup_search_paths(parameters: &[(Vec<u8>, Vec<u8>)]) -> impl Iterator<Item
             name => Vec::from_iter(path_by(name, &value)),
         }
     })
-}
-
-/// What a setting puts on the path: with a role comes the schema of its name (`"$user"`).
-fn path_by(name: &str, value: &str) -> Option<String> {
-    match name {
-        "search_path" => Some(value.to_owned()),
-        "role" | "session_authorization" => Some(format!("\"{}\"", value.replace('"', "\"\""))),
-        _ => None,
-    }
 }
 
 /// The settings in a start-up `options` value, read as the server's own command line is: words end at white space, a

@@ -25,6 +25,8 @@ mod rule;
 mod tests;
 mod who;
 
+pub use path::path_by;
+
 use crate::config::{self, Config};
 use crate::identity::Principal;
 use masking::detect::Detectors;

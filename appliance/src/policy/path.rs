@@ -8,7 +8,15 @@ use super::{Action, Decision, View};
 use masking::sql::{Class, Statement};
 
 const SETTING: &str = "search_path";
-const ROLES: [&str; 2] = ["role", "session_authorization"];
+
+/// What a setting puts on the path: with a role comes the schema of its name (`"$user"`).
+pub fn path_by(setting: &str, value: &str) -> Option<String> {
+    match setting {
+        SETTING => Some(value.to_owned()),
+        "role" | "session_authorization" => Some(format!("\"{}\"", value.replace('"', "\"\""))),
+        _ => None,
+    }
+}
 
 impl View {
     /// A search_path given when the session starts (as a parameter, or in `options`). `None`: it may be used.
@@ -18,13 +26,9 @@ impl View {
 
     /// The rule that keeps a statement from changing the path to where it would miss that rule's tables.
     pub(super) fn path_guard(&self, statement: &Statement) -> Option<(usize, &Rule)> {
-        let mut changes =
-            statement.settings.iter().filter(|(name, _)| name == SETTING || ROLES.contains(&name.as_str()));
-        changes.find_map(|(name, value)| match value {
-            // `"$user"` on the path is the schema of that name.
-            Some(role) if name != SETTING => self.guard(Some(&format!("\"{}\"", role.replace('"', "\"\"")))),
+        statement.settings.iter().find_map(|(name, value)| match value {
+            Some(value) => path_by(name, value).and_then(|path| self.guard(Some(&path))),
             None if name != SETTING => None,
-            Some(value) => self.guard(Some(value)),
             // RESET and DISCARD ALL go back to the target's own default; set_config of a parameter goes anywhere.
             None if statement.classes.contains(Class::Set) && statement.classes.iter().count() > 1 => self.guard(None),
             None => None,

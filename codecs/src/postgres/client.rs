@@ -193,7 +193,9 @@ impl<T: Clone> Session<T> {
     /// can be read in more than one way, and no answer will tell which before the next Sync.
     #[inline]
     fn may_be_read(&self, kind: u8, message: &[u8]) -> Result<Option<bool>, ProtocolError> {
-        if self.queue.is_behind() || self.queue.bound { self.look_behind(kind, message) } else { Ok(Some(false)) }
+        // With nothing outstanding before this segment no name is in doubt, and only texts hang on what a Bind in it may have set.
+        let looks = self.queue.is_behind() || self.queue.bound && matches!(kind, b'Q' | b'P');
+        if looks { self.look_behind(kind, message) } else { Ok(Some(false)) }
     }
 
     fn look_behind(&self, kind: u8, message: &[u8]) -> Result<Option<bool>, ProtocolError> {

@@ -76,11 +76,12 @@ pub(super) fn step(sql: &str) -> Vec<u8> {
     [parse("", sql), bind("", "", &[], 0), execute("", 0)].concat()
 }
 
-fn sync() -> Vec<u8> {
+pub(super) fn sync() -> Vec<u8> {
     SYNC.to_vec()
 }
 
-type Flights = Vec<(&'static str, Vec<Vec<u8>>)>;
+/// With a name for each: the messages, as they are sent.
+pub(super) type Flights = Vec<(&'static str, Vec<Vec<u8>>)>;
 
 /// Each runs READ at the server, under a name that was to stand for HARMLESS.
 fn renamed() -> Flights {
@@ -109,43 +110,23 @@ fn renamed() -> Flights {
                 query("EXECUTE q"),
             ],
         ),
-        (
-            "a portal that is bound twice",
-            vec![
-                query("BEGIN"),
-                parse("a", READ),
-                parse("b", HARMLESS),
-                bind("p", "a", &[], 0),
-                sync(),
-                query("SAVEPOINT x"),
-                bind("p", "b", &[], 0),
-                sync(),
-                query("ROLLBACK TO x"),
-                execute("p", 0),
-                sync(),
-                query("COMMIT"),
-            ],
-        ),
-        (
-            "a portal whose Close is skipped",
-            vec![
-                query("BEGIN"),
-                parse("a", READ),
-                parse("b", HARMLESS),
-                bind("p", "a", &[], 0),
-                sync(),
-                query("SAVEPOINT x"),
-                lost(),
-                close(b'P', "p"),
-                bind("p", "b", &[], 0),
-                sync(),
-                query("ROLLBACK TO x"),
-                execute("p", 0),
-                sync(),
-                query("COMMIT"),
-            ],
-        ),
+        ("a portal that is bound twice", bound_twice(vec![])),
+        ("a portal whose Close is skipped", bound_twice(vec![lost(), close(b'P', "p")])),
     ]
+}
+
+/// A portal of READ, and another Bind of its name, with what comes before that one, which fails.
+fn bound_twice(before: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let bound = vec![
+        query("BEGIN"),
+        parse("a", READ),
+        parse("b", HARMLESS),
+        bind("p", "a", &[], 0),
+        sync(),
+        query("SAVEPOINT x"),
+    ];
+    let again = vec![bind("p", "b", &[], 0), sync(), query("ROLLBACK TO x"), execute("p", 0), sync(), query("COMMIT")];
+    [bound, before, again].concat()
 }
 
 pub(super) fn shows(messages: &[Message], secret: &str) -> bool {

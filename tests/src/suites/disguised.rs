@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::World;
-use super::ahead::{close, direct, fly, session, shows, step};
+use super::ahead::{Flights, close, direct, fly, session, shows, step, sync};
 use super::policy::{hold, lead_rules};
 use crate::harness::gateway::Setup;
 use crate::harness::process::eventually;
-use crate::harness::wire::{Message, SYNC, Wire, bind, complaint, copy_data, execute, message, parse, query, tags};
+use crate::harness::wire::{Message, Wire, bind, complaint, copy_data, execute, message, parse, query, tags};
 use crate::harness::{Report, Settings};
 
 const POLICY: &str = r#"
@@ -67,12 +67,6 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-type Scripts = Vec<(&'static str, Vec<Vec<u8>>)>;
-
-fn sync() -> Vec<u8> {
-    SYNC.to_vec()
-}
-
 fn run(name: &str) -> Vec<Vec<u8>> {
     vec![bind("", name, &[], 0), execute("", 0), sync()]
 }
@@ -83,7 +77,7 @@ fn block(body: &str) -> Vec<u8> {
 
 /// Each reads the secret at the server, under a name that stood for something harmless.
 #[rustfmt::skip]
-fn taken() -> Scripts {
+fn taken() -> Flights {
     let longer = format!("{LONG}b");
     let named = |name: &str, sql: &str| vec![parse(name, sql), sync()];
     let never = |sql: &str| block(&format!("BEGIN IF false THEN EXECUTE '{}'; END IF; END", sql.replace('\'', "''")));
@@ -173,7 +167,7 @@ fn behind_a_failed_copy(world: &World) -> Result<()> {
 
 /// Each changes the ledger at the server; its last word at the gateway is a refusal.
 #[rustfmt::skip]
-fn unasked() -> Scripts {
+fn unasked() -> Flights {
     let change = "UPDATE ledger SET id = id + 100 RETURNING id::text";
     let bound = || vec![query("BEGIN"), parse("d", change), bind("p", "d", &[], 0), sync()];
     vec![
