@@ -10,21 +10,29 @@
 # them, the disk's probe and the trail alone (`group`, its code without sockets and target: what the disk and it can do where nobody else takes
 # the time; both in bench/src/bin/durability.rs) in interleaved rounds; prints medians over rounds, ratios of each round
 # to the disk of that round. A statement makes two records. Latencies are medians of single statements.
+# `piped`: sessions that send 100 statements in a pipeline (\startpipeline), through `group` to PostgreSQL; `canned`: the same through another
+# `group` to `lockgate-loadgen respond`, so that the database is not what bounds it.
 . "$(dirname "$0")/lib.sh"
 begin "${1:-}"
 default ROUNDS 5 1
 default SECONDS_EACH 3 1
 default CLIENTS "1 64" 4
-cargo_build -p lockgate -p lockgate-bench --bins
+cargo_build -p lockgate -p lockgate-bench -p lockgate-loadgen --bins
 MODES="async group strict"
+PIPELINE=100 # statements in one
 
 start_postgres
 pgbench_tables
 issuer
 for mode in $MODES; do start_gateway "$mode" "${port[postgres]}" "$mode" </dev/null; done
+port[piped]=${port[group]} pid[piped]=${pid[group]}
+start_respond respond
+start_gateway canned "${port[respond]}" group </dev/null
+{ echo '\startpipeline'; printf 'SELECT abalance FROM pgbench_accounts WHERE aid = 1;%.0s\n' $(seq "$PIPELINE"); echo '\endpipeline'; } >"$dir/pipeline.sql"
 
 metric() { # server, name: summed over shards
-  python3 - "$(sed -n 's/^ops = .*:\([0-9]*\)".*/\1/p' "$dir/$1/lockgate.toml")" "$2" <<'PY'
+  local server=${1/piped/group}
+  python3 - "$(sed -n 's/^ops = .*:\([0-9]*\)".*/\1/p' "$dir/$server/lockgate.toml")" "$2" <<'PY'
 import sys, urllib.request
 text = urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}/metrics").read().decode()
 print(int(sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(sys.argv[2]))))
@@ -35,9 +43,10 @@ statement_p50() { # of pgbench's logs, which go away
   rm -f "$dir"/latencies.*
 }
 durable_round() { # clients, mode
-  local records syncs before p50
+  local records syncs before p50 script=(-S)
+  case $2 in piped | canned) script=(-f "$dir/pipeline.sql") ;; esac
   records=$(metric "$2" lockgate_audit_records_total) syncs=$(metric "$2" lockgate_audit_syncs_total) before=$(ticks "$2")
-  "$BIN/pgbench" -S -M prepared -n -j 1 -c "$1" -T "$SECONDS_EACH" --log --log-prefix="$dir/latencies" -h 127.0.0.1 -p "${port[$2]}" -U postgres postgres \
+  "$BIN/pgbench" "${script[@]}" -M prepared -n -j 1 -c "$1" -T "$SECONDS_EACH" --log --log-prefix="$dir/latencies" -h 127.0.0.1 -p "${port[$2]}" -U postgres postgres \
     >"$dir/out" 2>&1 || { cat "$dir/out" >&2; exit 1; }
   p50=$(statement_p50)
   echo "$1 $2 $((($(metric "$2" lockgate_audit_records_total) - records))) $p50 $((($(ticks "$2") - before) * TICK_US)) $(($(metric "$2" lockgate_audit_syncs_total) - syncs))" >>"$dir/samples"
@@ -49,7 +58,7 @@ for round in $(seq "$ROUNDS"); do
   for clients in $CLIENTS; do
     echo "$clients disk $("$RELEASE/durability" disk "$dir" "$SECONDS_EACH" 1024)" >>"$dir/samples"
     echo "$clients trail $("$RELEASE/durability" trail "$dir" "$SECONDS_EACH" "$clients")" >>"$dir/samples"
-    for mode in $MODES; do durable_round "$clients" "$mode"; done
+    for mode in $MODES piped canned; do durable_round "$clients" "$mode"; done
   done
 done
 for frame in 1024 4096 16384; do
@@ -83,11 +92,13 @@ for clients in sorted({key[0] for key in samples}):
     trails = samples[clients, "trail"]
     over = median(row[0] / disk[0] for row, disk in zip(trails, disks))
     print(f"| {clients} | the trail alone | {median(row[0] for row in trails):.0f} | {over:.1f} | - | - | - | {median(row[1] for row in trails):.2f} | - |")
-    for mode in ("async", "group", "strict"):
+    for mode, name in {"async": "async", "group": "group", "strict": "strict", "piped": "group, pipelines", "canned": "group, pipelines, canned server"}.items():
         rows = samples[clients, mode]
         over = median(row[0] / seconds / disk[0] for row, disk in zip(rows, disks))
         added = median((row[1] - base[1]) / disk[1] for row, base, disk in zip(rows, bare, disks))
-        cells = [median(row[0] for row in rows) / seconds, over, median(row[1] for row in rows)]
+        rate, p50, late = median(row[0] for row in rows) / seconds, median(row[1] for row in rows), f"{added:.2f}"
+        if mode != name:  # a pipeline is no statement
+            p50, late = 0, "-"
         cpu, syncs = median(row[2] / row[0] for row in rows), median(row[3] for row in rows) / seconds
-        print(f"| {clients} | {mode} | {cells[0]:.0f} | {cells[1]:.1f} | {cells[2]:.0f} | - | {added:.2f} | {cpu:.2f} | {syncs:.0f} |")
+        print(f"| {clients} | {name} | {rate:.0f} | {over:.1f} | {p50 or '-'} | - | {late} | {cpu:.2f} | {syncs:.0f} |")
 PY
