@@ -5,7 +5,7 @@
 //! On a shared machine trust the instruction counts of `bench/instructions.sh` instead.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use lockgate::audit::{Entry, Journal as _, RingOptions, SegmentWriter};
+use lockgate::audit::{Entry, Journal as _, PackedWho, RingOptions, SegmentWriter, Who};
 use lockgate::gate::{Shared, Standing};
 use lockgate_bench::gate::{Features, Rig, view, view_with};
 use lockgate_bench::records::{TEXT, WHO, outcome, request};
@@ -30,17 +30,22 @@ fn journal(directory: &Path) -> SegmentWriter {
 
 /// Appends `count` statements, two records each, in frames of ten statements. `writes`: count the write of each frame, too.
 fn append(count: u64, writes: bool) -> Duration {
+    let packed = PackedWho::new(&WHO);
+    let who = Who { packed: Some(&packed), ..WHO };
     let mut spent = Duration::ZERO;
     let mut left = count;
     while left > 0 {
         let directory = tempfile::tempdir().expect("a directory");
         let mut journal = journal(directory.path());
+        // Begins the segment: a file's price, not a record's.
+        journal.append(NOW_US, &who, &Entry::Request(request(7))).expect("there is room");
+        journal.write().expect("there is room on disk");
         let here = left.min(STATEMENTS_PER_SEGMENT);
         for begin in (0..here).step_by(10) {
             let start = Instant::now();
             for _ in begin..here.min(begin + 10) {
-                journal.append(NOW_US, &WHO, black_box(&Entry::Request(request(7)))).expect("there is room");
-                journal.append(NOW_US, &WHO, black_box(&Entry::Outcome(outcome(7)))).expect("there is room");
+                journal.append(NOW_US, &who, black_box(&Entry::Request(request(7)))).expect("there is room");
+                journal.append(NOW_US, &who, black_box(&Entry::Outcome(outcome(7)))).expect("there is room");
             }
             if !writes {
                 spent += start.elapsed();
