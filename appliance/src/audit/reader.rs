@@ -526,11 +526,11 @@ impl SegmentReader {
         }
         let raw = self.slice(offset, FRAME_HEADER_BYTES).try_into().expect("buffered");
         let Ok(header) = FrameHeader::decode(raw) else { return Ok(None) };
-        *budget = budget.saturating_sub(header.element_bytes() as u64);
         let ours = (header.shard, header.segment) == (self.shard, self.number) && header.frame >= self.continues.0;
         if !ours || !self.buffered(offset, header.element_bytes())? {
             return Ok(None);
         }
+        *budget = budget.saturating_sub(header.element_bytes() as u64);
         Ok(header.intact(self.slice(offset, header.element_bytes())).then_some(header))
     }
 
