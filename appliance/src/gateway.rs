@@ -14,7 +14,7 @@ use crate::control::{self, Certificates, Claim, ControlOptions, Loader, Poster, 
 use crate::gate::{Context, Gate, Origin};
 use crate::metrics::ShardCounters;
 use crate::shard::mailbox::ToControl;
-use crate::shard::{self, Balance, Deadlines, ListenerOptions, Mode, RoundLog, ShardHandle, ShardOptions};
+use crate::shard::{self, Balance, Deadlines, ListenerOptions, Mode, RoundLog, ShardHandle, ShardOptions, Watch};
 use crate::snapshot::Snapshot;
 use anyhow::{Context as _, Result, anyhow};
 use std::io;
@@ -111,7 +111,10 @@ pub fn run(config: Config, load: Loader, archiver: Option<Program>) -> Result<()
         sealer: shards.sealer.trouble.clone(),
     })?;
     tracing::info!(ops = %control.ops_address(), "ready");
+    let watch = Watch::start(shards.handles.iter().map(|shard| shard.counters.clone()).collect());
+    let watch = watch.context("the watch over the shards did not start")?;
     let ended = control.wait();
+    drop(watch);
     for shard in shards.handles {
         let number = shard.number;
         if shard.join().is_err() {

@@ -202,11 +202,13 @@ const ROWS: [Row; 11] = [
 
 /// Statements that wait for room longer than this are an outage.
 const BLOCKED_S: u64 = 5;
+/// So is a shard that has made no round for this long.
+const SILENT_S: u64 = 2;
 
 /// The same for what the shard itself counts.
 type SocketRow = (&'static str, &'static str, MetricType, fn(&Counters) -> u64);
 
-const SOCKET_ROWS: [SocketRow; 17] = [
+const SOCKET_ROWS: [SocketRow; 19] = [
     ("lockgate_client_connections", "Open client connections", MetricType::Gauge, |c| c.relays.value()),
     ("lockgate_client_connections_accepted", "Client connections accepted", MetricType::Counter, |c| {
         c.accepted.value()
@@ -249,6 +251,15 @@ const SOCKET_ROWS: [SocketRow; 17] = [
         MetricType::Gauge,
         |c| room_awaited_s(c, mono_us()),
     ),
+    (
+        "lockgate_shard_silent_seconds",
+        "How long the shard has made no round: its sessions wait",
+        MetricType::Gauge,
+        |c| c.silent_us(mono_us()) / 1_000_000,
+    ),
+    ("lockgate_shard_nudges", "Times the shard slept through its own alarm and was woken", MetricType::Counter, |c| {
+        c.nudges.value()
+    }),
     ("lockgate_audit_writes", "Writes to the journal", MetricType::Counter, |c| c.journal_writes.value()),
     ("lockgate_audit_syncs", "Syncs of the journal to stable storage", MetricType::Counter, |c| {
         c.journal_syncs.value()
@@ -347,6 +358,13 @@ impl Scrape {
             )
         };
         (seconds >= BLOCKED_S).then(text)
+    }
+
+    /// A shard that serves nobody at the moment.
+    pub fn silent(&self, now_us: u64) -> Option<String> {
+        let seconds = |(shard, counters): (usize, &Arc<Counters>)| (counters.silent_us(now_us) / 1_000_000, shard);
+        let (seconds, shard) = self.sockets.iter().enumerate().map(seconds).max()?;
+        (seconds >= SILENT_S).then(|| format!("shard {shard} has done nothing for {seconds} s: the log says why"))
     }
 
     /// All metrics in the OpenMetrics text format, version 1.0.0.
@@ -553,6 +571,16 @@ mod tests {
         assert_eq!(scrape.blocked(5_999_999), None);
         let text = scrape.blocked(6_000_000).expect("for 5 s");
         assert!(text.contains("shard 1") && text.contains("for 5 s"), "{text}");
+    }
+
+    #[test]
+    fn a_shard_without_a_round_is_an_outage() {
+        let scrape = scrape();
+        assert_eq!(scrape.silent(u64::MAX), None);
+        scrape.sockets[1].round_us.set(1_000_000);
+        assert_eq!(scrape.silent(2_999_999), None);
+        let text = scrape.silent(3_000_000).expect("for 2 s");
+        assert!(text.contains("shard 1") && text.contains("for 2 s"), "{text}");
     }
 
     #[test]

@@ -32,6 +32,7 @@ async fn ready(State(core): State<Arc<Core>>) -> Response {
     let state = core.state();
     let ended = state.ended.iter().position(Option::is_some);
     let trouble = core.scrape.sealer.get().or(archive).or_else(|| core.scrape.blocked(mono_us()));
+    let trouble = trouble.or_else(|| core.scrape.silent(mono_us()));
     let refusal = match (state.draining, ended, trouble) {
         (Draining::No, None, None) => return "ok\n".into_response(),
         (_, Some(shard), _) => format!("shard {shard} has ended\n"),

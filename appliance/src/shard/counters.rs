@@ -8,6 +8,14 @@ use crate::metrics::Cell;
 pub struct Counters {
     /// Rounds of the pump.
     pub rounds: Cell,
+    /// When the last one began, by [`super::mono_us`]; 0: none has, [`Counters::ENDED`]: none will.
+    pub round_us: Cell,
+    /// 1: between two rounds, in the ring.
+    pub asleep: Cell,
+    /// The shard's thread, as the kernel numbers it.
+    pub thread: Cell,
+    /// Times it was woken because it slept through its alarm. Written by the watch.
+    pub nudges: Cell,
     pub accepted: Cell,
     /// Connections another shard accepted and handed to this one.
     pub adopted: Cell,
@@ -38,4 +46,16 @@ pub struct Counters {
     pub room_awaited_since_us: Cell,
     /// 1: the journal failed and this shard has stopped.
     pub journal_failed: Cell,
+}
+
+impl Counters {
+    pub const ENDED: u64 = u64::MAX;
+
+    /// Since when there has been no round, in microseconds; 0 before the first and after the last.
+    pub fn silent_us(&self, now_us: u64) -> u64 {
+        match self.round_us.value() {
+            0 | Self::ENDED => 0,
+            round_us => now_us.saturating_sub(round_us),
+        }
+    }
 }

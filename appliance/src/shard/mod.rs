@@ -18,6 +18,7 @@ mod start;
 mod timers;
 mod tls;
 pub mod turn;
+mod watch;
 mod windows;
 
 #[cfg(test)]
@@ -34,3 +35,4 @@ pub use probe::{Finding, probe};
 pub use pump::mono_us;
 pub use start::{ShardHandle, ShardOptions, start};
 pub use tls::ALPN;
+pub use watch::Watch;

@@ -2,11 +2,12 @@
 
 use super::accept::Acceptor;
 use super::balance::Place;
+use super::counters::Counters;
 use super::io::Io;
 use super::journal::Ledger;
 use super::mailbox::{Mailbox, RelayId, ToControl, ToShard};
 use super::relay::{self, Relay};
-use super::ring::{Completion, OpId, Raw};
+use super::ring::{Completion, OpId, Raw, Thread};
 use super::turn;
 use crate::audit::Entry;
 use crate::audit::writer::NOBODY;
@@ -61,6 +62,7 @@ impl<D: Drive> Pump<D> {
     /// Runs until drained or until the record cannot be kept.
     pub async fn run(mut self) {
         self.io.now = now();
+        self.io.counters.thread.set(Thread::current().0);
         self.mail = Some(self.io.ring.mail(&self.mailbox.eventfd));
         for (number, acceptor) in self.acceptors.iter_mut().enumerate() {
             acceptor.start(number, &mut self.io.ring);
@@ -79,6 +81,7 @@ impl<D: Drive> Pump<D> {
             self.io.now = now();
             self.round(&mut completions);
         }
+        self.io.counters.round_us.set(Counters::ENDED);
         self.record_end();
         self.quiesce(&mut completions);
         let ended = ToControl::Ended { shard: self.io.number, fault: self.fault.take() };
@@ -130,7 +133,10 @@ impl<D: Drive> Pump<D> {
             }
         }
         self.io.ring.wake_by(until_us, asleep_us);
-        self.io.ring.wait()?;
+        self.io.counters.asleep.set(1);
+        let woken = self.io.ring.wait();
+        self.io.counters.asleep.set(0);
+        woken?;
         self.io.ring.reap(completions);
         Ok(())
     }
@@ -138,6 +144,7 @@ impl<D: Drive> Pump<D> {
     /// One round: everything that has happened, then the record of it, then (with the next enter) the sends.
     fn round(&mut self, completions: &mut Vec<Raw>) {
         self.io.counters.rounds.add(1);
+        self.io.counters.round_us.set(self.io.now.mono_us);
         let decided_before = self.io.shared.counters.decided();
         self.record_owed();
         self.turn += 1;

@@ -6,9 +6,11 @@
 #![allow(unsafe_code)]
 
 mod buffers;
+mod nudge;
 pub mod socket;
 
 pub use buffers::{Buffers, Chunk, HEADROOM_BYTES};
+pub use nudge::Thread;
 
 use super::journal::Safe;
 use super::timers::NEVER;
