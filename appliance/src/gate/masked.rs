@@ -6,7 +6,7 @@ use super::meaning::{Leaning, runs_names};
 use super::results::table_meets_mask;
 use crate::policy::{Action, Decision, MASK_RULE, View};
 use crate::shard::mailbox::Catalogue;
-use masking::sql::{Class, CopyFormat, Statement, Table};
+use masking::sql::{Class, Copy, CopyFormat, Statement, Table};
 
 /// Is the statement refused, and does that hang on the catalogue? `known`: what it says; without it the names decide, and
 /// [`Leaning::Unasked`] says that it could say otherwise.
@@ -30,25 +30,23 @@ pub(super) fn refused(statement: &Statement, view: &View, known: Option<&Catalog
 pub(super) const STORED: &str = "masked data may not be stored elsewhere";
 
 fn why(statement: &Statement, view: &View, masked: &dyn Fn(&Table) -> bool) -> Option<&'static str> {
-    let reads_masked = || {
-        // A schema of another name takes its tables away from masks that name it.
-        let unseen = statement.opaque || runs_names(statement) || !statement.reach.is_nothing();
-        !view.column_masks.is_empty() && unseen || statement.tables.iter().any(|table| table.read && masked(table))
-    };
-    if let Some(copy) = &statement.copy
-        && statement.classes.contains(Class::CopyOut)
-    {
-        if statement.tables.iter().any(masked) {
-            Some("COPY of a table with masked columns cannot be masked: use SELECT")
-        } else if copy.format == CopyFormat::Binary && view.detect.is_some() {
-            Some("COPY in binary format cannot be masked: use FORMAT text or csv")
-        } else {
-            None
-        }
+    // A schema of another name takes its tables away from masks that name it.
+    let unseen =
+        !view.column_masks.is_empty() && (statement.opaque || runs_names(statement) || !statement.reach.is_nothing());
+    let reads_masked = || unseen || statement.tables.iter().any(|table| table.read && masked(table));
+    let copies = statement.copy.as_ref().filter(|_| statement.classes.contains(Class::CopyOut));
+    let binary = |copy: &Copy| copy.format == CopyFormat::Binary && view.detect.is_some();
+    let covered = !view.column_masks.is_empty();
+    if copies.is_some() && (unseen || statement.tables.iter().any(masked)) {
+        Some("COPY of what may hold masked columns cannot be masked: use SELECT")
+    } else if copies.is_some_and(binary) {
+        Some("COPY in binary format cannot be masked: use FORMAT text or csv")
     } else if (statement.stores || writes_from_variables(statement)) && reads_masked() {
         Some(STORED)
-    } else if !view.column_masks.is_empty() && statement.tables.iter().any(holds_samples) {
+    } else if covered && statement.tables.iter().any(holds_samples) {
         Some("the planner's statistics hold samples of masked columns")
+    } else if covered && statement.tables.iter().any(names_things) {
+        Some("the catalogue says which columns are masked: change it by ALTER")
     } else {
         None
     }
@@ -66,6 +64,12 @@ fn holds_samples(table: &Table) -> bool {
     const SAMPLES: [&str; 5] =
         ["pg_stats", "pg_statistic", "pg_stats_ext", "pg_stats_ext_exprs", "pg_statistic_ext_data"];
     table.schema.as_deref().is_none_or(|schema| schema == "pg_catalog") && SAMPLES.contains(&table.name.as_str())
+}
+
+/// Writes a catalogue of names, as only a superuser can. (pg_settings is written by a SET.)
+fn names_things(table: &Table) -> bool {
+    let in_catalogue = table.schema.as_deref().is_none_or(|schema| schema == "pg_catalog");
+    table.written && in_catalogue && table.name.starts_with("pg_") && table.name != "pg_settings"
 }
 
 pub(super) fn denied(why: &str) -> Decision {

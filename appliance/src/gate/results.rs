@@ -9,7 +9,6 @@ use crate::shard::mailbox::{Catalogue, CatalogueTable, ToControl};
 use codecs::postgres::{Answer, Column, ColumnPlan, End, Outcome, ShapeKind, TransactionStatus};
 use codecs::{Pipes, Side};
 use masking::sql::{Analysis, Table};
-use masking::style::Style;
 use std::sync::Arc;
 
 /// What the catalogue says about a column's origin.
@@ -157,14 +156,15 @@ impl Gate {
         let free = executing.and_then(|mark| free::outputs(&mark.meaning.analysis, view, catalogue));
         let free = free.filter(|free| free.len() == columns.len()).unwrap_or_default();
         plan(columns.iter().enumerate().map(|(at, column)| {
-            let style = match origin(column, catalogue) {
-                Origin::Known { schema, table, column } => view.column_style(schema, table, column),
-                Origin::Unknown => Some(Style::Fill),
+            let treatment = match origin(column, catalogue) {
+                Origin::Known { schema, table, column } => {
+                    view.column_style(schema, table, column).map(Treatment::Whole)
+                }
                 Origin::Expression if reads == Reads::Open || free.get(at) == Some(&true) => None,
-                Origin::Expression => Some(Style::Fill),
+                Origin::Unknown | Origin::Expression => Some(Treatment::Hidden),
             };
-            match style {
-                Some(style) => Treatment::Whole(style).code(),
+            match treatment {
+                Some(treatment) => treatment.code(),
                 None if view.detect.is_some() => detect_code(column),
                 None => 0,
             }

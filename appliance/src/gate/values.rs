@@ -11,6 +11,8 @@ use masking::style::{Masked, Style, TokenKey};
 pub(super) enum Treatment {
     /// The whole value, in this style.
     Whole(Style),
+    /// The whole value, and how long it is: an expression over a masked column could be as long as its letters say.
+    Hidden,
     /// Findings of the content detectors.
     Detect,
 }
@@ -23,6 +25,7 @@ impl Treatment {
             Treatment::Whole(Style::Fill) => 3,
             Treatment::Whole(Style::Null) => 4,
             Treatment::Whole(Style::Token) => 5,
+            Treatment::Hidden => 6,
         }
     }
 
@@ -34,6 +37,7 @@ impl Treatment {
             2 => Treatment::Whole(Style::Last4),
             4 => Treatment::Whole(Style::Null),
             5 => Treatment::Whole(Style::Token),
+            6 => Treatment::Hidden,
             _ => Treatment::Whole(Style::Fill),
         }
     }
@@ -146,8 +150,12 @@ impl Masker<'_> {
         match (treatment, nature) {
             (Treatment::Detect, _) => self.find(view, bytes),
             (Treatment::Whole(style), Nature::Text) => (1, answer(style.apply(bytes, self.token_key))),
+            (Treatment::Hidden, Nature::Text) => {
+                bytes.fill(b'*');
+                (1, ValueAnswer::Replace(HIDDEN.to_vec()))
+            }
             // `***` would not parse as a number or as JSON: NULL says the same and breaks no driver.
-            (Treatment::Whole(_), Nature::Structured | Nature::Plain) => (1, ValueAnswer::Null),
+            (Treatment::Whole(_) | Treatment::Hidden, Nature::Structured | Nature::Plain) => (1, ValueAnswer::Null),
         }
     }
 
@@ -165,12 +173,19 @@ impl Masker<'_> {
         let mut count = 0;
         if !view.column_masks.is_empty() && told.field != b'A' {
             let rest = FieldsBehind::of(&message[at.end..]);
+            let free = told.may_show && is_free_text(told, rest, &message[at.clone()]);
             count += fill_told(told, rest, &mut message[at.clone()]);
+            if free {
+                return (count, ValueAnswer::Replace(HIDDEN.to_vec()));
+            }
         }
         let (found, answer) = self.find(view, &mut message[at]);
         (count + found, answer)
     }
 }
+
+/// What stands where nothing of a value may be told, not even its length.
+const HIDDEN: &[u8] = b"********";
 
 fn answer(masked: Masked) -> ValueAnswer {
     match masked {
@@ -188,28 +203,35 @@ struct Told {
     may_show: bool,
 }
 
-fn fill_told(told: Told, rest: FieldsBehind, bytes: &mut [u8]) -> u64 {
-    let free_text = match told.field {
-        b'C' if rest.raised && told.may_show && bytes.len() == RAISED.len() => {
-            bytes.copy_from_slice(RAISED);
-            return 0;
-        }
+/// Text that is not the server's own, or quotes a document.
+fn is_free_text(told: Told, rest: FieldsBehind, bytes: &[u8]) -> bool {
+    match told.field {
         // RAISE: whatever the code wanted to say.
         b'M' | b'D' | b'H' | b's' | b't' | b'c' | b'd' | b'n' if rest.raised => true,
-        // The server names objects there, and nothing else.
-        b'C' | b's' | b't' | b'c' | b'd' | b'n' => return 0,
         // `line 1: ...` quotes the XML document.
         b'D' => bytes.starts_with(b"line "),
         // `JSON data, line 1: ...` quotes the document.
         b'W' => !CONTEXTS.iter().any(|start| bytes.starts_with(start)),
         _ => false,
-    };
-    if told.may_show && free_text {
+    }
+}
+
+fn fill_told(told: Told, rest: FieldsBehind, bytes: &mut [u8]) -> u64 {
+    if told.field == b'C' && rest.raised && told.may_show && bytes.len() == RAISED.len() {
+        bytes.copy_from_slice(RAISED);
+        return 0;
+    }
+    if told.may_show && is_free_text(told, rest, bytes) {
         bytes.fill(b'*');
         return 1;
     }
-    // With a position in the client's text it was said while that was analysed: nothing had been read.
-    if rest.positioned || starts_with_one_of(bytes, &NAMES_FROM_THE_CATALOGUE) {
+    // The server names objects there, and nothing else.
+    if matches!(told.field, b'C' | b's' | b't' | b'c' | b'd' | b'n') {
+        return 0;
+    }
+    // With a position in the client's text it was said while that was analysed: nothing had been read, but by what the text itself has
+    // computed (a partition's bounds), which the detail quotes.
+    if rest.positioned && told.field != b'D' || starts_with_one_of(bytes, &NAMES_FROM_THE_CATALOGUE) {
         return 0;
     }
     if !told.may_show {
@@ -217,6 +239,7 @@ fn fill_told(told: Told, rest: FieldsBehind, bytes: &mut [u8]) -> u64 {
     }
     let mut count = fill_quoted(bytes);
     if told.field != b'W' {
+        count += fill_unquoted(bytes);
         let digits = bytes.iter_mut().filter(|byte| byte.is_ascii_digit());
         count += u64::from(digits.map(|digit| *digit = b'*').count() > 0);
     }
@@ -283,6 +306,27 @@ const NAMES_ONLY: [&[u8]; 14] = [
 
 fn starts_with_one_of(bytes: &[u8], starts: &[&[u8]]) -> bool {
     starts.iter().any(|start| bytes.starts_with(start))
+}
+
+/// What an error of a statement over masked data may hold without quotes, or in those of another language: what stands behind a colon, a
+/// name that a cast made (`ssn::regoperator`), and everything between bytes that English has not.
+fn fill_unquoted(bytes: &mut [u8]) -> u64 {
+    const MISSING: &[u8] = b" does not exist";
+    const OBJECTS: [&[u8]; 6] = [b"operator ", b"function ", b"procedure ", b"routine ", b"aggregate ", b"type "];
+    let length = bytes.len();
+    let colon = memchr::memmem::find(bytes, b": ").map_or(length, |at| at + 2);
+    let object = OBJECTS.iter().find(|object| bytes.starts_with(object)).map_or(length, |object| object.len());
+    let missing = if bytes.ends_with(MISSING) { length - MISSING.len() } else { 0 };
+    let foreign = bytes.iter().position(|byte| !byte.is_ascii()).unwrap_or(length);
+    let foreign_end = bytes.iter().rposition(|byte| !byte.is_ascii()).map_or(0, |at| at + 1);
+    let mut fill = |from: usize, to: usize| {
+        let shows = from < to;
+        if shows {
+            bytes[from..to].fill(b'*');
+        }
+        u64::from(shows)
+    };
+    fill(colon, length) + fill(object, missing) + fill(foreign, foreign_end)
 }
 
 /// Fills what stands between double quotes and, behind `=` or `contains `, between parentheses.
@@ -353,6 +397,13 @@ mod tests {
         assert_eq!(told(true, &by_server), "people2");
         let coded = [(b'C', "07805"), (b'R', "exec_stmt_raise")];
         assert_eq!(told(true, &coded), "P0001");
+        let operator = [(b'M', "operator does not exist: alpha-bravo"), (b'R', "regoperin")];
+        assert_eq!(told(true, &operator), "operator does not exist: ***********");
+        let function = [(b'M', "function alpha-bravo() does not exist"), (b'R', "LookupFuncName")];
+        assert_eq!(told(true, &function), "function ************* does not exist");
+        let german = [(b'M', "Relation \u{bb}alpha-bravo\u{ab} existiert nicht"), (b'R', "RangeVarGetRelidExtended")];
+        assert_eq!(told(true, &german), "Relation *************** existiert nicht");
+        assert_eq!(told(false, &german), german[0].1);
         let number = [(b'M', "large object 78051120 does not exist"), (b'R', "inv_open")];
         assert_eq!(told(true, &number), "large object ******** does not exist");
         let json = [(b'W', "JSON data, line 1: 078/...")];
@@ -372,7 +423,7 @@ mod tests {
         for treatment in [Style::Last4, Style::Fill, Style::Null, Style::Token]
             .map(Treatment::Whole)
             .into_iter()
-            .chain([Treatment::Detect])
+            .chain([Treatment::Detect, Treatment::Hidden])
         {
             assert_eq!(Treatment::of(treatment.code()), treatment);
             assert_ne!(treatment.code(), 0, "0 means: passes");

@@ -1,7 +1,7 @@
 //! What a request means, and what is to become of it.
 
 use super::meaning::{self, Leaning, Mark, Marked, Meaning, Reads, Touched};
-use super::{Context, Gate, masked};
+use super::{Context, Gate, login, masked};
 use crate::policy::{Action, Decision, View};
 use crate::shard::mailbox::Catalogue;
 use codecs::Pipes;
@@ -166,7 +166,12 @@ impl Gate {
     fn function_call(&self, function: u32, view: &View) -> Mark {
         // As in the server's own log.
         let text = format!("fastpath function call: OID {function}");
-        self.synthetic(text.as_bytes(), Class::FunctionCall, view.decide_function_call(), view)
+        let mut decision = view.decide_function_call();
+        if login::masks_anything(view) {
+            // Its result is bytes of which nobody says what they are.
+            decision = stricter(decision, masked::denied("what a FunctionCall returns cannot be masked: use SELECT"));
+        }
+        self.synthetic(text.as_bytes(), Class::FunctionCall, decision, view)
     }
 
     fn synthetic(&self, text: &[u8], class: Class, decision: Decision, view: &View) -> Mark {

@@ -193,8 +193,8 @@ impl<T: Clone> Session<T> {
     /// can be read in more than one way, and no answer will tell which before the next Sync.
     #[inline]
     fn may_be_read(&self, kind: u8, message: &[u8]) -> Result<Option<bool>, ProtocolError> {
-        // With nothing outstanding before this segment no name is in doubt, and only texts hang on what a Bind in it may have set.
-        let looks = self.queue.is_behind() || self.queue.bound && matches!(kind, b'Q' | b'P');
+        // With nothing outstanding before this segment no name is in doubt, and only texts hang on what messages in it may have set.
+        let looks = self.queue.is_behind() || self.queue.analysed && matches!(kind, b'Q' | b'P');
         if looks { self.look_behind(kind, message) } else { Ok(Some(false)) }
     }
 
@@ -221,7 +221,7 @@ impl<T: Clone> Session<T> {
                 },
                 _ => false,
             };
-        Ok((!waits).then_some(hangs && self.queue.bound))
+        Ok((!waits).then_some(hangs && self.queue.analysed))
     }
 
     fn statement_is_in_doubt(&self, name: &[u8]) -> bool {
@@ -242,7 +242,7 @@ impl<T: Clone> Session<T> {
     fn note_bind(&mut self, message: &[u8]) -> Result<(), ProtocolError> {
         let bind = Bind::read(message).ok_or(malformed(b'B'))?;
         let (portal, before) = self.book.bind(&bind, self.queue.segment())?;
-        self.queue.bound = true;
+        self.queue.analysed = true;
         self.portals_named += u64::from(!bind.portal.is_empty());
         self.queue.push(Expected::Bind { name: Name::from(bind.portal), portal, before });
         Ok(())
@@ -258,6 +258,8 @@ impl<T: Clone> Session<T> {
             b'P' => Expected::DescribePortal { portal: self.book.adopt_portal(name)?, ours: false, tag: None },
             _ => return Err(malformed(b'D')),
         };
+        // One whose tables have changed is analysed again.
+        self.queue.analysed = true;
         self.queue.push(entry);
         Ok(())
     }
@@ -329,6 +331,7 @@ impl<T: Clone> Session<T> {
                 return;
             }
         };
+        self.queue.analysed = true;
         self.queue.push(Expected::Parse { name: name.into(), statement: statement.clone(), before });
         if describe {
             self.queue.push(Expected::DescribeStatement { statement, ours: true });
@@ -359,7 +362,7 @@ impl<T: Clone> Session<T> {
                 }
                 portal.executed.set(true);
                 self.queue.push(Expected::Execute { id, tag, portal, names });
-                (self.queue.ran, self.queue.bound) = (true, true);
+                (self.queue.ran, self.queue.analysed) = (true, true);
                 pipes.client.clear(total, pipes.to_target);
                 // The portal's buffers are free for reuse once its replies have passed.
                 self.requested = None;

@@ -86,8 +86,9 @@ pub(super) struct Queue<T> {
     pub skipping: Skipping,
     /// An Execute was forwarded since the last Sync.
     pub ran: bool,
-    /// A Bind was: it runs what plans and parameters need, and that may change settings.
-    pub bound: bool,
+    /// Anything was that the target analyses, plans or runs: a constant, a default or a parameter may call a function on the way, and that
+    /// may change settings.
+    pub analysed: bool,
     /// Counts what ReadyForQuery answers (Sync, Query, FunctionCall): what is forwarded now belongs to this segment. The first is 1.
     segment: u64,
     /// What was forwarded in this segment, or before, has been answered.
@@ -101,7 +102,7 @@ impl<T> Default for Queue<T> {
             mode: Mode::Plain,
             skipping: Skipping::No,
             ran: false,
-            bound: false,
+            analysed: false,
             segment: 1,
             settled: 0,
         }
@@ -258,7 +259,7 @@ impl<T> Queue<T> {
         self.push(Expected::Sync { ran: self.ran, doubtful, segment });
         if !doubtful {
             self.skipping = Skipping::No;
-            (self.ran, self.bound) = (false, false);
+            (self.ran, self.analysed) = (false, false);
         }
     }
 

@@ -341,7 +341,7 @@ impl<T: Clone> Session<T> {
         }
         // Nothing forwarded is unanswered, and the target says what became of all of it.
         self.queue.ran &= !self.queue.is_empty();
-        self.queue.bound &= !self.queue.is_empty();
+        self.queue.analysed &= !self.queue.is_empty();
         self.counts = Default::default();
         if self.queue.is_empty() {
             self.copied = Default::default();

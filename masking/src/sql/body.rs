@@ -63,6 +63,9 @@ fn block_text(reader: &mut Reader<'_>, text: &str, source: &str) {
         reader.opaque();
     }
     reader.statement.cursors_inside |= plpgsql::handles_cursors(source);
+    for default in plpgsql::defaults(text, &tokens) {
+        reader.embedded(default, ParserOptions::PLPGSQL_EXPR);
+    }
     for part in parts {
         if part.dynamic {
             let constant = super::parse(&part.text, part.mode, |tree, _, _| plpgsql::constant(tree)).flatten();
@@ -82,7 +85,7 @@ fn run(reader: &mut Reader<'_>, text: Option<&str>) {
 
 /// Functions of PostgreSQL that run a query given as text, and which argument it is. They run it read-only (SPI), so a
 /// text that cannot be seen makes the statement opaque and no more.
-const QUERY_ARGUMENT: [(&str, usize); 9] = [
+const QUERY_ARGUMENT: [(&str, usize); 10] = [
     ("query_to_xml", 0),
     ("query_to_xmlschema", 0),
     ("query_to_xml_and_xmlschema", 0),
@@ -90,6 +93,7 @@ const QUERY_ARGUMENT: [(&str, usize); 9] = [
     ("ts_rewrite", 1),
     // The tablefunc extension, which comes with the server.
     ("crosstab", 0),
+    ("crosstab", 1),
     ("crosstab2", 0),
     ("crosstab3", 0),
     ("crosstab4", 0),
@@ -100,7 +104,7 @@ const ELSEWHERE: [&str; 4] = ["dblink", "dblink_exec", "dblink_open", "dblink_se
 
 /// Functions of PostgreSQL that read a table, cursor, schema or database given by name.
 const NAME_ARGUMENT: [&str; 3] = ["table_to_xml", "table_to_xmlschema", "table_to_xml_and_xmlschema"];
-const READS_WIDELY: [&str; 8] = [
+const READS_WIDELY: [&str; 24] = [
     "cursor_to_xml",
     "cursor_to_xmlschema",
     "schema_to_xml",
@@ -109,6 +113,24 @@ const READS_WIDELY: [&str; 8] = [
     "database_to_xml",
     "database_to_xmlschema",
     "database_to_xml_and_xmlschema",
+    // Queries put together from names: tablefunc, xml2.
+    "connectby",
+    "xpath_table",
+    // What was written, as the log and the files hold it: logical decoding, pageinspect, the server's files.
+    "pg_logical_slot_get_changes",
+    "pg_logical_slot_get_binary_changes",
+    "pg_logical_slot_peek_changes",
+    "pg_logical_slot_peek_binary_changes",
+    "get_raw_page",
+    "bt_page_items",
+    "hash_page_items",
+    "gin_leafpage_items",
+    "gist_page_items",
+    "brin_page_items",
+    "heap_page_items",
+    "heap_page_item_attrs",
+    "pg_read_file",
+    "pg_read_binary_file",
 ];
 
 /// A call of a function that runs or reads what its arguments say.
@@ -117,16 +139,10 @@ pub(super) fn text_runner(reader: &mut Reader<'_>, s: &pg::FuncCall) {
     if ELSEWHERE.contains(&name) {
         return reader.dynamic();
     }
-    if let Some((_, at)) = QUERY_ARGUMENT.iter().find(|(runner, _)| *runner == name) {
-        // ts_rewrite has a form without a query: three arguments.
-        if name == "ts_rewrite" && s.args.len() != 2 {
-            return;
-        }
-        match s.args.get(*at).and_then(constant_text) {
-            Some(text) => reader.embedded(&text, ParserOptions::DEFAULT),
-            None => reader.opaque(),
-        }
-    } else if READS_WIDELY.contains(&name) {
+    for (_, at) in QUERY_ARGUMENT.iter().filter(|(runner, _)| *runner == name) {
+        query_argument(reader, name, &s.args, *at);
+    }
+    if READS_WIDELY.contains(&name) {
         reader.opaque();
     } else if NAME_ARGUMENT.contains(&name) {
         match s.args.first().and_then(constant_text) {
@@ -134,4 +150,22 @@ pub(super) fn text_runner(reader: &mut Reader<'_>, s: &pg::FuncCall) {
             None => reader.opaque(),
         }
     }
+}
+
+fn query_argument(reader: &mut Reader<'_>, function: &str, args: &[pg::Node], at: usize) {
+    match args.get(at) {
+        // A form without a query: ts_rewrite of three arguments; crosstab of one, or of a number besides.
+        _ if function == "ts_rewrite" && args.len() != 2 => {}
+        None if at > 0 => {}
+        Some(number) if is_integer(number) => {}
+        text => match text.and_then(constant_text) {
+            Some(text) => reader.embedded(&text, ParserOptions::DEFAULT),
+            None => reader.opaque(),
+        },
+    }
+}
+
+fn is_integer(node: &pg::Node) -> bool {
+    use pg::a_const::Val;
+    matches!(&node.node, Some(NodeEnum::AConst(pg::AConst { val: Some(Val::Ival(_)), .. })))
 }

@@ -186,8 +186,8 @@ fn definitions_are_told_apart_and_name_their_tables() {
             "s t! v!",
             "stores",
         ),
-        ("CREATE TRIGGER g AFTER DELETE ON t FOR EACH ROW EXECUTE FUNCTION f()", "create", "t!", ""),
-        ("CREATE RULE r AS ON INSERT TO t DO INSTEAD DELETE FROM u", "delete create", "t! u!", "all"),
+        ("CREATE TRIGGER g AFTER DELETE ON t FOR EACH ROW EXECUTE FUNCTION f()", "create", "t!", "stores"),
+        ("CREATE RULE r AS ON INSERT TO t DO INSTEAD DELETE FROM u", "delete create", "t! u!", "all stores"),
         (
             "CREATE RULE r AS ON UPDATE TO t DO ALSO INSERT INTO log SELECT * FROM s",
             "select insert create",
@@ -196,7 +196,7 @@ fn definitions_are_told_apart_and_name_their_tables() {
         ),
         ("CREATE RULE \"_RETURN\" AS ON SELECT TO t DO INSTEAD SELECT * FROM s", "select create", "s t!", "stores"),
         ("CREATE POLICY p ON t USING (EXISTS (SELECT 1 FROM s))", "select create", "s t!", ""),
-        ("CREATE FOREIGN TABLE f (a int) SERVER x", "create", "f!", ""),
+        ("CREATE FOREIGN TABLE f (a int) SERVER x", "create", "f!", "stores opaque"),
         ("IMPORT FOREIGN SCHEMA s FROM SERVER x INTO y", "create", "", ""),
         ("CREATE EXTENSION dblink", "create", "", ""),
         ("CREATE ROLE r SUPERUSER", "create", "", ""),
@@ -546,6 +546,37 @@ fn conditions_that_choose_rows_are_conditions() {
 }
 
 #[test]
+fn what_functions_read_stays_where_it_is_put() {
+    let xml = "query_to_xml('SELECT a FROM s', true, false, '')";
+    let cases = [
+        (format!("SELECT set_config('a.b', {xml}::text, false)"), "select set", "stores"),
+        (format!("CREATE TABLE n (a xml DEFAULT {xml})"), "select create", "stores"),
+        (format!("ALTER TABLE n ADD COLUMN a xml DEFAULT {xml}"), "select alter", "stores"),
+        (format!("ALTER TABLE n ALTER a TYPE text USING {xml}::text"), "select alter", "stores"),
+        (format!("CREATE DOMAIN d AS text DEFAULT {xml}::text"), "select create", "stores"),
+        (format!("CREATE TABLE n PARTITION OF p FOR VALUES IN (({xml}::text))"), "select create", "stores"),
+        (format!("EXECUTE p({xml}::text)"), "select execute", "stores"),
+        (format!("SELECT {xml}"), "select", ""),
+        ("SELECT connectby('s', 'a', 'a', 'x', 1)".to_owned(), "select", "opaque"),
+        ("CREATE TABLE n (a int DEFAULT 1 + length('x'))".to_owned(), "create", ""),
+        ("EXECUTE p(1, lower('X'))".to_owned(), "execute", ""),
+        ("DO $$BEGIN EXECUTE 'SELECT pg_notify(''c'', $1)' USING 'x'; END$$".to_owned(), "select do", "stores"),
+    ];
+    for (text, want_classes, want_flags) in cases {
+        let analysis = analyse(text.as_bytes(), true);
+        let statement = &analysis.statements[0];
+        assert_eq!((&*classes(statement), &*flags(statement)), (want_classes, want_flags), "{text}");
+        assert_eq!(
+            text.contains("FROM s"),
+            statement.tables.iter().any(|table| table.name == "s" && table.read),
+            "{text}"
+        );
+    }
+    let rule = analyse(b"CREATE RULE r AS ON DELETE TO t DO INSTEAD UPDATE u SET a = 1 RETURNING u.a", true);
+    assert!(rule.statements[0].stores && rule.statements[0].tables.iter().all(|table| table.read));
+}
+
+#[test]
 fn bodies_given_as_text_are_read() {
     let dynamic_do = dynamic(&[Class::Do]);
     let dynamic_create = DYN;
@@ -560,7 +591,16 @@ fn bodies_given_as_text_are_read() {
             "",
         ),
         ("DO $$ BEGIN EXECUTE 'DROP TABLE t'; END $$", "drop do", "t!", ""),
-        ("DO $$ BEGIN EXECUTE 'DROP ' || 'TABLE t'; END $$", "drop do", "t!", ""),
+        ("DO $$ BEGIN EXECUTE 'DROP ' || 'TABLE t'; END $$", &dynamic(&[Class::Do]), "", "all stores opaque"),
+        ("DO $$ BEGIN EXECUTE 'DROP TABLE t'::text; END $$", &dynamic(&[Class::Do]), "", "all stores opaque"),
+        ("DO $$ BEGIN EXECUTE 'DROP TABLE t'::pg_catalog.text; END $$", "drop do", "t!", ""),
+        ("DO $$ DECLARE r record := set_config('role', 'x', false); BEGIN NULL; END $$", "do set", "", ""),
+        (
+            "DO $$ DECLARE a int = 1; b dom DEFAULT f((TABLE s)); c CURSOR FOR SELECT 1 = 1; BEGIN NULL; END $$",
+            "select do",
+            "s",
+            "opaque",
+        ),
         ("DO $$ BEGIN EXECUTE format('DROP TABLE %I', 't'); END $$", &dynamic_do, "", "all stores opaque"),
         ("DO $$ BEGIN EXECUTE (SELECT x FROM s); END $$", &dynamic_do, "s", "all stores opaque"),
         (
@@ -581,7 +621,7 @@ fn bodies_given_as_text_are_read() {
             "t",
             "",
         ),
-        ("DO $$ DECLARE r record := (SELECT x FROM hidden x); BEGIN NULL; END $$", "do", "", "opaque"),
+        ("DO $$ DECLARE r record := (SELECT x FROM hidden x); BEGIN NULL; END $$", "select do", "hidden", "opaque"),
         ("DO $$ BEGIN PERFORM 1; PERFORM f((TABLE a)); END $$", "select do", "a", ""),
         (
             "DO $$ BEGIN FOR i IN (SELECT 1 FROM a)..(SELECT 2 FROM b) LOOP EXIT WHEN (SELECT true FROM c); END LOOP; END $$",
@@ -667,7 +707,7 @@ fn bodies_given_as_text_are_read() {
         ("CREATE FUNCTION f() RETURNS int LANGUAGE c AS 'lib', 'sym'", "create", "", "stores opaque"),
         ("SELECT query_to_xml('SELECT * FROM t', true, false, '')", "select", "t", ""),
         ("SELECT query_to_xml($1, true, false, '')", "select", "", "opaque"),
-        ("SELECT pg_catalog.query_to_xml('TABLE ' || 't', true, false, '')", "select", "t", ""),
+        ("SELECT pg_catalog.query_to_xml('TABLE ' || 't', true, false, '')", "select", "", "opaque"),
         ("SELECT table_to_xml('public.t', true, false, '')", "select", "public.t", ""),
         ("SELECT * FROM crosstab('SELECT a, b, c FROM t') AS x (a int)", "select", "t", ""),
         ("SELECT database_to_xml(true, false, '')", "select", "", "opaque"),

@@ -21,17 +21,21 @@ pub(super) fn missing(condition: Option<&pg::Node>, target: Option<&pg::RangeVar
     condition.is_none_or(|node| scope.truth(node) == Some(true) || scope.step().is_none())
 }
 
-/// The text a constant expression comes to: `'a'`, `'a'::text`, `'a' || 'b'`, also a number or boolean by its spelling.
+/// The text of a constant, a number's or boolean's by its spelling: what will be run, or set, exactly. `'a' || 'b'` and `'a'::text` are not
+/// followed: whose operator and type these are, the search_path decides.
 pub(super) fn text(node: &pg::Node) -> Option<String> {
-    if let Some(NodeEnum::AConst(constant)) = &node.node {
-        return super::session::spelled(constant);
+    match node.node.as_ref()? {
+        NodeEnum::AConst(constant) => super::session::spelled(constant),
+        NodeEnum::TypeCast(cast) => text(cast.arg.as_deref()?).filter(|_| keeps_texts(cast)),
+        _ => None,
     }
-    match (Scope { target: None, steps: Cell::new(0) }).fold(node)? {
-        Constant::Text(text) => Some(text),
-        Constant::Number(number) => Some(number.to_string()),
-        Constant::Bool(value) => Some(value.to_string()),
-        Constant::Null => None,
-    }
+}
+
+/// PostgreSQL's own type of texts, of any length.
+fn keeps_texts(cast: &pg::TypeCast) -> bool {
+    let Some(kind) = &cast.type_name else { return false };
+    let named = matches!(names(&kind.names)[..], [Some("pg_catalog"), Some("text" | "varchar")]);
+    named && kind.typmods.is_empty() && kind.array_bounds.is_empty()
 }
 
 /// The statement whose condition is folded.

@@ -327,6 +327,10 @@ fn operator_end(text: &[u8], start: usize) -> Result<usize, Unsure> {
             break;
         }
         end += 1;
+        // What is given back would be looked at again and again.
+        if end - start > 2 * OPERATOR_BYTES_MAX {
+            return Err(Unsure);
+        }
     }
     if end == start + 1 {
         return Ok(end);

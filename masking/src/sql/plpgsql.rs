@@ -83,6 +83,30 @@ fn part(expression: &Value, dynamic: bool) -> Option<Part> {
     Some(Part { text, mode, dynamic })
 }
 
+/// The expressions that variables are declared with: the parser hands out some of them only (none of a record, a domain, an enum).
+pub(super) fn defaults<'t>(body: &'t str, tokens: &[ScanToken]) -> Vec<&'t str> {
+    let kind = |token: &ScanToken| Token::try_from(token.token).unwrap_or(Token::Nul);
+    let mut found = Vec::new();
+    let mut rest = tokens;
+    while let Some(start) = rest.iter().position(|token| kind(token) == Token::Declare) {
+        rest = &rest[start + 1..];
+        let section = &rest[..rest.iter().position(|token| kind(token) == Token::BeginP).unwrap_or(rest.len())];
+        for declaration in section.split(|token| kind(token) == Token::Ascii59) {
+            // Behind the name. A cursor's query is a part of its own.
+            let gives = |token: &ScanToken| matches!(kind(token), Token::ColonEquals | Token::Ascii61 | Token::Default);
+            let Some(at) = declaration.iter().skip(1).position(gives).map(|at| at + 1) else { continue };
+            let before = &declaration[..at];
+            let Some(last) = declaration.last().filter(|_| !before.iter().any(|token| kind(token) == Token::Cursor))
+            else {
+                continue;
+            };
+            let (from, to) = (declaration[at].end as usize, last.end as usize);
+            found.extend(body.get(from..to));
+        }
+    }
+    found
+}
+
 /// Are there queries in the body that are in none of its parts? The parser does not hand out the default of a variable of
 /// type record; such an expression cannot write, but it can read.
 pub(super) fn hides_queries(body: &str, parts: &[Part]) -> bool {

@@ -33,12 +33,24 @@ pub(super) struct Reader<'t> {
     handed_on: u64,
     /// The relation that is being made: named, not read.
     made: Option<&'t pg::RangeVar>,
+    /// The statement makes or changes objects: what its expressions read stays in them.
+    defining: bool,
 }
 
 impl<'t> Reader<'t> {
     pub(super) fn new(source: &'t str, depth: u8) -> Self {
         let (statement, words) = Default::default();
-        Self { statement, words, source, depth, ctes: HashMap::new(), reads: 0, handed_on: 0, made: None }
+        Self {
+            statement,
+            words,
+            source,
+            depth,
+            ctes: HashMap::new(),
+            reads: 0,
+            handed_on: 0,
+            made: None,
+            defining: false,
+        }
     }
 
     /// Reads a whole statement.
@@ -59,6 +71,7 @@ impl<'t> Reader<'t> {
 
     pub(super) fn visit(&mut self, node: NodeRef<'t>) {
         if let Some(class) = class_of(node) {
+            self.defining |= matches!(class, Class::Create | Class::Alter);
             self.add(class);
         }
         more_classes(node, &mut |class| self.statement.classes.insert(class));
@@ -82,10 +95,32 @@ impl<'t> Reader<'t> {
             NodeRef::DoStmt(s) => body::block(self, s),
             NodeRef::FuncCall(s) => {
                 session::call(self, s);
+                let before = self.reads;
                 body::text_runner(self, s);
+                self.statement.stores |= self.defining && self.reads != before;
                 self.rest(node, None);
             }
-            NodeRef::RuleStmt(s) => self.storing(|reader| reader.rest(node, s.relation.as_ref())),
+            // The values behind EXECUTE's name go wherever its statement puts them.
+            NodeRef::ExecuteStmt(s) => self.storing(|reader| {
+                reader.statement.uses = Some(Named::Prepared(s.name.clone()));
+                reader.rest(node, None);
+            }),
+            // From then on a rule or a trigger sees the rows of its table, a rule also what its statements return.
+            NodeRef::RuleStmt(s) => {
+                self.rest(node, s.relation.as_ref());
+                self.statement.stores = true;
+                self.statement.tables.iter_mut().for_each(|table| table.read = true);
+            }
+            NodeRef::CreateTrigStmt(_) => {
+                self.statement.stores = true;
+                self.rest(node, None);
+            }
+            // What is read under that name stands on another server, which may be this one.
+            NodeRef::CreateForeignTableStmt(_) | NodeRef::ImportForeignSchemaStmt(_) => {
+                self.statement.stores = true;
+                self.opaque();
+                self.rest(node, None);
+            }
             _ => {
                 self.particulars(node);
                 self.rest(node, None);
@@ -101,7 +136,6 @@ impl<'t> Reader<'t> {
             NodeRef::DiscardStmt(s) => session::discard(statement, s),
             NodeRef::PrepareStmt(s) => statement.defines = Some(Named::Prepared(s.name.clone())),
             NodeRef::DeclareCursorStmt(s) => statement.defines = Some(Named::Cursor(s.portalname.clone())),
-            NodeRef::ExecuteStmt(s) => statement.uses = Some(Named::Prepared(s.name.clone())),
             NodeRef::FetchStmt(s) => statement.uses = Some(Named::Cursor(s.portalname.clone())),
             NodeRef::DeallocateStmt(s) => statement.forgets = Some((!s.isall).then(|| s.name.clone())),
             NodeRef::ClosePortalStmt(s) => {
@@ -245,6 +279,11 @@ impl<'t> Reader<'t> {
         self.statement.tables.push(Table { schema, name: name.to_owned(), written, read });
     }
 
+    /// This text stands in another one.
+    pub(super) fn is_inside(&self) -> bool {
+        self.depth > 0
+    }
+
     pub(super) fn add(&mut self, class: Class) {
         self.statement.classes.insert(class);
     }
@@ -338,6 +377,7 @@ fn uses_what_it_writes(node: NodeRef<'_>) -> bool {
         | NodeRef::MergeStmt(_)
         | NodeRef::AlterTableStmt(_)
         | NodeRef::RenameStmt(_)
+        | NodeRef::CreateTrigStmt(_)
         | NodeRef::AlterObjectSchemaStmt(_) => true,
         _ => false,
     }
@@ -366,7 +406,7 @@ pub(super) fn function_name(call: &pg::FuncCall) -> &str {
     call.funcname.last().and_then(super::kinds::string).unwrap_or_default()
 }
 
-/// A constant's text: `'x'`, `'x'::text`, `'a' || 'b'`.
+/// A constant's text: `'x'`, `'x'::pg_catalog.text`.
 pub(super) fn constant_text(node: &pg::Node) -> Option<String> {
     condition::text(node)
 }

@@ -81,6 +81,8 @@ const KEEPERS: &[&str] = &[
     "pg_create_restore_point",
     // What random() gives afterwards tells what it was given.
     "setseed",
+    // pg_trgm: show_limit() tells.
+    "set_limit",
     // Locks show their numbers in pg_locks.
     "pg_advisory_lock",
     "pg_advisory_lock_shared",
@@ -102,7 +104,8 @@ const KEEPERS: &[&str] = &[
 pub(super) fn call(reader: &mut Reader<'_>, s: &pg::FuncCall) {
     let name = function_name(s);
     if KEEPERS.contains(&name) {
-        reader.statement.stores |= s.args.iter().any(holds_data);
+        let inside = reader.is_inside();
+        reader.statement.stores |= s.args.iter().any(|arg| holds_data(arg, inside));
     }
     if name != "set_config" {
         return;
@@ -114,14 +117,20 @@ pub(super) fn call(reader: &mut Reader<'_>, s: &pg::FuncCall) {
     }
 }
 
-/// Reads a column or a query.
-fn holds_data(node: &pg::Node) -> bool {
-    fn found(node: NodeRef<'_>) -> bool {
-        let mut any = matches!(node, NodeRef::ColumnRef(_) | NodeRef::SubLink(_));
-        children(node, &mut |child| any = any || found(child));
+/// Is anything but constants and the client's own parameters: a column, a query, what a function returns, a parameter that the block
+/// around the text fills in (`inside`).
+fn holds_data(node: &pg::Node, inside: bool) -> bool {
+    fn found(node: NodeRef<'_>, inside: bool) -> bool {
+        use NodeRef as N;
+        let mut any = match node {
+            N::ColumnRef(_) | N::SubLink(_) | N::FuncCall(_) => true,
+            N::ParamRef(_) => inside,
+            _ => false,
+        };
+        children(node, &mut |child| any = any || found(child, inside));
         any
     }
-    node.node.as_ref().is_some_and(|node| found(node.to_ref()))
+    node.node.as_ref().is_some_and(|node| found(node.to_ref(), inside))
 }
 
 pub(super) fn copy(s: &pg::CopyStmt) -> Copy {

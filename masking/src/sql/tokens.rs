@@ -11,22 +11,40 @@ pub(super) const TOKENS_MAX: usize = 300_000;
 
 /// The tokens of a text; `None` when the scanner refuses it or there are too many.
 pub(super) fn scan(text: &str) -> Option<Vec<ScanToken>> {
-    // No text has more tokens than bytes.
-    if text.len() > TOKENS_MAX && count(text.as_bytes()) > TOKENS_MAX {
+    // A short text cannot cost too much, whatever it is.
+    if text.len() * text.len() > LOOKS_MAX && cost(text.as_bytes()).is_too_much() {
         return None;
     }
     pg_query::scan_tokens(text).ok().filter(|tokens| tokens.len() <= TOKENS_MAX)
 }
 
-/// Counts tokens as the scanner would see them, but for operators of several characters, which count each. Stops early
-/// beyond [`TOKENS_MAX`].
-fn count(text: &[u8]) -> usize {
-    let (mut at, mut tokens) = (0, 0);
-    while at < text.len() && tokens <= TOKENS_MAX {
+/// PostgreSQL's scanner takes a run of operator characters whole, gives all but the beginning back, and goes on behind that: `+-+-...` and
+/// comments in comments (`/*/*...`) cost the square of their length, 22 s for 40,000 of them. Of characters looked at so, this is the most.
+const LOOKS_MAX: usize = 1 << 22;
+
+/// What a text costs, roughly, and at least while it stays within the bounds.
+struct Cost {
+    /// As the scanner would see them, but for operators of several characters, which count each.
+    tokens: usize,
+    /// Characters that are looked at and given back.
+    looks: usize,
+}
+
+impl Cost {
+    fn is_too_much(&self) -> bool {
+        self.tokens > TOKENS_MAX || self.looks > LOOKS_MAX
+    }
+}
+
+/// Stops early beyond the bounds.
+fn cost(text: &[u8]) -> Cost {
+    let mut at = 0;
+    let mut cost = Cost { tokens: 0, looks: 0 };
+    while at < text.len() && !cost.is_too_much() {
         let rest = &text[at..];
         let (length, is_token) = match rest {
             [b'-', b'-', ..] => (until(rest, b"\n"), false),
-            [b'/', b'*', ..] => (comment(rest), false),
+            [b'/', b'*', ..] => (comment(rest, &mut cost.looks), false),
             [b'\'', ..] => (quoted(rest, b'\'', false), true),
             [b'e' | b'E', b'\'', ..] => (1 + quoted(&rest[1..], b'\'', true), true),
             [b'"', ..] => (quoted(rest, b'"', false), true),
@@ -35,12 +53,20 @@ fn count(text: &[u8]) -> usize {
             [byte, ..] if is_name(*byte) => {
                 (rest.iter().take_while(|byte| is_name(**byte) || **byte == b'$').count(), true)
             }
-            _ => (1, true),
+            _ => {
+                cost.looks += run(rest);
+                (1, true)
+            }
         };
         at += length.max(1);
-        tokens += usize::from(is_token);
+        cost.tokens += usize::from(is_token);
     }
-    tokens
+    cost
+}
+
+/// How many operator characters a text begins with.
+fn run(text: &[u8]) -> usize {
+    text.iter().take_while(|byte| b"~!@#^&|`?+-*/%<>=".contains(byte)).count()
 }
 
 fn is_name(byte: u8) -> bool {
@@ -52,11 +78,15 @@ fn until(text: &[u8], mark: &[u8]) -> usize {
     text.windows(mark.len()).position(|window| window == mark).map_or(text.len(), |at| at + mark.len())
 }
 
-fn comment(text: &[u8]) -> usize {
+/// With the comments in it.
+fn comment(text: &[u8], looks: &mut usize) -> usize {
     let (mut at, mut depth) = (0, 0usize);
-    while at + 1 < text.len() {
+    while at + 1 < text.len() && *looks <= LOOKS_MAX {
         match &text[at..at + 2] {
-            b"/*" => (at, depth) = (at + 2, depth + 1),
+            b"/*" => {
+                *looks += run(&text[at..]);
+                (at, depth) = (at + 2, depth + 1);
+            }
             b"*/" if depth == 1 => return at + 2,
             b"*/" => (at, depth) = (at + 2, depth - 1),
             _ => at += 1,
@@ -97,7 +127,7 @@ mod tests {
     fn check(text: &str) {
         let real = pg_query::scan_tokens(text).expect("scans");
         let comments = real.iter().filter(|token| text[token.start as usize..].starts_with(['-', '/'])).count();
-        assert_eq!(count(text.as_bytes()), real.len() - comments, "{text}");
+        assert_eq!(cost(text.as_bytes()).tokens, real.len() - comments, "{text}");
     }
 
     #[test]
@@ -106,6 +136,22 @@ mod tests {
         check("SELECT E'a\\'b;;;', e'\\\\', $$ ; ; $$, $x$ $$ ; $x$ -- ; ;\n, /* ; /* ; */ ; */ 2");
         check("SELECT name'x' , n$1$ , $1 ; INSERT INTO t VALUES (1),(2)");
         check("SELECT 'a\\', 'b;;'");
+    }
+
+    #[test]
+    fn texts_that_the_scanner_takes_ages_for_are_refused() {
+        let slow = |what: &str| format!("SELECT 1 {}", what.repeat(20_000));
+        for what in ["/*", "/**/", "+-", "/*/"] {
+            let started = std::time::Instant::now();
+            let scanned = scan(&slow(what));
+            assert!(started.elapsed() < std::time::Duration::from_secs(2), "{what}");
+            assert!(scanned.is_none() || what == "/**/", "{what}");
+        }
+        assert!(
+            scan(&format!("SELECT '{}' /* {} */ -- {}", "+-".repeat(50_000), "-".repeat(50_000), "*".repeat(50_000)))
+                .is_some()
+        );
+        assert!(scan(&format!("SELECT 1 {}", "/* a */ ".repeat(20_000))).is_some());
     }
 
     #[test]

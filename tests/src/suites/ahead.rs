@@ -25,7 +25,10 @@ style = "fill"
 
 const TABLES: &str = "CREATE TABLE people (id int PRIMARY KEY, ssn text); INSERT INTO people VALUES (1, '12-34-560'); \
                       CREATE TABLE ledger AS SELECT n AS id FROM generate_series(1, 9) n; \
-                      CREATE TABLE pairs (n int UNIQUE DEFERRABLE INITIALLY DEFERRED); GRANT ALL ON pairs TO PUBLIC;";
+                      CREATE TABLE pairs (n int UNIQUE DEFERRABLE INITIALLY DEFERRED); GRANT ALL ON pairs TO PUBLIC; \
+                      CREATE FUNCTION off(text) RETURNS bool LANGUAGE plpgsql AS \
+                      $$BEGIN PERFORM set_config('standard_conforming_strings', 'off', false); RETURN true; END$$; \
+                      CREATE DOMAIN turned AS text CHECK (off(VALUE));";
 
 /// What the secret looks like when it is read in a way that no column describes.
 const READ: &str = "SELECT reverse(ssn) FROM people";
@@ -173,6 +176,10 @@ fn resettled() -> Flights {
         ("a SET of strings that nobody can see", vec![query(by_function), query(by_string)]),
         ("a SET of the encoding", vec![query("SET client_encoding = 'SJIS'"), query(by_letter)]),
         ("a SET in the same pipeline", vec![step(by_function), query(by_string)]),
+        (
+            "a setting that a constant changes while it is parsed",
+            vec![parse("a", "SELECT '{x}'::turned[]"), query(by_string)],
+        ),
         ("an encoding in the same pipeline", vec![step("SET client_encoding = 'SJIS'"), query(by_letter)]),
     ]
 }

@@ -40,11 +40,16 @@ const TABLES: &str = "CREATE TABLE people (id int PRIMARY KEY, ssn text); INSERT
                       CREATE SCHEMA hr; CREATE TABLE hr.staff (ssn text); INSERT INTO hr.staff VALUES ('065-43-21'); \
                       CREATE TABLE staff (ssn text); INSERT INTO staff VALUES ('nothing'); \
                       CREATE FUNCTION public.there() RETURNS void LANGUAGE plpgsql AS \
-                      $$BEGIN PERFORM set_config('search_path', 'hr, public', false); END$$;";
+                      $$BEGIN PERFORM set_config('search_path', 'hr, public', false); END$$; \
+                      CREATE EXTENSION IF NOT EXISTS tablefunc; CREATE TABLE box (v text); GRANT ALL ON box TO PUBLIC; \
+                      CREATE SCHEMA odd; GRANT ALL ON SCHEMA odd, public TO PUBLIC; CREATE DOMAIN odd.text AS varchar(31); \
+                      CREATE OPERATOR odd.|| (leftarg = text, rightarg = text, function = pg_catalog.ltrim);";
 
 const READ: &str = "SELECT reverse(ssn) AS v FROM people";
 const SECRET: &str = "065-43-21";
 const HARMLESS: &str = "SELECT 'harmless' AS v";
+/// What a function reads that is given a query.
+const XML: &str = "query_to_xml('SELECT reverse(ssn) FROM people', true, false, '')::text";
 /// A name that the server cuts.
 const LONG: &str = "a23456789012345678901234567890123456789012345678901234567890123";
 
@@ -54,6 +59,7 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     for (name, script) in taken() {
         report.case(&format!("masked although the name was another's: {name}"), || keeps_masked(&world, &script));
     }
+    report.case("the length of what is masked does not tell what it is", || as_long_as(&world));
     report.case("a COPY that fails leaves nothing waiting", || behind_a_failed_copy(&world));
     drop(world);
     let world = World::start(settings, "disguised-rules", &Setup { more: POLICY.into(), ..Setup::default() })?;
@@ -127,6 +133,37 @@ fn taken() -> Flights {
         ("a name that the server cuts", [
             named(LONG, HARMLESS), vec![close(b'S', &longer), parse(&longer, READ), sync()], run(LONG),
         ].concat()),
+        ("a function that reads, in what a COPY hands out",
+            vec![query("COPY (SELECT query_to_xml(format('SELECT reverse(ssn) FROM %s', 'people'), true, false, '')) TO STDOUT")]),
+        ("a function that reads, in what a setting keeps", vec![query(&format!("SELECT set_config('a.b', {XML}, false)"))]),
+        ("a function that reads, in a value of EXECUTE", vec![
+            query("BEGIN"), query("PREPARE q AS INSERT INTO box VALUES ($1) RETURNING v"), query(&format!("EXECUTE q({XML})")),
+            query("SELECT v FROM box"), query("ROLLBACK"),
+        ]),
+        ("a function that reads, in a default", vec![
+            query(&format!("CREATE TEMP TABLE t (n int, v text DEFAULT {XML})")), query("INSERT INTO t VALUES (1)"), query("SELECT v FROM t"),
+        ]),
+        ("a function that reads, in a conversion", vec![
+            query("CREATE TEMP TABLE t AS SELECT ''::text AS v"),
+            query(&format!("ALTER TABLE t ALTER v TYPE text USING {XML}")), query("SELECT v FROM t"),
+        ]),
+        ("a function that reads, in a partition's bounds", vec![
+            query("BEGIN"), query("CREATE TABLE parted (v text) PARTITION BY RANGE (v)"),
+            query(&format!("CREATE TABLE part PARTITION OF parted FOR VALUES FROM (({XML})) TO ('0')")), query("ROLLBACK"),
+        ]),
+        ("a rule that keeps the rows of its table", vec![
+            query("BEGIN"), query("CREATE RULE keep AS ON UPDATE TO people DO ALSO INSERT INTO box VALUES (reverse(old.ssn))"),
+            query("UPDATE people SET id = id"), query("SELECT v FROM box"), query("ROLLBACK"),
+        ]),
+        ("an operator in an error", vec![query("SELECT reverse(ssn)::regoper FROM people")]),
+        ("a table that connectby reads",
+            vec![query("SELECT * FROM connectby('people', 'reverse(ssn)', 'ssn', '12-34-560', 1) AS t (k text, p text, l int)")]),
+        ("a variable's default", vec![
+            block(&format!("DECLARE r record := ROW({XML}); BEGIN RAISE NOTICE '%', r; END")),
+        ]),
+        ("a text that another schema's operator makes", vec![
+            query("SELECT query_to_xml('--SELECT reverse(ssn) FROM people' OPERATOR(odd.||) '-', true, false, '')"),
+        ]),
         ("a function that sets the search_path",
             [named("s", "SELECT ssn FROM staff"), run("s"), vec![query("SELECT public.there()")], run("s")].concat()),
     ]
@@ -145,6 +182,20 @@ fn keeps_masked(world: &World, script: &[Vec<u8>]) -> Result<()> {
     ensure!(shows(&server, SECRET), "the server shows no secret: {}", tags(&server));
     let gateway = each(&mut session(world)?, script).context("the gateway")?;
     ensure!(!shows(&gateway, SECRET), "the secret crossed the wire: {gateway:?}");
+    Ok(())
+}
+
+fn as_long_as(world: &World) -> Result<()> {
+    let letters = "SELECT repeat('x', ascii(substr(ssn, n, 1))) FROM people, generate_series(1, 9) n";
+    let raised = "DECLARE v text; BEGIN SELECT ssn INTO v FROM people; FOR n IN 1..9 LOOP \
+                  RAISE NOTICE '%', repeat('x', ascii(substr(v, n, 1))); END LOOP; END";
+    let mut wire = session(world)?;
+    let rows = wire.query(letters)?;
+    ensure!(rows.iter().filter(|row| row.tag == b'D').count() == 9, "{}", tags(&rows));
+    ensure!(rows.iter().filter(|row| row.tag == b'D').all(|row| row.body == rows[1].body), "{rows:?}");
+    let said = fly(&mut wire, &[block(raised)])?;
+    let texts: Vec<_> = said.iter().filter(|said| said.tag == b'N').map(|said| &said.body).collect();
+    ensure!(texts.len() == 9 && texts.iter().all(|text| *text == texts[0]), "{said:?}");
     Ok(())
 }
 
@@ -179,6 +230,13 @@ fn unasked() -> Flights {
         ("a block that executes two names", vec![
             parse("one", HARMLESS), parse("two", change), sync(),
             block("BEGIN EXECUTE 'EXECUTE one'; EXECUTE 'EXECUTE two'; END"),
+        ]),
+        ("a block whose text another schema's operator makes", vec![
+            block("BEGIN EXECUTE '--UPDATE ledger SET id = id + 100' OPERATOR(odd.||) '-'; END"),
+        ]),
+        ("a block whose text another schema's type cuts", vec![
+            query("SET search_path = odd, pg_catalog, public"),
+            block("BEGIN EXECUTE 'UPDATE ledger SET id = id + 100 WHERE false'::text; END"),
         ]),
         ("a block whose strings end elsewhere when it runs", vec![
             block("BEGIN SET LOCAL standard_conforming_strings = off; INSERT INTO staff VALUES ('\\''); UPDATE ledger SET id = id + 100; --');\n END"),
