@@ -127,11 +127,14 @@ impl<T> Queue<T> {
         }
     }
 
-    /// The front entry is the last in front of a Sync that has been forwarded: what the target says next tells whether that
-    /// committed.
+    /// Behind the front entry comes a Sync that has been forwarded, past Closes, which run nothing: what the target says next tells
+    /// whether that committed.
     #[inline]
     pub fn is_in_front_of_sync(&self) -> bool {
-        matches!(self.entries.get(1), Some(Expected::Sync { doubtful: false, .. }))
+        let closes =
+            |entry: &&Expected<T>| matches!(entry, Expected::ClosePortal { .. } | Expected::CloseStatement { .. });
+        let next = self.entries.iter().skip(1).find(|entry| !closes(entry));
+        matches!(next, Some(Expected::Sync { doubtful: false, .. }))
     }
 
     /// The front entry is one that the target sends nothing for.

@@ -93,17 +93,18 @@ pub(super) fn rows_of(tag: &[u8]) -> Option<u64> {
 
 /// Is ReadyForQuery what follows the message that ends at `from`, past what may come unasked? `None`: not here yet.
 pub(super) fn ready_follows(bytes: &[u8], from: usize) -> Result<Option<bool>, ProtocolError> {
-    let next = next_asked(bytes, from)?;
+    let next = next_asked(bytes, from, b"SAN")?;
     Ok(next.map(|at| at.is_some_and(|at| bytes[at] == b'Z')))
 }
 
-/// Where the next message begins behind `from` that does not come unasked. `None`: not here yet. `Some(None)`: too far away to look.
-fn next_asked(bytes: &[u8], from: usize) -> Result<Option<Option<usize>>, ProtocolError> {
+/// Where the next message begins behind `from` that is none of the kinds to be passed over. `None`: not here yet. `Some(None)`: too far away
+/// to look.
+fn next_asked(bytes: &[u8], from: usize, passed: &[u8]) -> Result<Option<Option<usize>>, ProtocolError> {
     let mut at = from;
     while at - from < READY_LOOKAHEAD_BYTES {
         match bytes.get(at) {
             None => return Ok(None),
-            Some(b'S' | b'A' | b'N') => match Header::peek(&bytes[at..], Side::Target)? {
+            Some(kind) if passed.contains(kind) => match Header::peek(&bytes[at..], Side::Target)? {
                 None => return Ok(None),
                 Some(header) => at += header.total,
             },
@@ -120,9 +121,9 @@ pub(super) enum Next {
     Other,
 }
 
-/// Is an ErrorResponse what follows the message that ends at `from`?
+/// Is an ErrorResponse what follows the message that ends at `from`, past what may come unasked and CloseComplete?
 pub(super) fn failure_follows(bytes: &[u8], from: usize) -> Result<Next, ProtocolError> {
-    let at = match next_asked(bytes, from)? {
+    let at = match next_asked(bytes, from, b"SAN3")? {
         None => return Ok(Next::NotHere),
         Some(at) => at.filter(|&at| bytes[at] == b'E'),
     };

@@ -254,7 +254,7 @@ impl<T: Clone> Session<T> {
     /// A statement has ended well: its outcome, and whether it is the last of its request.
     fn take_end(&mut self, header: Header, mut end: End, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
         let kind = header.kind;
-        if self.commits_behind(kind) {
+        if self.commits_behind() {
             // The server says that the statement is complete, then commits: what it did may still come to nothing.
             match results::failure_follows(pipes.target.undecided(), header.total)? {
                 results::Next::NotHere => return Ok(Some(Step::NeedBytes)),
@@ -296,10 +296,9 @@ impl<T: Clone> Session<T> {
         Ok(Some(Step::Event(Event::Outcome(counts.outcome(id, end, last)))))
     }
 
-    /// The Execute at the front ends now, and with it the implicit transaction that it runs in.
-    fn commits_behind(&self, kind: u8) -> bool {
-        let executes = kind != b's' && matches!(self.queue.front(), Some(Expected::Execute { .. }));
-        executes
+    /// The Execute at the front ends now, or stops at its limit of rows, and with it the implicit transaction that it runs in.
+    fn commits_behind(&self) -> bool {
+        matches!(self.queue.front(), Some(Expected::Execute { .. }))
             && self.status == TransactionStatus::Idle
             && self.queue.mode == Mode::Plain
             && self.queue.is_in_front_of_sync()

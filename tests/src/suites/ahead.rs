@@ -226,6 +226,19 @@ fn failed_commit(world: &World) -> Result<()> {
     ensure!(tags(&answer) == "12CEZ", "{}", tags(&answer));
     let told = record(world, "/* fails late */")?;
     ensure!(told["error"] == "23505", "{told}");
+    let closed = [step("INSERT INTO pairs VALUES (4), (4) /* closed */"), close(b'P', ""), sync()];
+    ensure!(tags(&fly(&mut wire, &closed)?) == "12C3EZ");
+    let told = record(world, "/* closed */")?;
+    ensure!(told["error"] == "23505", "{told}");
+    let limited = [
+        parse("", "INSERT INTO pairs VALUES (5), (5) RETURNING n /* limited */"),
+        bind("", "", &[], 0),
+        execute("", 1),
+        sync(),
+    ];
+    ensure!(tags(&fly(&mut wire, &limited)?) == "12DsEZ");
+    let told = record(world, "/* limited */")?;
+    ensure!(told["error"] == "23505", "{told}");
     ensure!(tags(&fly(&mut wire, &flight("INSERT INTO pairs VALUES (3) /* holds */"))?) == "12CZ");
     let told = record(world, "/* holds */")?;
     ensure!(told["error"].is_null() && told["rows"] == 1, "{told}");
