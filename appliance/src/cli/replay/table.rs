@@ -11,6 +11,11 @@ const NUMBERS: [u32; 10] = [20, 21, 23, 26, 28, 29, 700, 701, 790, 1700];
 const CHANGES: [&str; 4] = ["INSERT", "UPDATE", "DELETE", "MERGE"];
 /// The part of a line that an error points into, as wide as psql shows it.
 const POINTED_CHARS_MAX: usize = 60;
+/// Of a column. Beyond: a wider value stands out, and others are not padded to its width.
+const PADDED_CHARS_MAX: usize = 200;
+/// An aligned table of this size is always printed; a larger one only if it is not so many times what was recorded. Beyond: unaligned.
+const ALIGNED_BYTES_FREE: usize = 256 << 10;
+const ALIGNED_GROWTH_MAX: usize = 8;
 
 /// The whole response, each line ended. `statement`: what an error's position counts in.
 pub fn response(out: &mut String, response: &Response, statement: &str) {
@@ -94,44 +99,94 @@ fn lines(value: Option<&str>) -> Lines {
     escape_lines(value.unwrap_or("")).split('\n').map(str::to_owned).collect()
 }
 
-/// psql's aligned format with border 1.
+fn widest(lines: &Lines) -> usize {
+    lines.iter().map(|line| line.width()).max().unwrap_or(0)
+}
+
+/// psql's aligned format with border 1, or its unaligned one where alignment would print far more than was recorded.
 fn rows(out: &mut String, columns: Option<&[Column]>, rows: &[Vec<Option<String>>]) {
     let count = rows.iter().map(Vec::len).chain(columns.map(<[_]>::len)).max().unwrap_or(0);
-    let column = |index: usize| columns.and_then(|columns| columns.get(index));
-    let heads: Vec<Lines> =
-        (0..count).map(|index| lines(Some(column(index).map_or("?column?", |column| &column.name)))).collect();
-    let right: Vec<bool> =
-        (0..count).map(|index| column(index).is_some_and(|column| NUMBERS.contains(&column.type_oid))).collect();
-    let cells: Vec<Vec<Lines>> = rows
-        .iter()
-        .map(|row| (0..count).map(|index| lines(row.get(index).and_then(Option::as_deref))).collect())
-        .collect();
-    let widest = |lines: &Lines| lines.iter().map(|line| line.width()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..count)
-        .map(|index| cells.iter().map(|row| &row[index]).chain([&heads[index]]).map(widest).max().unwrap_or(0))
-        .collect();
-    if count > 0 {
-        row(out, &heads, &widths, |_, spaces| (spaces / 2, spaces - spaces / 2));
-        line(out, &widths.iter().map(|width| "-".repeat(width + 2)).collect::<Vec<_>>().join("+"));
+    let head = |index: usize| columns.and_then(|columns| columns.get(index)).map_or("?column?", |column| &*column.name);
+    let heads: Vec<&str> = (0..count).map(head).collect();
+    let table = Table {
+        heads: heads.iter().map(|head| lines(Some(head))).collect(),
+        rows: rows.iter().map(|row| row.iter().map(|value| lines(value.as_deref())).collect()).collect(),
+    };
+    let widths = table.widths();
+    if table.fits(&widths) {
+        let number =
+            |index: usize| columns.and_then(|all| all.get(index)).is_some_and(|c| NUMBERS.contains(&c.type_oid));
+        table.aligned(out, &widths, number);
     } else {
-        line(out, "--");
-    }
-    for cells in &cells {
-        row(out, cells, &widths, |index, spaces| if right[index] { (spaces, 0) } else { (0, spaces) });
+        unaligned(out, heads.iter().copied());
+        rows.iter().for_each(|row| unaligned(out, row.iter().map(|value| value.as_deref().unwrap_or(""))));
     }
     let _ = writeln!(out, "({} row{})\n", rows.len(), if rows.len() == 1 { "" } else { "s" });
 }
 
+/// One row on one line, as it is.
+fn unaligned<'a>(out: &mut String, values: impl Iterator<Item = &'a str>) {
+    line(out, &values.map(escape).collect::<Vec<_>>().join(" | "));
+}
+
+struct Table {
+    heads: Vec<Lines>,
+    /// A row that has fewer values than there are heads ends early.
+    rows: Vec<Vec<Lines>>,
+}
+
+impl Table {
+    /// Of the columns. What is wider than the widest of them stands out of its own.
+    fn widths(&self) -> Vec<usize> {
+        let mut widths: Vec<usize> = self.heads.iter().map(widest).collect();
+        for row in &self.rows {
+            for (width, lines) in widths.iter_mut().zip(row) {
+                *width = widest(lines).max(*width);
+            }
+        }
+        widths.into_iter().map(|width| width.min(PADDED_CHARS_MAX)).collect()
+    }
+
+    /// What is printed stays in proportion to what was recorded: each line of a row takes the widths of all columns, and a value may
+    /// have as many lines as it has bytes.
+    fn fits(&self, widths: &[usize]) -> bool {
+        let across: usize = widths.iter().map(|width| width + 3).sum();
+        let all = || self.rows.iter().chain([&self.heads]);
+        let heights: usize = all().map(|row| height(row)).sum();
+        let recorded: usize = all().flatten().flatten().map(String::len).sum();
+        across.saturating_mul(heights) <= ALIGNED_BYTES_FREE.max(ALIGNED_GROWTH_MAX * recorded)
+    }
+
+    fn aligned(&self, out: &mut String, widths: &[usize], number: impl Fn(usize) -> bool) {
+        if widths.is_empty() {
+            line(out, "--");
+        } else {
+            row(out, &self.heads, widths, |_, spaces| (spaces / 2, spaces - spaces / 2));
+            line(out, &widths.iter().map(|width| "-".repeat(width + 2)).collect::<Vec<_>>().join("+"));
+        }
+        for cells in &self.rows {
+            row(out, cells, widths, |index, spaces| if number(index) { (spaces, 0) } else { (0, spaces) });
+        }
+    }
+}
+
+fn height(cells: &[Lines]) -> usize {
+    cells.iter().map(Vec::len).max().unwrap_or(1)
+}
+
 /// One row on as many lines as its longest value; a `+` says that a value goes on below.
 fn row(out: &mut String, cells: &[Lines], widths: &[usize], pad: impl Fn(usize, usize) -> (usize, usize)) {
-    let height = cells.iter().map(Vec::len).max().unwrap_or(1);
-    for at in 0..height {
+    // A width that comes with a format must not exceed 65,535, and values do.
+    let spaces = |count: usize| " ".repeat(count);
+    for at in 0..height(cells) {
         let mut text = String::new();
-        for (index, lines) in cells.iter().enumerate() {
+        for (index, &width) in widths.iter().enumerate() {
+            let lines = cells.get(index).map_or(&[][..], Vec::as_slice);
             let part = lines.get(at).map_or("", String::as_str);
-            let (before, after) = pad(index, widths[index] - part.width());
-            let more = if at + 1 < lines.len() { '+' } else { ' ' };
-            let _ = write!(text, "{} {:before$}{part}{:after$}{more}", if index > 0 { "|" } else { "" }, "", "");
+            let (before, after) = pad(index, width.saturating_sub(part.width()));
+            text.push_str(if index > 0 { "| " } else { " " });
+            text.extend([&*spaces(before), part, &*spaces(after)]);
+            text.push(if at + 1 < lines.len() { '+' } else { ' ' });
         }
         line(out, text.trim_end());
     }
@@ -170,6 +225,41 @@ mod tests {
                             | b        |\n\
                         (2 rows)\n\n";
         assert_eq!(shown(result, ""), expected);
+    }
+
+    #[test]
+    fn a_value_of_any_width_is_shown_and_others_are_not_padded_to_it() {
+        let wide = "x".repeat(70_000);
+        let result = Outcome {
+            columns: Some(vec![column("note", 25), column("id", 23)]),
+            rows: vec![vec![some(&wide), some("1")], vec![some("short"), some("2")]],
+            ..Outcome::default()
+        };
+        let text = shown(result, "");
+        assert!(text.contains(&format!("\n {wide} |  1\n short")), "{}", text.len());
+        assert!(text.len() < 71_000, "{}", text.len());
+    }
+
+    #[test]
+    fn little_that_was_recorded_never_makes_much() {
+        let feeds = "\n".repeat(20_000);
+        let columns = |count: usize| Some((0..count).map(|_| column("c", 25)).collect::<Vec<_>>());
+        let none = |count: usize| vec![None; count];
+        let tall = Outcome {
+            columns: columns(1500),
+            rows: vec![[some(&feeds)].into_iter().chain(none(1499)).collect()],
+            ..Outcome::default()
+        };
+        let many = Outcome { columns: columns(1500), rows: vec![Vec::new(); 5000], ..Outcome::default() };
+        let one = Outcome {
+            columns: columns(1),
+            rows: (0..9000).map(|at| vec![some(if at == 0 { &feeds } else { "1" })]).collect(),
+            ..Outcome::default()
+        };
+        for result in [tall, many, one] {
+            let text = shown(result, "");
+            assert!(text.len() < 1 << 20, "{}", text.len());
+        }
     }
 
     #[test]
