@@ -144,6 +144,54 @@ pub fn create_next(path: &Path, old: &SigningKey) -> io::Result<PublicKey> {
     write_new(path, &text).map(|()| next.public)
 }
 
+/// How often the key in use may change under our hands.
+const ROTATIONS_MET_MAX: u32 = 10;
+
+/// Makes the key that takes over from the one in this file. One that waits there, signed by a key that is in use no longer, will never
+/// be taken: it is replaced. `None`: one waits that will be.
+pub fn rotate(file: &Path) -> io::Result<Option<PublicKey>> {
+    rotate_between(file, &mut || {})
+}
+
+/// `between`: the key in use was read, the next is not there yet. (An archiver may take over just then.)
+fn rotate_between(file: &Path, between: &mut dyn FnMut()) -> io::Result<Option<PublicKey>> {
+    let (next, mut made) = (next_path(file), None);
+    for _ in 0..ROTATIONS_MET_MAX {
+        let old = SigningKey::read(file)?;
+        if made == Some(old.public) {
+            return Ok(made);
+        }
+        between();
+        match create_next(&next, &old) {
+            Ok(public) => made = Some(public),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        let in_use = SigningKey::read(file)?.public;
+        let waiting = SigningKey::read_next(&next, &in_use);
+        match waiting {
+            Ok(waiting) => return Ok(made.filter(|made| *made == waiting.public)),
+            // Taken meanwhile: ours, as the next look shows.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // The key in use has not changed since it was judged: nobody takes what it did not sign.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                if SigningKey::read(file)?.public == in_use {
+                    remove(&next)?;
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(at(file, io::Error::other("the key in use changes all the time")))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path, error)),
+        _ => Ok(()),
+    }
+}
+
 /// Where the key is unless the configuration says otherwise.
 pub fn path(data_dir: &Path) -> PathBuf {
     data_dir.join("checkpoint.key")
@@ -191,6 +239,34 @@ mod tests {
         assert!(!verifies(&[1; 32], b"message", &signature));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         assert!(SigningKey::read(&path).is_err());
+    }
+
+    #[test]
+    fn a_next_key_is_always_signed_by_the_one_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("checkpoint.key");
+        let in_use = || SigningKey::read(&file).unwrap().public();
+        let waiting = || SigningKey::read_next(&next_path(&file), &in_use()).map(|next| next.public());
+        let take_over = || std::fs::rename(next_path(&file), &file).unwrap();
+        create(&file).unwrap();
+        let first = rotate(&file).unwrap().expect("made");
+        assert_eq!(waiting().unwrap(), first);
+        assert_eq!(rotate(&file).unwrap(), None, "one waits");
+        // The archiver takes the first over while the second is made of what it replaces.
+        let mut once = true;
+        let second = rotate_between(&file, &mut || {
+            if std::mem::take(&mut once) {
+                take_over();
+            }
+        });
+        let second = second.unwrap().expect("made");
+        assert_eq!((in_use(), waiting().unwrap()), (first, second));
+        // One is left by a key that is not in use any more.
+        std::fs::remove_file(&file).unwrap();
+        create(&file).unwrap();
+        assert!(waiting().is_err());
+        let third = rotate(&file).unwrap().expect("made");
+        assert_eq!(waiting().unwrap(), third);
     }
 
     #[test]
