@@ -13,7 +13,7 @@ pub fn run(args: &GatewayArgs) -> Result<ExitCode> {
     let sinks = match args.get("/sinks") {
         Ok(answer) if answer.status == 200 => answer.body["sinks"].as_array().cloned().unwrap_or_default(),
         Ok(answer) => return Ok(gateway::refused(&answer)),
-        Err(error) if error.downcast_ref().is_some_and(|error| matches!(error, ClientError::NotRunning { .. })) => {
+        Err(error) if error.downcast_ref().is_some_and(ClientError::is_stopped) => {
             note!("lockgate: the gateway does not run; these are the positions it left");
             left(&args.config()?)?
         }
@@ -21,7 +21,8 @@ pub fn run(args: &GatewayArgs) -> Result<ExitCode> {
     };
     let text = if args.json() { sinks.iter().map(gateway::json_line).collect() } else { text(&sinks) };
     super::print(&text)?;
-    let troubled = sinks.iter().any(|sink| !sink["error"].is_null());
+    // Of a gateway that is stopped, none delivers.
+    let troubled = sinks.iter().any(|sink| !sink["error"].is_null() || sink["state"] == "stopped");
     Ok(ExitCode::from(if troubled { ANSWER_NO } else { DONE }))
 }
 

@@ -1,6 +1,7 @@
 //! The other end of the control socket: one HTTP/1.1 request over a Unix socket, for the command line.
 
 use super::socket::socket_path;
+use crate::audit::sinks::said;
 use serde_json::Value;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -18,8 +19,23 @@ pub enum ClientError {
         "no gateway answers on {path} ({error}); start one with `lockgate serve --config FILE`, or name its folder with --data-dir"
     )]
     NotRunning { path: PathBuf, error: io::Error },
-    #[error("the gateway on {path} did not answer: {error}")]
+    #[error("{path}: {error}; only whoever runs the gateway may ask it")]
+    Denied { path: PathBuf, error: io::Error },
+    #[error("the gateway on {path} did not answer: {}", said(error))]
     Broken { path: PathBuf, error: io::Error },
+}
+
+impl ClientError {
+    pub fn is_stopped(&self) -> bool {
+        matches!(self, Self::NotRunning { .. })
+    }
+
+    fn of(path: PathBuf, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Self::Denied { path, error },
+            _ => Self::NotRunning { path, error },
+        }
+    }
 }
 
 /// A status code and a JSON body.
@@ -32,8 +48,7 @@ pub struct Answer {
 /// One request to the gateway of this folder. `body`: POST, else GET.
 pub fn request(data_dir: &Path, path: &str, body: Option<&Value>) -> Result<Answer, ClientError> {
     let socket = socket_path(data_dir);
-    let stream =
-        UnixStream::connect(&socket).map_err(|error| ClientError::NotRunning { path: socket.clone(), error })?;
+    let stream = UnixStream::connect(&socket).map_err(|error| ClientError::of(socket.clone(), error))?;
     let timeouts = stream.set_read_timeout(Some(TIMEOUT)).and_then(|()| stream.set_write_timeout(Some(TIMEOUT)));
     timeouts.and_then(|()| exchange(stream, path, body)).map_err(|error| ClientError::Broken { path: socket, error })
 }

@@ -5,6 +5,7 @@ use super::join::Event;
 use super::kafka;
 use super::{cloudwatch, file, otlp, s3, splunk, syslog, webhook};
 use crate::config::{CloudWatchSink, S3Sink, Sink, SinkKind};
+use std::io;
 use std::time::Duration;
 
 /// A place that takes events.
@@ -51,6 +52,14 @@ impl Failure {
     /// Somebody has to do something.
     pub fn mend(what: impl Into<String>, mend: impl Into<String>) -> Self {
         Self::Later { what: what.into(), mend: Some(mend.into()), after: None }
+    }
+}
+
+/// What an error of a socket says to people; the system calls an answer that did not come in time "Resource temporarily unavailable".
+pub fn said(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer in time".to_owned(),
+        _ => error.to_string(),
     }
 }
 

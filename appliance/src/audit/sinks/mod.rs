@@ -34,7 +34,7 @@ mod status;
 mod syslog;
 mod webhook;
 
-pub use deliver::check;
+pub use deliver::{check, said};
 pub use position::Position;
 pub use status::{Board, Status, position_json};
 

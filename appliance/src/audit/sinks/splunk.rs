@@ -90,7 +90,7 @@ impl Deliver for Splunk {
         let mut headers = self.headers.clone();
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         let answer = self.http.send(Method::POST, &self.event_url, headers, gzip(self.body(batch).as_bytes()))?;
-        if !answer.is_success() {
+        if !is_taken(&answer) {
             return Err(failure(&answer));
         }
         if let Some(id) = answer.json()["ackId"].as_u64() {
@@ -98,6 +98,11 @@ impl Deliver for Splunk {
         }
         Ok(Delivered::all(batch))
     }
+}
+
+/// A load balancer or a login page answers 200 as well: only the collector says that it has the events.
+fn is_taken(answer: &Answer) -> bool {
+    answer.is_success() && answer.json()["code"] == 0
 }
 
 /// The collector's own codes tell more than the status.
@@ -183,6 +188,23 @@ mod tests {
             assert_eq!(of(status, code), expected, "{status} {code}");
         }
         assert!(matches!(failure(&answer(502, "<html>")), Failure::Later { mend: None, .. }), "a proxy in between");
+    }
+
+    #[test]
+    fn only_the_collectors_own_word_counts_as_taken() {
+        assert!(is_taken(&answer(200, r#"{"text":"Success","code":0,"ackId":7}"#)));
+        for (status, body) in [
+            (200, "<html>sign in</html>"),
+            (200, ""),
+            (204, ""),
+            (200, r#"{"text":"Server is busy","code":9}"#),
+            (200, r#"{"text":"Success"}"#),
+            (503, r#"{"text":"Success","code":0}"#),
+        ] {
+            let answer = answer(status, body);
+            assert!(!is_taken(&answer), "{status} {body}");
+            assert!(matches!(failure(&answer), Failure::Later { .. }), "it is sent again: {status} {body}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! then closes its side as well says that it has read to the end. With `confirm = false` one connection stays open and what the
 //! kernel has taken counts as delivered: what it still held when a connection broke is lost.
 
-use super::deliver::{Deliver, Delivered, Failure};
+use super::deliver::{Deliver, Delivered, Failure, said};
 use super::join::Event;
 use crate::audit::when;
 use crate::config::{SyslogSink, SyslogTransport};
@@ -110,7 +110,7 @@ impl Deliver for Syslog {
     fn deliver(&mut self, batch: &[Event]) -> Result<Delivered, Failure> {
         let frames: String = batch.iter().map(|event| self.frame(event)).collect();
         self.send(frames.as_bytes()).map_err(|error| {
-            let what = format!("{}:{}: {error}", self.config.host, self.config.port);
+            let what = format!("{}:{}: {}", self.config.host, self.config.port, said(&error));
             match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
                 Some(rustls::Error::InvalidCertificate(_)) => Failure::mend(
                     what,
