@@ -53,6 +53,22 @@ pub fn event(record: &Record, appliance: Option<&str>) -> Value {
     Value::Object(without_nothing(event))
 }
 
+/// Names the events of a gateway among those of others.
+const LOG_NAME: &str = "lockgate.audit";
+/// How every event begins.
+const OPENINGS: [&str; 2] = ["{\"action\"", "{\"activity_id\""];
+
+/// Is this line an event of a gateway?
+pub fn is_event(line: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(line).is_ok_and(|event| event["metadata"]["log_name"] == LOG_NAME)
+}
+
+/// May this be the beginning of one?
+pub fn may_become_event(part: &[u8]) -> bool {
+    let alike = |opening: &&str| part.iter().zip(opening.bytes()).all(|(&found, wanted)| found == wanted);
+    OPENINGS.iter().any(alike)
+}
+
 /// What every class has.
 fn common(record: &Record, appliance: Option<&str>) -> Map<String, Value> {
     let mut metadata = object(json!({
@@ -60,7 +76,7 @@ fn common(record: &Record, appliance: Option<&str>) -> Map<String, Value> {
         "uid": uid(record, appliance),
         "sequence": record.sequence,
         "original_time": when::rfc3339(record.time_us),
-        "log_name": "lockgate.audit",
+        "log_name": LOG_NAME,
         "correlation_uid": record.session,
         "product": { "name": "Lockgate", "vendor_name": "Lockgate", "version": env!("CARGO_PKG_VERSION") },
     }));

@@ -180,6 +180,7 @@ impl ServeArgs {
         self.archive_args.overlay(audit);
         config.audit.fits().map_err(|(what, right)| anyhow!("{what}: give {right}"))?;
         config.addresses_differ().context("flags and file together")?;
+        config.sinks_stay_outside().context("flags and file together")?;
         Ok(config)
     }
 }

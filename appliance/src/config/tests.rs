@@ -1489,6 +1489,31 @@ fn a_sink_with_a_value_that_cannot_be() {
 }
 
 #[test]
+fn a_file_sink_writes_neither_to_the_trail_nor_to_the_configuration() {
+    let of =
+        |path: &str| report(&format!("[server]\ndata_dir = \"state\"\n[[sink]]\nkind = \"file\"\npath = \"{path}\"\n"));
+    for path in [
+        "state",
+        "state/vault.db",
+        "./state/archive/x.ndjson",
+        "other/../state/segments/0/1",
+        "state/sinks/file.position",
+        "state/sinks/file.dead.ndjson",
+        "state/sinks/../checkpoint.key",
+    ] {
+        let report = of(path);
+        assert!(
+            report.contains("lies among the files of the trail") && report.contains("gw.toml:5:8"),
+            "{path}: {report}"
+        );
+    }
+    assert!(of("gw.toml").contains("is this configuration"));
+    for path in ["audit.ndjson", "state.ndjson", "state/sinks/audit.ndjson", "state/../audit.ndjson"] {
+        assert_eq!(of(path), "", "{path}");
+    }
+}
+
+#[test]
 fn two_sinks_of_a_kind_need_names() {
     let two = "[[sink]]\nkind = \"file\"\npath = \"a\"\n[[sink]]\nkind = \"file\"\npath = \"b\"\n";
     let unnamed = report(two);

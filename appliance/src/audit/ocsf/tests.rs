@@ -261,11 +261,25 @@ fn events_of_every_kind_follow_the_schema() {
     for record in &records {
         let event = event(record, Some("00ff00ff00ff00ff"));
         assert_eq!(problems(&event), Vec::<String>::new(), "{event:#}");
+        let line = event.to_string();
+        assert!(is_event(line.as_bytes()) && !is_event(&line.as_bytes()[1..]), "{line}");
+        // The file sink knows its own by this, also what a crash left of one.
+        assert!((0..line.len()).all(|end| may_become_event(&line.as_bytes()[..end])), "{line}");
         seen.insert(event["type_uid"].as_u64().expect("a type"));
     }
     let expected = [300201, 300202, 300403, 600203, 600204, 600208, 600299, 600501, 600502, 600504, 600505, 600507];
     let missing: Vec<_> = expected.iter().filter(|uid| !seen.contains(*uid)).collect();
     assert!(missing.len() <= 1, "{missing:?} of {seen:?}");
+}
+
+#[test]
+fn what_is_no_event_of_ours_is_told_from_one() {
+    for other in ["", "{}", "[server]", "{\"metadata\":{\"log_name\":\"other\"}}", "{\"metadata\":1}", "x"] {
+        assert!(!is_event(other.as_bytes()), "{other}");
+    }
+    for other in ["[server]", "{\"a\":1", "{\"n", "\n"] {
+        assert!(!may_become_event(other.as_bytes()), "{other}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 use super::deliver::{Deliver, Delivered, Failure};
 use super::join::Event;
+use crate::audit::ocsf;
 use crate::audit::segment::{at, sync_dir};
 use crate::config::FileSink as Config;
 use std::fs::{self, File, OpenOptions};
@@ -14,6 +15,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+/// So much of a file is read to tell by its first line whether it is ours.
+const FIRST_LINE_BYTES_MAX: usize = 1 << 20;
 
 pub struct FileSink {
     config: Config,
@@ -32,7 +36,11 @@ pub fn check(config: &Config) -> Result<(), Failure> {
     let folder = folder(&config.path);
     match fs::metadata(&config.path) {
         Ok(file) if !file.is_file() => Err(local(&config.path, io::Error::other("is not a file"))),
-        Ok(_) => Ok(()),
+        Ok(_) => match File::open(&config.path).map(|file| is_ours(&file)) {
+            // Who checks may not be who writes: what cannot be read here shows there.
+            Ok(Ok(true)) | Ok(Err(_)) | Err(_) => Ok(()),
+            Ok(Ok(false)) => Err(local(&config.path, foreign())),
+        },
         Err(_) if folder.is_dir() => Ok(()),
         Err(_) => Err(local(&folder, io::Error::other("there is no such folder"))),
     }
@@ -135,12 +143,15 @@ fn rotated(path: &Path) -> io::Result<Vec<Rotated>> {
     Ok(found)
 }
 
-/// For appending. A last line that is not whole was never acknowledged: it is cut off and comes again.
+/// For appending, to a file of our own. A last line that is not whole was never acknowledged: it is cut off and comes again.
 fn open(path: &Path) -> io::Result<(File, u64, SystemTime)> {
     let file = OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(io::Error::other("is not a file"));
+    }
+    if !is_ours(&file)? {
+        return Err(foreign());
     }
     let (bytes, whole) = (metadata.len(), whole_lines(&file, metadata.len())?);
     if whole < bytes {
@@ -148,6 +159,21 @@ fn open(path: &Path) -> io::Result<(File, u64, SystemTime)> {
     }
     let since = if whole == 0 { SystemTime::now() } else { metadata.created().unwrap_or(SystemTime::now()) };
     Ok((file, whole, since))
+}
+
+fn foreign() -> io::Error {
+    io::Error::other("holds something else than events of this gateway: name another file, or move this one away")
+}
+
+/// Nothing, or events from the first line on. Whatever else it is, nothing is added to it, and nothing cut off.
+fn is_ours(file: &File) -> io::Result<bool> {
+    let mut start = vec![0; FIRST_LINE_BYTES_MAX.min(usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX))];
+    file.read_exact_at(&mut start, 0)?;
+    Ok(match memchr::memchr(b'\n', &start) {
+        Some(end) => ocsf::is_event(&start[..end]),
+        // A crash left the beginning of the first one.
+        None => ocsf::may_become_event(&start),
+    })
 }
 
 /// Bytes up to and including the last line end.
@@ -182,8 +208,32 @@ mod tests {
         Config { path: dir.join("audit.ndjson"), rotate_bytes: 1 << 20, rotate_every: None, keep: None, sync: true }
     }
 
+    fn of_ours(number: u64) -> Event {
+        let json = format!("{{\"activity_id\":1,\"metadata\":{{\"log_name\":\"lockgate.audit\"}},\"n\":{number}}}");
+        Event { json, ..event(number) }
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_left_as_it_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = config(dir.path());
+        for text in ["[server]\ndata_dir = \"data\"", "{\"n\":1}\n", "x", "\n"] {
+            fs::write(&config.path, text).expect("written");
+            for failure in [check(&config).expect_err("foreign"), FileSink::open(&config).err().expect("foreign")] {
+                assert!(matches!(failure, Failure::Later { mend: Some(_), .. }), "{failure:?}");
+            }
+            assert_eq!(fs::read_to_string(&config.path).expect("readable"), text);
+        }
+        for torn in ["", "{", "{\"activity_id\":1,\"meta"] {
+            fs::write(&config.path, torn).expect("written");
+            check(&config).expect("ours");
+            deliver(&mut FileSink::open(&config).expect("ours"), 1..2);
+            assert_eq!(numbers(&config.path), [1]);
+        }
+    }
+
     fn deliver(sink: &mut FileSink, numbers: std::ops::Range<u64>) {
-        let batch: Vec<_> = numbers.map(event).collect();
+        let batch: Vec<_> = numbers.map(of_ours).collect();
         assert_eq!(sink.deliver(&batch).expect("delivered"), Delivered::all(&batch));
     }
 
@@ -208,7 +258,7 @@ mod tests {
     #[test]
     fn files_are_rotated_by_size_and_only_so_many_kept() {
         let dir = tempfile::tempdir().expect("a directory");
-        let config = Config { rotate_bytes: 30, keep: Some(3), ..config(dir.path()) };
+        let config = Config { rotate_bytes: 200, keep: Some(3), ..config(dir.path()) };
         let mut sink = FileSink::open(&config).expect("opens");
         (0..12).for_each(|number| deliver(&mut sink, number * 2..number * 2 + 2));
         let kept = rotated(&config.path).expect("listable");

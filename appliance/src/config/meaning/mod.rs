@@ -47,6 +47,7 @@ pub fn check(file: &raw::File, path: &Path, problems: &mut Vec<Problem>) -> Conf
     };
     check.unique(file);
     check.addresses(file, &config);
+    check.sink_places(file, &config);
     check.references(file);
     check.reachable(file, &config.rules);
     check.present(&config);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::units::parse_host_port;
+use std::path::Component;
 
 /// Keys that only some kinds have, and which.
 macro_rules! keys {
@@ -152,6 +153,14 @@ impl Check<'_> {
                     "give each its own `name`",
                 );
             }
+        }
+    }
+
+    /// Says at which line, where the configuration only says what.
+    pub(super) fn sink_places(&mut self, file: &raw::File, config: &Config) {
+        if let Some((at, what)) = config.trespass() {
+            let span = file.sink[at].path.as_ref().map_or(file.sink[at].span(), At::span);
+            self.error(span, what, "name a file of its own, outside of data_dir");
         }
     }
 
@@ -497,4 +506,47 @@ impl Check<'_> {
             );
         }
     }
+}
+
+impl Config {
+    /// No sink writes to the trail or to this file: flags may bring together what the file keeps apart.
+    pub fn sinks_stay_outside(&self) -> anyhow::Result<()> {
+        let wrong = |(_, what)| anyhow::anyhow!("{what}: name a file of its own, outside of data_dir");
+        self.trespass().map_or(Ok(()), |found| Err(wrong(found)))
+    }
+
+    /// The first sink whose file is one of ours, and why.
+    fn trespass(&self) -> Option<(usize, String)> {
+        let (data_dir, own) = (real(&self.server.data_dir), real(&self.path));
+        self.sinks.iter().enumerate().find_map(|(at, sink)| {
+            let SinkKind::File(FileSink { path, .. }) = &sink.kind else { return None };
+            let place = real(path);
+            let what = match place.strip_prefix(&data_dir) {
+                _ if place == own => "is this configuration",
+                // Copies may lie beside the positions of sinks, under names of their own.
+                Ok(inside) if !is_beside_positions(inside) => "lies among the files of the trail",
+                Ok(_) | Err(_) => return None,
+            };
+            Some((at, format!("the sink \"{}\" would write to {}, which {what}", sink.name, path.display())))
+        })
+    }
+}
+
+fn is_beside_positions(inside: &Path) -> bool {
+    let name = inside.file_name().and_then(|name| name.to_str()).unwrap_or("");
+    inside.parent() == Some(Path::new("sinks")) && !name.ends_with(".position") && !name.ends_with(".dead.ndjson")
+}
+
+/// The same place however it is written, and through whatever links; what is not there yet, behind the folders that are.
+fn real(path: &Path) -> PathBuf {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let there = whole.ancestors().find_map(|part| Some((part, part.canonicalize().ok()?)));
+    let Some((part, mut real)) = there else { return whole };
+    for step in whole.strip_prefix(part).unwrap_or(Path::new("")).components() {
+        match step {
+            Component::ParentDir => drop(real.pop()),
+            step => real.push(step),
+        }
+    }
+    real
 }
