@@ -65,7 +65,20 @@ pub fn json_safe(json: &str) -> String {
 
 /// One CSV field. A text that a spreadsheet would take for a formula gets an apostrophe in front.
 pub fn csv_field(text: &str) -> String {
-    let mut text = escape(text);
+    csv_quoted(escape(text))
+}
+
+/// The same, and what it says can be read back: a backslash is two.
+pub fn csv_exact(text: &str) -> String {
+    csv_quoted(escape(&text.replace('\\', "\\\\")))
+}
+
+/// JSON in a CSV field: what has to be escaped is so in the way of JSON.
+pub fn csv_json(json: &str) -> String {
+    csv_quoted(json_safe(json))
+}
+
+fn csv_quoted(mut text: String) -> String {
     if text.starts_with(['=', '+', '-', '@']) && text.parse::<f64>().is_err() {
         text.insert(0, '\'');
     }
@@ -101,7 +114,7 @@ mod tests {
         assert!(!raw(&escape(HOSTILE), &[]));
         assert!(!raw(&one_line(HOSTILE, 500), &[]));
         assert!(!raw(&escape_lines(HOSTILE), &['\n']));
-        assert!(!raw(&csv_field(HOSTILE), &[]));
+        assert!(!raw(&csv_field(HOSTILE), &[]) && !raw(&csv_exact(HOSTILE), &[]));
         let json = json_safe(&serde_json::to_string(HOSTILE).expect("a string"));
         assert!(!raw(&json, &[]), "{json}");
         assert_eq!(serde_json::from_str::<String>(&json).expect("still JSON"), HOSTILE);
@@ -115,6 +128,8 @@ mod tests {
         assert_eq!(csv_field("=1+1"), "'=1+1");
         assert_eq!(csv_field("-5"), "-5");
         assert_eq!(csv_field("a,\"b\""), "\"a,\"\"b\"\"\"");
+        assert_eq!((csv_exact("a\\nb"), csv_exact("a\nb")), ("a\\\\nb".to_owned(), "a\\nb".to_owned()));
+        assert_eq!(csv_json("[\"a\\nb\",null]"), "\"[\"\"a\\nb\"\",null]\"");
         assert_eq!(bytes(b"caf\xe9"), "caf\\xe9");
     }
 }

@@ -6,7 +6,7 @@ use crate::audit::archive::holds::{self, Hold, Scope};
 use crate::audit::printable::{escape, json_safe};
 use crate::audit::when;
 use crate::cli::audit::{Trail, in_order, parse_time};
-use crate::cli::{ANSWER_NO, DONE, print};
+use crate::cli::{ANSWER_NO, DONE, WrongUsage, print};
 use crate::config::Glob;
 use anyhow::{Context as _, Result, bail};
 use std::path::Path;
@@ -96,10 +96,9 @@ fn add(args: &AddArgs) -> Result<ExitCode> {
         until: args.until.map(when::rfc3339),
     };
     in_order(args.since, args.until)?;
-    if args.reason.trim().is_empty() {
-        bail!("--reason is empty: say why, it is recorded");
-    }
-    let data_dir = args.trail.data_dir()?;
+    is_given(&args.reason)?;
+    // A hold in a mistyped folder would hold nothing.
+    let data_dir = args.trail.recorded()?;
     let id = holds::add(&data_dir, scope.clone(), &args.reason, now_us()).context("the hold was not recorded")?;
     let printed = print(&format!("{id}\n"));
     note!("hold {id} is in force: nothing it covers is deleted until `lockgate audit hold rm {id}`");
@@ -181,8 +180,16 @@ fn in_words(hold: &Hold) -> String {
     escape(&format!("{}  {}  {what}  ({}, {})", hold.id, when::short(hold.time_us), hold.reason, hold.by))
 }
 
+fn is_given(reason: &str) -> Result<()> {
+    if reason.trim().is_empty() {
+        bail!(WrongUsage("--reason is empty: say why, it is recorded".to_owned()));
+    }
+    Ok(())
+}
+
 fn rm(args: &RmArgs) -> Result<ExitCode> {
-    let released = holds::release(&args.trail.data_dir()?, args.id, &args.reason, now_us());
+    is_given(&args.reason)?;
+    let released = holds::release(&args.trail.recorded()?, args.id, &args.reason, now_us());
     if released.context("the release was not recorded")? {
         note!("hold {} is released", args.id);
         return Ok(ExitCode::from(DONE));

@@ -120,13 +120,18 @@ verbs! {
     }
 }
 
+/// What only shows once options are seen together.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct WrongUsage(pub String);
+
 /// Parses the command line and runs the verb. Exit status: 0 done, 1 the answer is no, 2 wrong usage, 3 could not run.
 pub fn run() -> ExitCode {
     match parse(std::env::args_os()).map(dispatch) {
         Ok(Ok(status)) => status,
         Ok(Err(error)) => {
             note!("lockgate: {error:#}");
-            ExitCode::from(FAILED)
+            ExitCode::from(if error.is::<WrongUsage>() { USAGE } else { FAILED })
         }
         Err(error) => refuse(&error),
     }

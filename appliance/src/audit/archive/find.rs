@@ -128,7 +128,15 @@ fn candidates(group: &Group<'_>, filter: &Filter) -> Result<Vec<u32>, Unreadable
         group.retain_lists(Column::Classes, &mut picks, |class| any(&filter.classes, class))?;
     }
     if !filter.decisions.is_empty() && kinds == [Kind::Request] {
-        group.retain_texts(Column::Decision, &mut picks, |decision| any(&filter.decisions, decision))?;
+        group.retain_texts(Column::Decision, &mut picks, |decision| filter.may_be_decided(decision))?;
+    }
+    for (column, globs) in [(Column::Rule, &filter.rules), (Column::Ticket, &filter.tickets)] {
+        if !globs.is_empty() {
+            group.retain_texts(column, &mut picks, |text| any(globs, text))?;
+        }
+    }
+    if !filter.actors.is_empty() {
+        group.retain_lists(Column::Actor, &mut picks, |actor| any(&filter.actors, actor))?;
     }
     if let Some(wanted) = &filter.contains {
         picks = containing(group, picks, wanted)?;
@@ -172,11 +180,12 @@ fn overlaps(group: &Group<'_>, filter: &Filter) -> bool {
 
 /// The kinds of records that can match; outcomes belong to their requests.
 fn kinds(filter: &Filter) -> Vec<Kind> {
-    let statements_only = !filter.tables.is_empty() || !filter.classes.is_empty();
+    let statements_only = !filter.tables.is_empty() || !filter.classes.is_empty() || !any(&filter.rules, "");
     let all =
         [Kind::Request, Kind::SessionOpened, Kind::LoginRefused, Kind::Ruling, Kind::SessionClosed, Kind::Gateway];
     let may_match = |kind: &Kind| {
-        let decided = matches!(kind, Kind::Request | Kind::Ruling) || any(&filter.decisions, "");
+        let ruled = any(&filter.decisions, "") && any(&filter.tickets, "");
+        let decided = matches!(kind, Kind::Request | Kind::Ruling) || ruled;
         decided && (*kind == Kind::Request || !statements_only) && any(&filter.kinds, kind_name(*kind))
     };
     all.into_iter().filter(may_match).collect()
@@ -188,11 +197,13 @@ fn may_match(group: &Group<'_>, filter: &Filter, kinds: &[Kind]) -> Result<bool,
     if !(may(Column::Session, &filter.sessions)?
         && may(Column::User, &filter.users)?
         && may(Column::Target, &filter.targets)?
-        && may(Column::Classes, &filter.classes)?)
+        && may(Column::Classes, &filter.classes)?
+        && (any(&filter.rules, "") || may(Column::Rule, &filter.rules)?)
+        && (any(&filter.tickets, "") || may(Column::Ticket, &filter.tickets)?))
     {
         return Ok(false);
     }
-    if kinds == [Kind::Request] && !may(Column::Decision, &filter.decisions)? {
+    if kinds == [Kind::Request] && !filter.asks_for_rulings() && !may(Column::Decision, &filter.decisions)? {
         return Ok(false);
     }
     may_name(group, &filter.tables)

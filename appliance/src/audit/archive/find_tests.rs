@@ -161,6 +161,15 @@ fn filters() -> Vec<Filter> {
         Filter { decisions: globs("deny"), ..none() },
         Filter { decisions: globs("rejected"), ..none() },
         Filter { decisions: globs("approve*"), ..none() },
+        Filter { decisions: globs("rejected"), classes: globs("*"), ..none() },
+        Filter { decisions: globs("expired"), tables: globs("customers"), kinds: globs("statement"), ..none() },
+        Filter { rules: globs("careful"), ..none() },
+        Filter { rules: globs("no"), users: globs("bob"), ..none() },
+        Filter { tickets: globs("t-1"), ..none() },
+        Filter { tickets: globs("nowhere"), ..none() },
+        Filter { errors: globs("28*"), ..none() },
+        Filter { errors: globs("*"), kinds: globs("statement"), ..none() },
+        Filter { actors: globs("nobody"), ..none() },
         Filter { kinds: globs("ruling"), ..none() },
         Filter { kinds: globs("gateway"), since_us: at(200), ..none() },
         Filter { contains: Some("NOTE3".into()), ..none() },
@@ -243,6 +252,12 @@ fn a_damaged_file_is_named_once_and_the_rest_is_searched() {
         let known =
             |record: &Record| all.iter().any(|whole| (whole.shard, whole.sequence) == (record.shard, record.sequence));
         assert!(rest.iter().all(known));
+        // What it held is not said to be nowhere.
+        let lost = all.iter().find(|record| rest.iter().all(|found| found.id != record.id)).expect("something is lost");
+        let mut troubles = Vec::new();
+        let shown = show(trail.path(), &lost.id, &mut |trouble| troubles.push(trouble)).expect("the rest is readable");
+        let names_it = |trouble: &Trouble| matches!(trouble, Trouble::Archive { file: named, .. } if *named == file);
+        assert!(shown.is_none() && troubles.iter().any(names_it), "{}: {troubles:?}", lost.id);
     };
     let mut flipped = good.clone();
     flipped[100] ^= 1;

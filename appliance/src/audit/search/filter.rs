@@ -4,6 +4,9 @@ use super::record::{Record, class_names};
 use crate::audit::record::{ArchivedRequestRow, Kind, View};
 use crate::config::Glob;
 
+/// How a ruling can go.
+pub const RULINGS: [&str; 4] = ["approved", "rejected", "expired", "abandoned"];
+
 /// What is looked for: all that is given must hold, any of several values of one.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -12,13 +15,20 @@ pub struct Filter {
     /// `table`, or `schema.table`.
     pub tables: Vec<Glob>,
     pub classes: Vec<Glob>,
+    /// A verdict, or how a ruling went: a statement is met by both of its own.
     pub decisions: Vec<Glob>,
+    pub rules: Vec<Glob>,
+    pub tickets: Vec<Glob>,
+    /// SQLSTATE, `skipped` or `disconnected`.
+    pub errors: Vec<Glob>,
+    /// Whoever acted, of a chain of them.
+    pub actors: Vec<Glob>,
     pub sessions: Vec<Glob>,
     pub kinds: Vec<Glob>,
     /// Unix microseconds, both ends included.
     pub since_us: Option<i64>,
     pub until_us: Option<i64>,
-    /// In the statement, its bind values or the detail; ASCII case does not matter.
+    /// In the statement, its bind values or the detail; upper and lower case are the same.
     pub contains: Option<String>,
 }
 
@@ -34,23 +44,53 @@ impl Filter {
         if self.since_us.is_some_and(|since| time_us < since) || self.until_us.is_some_and(|until| time_us > until) {
             return false;
         }
-        any(&self.users, who.user()) && any(&self.targets, who.target()) && any(&self.sessions, who.session()) && {
-            match view {
+        any(&self.users, who.user())
+            && any(&self.targets, who.target())
+            && any(&self.sessions, who.session())
+            && any_of(&self.actors, who.actor())
+            && match view {
                 View::Request(row) => self.admits_statement(row),
                 View::Outcome(_) => false,
                 View::Event(kind, row) => {
                     let decision = if *kind == Kind::Ruling { row.what() } else { "" };
-                    self.tables.is_empty() && self.classes.is_empty() && any(&self.decisions, decision)
+                    self.tables.is_empty()
+                        && self.classes.is_empty()
+                        && any(&self.rules, "")
+                        && any(&self.tickets, row.ticket())
+                        && any(&self.decisions, decision)
                 }
             }
-        }
     }
 
     fn admits_statement(&self, row: &ArchivedRequestRow) -> bool {
         let class = |name: &&str| any(&self.classes, name);
-        any(&self.decisions, row.decision())
+        self.may_be_decided(row.decision())
+            && any(&self.rules, row.rule())
+            && any(&self.tickets, row.ticket())
             && (self.classes.is_empty() || class_names(row.classes()).iter().any(class))
             && (self.tables.is_empty() || row.tables().any(|table| self.tables.iter().any(|glob| names(glob, table))))
+    }
+
+    /// May a statement with this verdict be asked for, whatever comes of it? How it is ruled stands in a record behind it.
+    pub(in crate::audit) fn may_be_decided(&self, decision: &str) -> bool {
+        any(&self.decisions, decision) || (decision == "approve" && self.asks_for_rulings())
+    }
+
+    pub(in crate::audit) fn asks_for_rulings(&self) -> bool {
+        self.decisions.iter().any(|glob| RULINGS.iter().any(|ruling| glob.matches(ruling)))
+    }
+
+    /// Whether a statement matches shows only when it is over.
+    pub(super) fn waits_for_ends(&self) -> bool {
+        self.asks_for_rulings() || !self.errors.is_empty()
+    }
+
+    /// Judged on a record and what has been joined to it so far.
+    pub(super) fn admits_joined(&self, record: &Record) -> bool {
+        let text = |text: &Option<String>| text.as_deref().unwrap_or("").to_owned();
+        any(&self.errors, &text(&record.error))
+            && (any(&self.decisions, &text(&record.decision))
+                || record.ruling.as_ref().is_some_and(|ruling| any(&self.decisions, ruling)))
     }
 
     /// The rest, judged on what the record will show.
@@ -75,8 +115,25 @@ pub(in crate::audit) fn names(glob: &Glob, table: &str) -> bool {
         || (!glob.as_str().contains('.') && table.match_indices('.').any(|(dot, _)| glob.matches(&table[dot + 1..])))
 }
 
+fn any_of<'a>(globs: &[Glob], mut texts: impl Iterator<Item = &'a str>) -> bool {
+    globs.is_empty() || texts.any(|text| any(globs, text))
+}
+
+/// Upper and lower case are the same, by Unicode where what is wanted is more than ASCII.
 pub(in crate::audit) fn contains_ignoring_case(text: &str, wanted: &str) -> bool {
-    let (text, wanted) = (text.as_bytes(), wanted.as_bytes());
+    if wanted.is_ascii() {
+        return contains_ascii(text.as_bytes(), wanted.as_bytes());
+    }
+    let wanted = wanted.to_lowercase();
+    // Most texts are ASCII, and are not copied for this.
+    if text.is_ascii() {
+        contains_ascii(text.as_bytes(), wanted.as_bytes())
+    } else {
+        text.to_lowercase().contains(&wanted)
+    }
+}
+
+fn contains_ascii(text: &[u8], wanted: &[u8]) -> bool {
     let Some(&first) = wanted.first() else { return true };
     let last = match text.len().checked_sub(wanted.len()) {
         Some(last) => last,
@@ -84,4 +141,23 @@ pub(in crate::audit) fn contains_ignoring_case(text: &str, wanted: &str) -> bool
     };
     memchr::memchr2_iter(first.to_ascii_lowercase(), first.to_ascii_uppercase(), &text[..=last])
         .any(|at| text[at..at + wanted.len()].eq_ignore_ascii_case(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_found_in_any_case_also_beyond_ascii() {
+        for (text, wanted, found) in [
+            ("SELECT 'Späße'", "SPÄ", true),
+            ("ПЛАТЕЖИ", "платежи", true),
+            ("select 1", "SELECT", true),
+            ("select 1", "sélect", false),
+            ("spasse", "spä", false),
+            ("x", "", true),
+        ] {
+            assert_eq!(contains_ignoring_case(text, wanted), found, "{wanted} in {text}");
+        }
+    }
 }

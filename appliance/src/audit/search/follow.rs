@@ -122,7 +122,7 @@ impl Followed {
             }
         }
         for (record, since, shown) in self.running.values_mut() {
-            if !*shown && since.elapsed() >= patience {
+            if !*shown && since.elapsed() >= patience && filter.admits_joined(record) {
                 *shown = true;
                 news.push(News::Record(Box::new(record.clone())));
             }
@@ -185,6 +185,7 @@ fn take(
         }
         if record.complete
             && let Some((record, _, _)) = running.remove(&key)
+            && filter.admits_joined(&record)
         {
             news.push(News::Record(Box::new(record)));
         }
@@ -193,7 +194,9 @@ fn take(
         return;
     }
     match Record::new(shard, sequence, view).filter(|record| filter.admits_record(record)) {
-        Some(record) if record.complete => news.push(News::Record(Box::new(record))),
+        Some(record) if record.complete => {
+            news.extend(filter.admits_joined(&record).then(|| News::Record(Box::new(record))));
+        }
         Some(record) => drop(running.insert(key, (record, Instant::now(), false))),
         None => {}
     }

@@ -14,8 +14,8 @@ pub(in crate::audit) struct Joiner<'f> {
     payloads: bool,
     /// Statements that match and still run: (session, request) -> where they are found.
     open: HashMap<(String, u64), Place>,
-    pub(super) found: BTreeMap<Place, Record>,
-    /// Only so many are kept, the newest.
+    found: BTreeMap<Place, Record>,
+    /// Only so many are kept, the newest; where ends decide what matches, only at the end.
     newest: usize,
     /// Records found and parts joined to them.
     pub(super) taken: u64,
@@ -68,6 +68,9 @@ impl<'f> Joiner<'f> {
         if !self.filter.admits_record(&record) {
             return;
         }
+        if record.complete && !self.filter.admits_joined(&record) {
+            return;
+        }
         let place = (record.time_us, shard, sequence);
         if !record.complete {
             self.open.insert((record.session.clone(), record.request), place);
@@ -75,10 +78,18 @@ impl<'f> Joiner<'f> {
         self.found.insert(place, record);
         self.taken += 1;
         if self.found.len() > self.newest
+            && !self.filter.waits_for_ends()
             && let Some((_, record)) = self.found.pop_first()
         {
             self.open.remove(&(record.session, record.request));
         }
+    }
+
+    /// Everything was handed over: what matches, in order.
+    pub(super) fn into_records(mut self) -> Vec<Record> {
+        self.found.retain(|_, record| self.filter.admits_joined(record));
+        let surplus = self.found.len().saturating_sub(self.newest);
+        self.found.into_values().skip(surplus).collect()
     }
 
     fn join(&mut self, view: &View<'_>) {
@@ -92,6 +103,9 @@ impl<'f> Joiner<'f> {
             View::Request(_) | View::Event(..) => {}
         }
         if record.complete {
+            if !self.filter.admits_joined(record) {
+                self.found.remove(place);
+            }
             self.open.remove(&key);
         }
     }

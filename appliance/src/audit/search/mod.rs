@@ -11,7 +11,7 @@ mod follow;
 mod join;
 mod record;
 
-pub use filter::Filter;
+pub use filter::{Filter, RULINGS};
 pub(super) use filter::{any, contains_ignoring_case, names};
 pub use follow::{Follower, News};
 pub(super) use join::Joiner;
@@ -79,13 +79,14 @@ pub fn search(
         let recent = Filter { since_us: Some(until_us.saturating_sub(back_us)), ..filter.clone() };
         let mut joiner = Joiner::new(&recent, newest, payloads);
         search_all(data_dir, &mut joiner, &mut |found| report_once(&mut reported, found, trouble))?;
-        if newest.is_some_and(|newest| joiner.found.len() >= newest) {
-            return Ok(joiner.found.into_values().collect());
+        let found = joiner.into_records();
+        if newest.is_some_and(|newest| found.len() >= newest) {
+            return Ok(found);
         }
     }
     let mut joiner = Joiner::new(filter, newest, payloads);
     search_all(data_dir, &mut joiner, &mut |found| report_once(&mut reported, found, trouble))?;
-    Ok(joiner.found.into_values().collect())
+    Ok(joiner.into_records())
 }
 
 fn report_once(reported: &mut Vec<Trouble>, found: Trouble, trouble: &mut dyn FnMut(Trouble)) {
@@ -152,7 +153,7 @@ pub(super) fn search_read<'a>(
             entries.insert(number);
         }
     }
-    Ok(FromArchive { records: joiner.found.into_values().collect(), entries })
+    Ok(FromArchive { records: joiner.into_records(), entries })
 }
 
 /// What these files hold, which nobody vouches for here.
@@ -163,7 +164,7 @@ pub(super) fn search_files(
 ) -> Vec<Record> {
     let mut joiner = Joiner::new(filter, None, false);
     files.iter().for_each(|file| archive::find_in_file(file, filter, &mut joiner, unreadable));
-    joiner.found.into_values().collect()
+    joiner.into_records()
 }
 
 /// The files of the entries behind `searched`, up to `last`. All of them are looked at, whatever time is asked for: behind a file of a later
@@ -286,10 +287,10 @@ fn first_segment(files: &BTreeMap<u64, SegmentFile>, since_us: Option<i64>) -> u
     files.values().find(|file| !over(file)).map_or(1, |file| file.number)
 }
 
-/// One record in full, by its id or the id of a part of it. `None`: there is none.
+/// One record in full, by its id or the id of a part of it. `None`: there is none; or it may stand where `trouble` was told of.
 pub fn show(data_dir: &Path, id: &str, trouble: &mut dyn FnMut(Trouble)) -> io::Result<Option<Record>> {
     let Some((shard, sequence)) = parse_id(id) else { return Ok(None) };
-    let Some((session, request, time_us)) = find_sequence(data_dir, shard, sequence)? else { return Ok(None) };
+    let Some((session, request, time_us)) = find_sequence(data_dir, shard, sequence, trouble)? else { return Ok(None) };
     if request == 0 {
         let moment = Filter { since_us: Some(time_us), until_us: Some(time_us), ..Filter::default() };
         let found = search(data_dir, &moment, None, true, trouble)?;
@@ -315,33 +316,61 @@ pub fn show(data_dir: &Path, id: &str, trouble: &mut dyn FnMut(Trouble)) -> io::
     Ok(None)
 }
 
-fn parse_id(id: &str) -> Option<(u32, u64)> {
+/// `<shard>-<sequence>`.
+pub fn parse_id(id: &str) -> Option<(u32, u64)> {
     let (shard, sequence) = id.trim().split_once('-')?;
     Some((shard.parse().ok()?, sequence.parse().ok()?))
 }
 
-/// Session, request and time of the record with that sequence.
-fn find_sequence(data_dir: &Path, shard: u32, sequence: u64) -> io::Result<Option<(String, u64, i64)>> {
-    let stand = Stand::of(data_dir, &mut |_| {})?;
+/// Session, request and time of a record.
+type Found = (String, u64, i64);
+
+/// The record with that sequence. Where there is none, `trouble` is told of what could not be read and may have held it.
+fn find_sequence(
+    data_dir: &Path,
+    shard: u32,
+    sequence: u64,
+    trouble: &mut dyn FnMut(Trouble),
+) -> io::Result<Option<Found>> {
+    let mut troubles = Vec::new();
+    let stand = Stand::of(data_dir, &mut |damage| troubles.push(Trouble::Manifest(damage)))?;
     if stand.positions.get(&shard).is_some_and(|position| position.record >= sequence)
-        && let Some(row) = find_archived(data_dir, shard, sequence)?
+        && let Some(row) = find_archived(data_dir, shard, sequence, &mut troubles)?
     {
         return Ok(Some((row.session, row.request, row.time_us)));
     }
-    let Some(files) = segment::list(data_dir)?.remove(&shard) else { return Ok(None) };
-    find_in_segments(data_dir, shard, &files, sequence)
+    let files = segment::list(data_dir)?.remove(&shard).unwrap_or_default();
+    let found = find_in_segments(data_dir, shard, &files, sequence, &mut troubles)?;
+    if found.is_none() {
+        // Published since, and its segment has left the ring: that is no damage.
+        let now = Stand::of(data_dir, &mut |_| {})?;
+        if now.number > stand.number {
+            return find_sequence(data_dir, shard, sequence, trouble);
+        }
+        troubles.into_iter().for_each(trouble);
+    }
+    Ok(found)
 }
 
-fn find_archived(data_dir: &Path, shard: u32, sequence: u64) -> io::Result<Option<Row>> {
+fn find_archived(data_dir: &Path, shard: u32, sequence: u64, troubles: &mut Vec<Trouble>) -> io::Result<Option<Row>> {
     let mut catalogue = Catalogue::holding(data_dir, shard, sequence)?;
     while let Some(item) = catalogue.next_item()? {
-        let Item::File(_, listed) = item else { continue };
+        let listed = match item {
+            Item::File(_, listed) => listed,
+            Item::Other(_) => continue,
+            Item::Damage(damage) => {
+                troubles.push(Trouble::Manifest(damage));
+                continue;
+            }
+        };
         if listed.shards.get(&shard).is_some_and(|&(first, _)| first > sequence) {
             break;
         }
         if listed.holds(shard, sequence) {
-            // What cannot be read is said by the search that follows.
-            return Ok(archive::find_sequence(&listed, shard, sequence).ok().flatten());
+            return Ok(archive::find_sequence(&listed, shard, sequence).unwrap_or_else(|what| {
+                troubles.push(Trouble::Archive { file: listed.path.clone(), what: what.to_string() });
+                None
+            }));
         }
     }
     Ok(None)
@@ -352,23 +381,40 @@ fn find_in_segments(
     shard: u32,
     files: &BTreeMap<u64, SegmentFile>,
     sequence: u64,
-) -> io::Result<Option<(String, u64, i64)>> {
-    let mut first = 1;
-    for file in files.values().rev() {
-        if segment::header_of(file).is_some_and(|header| header.first_record <= sequence) {
-            first = file.number;
-            break;
-        }
-    }
+    troubles: &mut Vec<Trouble>,
+) -> io::Result<Option<Found>> {
+    let first_record = |file: &SegmentFile| segment::header_of(file).map(|header| header.first_record);
+    let begun = files.values().rfind(|file| first_record(file).is_some_and(|first| first <= sequence));
+    // It may stand in the first of all, whose header does not hold.
+    let begin = begun.or_else(|| files.values().next().filter(|file| first_record(file).is_none()));
+    let Some(first) = begin.map(|file| file.number) else { return Ok(None) };
     let mut chain = ChainReader::from_segment(data_dir.to_owned(), shard, first);
+    let mut looks = 0;
     loop {
         match chain.advance()? {
             Advance::Frame(header) if header.first_record.saturating_add(u64::from(header.records)) > sequence => {
-                let record = chain.records().flatten().find(|(found, _)| *found == sequence);
-                return Ok(record.map(|(_, view)| (view.who().session().to_owned(), view.request(), view.time_us())));
+                let mut found = None;
+                for record in chain.records() {
+                    match record {
+                        Ok((at, view)) if at == sequence => {
+                            found = Some((view.who().session().to_owned(), view.request(), view.time_us()));
+                        }
+                        Ok(_) => {}
+                        Err(damage) => troubles.push(Trouble::Segment(damage)),
+                    }
+                }
+                return Ok(found);
             }
-            Advance::Frame(_) | Advance::Damage(_) => {}
-            Advance::End => return Ok(None),
+            Advance::Frame(_) => looks = 0,
+            Advance::Damage(damage) => troubles.push(Trouble::Segment(damage)),
+            Advance::End if chain.is_unfinished() && looks < UNFINISHED_LOOKS => {
+                looks += 1;
+                std::thread::sleep(UNFINISHED_PAUSE);
+            }
+            Advance::End => {
+                troubles.extend(chain.take_unfinished().map(Trouble::Segment));
+                return Ok(None);
+            }
         }
     }
 }

@@ -143,6 +143,18 @@ fn filters_find_what_they_name_and_nothing_else() {
     check(Filter { classes: glob("drop"), ..none() }, &["0-5"]);
     check(Filter { decisions: glob("deny"), ..none() }, &["0-5"]);
     check(Filter { decisions: glob("approve*"), ..none() }, &["1-1", "1-2"]);
+    check(Filter { decisions: glob("approved"), ..none() }, &["1-1", "1-2"]);
+    check(Filter { decisions: glob("approved"), classes: glob("delete"), tables: glob("orders"), ..none() }, &["1-1"]);
+    check(Filter { decisions: glob("rejected"), classes: glob("delete"), ..none() }, &[]);
+    check(
+        Filter { decisions: [glob("rejected"), glob("deny")].concat(), kinds: glob("statement"), ..none() },
+        &["0-5"],
+    );
+    check(Filter { rules: glob("careful"), ..none() }, &["1-1"]);
+    check(Filter { tickets: glob("1-1-x"), ..none() }, &["1-1", "1-2"]);
+    check(Filter { errors: glob("23*"), ..none() }, &["1-1"]);
+    check(Filter { errors: glob("28P01"), ..none() }, &["1-4"]);
+    check(Filter { actors: glob("copilot*"), ..none() }, &["0-5"]);
     check(Filter { sessions: glob("s-c"), ..none() }, &["0-5"]);
     check(Filter { contains: Some("TABLE customers".into()), ..none() }, &["0-5"]);
     check(Filter { contains: Some("expired".into()), ..none() }, &["1-4"]);
@@ -166,6 +178,51 @@ fn show_finds_a_record_by_the_id_of_any_part() {
     assert_eq!(find("0-1"), Some(("0-1".into(), "session")));
     for missing in ["0-7", "2-1", "0-0", "nonsense", ""] {
         assert_eq!(find(missing), None, "{missing}");
+    }
+}
+
+/// Ids that `show` finds nothing of, and what it was told of meanwhile.
+fn troubles_of(dir: &Path, id: &str) -> Vec<String> {
+    let mut troubles = Vec::new();
+    let found = show(dir, id, &mut |trouble| troubles.push(trouble.to_string())).expect("readable");
+    assert_eq!(found, None, "{id}");
+    troubles
+}
+
+#[test]
+fn show_names_the_damage_where_the_record_may_have_stood() {
+    let dir = sample();
+    let path = segment::ring_path(&segment::ring_dir(dir.path(), 0), 1);
+    let mut bytes = std::fs::read(&path).expect("readable");
+    // In the first frame's payload: the record 0-1.
+    bytes[300] ^= 1;
+    std::fs::write(&path, bytes).expect("writable");
+    assert!(!troubles_of(dir.path(), "0-1").is_empty());
+    assert_eq!(troubles_of(dir.path(), "2-1"), Vec::<String>::new(), "another shard's is told as what it is");
+}
+
+#[test]
+fn the_newest_of_a_ruling_are_the_newest_that_were_so_ruled() {
+    let dir = sample();
+    let filter = Filter { decisions: glob("approved"), kinds: glob("statement"), ..Filter::default() };
+    let found = search(dir.path(), &filter, Some(1), false, &mut |_| {}).expect("readable");
+    assert_eq!(found.iter().map(|record| record.id.as_str()).collect::<Vec<_>>(), ["1-1"]);
+}
+
+#[test]
+fn a_follower_tells_a_statement_by_what_came_of_it() {
+    let dir = sample();
+    for (filter, told) in [
+        (Filter { errors: glob("23503"), ..Filter::default() }, &["1-1"][..]),
+        (Filter { decisions: glob("approved"), classes: glob("delete"), ..Filter::default() }, &["1-1"]),
+        (Filter { decisions: glob("expired"), ..Filter::default() }, &[]),
+    ] {
+        let mut follower = Follower::new(dir.path().to_owned(), filter, Duration::ZERO);
+        let id = |news| match news {
+            News::Record(record) => Some(record.id),
+            News::Damage(_) => None,
+        };
+        assert_eq!(follower.poll().expect("readable").into_iter().filter_map(id).collect::<Vec<_>>(), told);
     }
 }
 

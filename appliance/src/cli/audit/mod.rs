@@ -1,32 +1,46 @@
 //! `lockgate audit`: search, follow, inspect and verify the trail.
 
+mod csv;
+mod filter;
 pub mod print;
+mod rotate;
 
-use self::print::{Lines, number, plain_table, print_lines, print_record, print_table, print_tail};
-use crate::audit::archive::key::{self, read_public};
+pub use self::filter::{in_order, parse_time};
+
+use self::filter::FilterArgs;
+use self::print::{Lines, number, plain_table, print_lines, print_record, print_table, print_tail, table_width};
+use crate::audit::archive::key::read_public;
 use crate::audit::archive::{checkpoint, manifest, read};
 use crate::audit::printable::{escape, json_safe};
-use crate::audit::search::{Filter, Follower, News, Record, search, show};
+use crate::audit::search::{Follower, News, Record, Trouble, search, show};
 use crate::audit::verify::{ArchiveReport, Break, Options, Progress, Report, ShardReport, verify_all};
 use crate::audit::{segment, when};
 use crate::cli::gateway::GatewayArgs;
-use crate::cli::out::{print, stdout, written};
+use crate::cli::out::{stdout, written};
 use crate::cli::{ANSWER_NO, DONE, FAILED, USAGE, evidence, hold, replay};
-use crate::config::{self, Glob};
+use crate::config;
 use anyhow::{Context as _, Result, anyhow, bail};
-use comfy_table::Cell;
+use comfy_table::{Cell, ColumnConstraint, Width};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// Of a time of day with milliseconds, and the space beside it.
+const TIME_WIDTH: u16 = 14;
 /// How often `tail` looks for news.
 const TAIL_EVERY: Duration = Duration::from_millis(100);
 /// `tail` shows a statement that is still running after this long.
 const TAIL_PATIENCE: Duration = Duration::from_secs(1);
+/// `tail --until` waits that much longer for what was recorded by then to be written.
+const TAIL_BEHIND: Duration = Duration::from_secs(2);
 
 const NAMES: &str = "Names are exact or globs (`*`, `?`); an option given several times matches any of its values.";
+
+const ANSWERS: &str = "Names are exact or globs (`*`, `?`); an option given several times matches any of its values.
+
+Exit status 3 where a part of the trail could not be read: what could be is printed, and the answer may lack the rest.";
 
 #[derive(clap::Args)]
 pub struct AuditArgs {
@@ -37,10 +51,10 @@ pub struct AuditArgs {
 #[derive(clap::Subcommand)]
 enum AuditVerb {
     /// Find what happened: who did what, when, and what came of it
-    #[command(after_help = NAMES)]
+    #[command(after_help = ANSWERS)]
     Search(SearchArgs),
-    /// Follow what happens
-    #[command(after_help = NAMES)]
+    /// Follow what happens; with --until it ends then
+    #[command(after_help = ANSWERS)]
     Tail(TailArgs),
     /// Print one record in full
     Show(ShowArgs),
@@ -49,14 +63,14 @@ enum AuditVerb {
     /// Prove that the trail is whole and unchanged, or a package of evidence
     Verify(VerifyArgs),
     /// Have another key sign checkpoints from now on; the old one names it with its last signature
-    RotateKey(RotateKeyArgs),
+    RotateKey(rotate::RotateKeyArgs),
     /// Hand over what is recorded of somebody as a package that proves itself
     #[command(after_help = NAMES)]
     Export(evidence::ExportArgs),
     /// Keep records beyond their retention: what is under a hold is not deleted
     #[command(after_help = NAMES)]
     Hold(hold::HoldArgs),
-    /// How far each sink is behind, and what keeps it: exit status 1 when one cannot deliver
+    /// How far each sink is behind, and what keeps it: exit status 1 when one cannot deliver, or the gateway is stopped
     Sinks(GatewayArgs),
 }
 
@@ -82,20 +96,37 @@ impl Trail {
             Some(dir) => dir.clone(),
             None => configured_data_dir(&self.config)?,
         };
-        if !dir.is_dir() {
-            bail!("{}: no such directory", dir.display());
-        }
+        is_folder(&dir)?;
         Ok(dir)
     }
 
     /// The same, where something was recorded or may be: a mistyped folder is no answer.
     pub fn recorded(&self) -> Result<PathBuf> {
         let dir = self.data_dir()?;
-        if !["segments", "archive"].iter().any(|part| dir.join(part).is_dir()) {
-            bail!("{}: there is no audit trail: neither segments/ nor archive/", dir.display());
+        for part in ["segments", "archive"] {
+            match is_folder(&dir.join(part)) {
+                Ok(()) => return Ok(dir),
+                Err(error) if is_denied(&error) => return Err(error),
+                Err(_) => {}
+            }
         }
-        Ok(dir)
+        bail!("{}: there is no audit trail: neither segments/ nor archive/", dir.display())
     }
+}
+
+/// What may not be looked at may well be there.
+fn is_folder(dir: &Path) -> Result<()> {
+    match std::fs::metadata(dir) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(error).with_context(|| format!("{}: only whoever runs the gateway may look at it", dir.display()))
+        }
+        Ok(_) | Err(_) => bail!("{}: no such directory", dir.display()),
+    }
+}
+
+fn is_denied(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn configured_data_dir(file: &Path) -> Result<PathBuf> {
@@ -103,93 +134,6 @@ fn configured_data_dir(file: &Path) -> Result<PathBuf> {
         anyhow!("the configuration is not valid\n\n{error}\n\ncorrect it, or name the data directory with --dir")
     })?;
     Ok(config.server.data_dir)
-}
-
-#[derive(clap::Args)]
-struct FilterArgs {
-    /// Who did it
-    #[arg(long, value_parser = Glob::new)]
-    user: Vec<Glob>,
-    /// On which target
-    #[arg(long, value_parser = Glob::new)]
-    target: Vec<Glob>,
-    /// Statements that name this table: `customers` in any schema, `public.customers` only there
-    #[arg(long, value_parser = Glob::new)]
-    table: Vec<Glob>,
-    /// Statements of this class: select, delete, drop, ...
-    #[arg(long, value_parser = parse_class)]
-    class: Vec<Glob>,
-    /// allow, deny, approve or alert; or how an approval ended: approved, rejected, expired, abandoned
-    #[arg(long, value_parser = parse_decision)]
-    decision: Vec<Glob>,
-    /// In this session
-    #[arg(long, value_parser = Glob::new)]
-    session: Vec<Glob>,
-    /// statement, session, login, ruling or gateway
-    #[arg(long, value_parser = parse_kind)]
-    kind: Vec<Glob>,
-    /// Statements whose text or bind values contain this, in any case
-    #[arg(long, value_name = "TEXT")]
-    contains: Option<String>,
-    /// From this time on: 2026-11-20T03:12:00Z, "2026-11-20 03:12", 03:12 (today, UTC), 15m, 2h, 1d (ago)
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    since: Option<i64>,
-    /// Up to this time
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    until: Option<i64>,
-}
-
-fn parse_class(text: &str) -> Result<Glob, String> {
-    one_of(text, "class", &masking::sql::Class::ALL.map(masking::sql::Class::name))
-}
-
-fn parse_decision(text: &str) -> Result<Glob, String> {
-    one_of(text, "decision", &["allow", "deny", "approve", "alert", "approved", "rejected", "expired", "abandoned"])
-}
-
-fn parse_kind(text: &str) -> Result<Glob, String> {
-    one_of(text, "kind", &["statement", "session", "login", "ruling", "gateway"])
-}
-
-/// A name that none of these has would find nothing, and look like an answer.
-fn one_of(text: &str, what: &str, names: &[&str]) -> Result<Glob, String> {
-    let glob = Glob::new(text)?;
-    if names.iter().any(|name| glob.matches(name)) {
-        return Ok(glob);
-    }
-    Err(format!("there is no {what} of that name; there are: {}", names.join(" ")))
-}
-
-pub fn parse_time(text: &str) -> Result<i64, String> {
-    when::parse_when(text, jiff::Timestamp::now())
-}
-
-impl FilterArgs {
-    fn filter(self) -> Result<Filter> {
-        in_order(self.since, self.until)?;
-        Ok(Filter {
-            users: self.user,
-            targets: self.target,
-            tables: self.table,
-            classes: self.class,
-            decisions: self.decision,
-            sessions: self.session,
-            kinds: self.kind,
-            since_us: self.since,
-            until_us: self.until,
-            contains: self.contains,
-        })
-    }
-}
-
-/// A time that ends before it begins would find nothing, and look like an answer.
-pub fn in_order(since_us: Option<i64>, until_us: Option<i64>) -> Result<()> {
-    match (since_us, until_us) {
-        (Some(since), Some(until)) if since > until => {
-            bail!("--since {} is later than --until {}", when::rfc3339(since), when::rfc3339(until))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -209,6 +153,9 @@ struct SearchArgs {
     /// Only the newest so many
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// In the table also the session of each (where the terminal is wide it is there anyway)
+    #[arg(long)]
+    wide: bool,
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
     #[command(flatten)]
@@ -258,42 +205,6 @@ struct VerifyArgs {
     trail: Trail,
 }
 
-#[derive(clap::Args)]
-struct RotateKeyArgs {
-    /// The key in use, instead of the configured one
-    #[arg(long, value_name = "FILE", env = "LOCKGATE_CHECKPOINT_KEY_FILE")]
-    checkpoint_key_file: Option<PathBuf>,
-    #[command(flatten)]
-    trail: Trail,
-}
-
-/// Puts the next key beside the one in use, where the archiver finds it.
-fn run_rotate_key(args: &RotateKeyArgs) -> Result<ExitCode> {
-    let audit = args.trail.configuration().map(|config| config.audit);
-    let (key_file, credential) =
-        audit.map_or((None, None), |audit| (audit.checkpoint_key_file, audit.checkpoint_key_credential));
-    let configured = || -> Result<PathBuf> {
-        let data_dir = args.trail.data_dir()?;
-        Ok(key_file.unwrap_or_else(|| key::path(&data_dir)))
-    };
-    if let (Some(name), None) = (credential, &args.checkpoint_key_file) {
-        note!(
-            "lockgate: the key is the entry {name} of the encrypted store. To change it: `openssl rand -hex 32 | lockgate credentials \
-             set {name}.next`, start the gateway again, and when `audit verify` shows the new key, store it as {name} and remove {name}.next"
-        );
-        return Ok(ExitCode::from(ANSWER_NO));
-    }
-    let file = args.checkpoint_key_file.clone().map_or_else(configured, Ok)?;
-    let old = key::SigningKey::read(&file).context("the key in use")?;
-    let next = key::next_path(&file);
-    let public = segment::hex(&key::create_next(&next, &old)?);
-    let printed = print(&format!("{public}\n"));
-    note!(
-        "the archiver takes it over within a second of its next look; keep this public key with the others you trust"
-    );
-    printed.with_context(|| format!("the next key is {} and lies in {}", public, next.display()))
-}
-
 /// A parser that gives up on a damaged file is reported as damage, once; its own cry says nothing more.
 fn quiet_parsers() {
     let cry = std::panic::take_hook();
@@ -313,7 +224,7 @@ pub fn run(args: AuditArgs) -> Result<ExitCode> {
         AuditVerb::Replay(args) => replay::run(args),
         // Its status is the answer, also where nobody reads what it says.
         AuditVerb::Verify(args) => run_verify(args, &mut stdout()),
-        AuditVerb::RotateKey(args) => run_rotate_key(&args),
+        AuditVerb::RotateKey(args) => rotate::run(&args),
         AuditVerb::Export(args) => evidence::export(args),
         AuditVerb::Hold(args) => hold::run(args),
         AuditVerb::Sinks(args) => super::audit_sinks::run(&args),
@@ -333,6 +244,18 @@ pub fn report(damage: &impl std::fmt::Display) {
     note!("lockgate: damaged audit trail: {}", escape(&damage.to_string()));
 }
 
+/// Exit status of an answer that could be given in full, or not.
+pub fn answered(damages: u64) -> ExitCode {
+    if damages == 0 {
+        return ExitCode::from(DONE);
+    }
+    let places = if damages == 1 { "1 place" } else { &format!("{damages} places") };
+    note!(
+        "lockgate: the answer may be incomplete: the trail is damaged in {places}; `lockgate audit verify` tells more"
+    );
+    ExitCode::from(FAILED)
+}
+
 fn run_search(args: SearchArgs) -> Result<ExitCode> {
     let data_dir = args.trail.recorded()?;
     let mut damages = 0u64;
@@ -341,41 +264,49 @@ fn run_search(args: SearchArgs) -> Result<ExitCode> {
         report(&damage);
     })
     .context("the trail cannot be read")?;
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = io::BufWriter::new(stdout());
     match args.output {
-        Format::Table => print_table(&mut out, &records)?,
-        other => print_lines(&mut out, &records, &Lines::of(other, &data_dir)?, true)?,
+        Format::Table => written(print_table(&mut out, &records, table_width(), args.wide).and_then(|()| out.flush()))?,
+        other => {
+            print_lines(&mut out, &records, &Lines::of(other, &data_dir)?, true)?;
+            written(out.flush())?;
+        }
     }
-    out.flush()?;
     if args.output == Format::Table {
         let what = if records.len() == 1 { "record" } else { "records" };
         note!("{} {what}", records.len());
     }
-    if damages > 0 {
-        note!("lockgate: the trail is damaged in {damages} places; `lockgate audit verify` tells more");
-    }
-    Ok(ExitCode::from(DONE))
+    Ok(answered(damages))
 }
 
 fn run_tail(args: TailArgs) -> Result<ExitCode> {
     let data_dir = args.trail.recorded()?;
-    let patience = if args.no_follow { Duration::ZERO } else { TAIL_PATIENCE };
     let lines = Lines::of(args.output, &data_dir)?;
     let filter = args.filter.filter()?;
+    let is_over = || {
+        let behind_us = i64::try_from(TAIL_BEHIND.as_micros()).unwrap_or(i64::MAX);
+        let now_us = jiff::Timestamp::now().as_microsecond();
+        filter.until_us.is_some_and(|until_us| until_us.saturating_add(behind_us) < now_us)
+    };
+    let patience = if args.no_follow || is_over() { Duration::ZERO } else { TAIL_PATIENCE };
     let mut follower = Follower::new(data_dir.clone(), filter.clone(), patience);
-    let mut header = true;
-    let mut skip = Some(args.lines);
+    let (mut header, mut skip, mut damages) = (true, Some(args.lines), 0);
     loop {
+        let last = args.no_follow || is_over();
         let mut records = Vec::new();
+        let mut damaged = |damage: &Trouble| {
+            damages += 1;
+            report(damage);
+        };
         for news in follower.poll().context("the trail cannot be read")? {
             match news {
                 News::Record(record) => records.push(*record),
-                News::Damage(damage) => report(&damage),
+                News::Damage(damage) => damaged(&damage),
             }
         }
         if let Some(lines) = skip.take() {
             if records.len() < lines {
-                let older = search(&data_dir, &filter, Some(lines), false, &mut |damage| report(&damage));
+                let older = search(&data_dir, &filter, Some(lines), false, &mut |damage| damaged(&damage));
                 let mut older = older.context("the trail cannot be read")?;
                 let news = |older: &Record| !records.iter().any(|record| record.id == older.id);
                 older.retain(|older| news(older) && !follower.awaits(&older.id));
@@ -384,14 +315,17 @@ fn run_tail(args: TailArgs) -> Result<ExitCode> {
             }
             records.drain(..records.len().saturating_sub(lines));
         }
-        let mut out = io::stdout().lock();
+        let mut out = stdout();
         match args.output {
             Format::Table => print_tail(&mut out, &records)?,
             _ => print_lines(&mut out, &records, &lines, header)?,
         }
         out.flush()?;
         header = false;
-        if args.no_follow {
+        if last {
+            return Ok(answered(damages));
+        }
+        if out.is_over() {
             return Ok(ExitCode::from(DONE));
         }
         std::thread::sleep(TAIL_EVERY);
@@ -400,20 +334,30 @@ fn run_tail(args: TailArgs) -> Result<ExitCode> {
 
 fn run_show(args: ShowArgs) -> Result<ExitCode> {
     let data_dir = args.trail.recorded()?;
-    let found = show(&data_dir, &args.id, &mut |damage| report(&damage)).context("the trail cannot be read")?;
+    let mut damages = 0;
+    let found = show(&data_dir, &args.id, &mut |damage| {
+        damages += 1;
+        report(&damage);
+    })
+    .context("the trail cannot be read")?;
     let Some(record) = found else {
+        if damages > 0 {
+            note!("lockgate: the record {} was not found in what can be read", escape(&args.id));
+            return Ok(answered(damages));
+        }
         note!(
             "lockgate: there is no record {}; ids look like 0-123 and stand in what `search` prints",
             escape(&args.id)
         );
         return Ok(ExitCode::from(ANSWER_NO));
     };
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     match args.output {
         Format::Table => print_record(&mut out, &record)?,
         other => print_lines(&mut out, std::slice::from_ref(&record), &Lines::of(other, &data_dir)?, true)?,
     }
-    Ok(ExitCode::from(DONE))
+    // What came of it may stand in what cannot be read.
+    Ok(if record.complete { ExitCode::from(DONE) } else { answered(damages) })
 }
 
 fn run_verify(args: VerifyArgs, out: &mut (impl io::Write + Send)) -> Result<ExitCode> {
@@ -463,7 +407,7 @@ fn print_verified(out: &mut impl io::Write, report: &Report, json: bool, on_fait
         report.shards.iter().try_for_each(|shard| writeln!(out, "{}", report_json(shard)))?;
         report.archive.iter().try_for_each(|archive| writeln!(out, "{}", archive_json(archive)))?;
     } else {
-        print_reports(out, &report.shards)?;
+        print_reports(out, &report.shards, table_width())?;
         report.archive.iter().try_for_each(|archive| print_archive(out, archive, on_faith))?;
     }
     out.flush()
@@ -574,8 +518,8 @@ fn report_json(report: &ShardReport) -> serde_json::Value {
     })
 }
 
-fn print_reports(out: &mut impl io::Write, reports: &[ShardReport]) -> io::Result<()> {
-    let mut table = plain_table(["shard", "segments", "frames", "records", "from", "to", "breaks"]);
+fn print_reports(out: &mut impl io::Write, reports: &[ShardReport], width: u16) -> io::Result<()> {
+    let mut table = plain_table(&["shard", "segments", "frames", "records", "from", "to", "breaks"], width);
     for report in reports {
         let time = |time: Option<i64>| time.map(when::short).unwrap_or_default();
         table.add_row([
@@ -587,6 +531,13 @@ fn print_reports(out: &mut impl io::Write, reports: &[ShardReport]) -> io::Resul
             Cell::new(time(report.times.map(|(_, last)| last))),
             number(Some(report.breaks)),
         ]);
+    }
+    for column in table.column_iter_mut() {
+        // A time goes on two lines before a number does, and neither is torn.
+        column.set_constraint(match column.index {
+            4 | 5 => ColumnConstraint::LowerBoundary(Width::Fixed(TIME_WIDTH)),
+            _ => ColumnConstraint::ContentWidth,
+        });
     }
     for line in table.lines() {
         writeln!(out, "{}", line.trim_end())?;
@@ -600,6 +551,26 @@ mod tests {
     use crate::audit::writer::NOBODY;
     use crate::audit::{Entry, Journal as _, RingOptions, SegmentWriter};
     use crate::cli::out::{NobodyReads, UntilHungUp};
+
+    #[test]
+    fn the_table_of_verify_is_readable_in_a_narrow_terminal() {
+        let report = ShardReport {
+            shard: 0,
+            segments: 12,
+            frames: 123_456,
+            records: 1_234_567,
+            times: Some((1_795_142_000_123_456, 1_795_142_000_999_999)),
+            ..ShardReport::default()
+        };
+        for width in [60, 80, 100, 160] {
+            let mut out = Vec::new();
+            print_reports(&mut out, std::slice::from_ref(&report), width).expect("printed");
+            let text = String::from_utf8(out).expect("UTF-8");
+            for part in ["SEGMENTS", "1234567", "2026-11-20", "02:33:20.123", "02:33:20.999", "BREAKS"] {
+                assert!(text.contains(part), "{part} at {width} in\n{text}");
+            }
+        }
+    }
 
     /// A trail of two frames, the first of them damaged or not.
     fn trail(damaged: bool) -> tempfile::TempDir {

@@ -1,7 +1,8 @@
 //! Records for people and programs: tables, lines, JSON and CSV. Nothing in them moves a cursor or ends a line.
 
 use super::Format;
-use crate::audit::printable::{csv_field, escape, escape_lines, json_safe, one_line};
+use super::csv;
+use crate::audit::printable::{escape, escape_lines, json_safe, one_line};
 use crate::audit::search::Record;
 use crate::audit::{ocsf, origin, when};
 use crate::cli::replay::table;
@@ -9,12 +10,21 @@ use anyhow::Result;
 use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
+use unicode_width::UnicodeWidthStr as _;
 
-/// In a narrow terminal a long name is wrapped before the statement gets less than this.
+/// A long name is wrapped before the statement gets less than this.
 const USER_WIDTH: u16 = 36;
 const STATEMENT_WIDTH: u16 = 36;
 /// Width of a table that does not go to a terminal.
 const TABLE_WIDTH: u16 = 160;
+/// Of a terminal that does not say (its size is 0).
+const TERMINAL_WIDTH: u16 = 80;
+/// From this width on the session has a column of its own.
+const WIDE_WIDTH: u16 = 180;
+/// Of a statement in a table.
+const STATEMENT_CHARS_MAX: usize = 200;
+/// A record in a narrow terminal goes on below, this far in.
+const INDENT: usize = 4;
 
 /// What is printed a record a line.
 pub struct Lines {
@@ -33,11 +43,11 @@ impl Lines {
 pub fn print_lines(out: &mut impl io::Write, records: &[Record], lines: &Lines, header: bool) -> Result<()> {
     let format = lines.format;
     if format == Format::Csv && header {
-        writeln!(out, "{}", CSV_COLUMNS.join(","))?;
+        writeln!(out, "{}", csv::COLUMNS.join(","))?;
     }
     for record in records {
         match format {
-            Format::Csv => writeln!(out, "{}", csv_line(record))?,
+            Format::Csv => writeln!(out, "{}", csv::line(record))?,
             Format::Ocsf => {
                 writeln!(out, "{}", json_safe(&ocsf::event(record, lines.appliance.as_deref()).to_string()))?;
             }
@@ -47,74 +57,19 @@ pub fn print_lines(out: &mut impl io::Write, records: &[Record], lines: &Lines, 
     Ok(())
 }
 
-const CSV_COLUMNS: [&str; 24] = [
-    "id",
-    "time",
-    "kind",
-    "session",
-    "user",
-    "groups",
-    "actor",
-    "target",
-    "client",
-    "application",
-    "statement",
-    "binds",
-    "classes",
-    "tables",
-    "decision",
-    "rule",
-    "ticket",
-    "rows",
-    "bytes",
-    "duration_us",
-    "error",
-    "masked",
-    "claimed_user",
-    "detail",
-];
-
-/// Lists are joined by a space; control characters are visible escapes, so that a record is always one line.
-fn csv_line(record: &Record) -> String {
-    let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let binds: Vec<&str> = record.binds.iter().map(|bind| bind.as_deref().unwrap_or("NULL")).collect();
-    let fields = [
-        record.id.clone(),
-        when::rfc3339(record.time_us),
-        record.kind.to_owned(),
-        record.session.clone(),
-        record.user.clone(),
-        record.groups.join(" "),
-        record.actor.join(" "),
-        record.target.clone(),
-        record.client.clone(),
-        record.application.clone(),
-        text(&record.statement),
-        binds.join(" "),
-        record.classes.join(" "),
-        record.tables.join(" "),
-        text(&record.decision),
-        text(&record.rule),
-        text(&record.ticket),
-        number(record.rows),
-        number(record.bytes),
-        number(record.duration_us),
-        text(&record.error),
-        number(record.masked),
-        record.claimed_user.clone(),
-        text(&record.detail),
-    ];
-    fields.iter().map(|field| csv_field(field)).collect::<Vec<_>>().join(",")
+/// Of the terminal, or of a table that goes elsewhere.
+pub fn table_width() -> u16 {
+    if !io::stdout().is_terminal() {
+        return TABLE_WIDTH;
+    }
+    Table::new().width().filter(|&width| width > 0).unwrap_or(TERMINAL_WIDTH)
 }
 
-pub fn plain_table<const N: usize>(header: [&str; N]) -> Table {
+pub fn plain_table(header: &[&str], width: u16) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(header.map(|name| Cell::new(name.to_uppercase())));
-    if !io::stdout().is_terminal() {
-        table.set_width(TABLE_WIDTH);
-    }
+    table.set_header(header.iter().map(|name| Cell::new(name.to_uppercase())));
+    table.set_width(width);
     table
 }
 
@@ -173,44 +128,46 @@ fn milliseconds(duration_us: Option<u64>) -> String {
     duration_us.map(|us| format!("{}.{}", us / 1000, us % 1000 / 100)).unwrap_or_default()
 }
 
-/// Columns in which nothing stands are left out; what is left of the width goes to the statement.
-pub fn print_table(out: &mut impl io::Write, records: &[Record]) -> Result<()> {
+/// Where a column stands.
+const SESSION: usize = 2;
+const USER: usize = 3;
+const TARGET: usize = 4;
+const VERDICT: usize = 5;
+const WHAT: usize = 10;
+
+/// Columns in which nothing stands are left out; what is left of the width goes to the statement. Where it would get too little of it,
+/// each record is a paragraph instead. `wide`: with the session, whatever the width.
+pub fn print_table(out: &mut impl io::Write, records: &[Record], width: u16, wide: bool) -> io::Result<()> {
     let Some(first) = records.first() else { return Ok(()) };
     let coloured = coloured();
     let day = |record: &Record| when::short(record.time_us)[..10].to_owned();
     let one_day = records.iter().all(|record| day(record) == day(first));
     let time_header = if one_day { format!("{} utc", day(first)) } else { "time utc".to_owned() };
-    let header = ["id", &time_header, "user", "target", "verdict", "rows", "masked", "ms", "error", "what"];
-    let mut table = plain_table(header);
-    for record in records {
-        let time = when::short(record.time_us);
-        let mut verdict = Cell::new(verdict(record));
-        if let Some(color) = verdict_color(record).filter(|_| coloured) {
-            verdict = verdict.fg(color);
-        }
-        table.add_row([
-            Cell::new(&record.id),
-            Cell::new(if one_day { &time[11..] } else { &time }),
-            Cell::new(person(record)),
-            Cell::new(escape(&record.target)),
-            verdict,
-            number(record.rows),
-            number(record.masked.filter(|&masked| masked > 0)),
-            Cell::new(milliseconds(record.duration_us)).set_alignment(CellAlignment::Right),
-            Cell::new(result(record)),
-            Cell::new(what(record, 200)),
-        ]);
+    let header = ["id", &time_header, "session", "user", "target", "verdict", "rows", "masked", "ms", "error", "what"];
+    let rows: Vec<[String; 11]> = records.iter().map(|record| cells(record, one_day)).collect();
+    let hidden = |column: usize| match column {
+        SESSION if !wide && width < WIDE_WIDTH => true,
+        USER | VERDICT | WHAT => false,
+        column => rows.iter().all(|row| row[column].is_empty()),
+    };
+    if needed(&header, &rows, &hidden) > usize::from(width) {
+        return print_paragraphs(out, records, usize::from(width), wide);
+    }
+    let mut table = plain_table(&header, width);
+    for (record, row) in records.iter().zip(&rows) {
+        table.add_row(row.iter().enumerate().map(|(column, text)| match (column, verdict_color(record)) {
+            (VERDICT, Some(color)) if coloured => Cell::new(text).fg(color),
+            (6..=8, _) => Cell::new(text).set_alignment(CellAlignment::Right),
+            _ => Cell::new(text),
+        }));
     }
     for column in table.column_iter_mut() {
-        let empty = records_empty(column.index, records);
-        if empty {
-            column.set_constraint(ColumnConstraint::Hidden);
-        } else if matches!(column.index, 0 | 1 | 5..=8) {
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        } else if column.index == 2 {
-            column.set_constraint(ColumnConstraint::UpperBoundary(Width::Fixed(USER_WIDTH)));
-        } else if column.index == 9 {
-            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(STATEMENT_WIDTH)));
+        match column.index {
+            index if hidden(index) => drop(column.set_constraint(ColumnConstraint::Hidden)),
+            USER => drop(column.set_constraint(ColumnConstraint::UpperBoundary(Width::Fixed(USER_WIDTH)))),
+            WHAT => drop(column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(STATEMENT_WIDTH)))),
+            TARGET | VERDICT => {}
+            _ => drop(column.set_constraint(ColumnConstraint::ContentWidth)),
         }
     }
     for line in table.lines() {
@@ -219,15 +176,80 @@ pub fn print_table(out: &mut impl io::Write, records: &[Record]) -> Result<()> {
     Ok(())
 }
 
-fn records_empty(column: usize, records: &[Record]) -> bool {
-    records.iter().all(|record| match column {
-        3 => record.target.is_empty(),
-        5 => record.rows.is_none(),
-        6 => record.masked.is_none_or(|masked| masked == 0),
-        7 => record.duration_us.is_none(),
-        8 => result(record).is_empty(),
-        _ => false,
-    })
+fn cells(record: &Record, one_day: bool) -> [String; 11] {
+    let time = when::short(record.time_us);
+    let count = |count: Option<u64>| count.map(|count| count.to_string()).unwrap_or_default();
+    [
+        record.id.clone(),
+        if one_day { time[11..].to_owned() } else { time },
+        escape(&record.session),
+        person(record),
+        escape(&record.target),
+        verdict(record),
+        count(record.rows),
+        count(record.masked.filter(|&masked| masked > 0)),
+        milliseconds(record.duration_us),
+        result(record),
+        what(record, STATEMENT_CHARS_MAX),
+    ]
+}
+
+/// The least width in which such a table is readable: no name is torn, and statements have room.
+fn needed(header: &[&str], rows: &[[String; 11]], hidden: &impl Fn(usize) -> bool) -> usize {
+    let widest = |column: usize| rows.iter().map(|row| row[column].width()).chain([header[column].len()]).max();
+    let least = |column: usize| match column {
+        USER => widest(column).unwrap_or(0).min(USER_WIDTH.into()),
+        WHAT => STATEMENT_WIDTH.into(),
+        column => widest(column).unwrap_or(0),
+    };
+    (0..header.len()).filter(|&column| !hidden(column)).map(|column| least(column) + 2).sum()
+}
+
+/// Each record with its parts one behind another, on as many lines as it takes.
+fn print_paragraphs(out: &mut impl io::Write, records: &[Record], width: usize, wide: bool) -> io::Result<()> {
+    for record in records {
+        let session = Some(escape(&record.session)).filter(|session| wide && !session.is_empty());
+        let mut head = vec![record.id.clone(), when::short(record.time_us)];
+        head.extend(session.map(|session| format!("session {session}")));
+        head.extend([person(record), escape(&record.target), verdict(record)]);
+        head.extend(came_of(record));
+        head.retain(|part| !part.is_empty());
+        let head = folded(head.iter().map(String::as_str), width, 0);
+        let text = head + "\n" + &folded([&*what(record, STATEMENT_CHARS_MAX)].into_iter(), width, INDENT);
+        writeln!(out, "{text}")?;
+    }
+    Ok(())
+}
+
+/// The words of these parts, which stand further apart, on lines of that width: the first one `first` in, the others `INDENT`. A word that
+/// fits no line has one of its own.
+fn folded<'a>(parts: impl Iterator<Item = &'a str>, width: usize, first: usize) -> String {
+    let mut line = " ".repeat(first);
+    let (mut lines, mut begun) = (Vec::new(), false);
+    for part in parts {
+        for (index, word) in part.split(' ').filter(|word| !word.is_empty()).enumerate() {
+            let gap = if index == 0 { "  " } else { " " };
+            if begun && line.width() + gap.len() + word.width() > width {
+                lines.push(std::mem::replace(&mut line, " ".repeat(INDENT)));
+            } else if begun {
+                line.push_str(gap);
+            }
+            line.push_str(word);
+            begun = true;
+        }
+    }
+    lines.push(line);
+    lines.join("\n")
+}
+
+/// Counts, times and errors, as far as there are some.
+fn came_of(record: &Record) -> Option<String> {
+    let mut parts = Vec::new();
+    parts.extend(record.rows.map(|rows| if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") }));
+    parts.extend(record.masked.filter(|&masked| masked > 0).map(|masked| format!("{masked} masked")));
+    parts.extend(record.duration_us.map(|us| format!("{} ms", milliseconds(Some(us)))));
+    parts.extend(Some(result(record)).filter(|result| !result.is_empty()));
+    (!parts.is_empty()).then(|| format!("-> {}", parts.join(", ")))
 }
 
 /// One line each, as they come: columns cannot be known ahead.
@@ -241,14 +263,7 @@ pub fn print_tail(out: &mut impl io::Write, records: &[Record]) -> Result<()> {
             None => verdict(record),
         });
         parts.push(what(record, 300));
-        let mut tail = Vec::new();
-        tail.extend(record.rows.map(|rows| format!("{rows} rows")));
-        tail.extend(record.masked.filter(|&masked| masked > 0).map(|masked| format!("{masked} masked")));
-        tail.extend(record.duration_us.map(|us| format!("{} ms", milliseconds(Some(us)))));
-        tail.extend(Some(result(record)).filter(|result| !result.is_empty()));
-        if !tail.is_empty() {
-            parts.push(format!("-> {}", tail.join(", ")));
-        }
+        parts.extend(came_of(record));
         parts.retain(|part| !part.is_empty());
         writeln!(out, "{}", parts.join("  "))?;
     }
@@ -379,6 +394,30 @@ mod tests {
         String::from_utf8(out).expect("UTF-8")
     }
 
+    fn table(records: &[Record], width: u16, wide: bool) -> String {
+        printed(|out| Ok(print_table(out, records, width, wide)?))
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_paragraphs_in_which_no_name_is_torn() {
+        let mut records = records();
+        for width in [1, 40, 80, 100] {
+            let text = table(&records, width, false);
+            for part in ["0-1", "alice@example.com", "copilot@2.1)", "orders", "deny", "(no-ddl)", "TABLE"] {
+                assert!(text.contains(part), "{part} at {width} in\n{text}");
+            }
+            let widest = text.lines().map(str::width).max().expect("a line");
+            assert!(width == 1 || widest <= usize::from(width), "{widest} at {width} in\n{text}");
+        }
+        assert!(table(&records, 160, false).starts_with(" ID"), "a table where there is room");
+        records.iter_mut().for_each(|record| record.session = "c249b7aa01f2e4d8".into());
+        let shows = |width, wide| table(&records, width, wide).contains("c249b7aa01f2e4d8");
+        assert_eq!(
+            [(80, true), (160, true), (200, false), (160, false)].map(|(w, wide)| shows(w, wide)),
+            [true, true, true, false]
+        );
+    }
+
     fn lines(format: Format) -> Lines {
         Lines { format, appliance: Some("00ff00ff00ff00ff".into()) }
     }
@@ -387,7 +426,7 @@ mod tests {
     fn no_form_of_output_lets_a_control_character_through() {
         let records = records();
         let forms = [
-            printed(|out| print_table(out, &records)),
+            table(&records, 160, false),
             printed(|out| print_tail(out, &records)),
             printed(|out| print_record(out, &records[0])),
             printed(|out| print_lines(out, &records, &lines(Format::Json), true)),
@@ -403,7 +442,7 @@ mod tests {
 
     #[test]
     fn the_table_says_who_did_what_and_what_came_of_it() {
-        let table = printed(|out| print_table(out, &records()));
+        let table = table(&records(), 160, false);
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines[0].contains("USER") && lines[0].contains("VERDICT"), "{table}");
         let text = table.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -425,6 +464,7 @@ mod tests {
         let csv = printed(|out| print_lines(out, &records, &lines(Format::Csv), true));
         assert_eq!(csv.lines().count(), 3, "{csv}");
         assert!(csv.contains(",'=cmd(),"), "{csv}");
+        assert!(csv.contains(r#","[""4\b2"",null]","#), "{csv}");
     }
 
     #[test]
