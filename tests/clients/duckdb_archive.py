@@ -1,12 +1,14 @@
 """Asks DuckDB about an archive's Parquet files and prints JSON lines: `duckdb_archive.py ARCHIVE statements|kinds|schema|readme`."""
 import json
+import os
 import pathlib
 import re
 import sys
+import tempfile
 
 import duckdb
 
-archive, question = sys.argv[1], sys.argv[2]
+archive, question = pathlib.Path(sys.argv[1]).absolute(), sys.argv[2]
 trail = f"read_parquet('{archive}/parquet/*/*.parquet')"
 
 # Requests with their outcomes: what `lockgate audit search --kind statement` shows, in one query.
@@ -28,19 +30,32 @@ SCHEMA = f"SELECT column_name AS name, column_type AS type FROM (DESCRIBE SELECT
 
 
 
-def readme():
-    """The README's own question, of this archive and whatever day it is."""
+# When the README's question is asked for.
+README_BEGAN = "TIMESTAMPTZ '2026-11-20 03:12:00Z'"
+
+
+def readme(connection):
+    """The README's own question, word for word: what the archive holds is laid where and when it looks for it."""
     text = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
     query = next(block for block in re.findall(r"```\n(.*?)```", text, re.S) if "read_parquet" in block)
-    query = query.replace("data/archive", archive).replace("public.orders", "orders").rstrip().rstrip(";")
-    query = re.sub(r"BETWEEN '[^']*' AND '[^']*'", "BETWEEN '2000-01-01 00:00:00Z' AND '2100-01-01 00:00:00Z'", query)
-    return f"SELECT count(*) AS statements, sum(rows)::BIGINT AS rows FROM ({query})"
+    shift = f"{README_BEGAN} + (time - (SELECT min(time) FROM {trail}))"
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        day = pathlib.Path("data/archive/parquet/date=2026-11-20")
+        day.mkdir(parents=True)
+        moved = f"SELECT * EXCLUDE (date) REPLACE ({shift} AS time) FROM {trail}"
+        connection.execute(f"COPY ({moved}) TO '{day}/moved.parquet' (FORMAT parquet)")
+        answer = connection.execute(query)
+        return [column[0] for column in answer.description], answer.fetchall()
 
 
 connection = duckdb.connect()
 connection.execute("SET TimeZone = 'UTC'")
 questions = {"statements": STATEMENTS, "kinds": KINDS, "schema": SCHEMA}
-answer = connection.execute(readme() if question == "readme" else questions[question])
-names = [column[0] for column in answer.description]
-for row in answer.fetchall():
-    print(json.dumps(dict(zip(names, row))))
+if question == "readme":
+    names, rows = readme(connection)
+else:
+    answer = connection.execute(questions[question])
+    names, rows = [column[0] for column in answer.description], answer.fetchall()
+for row in rows:
+    print(json.dumps(dict(zip(names, row)), default=str))

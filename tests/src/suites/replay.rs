@@ -386,9 +386,12 @@ fn named(world: &World) -> Result<()> {
     let session = session_of(world, "pia@example.com")?;
     let whole = replay(world.gateway(), &session, &[])?;
     ensure!(replay(world.gateway(), &session[..12], &[])? == whole, "twelve digits");
+    let record = audit::search(world.gateway(), &["--session", &session[..12], "--limit", "1"])?;
+    let id = record.first().and_then(|record| record["id"].as_str()).context("a record")?;
+    ensure!(replay(world.gateway(), id, &[])? == whole, "by its record {id}");
     let mut wrong = session.clone();
     wrong.replace_range(15.., if session.ends_with('0') { "1" } else { "0" });
-    for unknown in [wrong.as_str(), "nonsense", "*", "\u{1b}[31m"] {
+    for unknown in [wrong.as_str(), "nonsense", "*", "\u{1b}[31m", "0-999999"] {
         let answer = world.gateway().command(&["audit", "replay", unknown])?;
         ensure!(answer.status == Some(1) && answer.stdout.is_empty(), "{unknown}: {}", answer.everything());
         ensure!(
@@ -417,6 +420,15 @@ fn from(world: &World) -> Result<()> {
         let from = fourth[name].as_str().context("a name")?;
         ensure!(replay(world.gateway(), &session, &["--from", from])? == by_number, "--from {from}");
     }
+    // Its outcome is a record as well, and stands in files others read.
+    let (shard, sequence) = fourth["id"].as_str().and_then(|id| id.split_once('-')).context("an id")?;
+    let sequence: u64 = sequence.parse()?;
+    let part = (sequence + 1..sequence + 20).map(|sequence| format!("{shard}-{sequence}")).find(|part| {
+        let shown = world.gateway().json(&["audit", "show", part]);
+        shown.is_ok_and(|shown| shown.first().is_some_and(|shown| shown["id"] == fourth["id"]))
+    });
+    let part = part.context("no outcome of the fourth statement")?;
+    ensure!(replay(world.gateway(), &session, &["--from", &part])? == by_number, "--from {part}");
     let behind = world.gateway().command(&["audit", "replay", &session, "--from", "99"])?;
     ensure!(behind.status == Some(2) && behind.stderr.contains("13 statements"), "{}", behind.everything());
     Ok(())

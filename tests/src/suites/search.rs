@@ -136,6 +136,14 @@ fn ruled(world: &World, gateway: &Gateway) -> Result<()> {
     ensure!(found.len() == 1 && found[0]["ruling"] == "expired" && found[0]["decision"] == "approve", "{found:?}");
     let table = gateway.command(&["audit", "search", "--contains", "ask_first", "--kind", "statement"])?.succeeded()?;
     ensure!(table.contains("expired (careful)") && !table.contains("open"), "{table}");
+    wire.query("DELETE FROM orders WHERE id = ask_first()")?;
+    let of = |more: &[&str]| audit::search(gateway, &[&["--class", "delete", "--table", "orders"], more].concat());
+    let expired = of(&["--decision", "expired"])?;
+    ensure!(expired.len() == 1 && expired[0]["ruling"] == "expired" && expired[0]["rows"].is_null(), "{expired:?}");
+    ensure!(of(&["--decision", "approved"])?.is_empty() && of(&["--rule", "careful"])? == expired, "{expired:?}");
+    let ticket = expired[0]["ticket"].as_str().context("a ticket")?;
+    let held = audit::search(gateway, &["--ticket", ticket])?;
+    ensure!(held.len() == 2 && held[0] == expired[0] && held[1]["kind"] == "ruling", "{held:?}");
     Ok(())
 }
 
@@ -148,6 +156,12 @@ fn unknown(gateway: &Gateway) -> Result<()> {
         ensure!(refused.status == Some(2) && refused.stderr.contains(says), "{}", refused.everything());
     }
     ensure!(gateway.command(&["audit", "search", "--class", "copy_*"])?.status == Some(0));
+    let turned = gateway.command(&["audit", "search", "--since", "1h", "--until", "2h"])?;
+    ensure!(turned.status == Some(2) && turned.stderr.contains("is later than"), "{}", turned.everything());
+    let to_come = gateway.command(&["audit", "search", "--since", "2999-01-01"])?;
+    ensure!(to_come.status == Some(0) && to_come.stderr.contains("still to come"), "{}", to_come.everything());
+    let over = gateway.command(&["audit", "tail", "--until", "1h"])?;
+    ensure!(over.status == Some(0) && over.stdout.is_empty(), "{}", over.everything());
     Ok(())
 }
 
@@ -172,9 +186,16 @@ fn duckdb(gateway: &Gateway) -> Result<()> {
             ensure!(ours[name] == *theirs, "{name}: {} and {theirs} in {ours}", ours[name]);
         }
     }
-    let deletes = ours.iter().filter(|record| record["classes"] == serde_json::json!(["delete"])).count();
+    // As they are written: `DELETE FROM orders`, without a schema.
+    let deletes = audit::search(gateway, &["--class", "delete", "--table", "orders", "--kind", "statement"])?;
     let readme = ask_duckdb(gateway, "readme")?;
-    ensure!(deletes == 2 && readme[0]["statements"] == deletes && readme[0]["rows"] == 2, "{deletes} and {readme:?}");
+    ensure!(deletes.len() == 3 && readme.len() == deletes.len(), "{deletes:?} and {readme:?}");
+    for (ours, theirs) in deletes.iter().zip(&readme) {
+        for name in ["id", "user", "statement", "decision", "ruling", "error"] {
+            ensure!(ours[name] == theirs[name], "{name}: {ours} and {theirs}");
+        }
+        ensure!(ours["rows"].as_f64() == theirs["rows"].as_f64(), "{ours} and {theirs}");
+    }
     let schema = ask_duckdb(gateway, "schema")?;
     let type_of = |name: &str| schema.iter().find(|column| column["name"] == name).map(|column| column["type"].clone());
     for (name, wanted) in [
@@ -231,6 +252,13 @@ fn holds(gateway: &Gateway) -> Result<()> {
     let listed = gateway.json(&["audit", "hold", "ls"])?;
     ensure!(listed.len() == 1 && listed[0]["id"] == id.trim().parse::<u64>()?, "{listed:?}");
     ensure!(listed[0]["users"] == serde_json::json!(["eve@*"]) && listed[0]["reason"] == "case 7", "{listed:?}");
+    let silent = gateway.command(&["audit", "hold", "rm", id.trim(), "--reason", " "])?;
+    ensure!(silent.status == Some(2) && gateway.json(&["audit", "hold", "ls"])?.len() == 1, "{}", silent.everything());
+    let elsewhere = gateway.home().join("elsewhere");
+    let mut mistyped = Command::new(built("lockgate")?);
+    mistyped.args(["audit", "hold", "add", "--reason", "case 7", "--dir"]).arg(&elsewhere);
+    let mistyped = run(&mut mistyped, Duration::from_secs(30))?;
+    ensure!(mistyped.status == Some(3) && !elsewhere.join("archive").exists(), "{}", mistyped.everything());
     let release = || gateway.command(&["audit", "hold", "rm", id.trim(), "--reason", "settled"]);
     ensure!(release()?.status == Some(0) && gateway.json(&["audit", "hold", "ls"])?.is_empty());
     ensure!(release()?.status == Some(1), "released twice");
@@ -261,7 +289,7 @@ fn replayed(gateway: &Gateway) -> Result<()> {
 
 fn as_one(world: &World, gateway: &Gateway) -> Result<()> {
     statements(world, gateway, "second")?;
-    let both = audit::search(gateway, &["--class", "delete", "--table", "orders"])?;
+    let both = audit::search(gateway, &["--class", "delete", "--table", "orders", "--decision", "allow"])?;
     let texts: Vec<_> = both.iter().filter_map(|record| record["statement"].as_str()).collect();
     ensure!(texts.len() == 4, "{texts:?}");
     ensure!(
@@ -287,11 +315,27 @@ fn damaged(gateway: &Gateway) -> Result<()> {
     bad[12] ^= 0x55;
     std::fs::write(file, bad)?;
     let searched = gateway.command(&["audit", "search", "-o", "json"])?;
-    std::fs::write(file, good)?;
-    ensure!(searched.status == Some(0), "{}", searched.everything());
+    std::fs::write(file, &good)?;
+    ensure!(searched.status == Some(3), "{}", searched.everything());
+    ensure!(searched.stderr.contains("the answer may be incomplete"), "{}", searched.stderr);
     let name = file.file_name().and_then(|name| name.to_str()).context("a name")?;
     ensure!(searched.stderr.matches(name).count() == 1, "{}", searched.stderr);
     ensure!(searched.stdout.lines().any(|line| line.contains("second")), "what is live is found all the same");
+    let all = audit::search(gateway, &[])?;
+    std::fs::remove_file(file)?;
+    let lost =
+        |record: &&Value| record["id"].as_str().is_some_and(|id| !searched.stdout.contains(&format!("\"{id}\"")));
+    let lost = all.iter().find(lost).and_then(|record| record["id"].as_str()).context("nothing is lost")?;
+    let answers =
+        [&["audit", "show", lost][..], &["audit", "tail", "--no-follow", "-n", "500"]].map(|w| gateway.command(w));
+    let whole = gateway.command(&["audit", "show", "0-999999999"]);
+    std::fs::write(file, good)?;
+    for answer in answers {
+        let answer = answer?;
+        ensure!(answer.status == Some(3) && answer.stderr.contains(name), "{}", answer.everything());
+    }
+    ensure!(whole?.status == Some(1), "there is none, whatever is missing elsewhere");
+    gateway.command(&["audit", "show", lost])?.succeeded()?;
     Ok(())
 }
 

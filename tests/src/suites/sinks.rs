@@ -63,6 +63,7 @@ fn everywhere(settings: &Settings, report: &mut Report) -> Result<()> {
     });
     report.case("S3 gets each event, in objects named by their first", || arrived(&expected, || all.aws.events("s3")));
     report.case("metrics and `audit sinks` tell how far each is", || all.observed(&expected));
+    report.case("an answer of 200 that is not Splunk's own counts as nothing taken", || all.answered_by_others());
     Ok(())
 }
 
@@ -160,6 +161,20 @@ impl All {
         let requests = self.webhook.requests()?;
         ensure!(requests.iter().all(|request| request["signed"] == true), "{requests:?}");
         same_order(&self.webhook.accepted()?, &file_events(&self.file)?)
+    }
+
+    /// A login page, say.
+    fn answered_by_others(&self) -> Result<()> {
+        let gateway = self.world.gateway();
+        self.splunk.behave(&json!({ "status": 200, "body": { "page": "sign in" } }))?;
+        session(&self.world)?.query("SELECT 'once more'")?;
+        ended(gateway)?;
+        eventually("the sink tells of it", DEADLINE, || {
+            let printed = gateway.command(&["audit", "sinks", "-o", "json"]).map(|told| told.stdout);
+            printed.is_ok_and(|told| told.lines().any(|line| line.contains("splunk") && line.contains("sign in")))
+        })?;
+        self.splunk.recover()?;
+        arrived(&expected(gateway)?, || self.splunk.accepted())
     }
 
     fn observed(&self, expected: &Expected) -> Result<()> {
@@ -596,7 +611,9 @@ impl Troubled {
         };
         ended(self.webhook.accepted()?)?;
         ended(file_events(&self.file)?)?;
-        let left = self.gateway().json(&["audit", "sinks"])?;
+        let told = self.gateway().command(&["audit", "sinks", "-o", "json"])?;
+        ensure!(told.status == Some(1), "none of them delivers: {}", told.everything());
+        let left = told.stdout.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
         ensure!(left.len() == 2 && left.iter().all(|sink| sink["state"] == "stopped"), "{left:?}");
         Ok(())
     }
