@@ -43,6 +43,10 @@ fn why(statement: &Statement, view: &View, masked: &dyn Fn(&Table) -> bool) -> O
         Some("COPY in binary format cannot be masked: use FORMAT text or csv")
     } else if (statement.stores || writes_from_variables(statement)) && reads_masked() {
         Some(STORED)
+    } else if covered && statement.renames.iter().any(|column| view.masks_column_named(column)) {
+        Some("a masked column, or one of that name, keeps its name: tables that inherit it would take the other one")
+    } else if covered && statement.keeps {
+        Some("what keeps or reads what it is called with may not be made under column masks")
     } else if covered && statement.tables.iter().any(holds_samples) {
         Some("the planner's statistics hold samples of masked columns")
     } else if covered && statement.tables.iter().any(names_things) {

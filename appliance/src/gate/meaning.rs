@@ -64,7 +64,7 @@ impl Deref for Meaning {
 impl Does {
     fn new(analysis: Analysis) -> Self {
         let mut classes = Classes::default();
-        let mut tables: Vec<String> = Vec::new();
+        let (mut tables, mut seen) = (Vec::new(), HashSet::new());
         for statement in &analysis.statements {
             classes = classes.union(statement.classes);
             for table in &statement.tables {
@@ -72,7 +72,7 @@ impl Does {
                     Some(schema) => format!("{schema}.{}", table.name),
                     None => table.name.clone(),
                 };
-                if !tables.contains(&name) {
+                if seen.insert(name.clone()) {
                     tables.push(name);
                 }
             }
@@ -138,12 +138,15 @@ pub(crate) struct Marked {
 pub(super) struct Touched {
     classes: Classes,
     tables: Vec<String>,
+    /// Of the statements that the names stand for.
+    meanings: Vec<Rc<Meaning>>,
 }
 
 impl Touched {
     pub fn add(&mut self, used: &Marked) {
         self.classes = self.classes.union(used.classes());
         self.tables.extend_from_slice(used.tables());
+        self.meanings.push(used.meaning.clone());
     }
 }
 
@@ -194,6 +197,11 @@ impl Marked {
     /// Every table it names, or that a name in it stands for.
     pub fn tables(&self) -> &[String] {
         self.touched.as_ref().map_or(&self.meaning.tables, |touched| &touched.tables)
+    }
+
+    /// What the names in it stand for, as far as that is known.
+    pub fn behind_names(&self) -> &[Rc<Meaning>] {
+        self.touched.as_ref().map_or(&[], |touched| &touched.meanings)
     }
 
     /// The same statement under another verdict.

@@ -1,6 +1,6 @@
 //! What comes back: which columns are watched, and how a statement ended. (What becomes of a watched value: `values.rs`.)
 
-use super::meaning::{Encoding, Planned, Reads};
+use super::meaning::{Encoding, Marked, Planned, Reads};
 use super::values::{Nature, Treatment, nature};
 use super::{Context, Gate, Retry, free, refusal};
 use crate::audit::{self, Entry};
@@ -8,7 +8,7 @@ use crate::policy::View;
 use crate::shard::mailbox::{Catalogue, CatalogueTable, ToControl};
 use codecs::postgres::{Answer, Column, ColumnPlan, End, Outcome, ShapeKind, TransactionStatus};
 use codecs::{Pipes, Side};
-use masking::sql::{Analysis, Table};
+use masking::sql::{Statement, Table};
 use std::sync::Arc;
 
 /// What the catalogue says about a column's origin.
@@ -145,9 +145,7 @@ impl Gate {
 
     fn mask_plan(&self, view: &View, catalogue: &Catalogue) -> Option<ColumnPlan> {
         let reads = match self.session.executing() {
-            Some(mark) if mark.reads == Reads::Masked && !meets_mask(&mark.meaning.analysis, view, catalogue) => {
-                Reads::Open
-            }
+            Some(mark) if mark.reads == Reads::Masked && !meets_mask(mark, view, catalogue) => Reads::Open,
             Some(mark) => mark.reads,
             None => Reads::Unknown,
         };
@@ -272,12 +270,23 @@ fn origin<'a>(column: &Column, catalogue: &'a Catalogue) -> Origin<'a> {
 
 /// Do the tables that a text names have a masked column, now that their columns are known? A pattern like `*.ssn` names
 /// every table, few have the column.
-fn meets_mask(analysis: &Analysis, view: &View, catalogue: &Catalogue) -> bool {
-    analysis.statements.iter().any(|statement| {
-        // What an older name stands for is not in this text.
-        statement.uses.is_some() || statement.tables.iter().any(|table| table_meets_mask(table, view, catalogue))
-    })
+fn meets_mask(mark: &Marked, view: &View, catalogue: &Catalogue) -> bool {
+    let names = |statement: &Statement| {
+        // Each is looked for in the whole catalogue.
+        statement.tables.len() > TABLES_MAX
+            || statement.tables.iter().any(|table| table_meets_mask(table, view, catalogue))
+    };
+    let uses = |statement: &Statement| statement.uses.is_some();
+    let own = &mark.meaning.analysis.statements;
+    let behind = mark.behind_names();
+    // What a name stands for is not in this text; it was told, unless that was not known or is another name.
+    let untold = own.iter().any(uses) && (own.len() != 1 || behind.len() != 1);
+    let other = || behind.iter().flat_map(|meaning| &meaning.analysis.statements);
+    untold || other().any(uses) || own.iter().chain(other()).any(names)
 }
+
+/// Tables that one statement is believed to have no masked column in.
+const TABLES_MAX: usize = 1_000;
 
 pub(super) fn table_meets_mask(named: &Table, view: &View, catalogue: &Catalogue) -> bool {
     if !view.masks_table(named.schema.as_deref(), &named.name) {

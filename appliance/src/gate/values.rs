@@ -137,7 +137,8 @@ impl Watch<Mark> for Masker<'_> {
             ValueSource::Copy { .. } => self.find(view, &mut message[at]),
             ValueSource::Text { field } => {
                 let may_show = mark.is_none_or(|mark| mark.reads != Reads::Open);
-                self.text(view, Told { field, may_show }, at, message)
+                let own = mark.map_or(&b""[..], |mark| &mark.meaning.text);
+                self.text(view, Told { field, may_show, own }, at, message)
             }
         };
         self.masked += count;
@@ -169,7 +170,7 @@ impl Masker<'_> {
     /// Under column masks, quoted parts are filled unless the message can quote names only. What a statement that reads
     /// masked data says is believed less: text of its own (RAISE) is filled, and so is every number.
     /// `at`: the text in the message.
-    fn text(&self, view: &View, told: Told, at: std::ops::Range<usize>, message: &mut [u8]) -> (u64, ValueAnswer) {
+    fn text(&self, view: &View, told: Told<'_>, at: std::ops::Range<usize>, message: &mut [u8]) -> (u64, ValueAnswer) {
         let mut count = 0;
         if !view.column_masks.is_empty() && told.field != b'A' {
             let rest = FieldsBehind::of(&message[at.end..]);
@@ -197,17 +198,39 @@ fn answer(masked: Masked) -> ValueAnswer {
 
 /// What is known of a text besides its bytes.
 #[derive(Clone, Copy, Debug)]
-struct Told {
+struct Told<'a> {
     field: u8,
     /// The statement it is about reads masked data, or may.
     may_show: bool,
+    /// That statement's text.
+    own: &'a [u8],
 }
 
+impl Told<'_> {
+    /// What is quoted stands in the client's own text.
+    fn quotes_its_text(&self, bytes: &[u8]) -> bool {
+        let own = self.own.to_ascii_lowercase();
+        let parts: Vec<&[u8]> = bytes.split(|byte| *byte == b'"').collect();
+        let is_own =
+            |part: &&[u8]| !part.is_empty() && memchr::memmem::find(&own, &part.to_ascii_lowercase()).is_some();
+        // A value can hold quotes: between two of them there is nothing but what the server says there.
+        let between = parts.iter().skip(2).step_by(2);
+        parts.len() % 2 == 1
+            && parts.iter().skip(1).step_by(2).all(is_own)
+            && between.rev().skip(1).all(|part| BETWEEN_NAMES.contains(part))
+    }
+}
+
+/// What the server says between two names that it quotes.
+const BETWEEN_NAMES: [&[u8]; 5] = [b" of relation ", b" for relation ", b" on table ", b" of type ", b" in table "];
+
 /// Text that is not the server's own, or quotes a document.
-fn is_free_text(told: Told, rest: FieldsBehind, bytes: &[u8]) -> bool {
+fn is_free_text(told: Told<'_>, rest: FieldsBehind, bytes: &[u8]) -> bool {
     match told.field {
         // RAISE: whatever the code wanted to say.
         b'M' | b'D' | b'H' | b's' | b't' | b'c' | b'd' | b'n' if rest.raised => true,
+        // The text that a function put together.
+        b'q' => true,
         // `line 1: ...` quotes the XML document.
         b'D' => bytes.starts_with(b"line "),
         // `JSON data, line 1: ...` quotes the document.
@@ -216,7 +239,7 @@ fn is_free_text(told: Told, rest: FieldsBehind, bytes: &[u8]) -> bool {
     }
 }
 
-fn fill_told(told: Told, rest: FieldsBehind, bytes: &mut [u8]) -> u64 {
+fn fill_told(told: Told<'_>, rest: FieldsBehind, bytes: &mut [u8]) -> u64 {
     if told.field == b'C' && rest.raised && told.may_show && bytes.len() == RAISED.len() {
         bytes.copy_from_slice(RAISED);
         return 0;
@@ -229,9 +252,10 @@ fn fill_told(told: Told, rest: FieldsBehind, bytes: &mut [u8]) -> u64 {
     if matches!(told.field, b'C' | b's' | b't' | b'c' | b'd' | b'n') {
         return 0;
     }
-    // With a position in the client's text it was said while that was analysed: nothing had been read, but by what the text itself has
-    // computed (a partition's bounds), which the detail quotes.
-    if rest.positioned && told.field != b'D' || starts_with_one_of(bytes, &NAMES_FROM_THE_CATALOGUE) {
+    // With a position in the client's text it was said while that was analysed. That can run what the text says (a partition's bounds), and
+    // functions analyse texts of their own: what is quoted is believed where the client wrote it.
+    let of_its_text = rest.positioned && told.field != b'D' && (!told.may_show || told.quotes_its_text(bytes));
+    if of_its_text || starts_with_one_of(bytes, &NAMES_FROM_THE_CATALOGUE) {
         return 0;
     }
     if !told.may_show {
@@ -287,7 +311,7 @@ const NAMES_FROM_THE_CATALOGUE: [&[u8]; 8] = [
 ];
 
 /// These quote names, which are the client's own unless a cast made them out of data (`ssn::regclass`).
-const NAMES_ONLY: [&[u8]; 14] = [
+const NAMES_ONLY: [&[u8]; 16] = [
     b"column ",
     b"relation ",
     b"table ",
@@ -302,6 +326,8 @@ const NAMES_ONLY: [&[u8]; 14] = [
     b"missing data for column",
     b"cursor ",
     b"Perhaps you meant",
+    b"unrecognized configuration parameter ",
+    b"check constraint ",
 ];
 
 fn starts_with_one_of(bytes: &[u8], starts: &[&[u8]]) -> bool {
@@ -312,10 +338,12 @@ fn starts_with_one_of(bytes: &[u8], starts: &[&[u8]]) -> bool {
 /// name that a cast made (`ssn::regoperator`), and everything between bytes that English has not.
 fn fill_unquoted(bytes: &mut [u8]) -> u64 {
     const MISSING: &[u8] = b" does not exist";
+    const NO_ENCODING: &[u8] = b" is not a valid encoding name";
     const OBJECTS: [&[u8]; 6] = [b"operator ", b"function ", b"procedure ", b"routine ", b"aggregate ", b"type "];
     let length = bytes.len();
     let colon = memchr::memmem::find(bytes, b": ").map_or(length, |at| at + 2);
     let object = OBJECTS.iter().find(|object| bytes.starts_with(object)).map_or(length, |object| object.len());
+    let no_encoding = bytes.len().checked_sub(NO_ENCODING.len()).filter(|_| bytes.ends_with(NO_ENCODING)).unwrap_or(0);
     let missing = if bytes.ends_with(MISSING) { length - MISSING.len() } else { 0 };
     let foreign = bytes.iter().position(|byte| !byte.is_ascii()).unwrap_or(length);
     let foreign_end = bytes.iter().rposition(|byte| !byte.is_ascii()).map_or(0, |at| at + 1);
@@ -326,7 +354,7 @@ fn fill_unquoted(bytes: &mut [u8]) -> u64 {
         }
         u64::from(shows)
     };
-    fill(colon, length) + fill(object, missing) + fill(foreign, foreign_end)
+    fill(colon, length) + fill(0, no_encoding) + fill(object, missing) + fill(foreign, foreign_end)
 }
 
 /// Fills what stands between double quotes and, behind `=` or `contains `, between parentheses.
@@ -379,7 +407,11 @@ mod tests {
             rest.push(0);
         }
         rest.push(0);
-        fill_told(Told { field: fields[0].0, may_show }, FieldsBehind::of(&rest), &mut text);
+        fill_told(
+            Told { field: fields[0].0, may_show, own: b"SELECT Nmae, rest FROM people" },
+            FieldsBehind::of(&rest),
+            &mut text,
+        );
         String::from_utf8(text).expect("stars are text")
     }
 
@@ -399,6 +431,8 @@ mod tests {
         assert_eq!(told(true, &coded), "P0001");
         let operator = [(b'M', "operator does not exist: alpha-bravo"), (b'R', "regoperin")];
         assert_eq!(told(true, &operator), "operator does not exist: ***********");
+        let encoding = [(b'M', "alpha-bravo is not a valid encoding name"), (b'R', "to_ascii_encname")];
+        assert_eq!(told(true, &encoding), "*********** is not a valid encoding name");
         let function = [(b'M', "function alpha-bravo() does not exist"), (b'R', "LookupFuncName")];
         assert_eq!(told(true, &function), "function ************* does not exist");
         let german = [(b'M', "Relation \u{bb}alpha-bravo\u{ab} existiert nicht"), (b'R', "RangeVarGetRelidExtended")];
@@ -414,6 +448,16 @@ mod tests {
     fn names_of_the_clients_own_text_stay_readable() {
         let analysed = [(b'M', "column \"nmae\" does not exist"), (b'P', "8"), (b'R', "errorMissingColumn")];
         assert_eq!(told(true, &analysed), analysed[0].1);
+        let two = [(b'M', "column \"nmae\" of relation \"people\" does not exist"), (b'P', "8")];
+        assert_eq!(told(true, &two), two[0].1);
+        let cast = [(b'M', "unterminated quoted identifier at or near \"\"078-05\""), (b'P', "1")];
+        assert_eq!(told(true, &cast), "unterminated quoted identifier at or near \"*******\"");
+        let made = [(b'M', "syntax error at or near \"nmae\" 078-05 \"people\""), (b'P', "1")];
+        assert_eq!(told(true, &made), "syntax error at or near \"********************\"");
+        let inner = [(b'q', "select nope -- 078-05"), (b'R', "errorMissingColumn")];
+        assert_eq!(told(true, &inner), "*********************");
+        let another = [(b'M', "syntax error at or near \"078051120\""), (b'P', "1"), (b'R', "scanner_yyerror")];
+        assert_eq!(told(true, &another), "syntax error at or near \"*********\"");
         let dropped = [(b'M', "table \"nothing\" does not exist"), (b'R', "DropErrorMsgNonExistent")];
         assert_eq!(told(false, &dropped), dropped[0].1);
     }

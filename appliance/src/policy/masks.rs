@@ -52,6 +52,11 @@ impl View {
         self.columns.iter().any(|(pattern, _)| concerns(pattern, schema, table))
     }
 
+    /// Does any mask name columns that are called so, of whatever table?
+    pub fn masks_column_named(&self, column: &str) -> bool {
+        self.columns.iter().any(|(pattern, _)| pattern.column.matches(column))
+    }
+
     /// The column masks that could concern this table as a statement names it.
     pub fn masks_of_table<'a>(
         &'a self,

@@ -46,7 +46,7 @@ fn other_language(reader: &mut Reader<'_>, text: &str) {
     reader.dynamic();
 }
 
-fn returns_trigger(s: &pg::CreateFunctionStmt) -> bool {
+pub(super) fn returns_trigger(s: &pg::CreateFunctionStmt) -> bool {
     let name = s.return_type.as_ref().and_then(|kind| kind.names.last()).and_then(super::kinds::string);
     matches!(name, Some("trigger" | "event_trigger"))
 }
@@ -58,11 +58,12 @@ fn block_text(reader: &mut Reader<'_>, text: &str, source: &str) {
     if super::alike::turns_quotes(text.as_bytes()) {
         return reader.dynamic();
     }
-    let Some(parts) = plpgsql::parts(source) else { return reader.dynamic() };
+    let tree = plpgsql::tree(source);
+    reader.statement.cursors_inside |= tree.as_ref().is_none_or(plpgsql::handles_cursors);
+    let Some(parts) = tree.as_ref().and_then(plpgsql::parts) else { return reader.dynamic() };
     if plpgsql::hides_queries(text, &parts) {
         reader.opaque();
     }
-    reader.statement.cursors_inside |= plpgsql::handles_cursors(source);
     for default in plpgsql::defaults(text, &tokens) {
         reader.embedded(default, ParserOptions::PLPGSQL_EXPR);
     }
@@ -104,7 +105,7 @@ const ELSEWHERE: [&str; 4] = ["dblink", "dblink_exec", "dblink_open", "dblink_se
 
 /// Functions of PostgreSQL that read a table, cursor, schema or database given by name.
 const NAME_ARGUMENT: [&str; 3] = ["table_to_xml", "table_to_xmlschema", "table_to_xml_and_xmlschema"];
-const READS_WIDELY: [&str; 24] = [
+const READS_WIDELY: [&str; 27] = [
     "cursor_to_xml",
     "cursor_to_xmlschema",
     "schema_to_xml",
@@ -116,6 +117,10 @@ const READS_WIDELY: [&str; 24] = [
     // Queries put together from names: tablefunc, xml2.
     "connectby",
     "xpath_table",
+    // They write down the row they are given the key of.
+    "dblink_build_sql_insert",
+    "dblink_build_sql_update",
+    "dblink_build_sql_delete",
     // What was written, as the log and the files hold it: logical decoding, pageinspect, the server's files.
     "pg_logical_slot_get_changes",
     "pg_logical_slot_get_binary_changes",
@@ -150,6 +155,12 @@ pub(super) fn text_runner(reader: &mut Reader<'_>, s: &pg::FuncCall) {
             None => reader.opaque(),
         }
     }
+}
+
+/// Does a function run or read what its arguments say, whoever calls it?
+pub(super) fn is_text_runner(name: &str) -> bool {
+    QUERY_ARGUMENT.iter().any(|(runner, _)| *runner == name)
+        || [&ELSEWHERE[..], &NAME_ARGUMENT, &READS_WIDELY].iter().any(|names| names.contains(&name))
 }
 
 fn query_argument(reader: &mut Reader<'_>, function: &str, args: &[pg::Node], at: usize) {

@@ -197,7 +197,7 @@ fn definitions_are_told_apart_and_name_their_tables() {
         ("CREATE RULE \"_RETURN\" AS ON SELECT TO t DO INSTEAD SELECT * FROM s", "select create", "s t!", "stores"),
         ("CREATE POLICY p ON t USING (EXISTS (SELECT 1 FROM s))", "select create", "s t!", ""),
         ("CREATE FOREIGN TABLE f (a int) SERVER x", "create", "f!", "stores opaque"),
-        ("IMPORT FOREIGN SCHEMA s FROM SERVER x INTO y", "create", "", ""),
+        ("IMPORT FOREIGN SCHEMA s FROM SERVER x INTO y", "create", "", "stores opaque"),
         ("CREATE EXTENSION dblink", "create", "", ""),
         ("CREATE ROLE r SUPERUSER", "create", "", ""),
         ("CREATE USER u PASSWORD 'x'", "create", "", ""),
@@ -571,6 +571,35 @@ fn what_functions_read_stays_where_it_is_put() {
             statement.tables.iter().any(|table| table.name == "s" && table.read),
             "{text}"
         );
+    }
+    let makes = [
+        ("CREATE DOMAIN d AS text CHECK (set_config('a.b', VALUE, false) IS NOT NULL)", true),
+        ("CREATE OPERATOR ### (rightarg = text, function = pg_catalog.ts_stat)", true),
+        ("CREATE AGGREGATE a (text) (sfunc = pg_notify, stype = text)", true),
+        ("CREATE FUNCTION f(text) RETURNS void LANGUAGE sql AS 'INSERT INTO t VALUES ($1)'", true),
+        ("CREATE FUNCTION f(v text) RETURNS text LANGUAGE sql AS $$ SELECT set_config('a.b', v, false) $$", true),
+        ("CREATE FUNCTION f(v text) RETURNS void BEGIN ATOMIC INSERT INTO t VALUES (v); END", true),
+        ("DO $$BEGIN CREATE FUNCTION f(text) RETURNS void LANGUAGE sql AS 'INSERT INTO t VALUES ($1)'; END$$", true),
+        (
+            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO t VALUES (1); RETURN new; END'",
+            false,
+        ),
+        ("CREATE FUNCTION f(a int) RETURNS int LANGUAGE sql AS 'SELECT $1 + 1'", false),
+        ("CREATE OPERATOR ### (rightarg = text, function = upper)", false),
+        ("CREATE DOMAIN d AS text CHECK (length(VALUE) > 3)", false),
+        ("CREATE TABLE t (id int DEFAULT nextval('s'), at timestamptz DEFAULT now(), CHECK (id > 0))", false),
+    ];
+    for (text, keeps) in makes {
+        assert_eq!(analyse(text.as_bytes(), true).statements[0].keeps, keeps, "{text}");
+    }
+    for declarations in [
+        format!("cursor record := ROW({xml});"),
+        format!("a int := 1 begin; r /* CURSOR */ record DEFAULT {xml};"),
+        format!("BEGIN <<inner>> DECLARE r record := {xml}; BEGIN NULL; END; END; --"),
+    ] {
+        let text = format!("DO $$ DECLARE {declarations} BEGIN NULL; END\n $$");
+        let read = analyse(text.as_bytes(), true).statements.swap_remove(0);
+        assert!(read.tables.iter().any(|table| table.name == "s" && table.read), "{text}: {read:?}");
     }
     let rule = analyse(b"CREATE RULE r AS ON DELETE TO t DO INSTEAD UPDATE u SET a = 1 RETURNING u.a", true);
     assert!(rule.statements[0].stores && rule.statements[0].tables.iter().all(|table| table.read));

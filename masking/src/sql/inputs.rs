@@ -47,6 +47,12 @@ pub struct Name {
     pub or_output: bool,
 }
 
+/// Tables of a statement that is looked into, and outputs that its GROUP BY is compared with: more prove nothing.
+const SOURCES_MAX: usize = 200;
+const GROUPED_MAX: usize = 10_000;
+/// Columns that are put together.
+const NAMES_MAX: usize = 10_000;
+
 /// `None`: the shape of the statement says nothing.
 pub(super) fn of(node: NodeRef<'_>) -> Option<Inputs> {
     let NodeRef::SelectStmt(s) = node else { return None };
@@ -61,11 +67,20 @@ pub(super) fn of(node: NodeRef<'_>) -> Option<Inputs> {
     for item in &s.from_clause {
         from.item(item)?;
     }
+    // Each name is looked up in all of these.
+    if from.sources.len() > SOURCES_MAX || s.group_clause.len() * s.target_list.len() > GROUPED_MAX {
+        return None;
+    }
     let targets: Option<Vec<&pg::ResTarget>> = s.target_list.iter().map(target).collect();
     let targets = targets?;
     let outputs: Vec<Read> = targets.iter().map(|target| from.read(target.val.as_deref())).collect();
     let mut grouping = Read::Columns(Vec::new());
-    s.group_clause.iter().for_each(|item| grouping.join(from.grouped(item, &targets, &outputs)));
+    for item in &s.group_clause {
+        grouping.join(from.grouped(item, &targets, &outputs));
+        if grouping == Read::Anything {
+            break;
+        }
+    }
     let rest = s.having_clause.as_deref().into_iter().chain(&s.window_clause);
     rest.for_each(|item| grouping.join(from.read(Some(item))));
     Some(Inputs { sources: from.sources, outputs, grouping })
@@ -84,7 +99,7 @@ fn target(node: &pg::Node) -> Option<&pg::ResTarget> {
 impl Read {
     fn join(&mut self, other: Read) {
         match (&mut *self, other) {
-            (Read::Columns(own), Read::Columns(more)) => own.extend(more),
+            (Read::Columns(own), Read::Columns(more)) if own.len() + more.len() <= NAMES_MAX => own.extend(more),
             _ => *self = Read::Anything,
         }
     }

@@ -58,6 +58,11 @@ pub struct Statement {
     /// CREATE RULE/FUNCTION bodies that read, UPDATE ... FROM / SET from a subquery or from another column, ALTER TABLE;
     /// or give a relation another name, where masks by name no longer find it (ALTER ... RENAME, SET SCHEMA).
     pub stores: bool,
+    /// Columns and attributes that it gives another name, of whatever table or type.
+    pub renames: Vec<String>,
+    /// It makes something that keeps, reads or runs what it is called with, where the call does not show it: a function that writes, an
+    /// operator over one of PostgreSQL's that do, a domain whose CHECK does.
+    pub keeps: bool,
     /// It reads at least one relation, or may.
     pub reads: bool,
     /// It may read relations that the text does not show: a dynamic EXECUTE, a body in a language we do not read,

@@ -13,28 +13,29 @@ pub(super) struct Part {
     pub dynamic: bool,
 }
 
-/// The pieces of the functions and blocks in `source` (a whole CREATE FUNCTION or DO statement); `None` when it cannot be
-/// told for sure what they are.
-pub(super) fn parts(source: &str) -> Option<Vec<Part>> {
-    let tree = std::panic::catch_unwind(|| pg_query::parse_plpgsql(source)).ok()?.ok()?;
+/// The functions and blocks of `source` (a whole CREATE FUNCTION or DO statement), as the parser hands them out.
+pub(super) fn tree(source: &str) -> Option<Value> {
+    std::panic::catch_unwind(|| pg_query::parse_plpgsql(source)).ok()?.ok()
+}
+
+/// Their pieces; `None` when it cannot be told for sure what they are.
+pub(super) fn parts(tree: &Value) -> Option<Vec<Part>> {
     let mut parts = Vec::new();
-    walk(&tree, false, &mut parts)?;
+    walk(tree, false, &mut parts)?;
     (!parts.is_empty() || tree.as_array().is_some_and(|functions| !functions.is_empty())).then_some(parts)
 }
 
 /// Does a body open, read or close cursors? Their names are values of variables.
-pub(super) fn handles_cursors(source: &str) -> bool {
+pub(super) fn handles_cursors(tree: &Value) -> bool {
     const STATEMENTS: [&str; 4] =
         ["PLpgSQL_stmt_open", "PLpgSQL_stmt_fetch", "PLpgSQL_stmt_close", "PLpgSQL_stmt_forc"];
-    fn any(value: &Value) -> bool {
-        match value {
-            Value::Array(items) => items.iter().any(any),
-            Value::Object(fields) => fields.iter().any(|(key, field)| STATEMENTS.contains(&key.as_str()) || any(field)),
-            _ => false,
+    match tree {
+        Value::Array(items) => items.iter().any(handles_cursors),
+        Value::Object(fields) => {
+            fields.iter().any(|(key, field)| STATEMENTS.contains(&key.as_str()) || handles_cursors(field))
         }
+        _ => false,
     }
-    let tree = std::panic::catch_unwind(|| pg_query::parse_plpgsql(source)).ok().and_then(Result::ok);
-    tree.is_none_or(|tree| any(&tree))
 }
 
 /// The variables that PL/pgSQL gives a trigger function.
@@ -85,26 +86,41 @@ fn part(expression: &Value, dynamic: bool) -> Option<Part> {
 
 /// The expressions that variables are declared with: the parser hands out some of them only (none of a record, a domain, an enum).
 pub(super) fn defaults<'t>(body: &'t str, tokens: &[ScanToken]) -> Vec<&'t str> {
-    let kind = |token: &ScanToken| Token::try_from(token.token).unwrap_or(Token::Nul);
+    let comment = |token: &&ScanToken| matches!(kind(token), Token::SqlComment | Token::CComment);
+    let tokens: Vec<&ScanToken> = tokens.iter().filter(|token| !comment(token)).collect();
     let mut found = Vec::new();
-    let mut rest = tokens;
-    while let Some(start) = rest.iter().position(|token| kind(token) == Token::Declare) {
-        rest = &rest[start + 1..];
-        let section = &rest[..rest.iter().position(|token| kind(token) == Token::BeginP).unwrap_or(rest.len())];
-        for declaration in section.split(|token| kind(token) == Token::Ascii59) {
-            // Behind the name. A cursor's query is a part of its own.
-            let gives = |token: &ScanToken| matches!(kind(token), Token::ColonEquals | Token::Ascii61 | Token::Default);
-            let Some(at) = declaration.iter().skip(1).position(gives).map(|at| at + 1) else { continue };
-            let before = &declaration[..at];
-            let Some(last) = declaration.last().filter(|_| !before.iter().any(|token| kind(token) == Token::Cursor))
-            else {
-                continue;
-            };
-            let (from, to) = (declaration[at].end as usize, last.end as usize);
-            found.extend(body.get(from..to));
+    let mut declaring = false;
+    for statement in tokens.split(|token| kind(token) == Token::Ascii59) {
+        // A section ends where BEGIN begins a declaration (elsewhere it is a name), and the next one may begin in the same breath.
+        let begins = statement
+            .iter()
+            .find(|token| kind(token) != Token::Declare)
+            .is_some_and(|token| kind(token) == Token::BeginP);
+        let declare = statement.iter().rposition(|token| kind(token) == Token::Declare);
+        declaring = (declaring && !begins) || declare.is_some();
+        if declaring {
+            let first = declare.map_or(0, |at| at + 1);
+            found.extend(default(&statement[first..]).and_then(|(from, to)| body.get(from..to)));
         }
     }
     found
+}
+
+/// Where the default of one declaration stands.
+fn default(declaration: &[&ScanToken]) -> Option<(usize, usize)> {
+    let (_name, rest) = declaration.split_first()?;
+    // A cursor's query is a part of its own.
+    let is_cursor = rest.iter().find(|token| !matches!(kind(token), Token::No | Token::Scroll));
+    if is_cursor.is_some_and(|token| kind(token) == Token::Cursor) {
+        return None;
+    }
+    let gives = |token: &&ScanToken| matches!(kind(token), Token::ColonEquals | Token::Ascii61 | Token::Default);
+    let sign = rest.iter().find(|token| gives(token))?;
+    Some((sign.end as usize, rest.last()?.end as usize))
+}
+
+fn kind(token: &ScanToken) -> Token {
+    Token::try_from(token.token).unwrap_or(Token::Nul)
 }
 
 /// Are there queries in the body that are in none of its parts? The parser does not hand out the default of a variable of

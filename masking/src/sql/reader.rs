@@ -88,10 +88,14 @@ impl<'t> Reader<'t> {
             NodeRef::MergeStmt(s) => self.merge_into(node, s),
             NodeRef::SelectStmt(s) => self.select(node, s),
             NodeRef::CopyStmt(s) => self.copy(node, s),
-            NodeRef::CreateFunctionStmt(s) => self.storing(|reader| {
-                body::function(reader, s);
-                reader.rest(node, None);
-            }),
+            NodeRef::CreateFunctionStmt(s) => self.create_function(node, s),
+            NodeRef::DefineStmt(s) => {
+                if session::hides_functions(s) {
+                    self.statement.keeps = true;
+                    self.dynamic();
+                }
+                self.rest(node, None);
+            }
             NodeRef::DoStmt(s) => body::block(self, s),
             NodeRef::FuncCall(s) => {
                 session::call(self, s);
@@ -145,6 +149,10 @@ impl<'t> Reader<'t> {
             // Under another name or parent the same rows are no longer found by a mask's column name.
             NodeRef::RenameStmt(s) => {
                 statement.stores |= s.relation.is_some() || s.rename_type() == pg::ObjectType::ObjectSchema;
+                // Tables of the type, and those that inherit, follow.
+                if matches!(s.rename_type(), pg::ObjectType::ObjectAttribute | pg::ObjectType::ObjectColumn) {
+                    statement.renames.push(s.subname.clone());
+                }
             }
             NodeRef::AlterTableCmd(s) => statement.stores |= session::derives(s),
             NodeRef::AlterObjectSchemaStmt(s) => statement.stores |= s.relation.is_some(),
@@ -242,6 +250,20 @@ impl<'t> Reader<'t> {
         self.storing(|reader| reader.with(s.with_clause.as_ref(), |reader| reader.rest(node, s.relation.as_ref())));
     }
 
+    /// One that writes, or keeps what it is given some other way, is a way out for whatever it is called with. (What a trigger is given,
+    /// CREATE TRIGGER says.)
+    fn create_function(&mut self, node: NodeRef<'t>, s: &'t pg::CreateFunctionStmt) {
+        const WRITES: [Class; 5] = [Class::Insert, Class::Update, Class::Merge, Class::CopyIn, Class::Set];
+        let stored = std::mem::take(&mut self.statement.stores);
+        self.storing(|reader| {
+            body::function(reader, s);
+            reader.rest(node, None);
+        });
+        let writes = WRITES.iter().any(|class| self.statement.classes.contains(*class)) || self.statement.stores;
+        self.statement.keeps |= writes && !body::returns_trigger(s);
+        self.statement.stores |= stored;
+    }
+
     fn copy(&mut self, node: NodeRef<'t>, s: &'t pg::CopyStmt) {
         self.statement.copy = Some(session::copy(s));
         self.statement.copy_file |= !s.filename.is_empty() && !s.is_program;
@@ -277,6 +299,10 @@ impl<'t> Reader<'t> {
     pub(super) fn note(&mut self, schema: &str, name: &str, written: bool, read: bool) {
         let schema = (!schema.is_empty()).then(|| schema.to_owned());
         self.statement.tables.push(Table { schema, name: name.to_owned(), written, read });
+    }
+
+    pub(super) fn is_defining(&self) -> bool {
+        self.defining
     }
 
     /// This text stands in another one.
@@ -333,6 +359,8 @@ impl<'t> Reader<'t> {
         own.settings.append(&mut found.settings);
         own.missing_where |= found.missing_where;
         own.stores |= found.stores;
+        own.keeps |= found.keeps;
+        own.renames.append(&mut found.renames);
         own.opaque |= found.opaque;
         own.copy_file |= found.copy_file;
         own.reach.absorb(found.reach);

@@ -100,12 +100,30 @@ const KEEPERS: &[&str] = &[
     "dblink_send_query",
 ];
 
+/// CREATE OPERATOR and CREATE AGGREGATE: does one of its functions keep, read or run what it is given?
+pub(super) fn hides_functions(s: &pg::DefineStmt) -> bool {
+    let name = |option: &pg::Node| match option.node.as_ref()? {
+        NodeEnum::DefElem(def) => match def.arg.as_ref()?.node.as_ref()? {
+            NodeEnum::TypeName(named) => named.names.last().and_then(string).map(str::to_owned),
+            NodeEnum::String(named) => Some(named.sval.clone()),
+            NodeEnum::List(list) => list.items.last().and_then(string).map(str::to_owned),
+            _ => None,
+        },
+        _ => None,
+    };
+    let hides = |name: String| KEEPERS.contains(&name.as_str()) || super::body::is_text_runner(&name);
+    s.definition.iter().filter_map(name).any(hides)
+}
+
 /// A function that keeps what it is given, by whatever schema it is called; `set_config(name, value, local)` above all.
 pub(super) fn call(reader: &mut Reader<'_>, s: &pg::FuncCall) {
     let name = function_name(s);
     if KEEPERS.contains(&name) {
         let inside = reader.is_inside();
-        reader.statement.stores |= s.args.iter().any(|arg| holds_data(arg, inside));
+        let data = s.args.iter().any(|arg| holds_data(arg, inside));
+        reader.statement.stores |= data;
+        // The CHECK of a domain, for instance.
+        reader.statement.keeps |= data && reader.is_defining();
     }
     if name != "set_config" {
         return;
@@ -182,7 +200,7 @@ fn reads_other(node: NodeRef<'_>, column: &str, own: &[&str]) -> bool {
 pub(super) fn derives(s: &pg::AlterTableCmd) -> bool {
     use pg::AlterTableType as A;
     match s.subtype() {
-        A::AtAddInherit | A::AtAttachPartition => true,
+        A::AtAddInherit | A::AtAttachPartition | A::AtAddOf => true,
         A::AtAddColumn | A::AtAlterColumnType | A::AtSetExpression => {
             s.def.as_ref().and_then(|def| def.node.as_ref()).is_some_and(|def| computed(def.to_ref()))
         }

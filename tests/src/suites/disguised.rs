@@ -60,6 +60,7 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
         report.case(&format!("masked although the name was another's: {name}"), || keeps_masked(&world, &script));
     }
     report.case("the length of what is masked does not tell what it is", || as_long_as(&world));
+    report.case("a text that the scanner takes ages for stops nobody else", || takes_ages(&world));
     report.case("a COPY that fails leaves nothing waiting", || behind_a_failed_copy(&world));
     drop(world);
     let world = World::start(settings, "disguised-rules", &Setup { more: POLICY.into(), ..Setup::default() })?;
@@ -155,6 +156,24 @@ fn taken() -> Flights {
             query("BEGIN"), query("CREATE RULE keep AS ON UPDATE TO people DO ALSO INSERT INTO box VALUES (reverse(old.ssn))"),
             query("UPDATE people SET id = id"), query("SELECT v FROM box"), query("ROLLBACK"),
         ]),
+        ("a type's name in an error", vec![query("SELECT ('\"' || reverse(ssn))::regtype FROM people")]),
+        ("a query that a function makes, in an error",
+            vec![query("SELECT query_to_xml('SELECT nope -- ' || reverse(ssn), true, true, '') FROM people")]),
+        ("an operator over a function that reads", vec![
+            query("BEGIN"), query("CREATE OPERATOR public.### (leftarg = tsquery, rightarg = text, function = ts_rewrite)"),
+            query("SELECT 'a'::tsquery ### $$SELECT 'a'::tsquery, quote_literal(reverse(ssn))::tsquery FROM people$$"), query("ROLLBACK"),
+        ]),
+        ("a domain that keeps what it checks", vec![
+            query("BEGIN"), query("CREATE DOMAIN kept AS text CHECK (set_config('a.b', VALUE, false) IS NOT NULL)"),
+            query("SELECT reverse(ssn)::kept FROM people"), query("SELECT current_setting('a.b')"), query("ROLLBACK"),
+        ]),
+        ("a function that keeps what it is given", vec![
+            query("BEGIN"), query("CREATE FUNCTION keep(text) RETURNS text LANGUAGE sql AS $$ SELECT set_config('a.b', $1, false) $$"),
+            query("SELECT keep(reverse(ssn)) FROM people"), query("SELECT current_setting('a.b')"), query("ROLLBACK"),
+        ]),
+        ("a default of a variable that is called cursor", vec![
+            block(&format!("DECLARE a int := 1 begin; cursor record := ROW({XML}); BEGIN RAISE NOTICE '%', cursor; END")),
+        ]),
         ("an operator in an error", vec![query("SELECT reverse(ssn)::regoper FROM people")]),
         ("a table that connectby reads",
             vec![query("SELECT * FROM connectby('people', 'reverse(ssn)', 'ssn', '12-34-560', 1) AS t (k text, p text, l int)")]),
@@ -182,6 +201,24 @@ fn keeps_masked(world: &World, script: &[Vec<u8>]) -> Result<()> {
     ensure!(shows(&server, SECRET), "the server shows no secret: {}", tags(&server));
     let gateway = each(&mut session(world)?, script).context("the gateway")?;
     ensure!(!shows(&gateway, SECRET), "the secret crossed the wire: {gateway:?}");
+    Ok(())
+}
+
+/// The server has a process for each; here a neighbour would wait.
+fn takes_ages(world: &World) -> Result<()> {
+    let (mut slow, mut neighbour) = (session(world)?, session(world)?);
+    let texts = [
+        format!("SELECT 1 {}", "/*".repeat(40_000)),
+        format!("SELECT 1{}1", "+-".repeat(20_000)),
+        format!("DO $$ DECLARE {} BEGIN NULL; END $$", "DECLARE ".repeat(60_000)),
+        format!("SELECT {} FROM people GROUP BY {}", vec!["id AS a"; 15_000].join(","), vec!["a"; 15_000].join(",")),
+    ];
+    for text in texts {
+        slow.send(&query(&text))?;
+        std::thread::sleep(Duration::from_millis(20));
+        neighbour.send(&query("SELECT 1"))?;
+        neighbour.read_until_ready().with_context(|| text[..40].to_owned())?;
+    }
     Ok(())
 }
 
