@@ -45,10 +45,14 @@ pub fn keep_alone(file: &File) -> io::Result<bool> {
     Ok(file.try_lock().is_ok() && file.metadata()?.nlink() == 1)
 }
 
-/// Is it still what has that name?
+/// Is it still what has that name? An error: nobody can tell (a folder that may not be looked into is not one that is gone).
 pub fn is_called(file: &File, path: &Path) -> io::Result<bool> {
-    let (ours, found) = (file.metadata()?, path.symlink_metadata());
-    Ok(found.is_ok_and(|found| (found.dev(), found.ino()) == (ours.dev(), ours.ino())))
+    let ours = file.metadata()?;
+    match path.symlink_metadata() {
+        Ok(found) => Ok((found.dev(), found.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn wait_for(patience: Duration, busy: &str, lock: impl Fn() -> Result<(), TryLockError>) -> io::Result<()> {
@@ -148,6 +152,19 @@ mod tests {
         assert!(open(dir.path()).is_err() && read(&fifo).is_err());
         write(&fifo, b"ours").expect("it is replaced");
         assert_eq!(read(&fifo).expect("readable"), b"ours");
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_looked_at_is_an_error_and_no_other_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("folder").join("file");
+        fs::create_dir(dir.path().join("folder")).expect("made");
+        let file = create(&path).expect("made");
+        assert!(is_called(&file, &path).expect("known"));
+        assert!(!is_called(&file, &dir.path().join("none")).expect("known"));
+        assert!(!is_called(&file, &path.join("below")).expect("known"));
+        // (Root may look everywhere: a name that is too long cannot be looked at by anybody.)
+        assert!(is_called(&file, &dir.path().join("x".repeat(300))).is_err());
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(super) struct Recovered {
 
 pub(super) fn recover(disk: &impl Disk, data_dir: &Path, shard: u32) -> io::Result<Recovered> {
     remove_unfinished(disk, &segment::ring_dir(data_dir, shard))?;
-    let mut files = segment::list(data_dir)?.remove(&shard).unwrap_or_default();
+    let mut files = segment::list_shard(data_dir, shard)?;
     let mut last = None;
     while let Some((_, file)) = files.pop_last() {
         if in_use(&file)? {

@@ -66,6 +66,11 @@ pub fn list(data_dir: &Path) -> io::Result<Chains> {
     list_all(data_dir).map(|listing| listing.chains)
 }
 
+/// The chain of one shard: whoever walks many shards one by one does not list all of them each time.
+pub fn list_shard(data_dir: &Path, shard: u32) -> io::Result<BTreeMap<u64, SegmentFile>> {
+    list_all_of(data_dir, shard).map(|mut listing| listing.chains.remove(&shard).unwrap_or_default())
+}
+
 /// Every file with a segment's name.
 #[derive(Debug, Default)]
 pub struct Listing {
@@ -80,25 +85,43 @@ pub fn list_all(data_dir: &Path) -> io::Result<Listing> {
     // The ring first: a segment moved in between is then found in the archive.
     for (name, path) in entries(&data_dir.join("segments"))? {
         if let Some(shard) = parse_ring(&name) {
-            listing.chains.entry(shard).or_default();
-            for (name, path) in entries(&path)? {
-                if let Some(number) = parse_in_ring(&name) {
-                    listing.take(SegmentFile { shard, number, path, archived: None });
-                }
-            }
+            listing.take_ring(shard, &path)?;
         }
     }
-    let mut archived = entries(&archive_dir(data_dir))?;
-    archived.sort();
-    for (name, path) in archived {
-        if let Some((shard, number, archived)) = parse_archived(&name) {
-            listing.take(SegmentFile { shard, number, path, archived: Some(archived) });
-        }
-    }
+    listing.take_archived(data_dir, |_| true)?;
+    Ok(listing)
+}
+
+/// The same of one shard.
+pub fn list_all_of(data_dir: &Path, shard: u32) -> io::Result<Listing> {
+    let mut listing = Listing::default();
+    listing.take_ring(shard, &ring_dir(data_dir, shard))?;
+    listing.take_archived(data_dir, |found| found == shard)?;
     Ok(listing)
 }
 
 impl Listing {
+    fn take_ring(&mut self, shard: u32, ring: &Path) -> io::Result<()> {
+        self.chains.entry(shard).or_default();
+        for (name, path) in entries(ring)? {
+            if let Some(number) = parse_in_ring(&name) {
+                self.take(SegmentFile { shard, number, path, archived: None });
+            }
+        }
+        Ok(())
+    }
+
+    fn take_archived(&mut self, data_dir: &Path, wanted: impl Fn(u32) -> bool) -> io::Result<()> {
+        let mut archived = entries(&archive_dir(data_dir))?;
+        archived.sort();
+        for (name, path) in archived {
+            if let Some((shard, number, archived)) = parse_archived(&name).filter(|(shard, _, _)| wanted(*shard)) {
+                self.take(SegmentFile { shard, number, path, archived: Some(archived) });
+            }
+        }
+        Ok(())
+    }
+
     /// Of several files of one number the archived one counts, among those the first.
     fn take(&mut self, file: SegmentFile) {
         use std::collections::btree_map::Entry;

@@ -331,7 +331,7 @@ impl ChainReader {
     /// What lies behind the end of the chain, once [`Advance::End`] was told and no unfinished frame is waited for.
     /// `None`: the chain has grown meanwhile, go on.
     pub fn behind(&self) -> io::Result<Option<Vec<Damage>>> {
-        let listing = segment::list_all(&self.data_dir)?;
+        let listing = segment::list_all_of(&self.data_dir, self.shard)?;
         let (chains, mut surplus) = (listing.chains, listing.surplus.get(&self.shard).cloned().unwrap_or_default());
         let (prepared, unread) = match &self.current {
             Some(reader) if !reader.is_blank() => (self.number + 1, true),
@@ -373,7 +373,7 @@ impl ChainReader {
 
     fn open_next(&mut self) -> io::Result<Opened> {
         if !self.files.contains_key(&self.number) {
-            self.files = segment::list(&self.data_dir)?.remove(&self.shard).unwrap_or_default();
+            self.files = segment::list_shard(&self.data_dir, self.shard)?;
         }
         let Some(file) = self.files.remove(&self.number) else {
             let Some(later) = self.files.range(self.number..).next().map(|(&number, _)| number) else {
@@ -445,7 +445,7 @@ fn successor_begun(data_dir: &Path, shard: u32, number: u64, thorough: bool) -> 
             return Ok(begun);
         }
     }
-    let files = segment::list(data_dir)?.remove(&shard).unwrap_or_default();
+    let files = segment::list_shard(data_dir, shard)?;
     for file in files.range(number + 1..).map(|(_, file)| file) {
         if begun(file)? {
             return Ok(true);

@@ -38,7 +38,9 @@ pub fn relative_path(since_us: i64, number: u64) -> String {
 
 /// The number in a published file's name.
 pub fn number_of(path: &Path) -> Option<u64> {
-    path.file_name()?.to_str()?.strip_suffix(".parquet")?.rsplit_once('-')?.1.parse().ok()
+    let digits = path.file_name()?.to_str()?.strip_suffix(".parquet")?.rsplit_once('-')?.1;
+    // One spelling, as we make it.
+    (digits.len() >= 10 && digits.bytes().all(|digit| digit.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 
 /// A file that takes records.
@@ -182,7 +184,9 @@ mod tests {
         let path = relative_path(1_795_000_000_123_456, 42);
         assert_eq!(path, "parquet/date=2026-11-18/20261118T110640.123456Z-0000000042.parquet");
         assert_eq!(number_of(Path::new(&path)), Some(42));
-        assert_eq!(number_of(Path::new("x.parquet")), None);
+        for other in ["x.parquet", "x-42.parquet", "x-+000000042.parquet"] {
+            assert_eq!(number_of(Path::new(other)), None, "{other}");
+        }
     }
 
     #[test]

@@ -162,6 +162,20 @@ fn only_regular_files_count_and_nothing_is_waited_for() {
 }
 
 #[test]
+fn a_file_with_the_number_of_an_entry_that_nobody_signed_is_surplus() {
+    let breaks = after(|dir| {
+        let mut manifest = manifest::Manifest::open(dir, None).expect("it opens");
+        let deleted = manifest::What::Deleted { files: Vec::new(), reason: "x".into() };
+        manifest.append(1, &deleted, &[]).expect("written");
+        let published = published(dir).pop().expect("there is one");
+        let place = segment::archive_dir(dir).join(published.path);
+        let number = manifest.head().number;
+        fs::write(place.with_file_name(format!("20261120T031200.000000Z-{number:010}.parquet")), "x").expect("written");
+    });
+    assert_one(&breaks, "no entry of the manifest names it");
+}
+
+#[test]
 fn a_ring_that_is_gone_is_missed_though_all_of_it_is_archived() {
     let mut trail = Trail::new(1, Release::Published { keep: false });
     trail.write(0);
