@@ -12,9 +12,7 @@ use crate::audit::segment::{archive_dir, at};
 use crate::files;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
@@ -237,7 +235,8 @@ fn halve(path: &Path, reached: &dyn Fn(&Entry) -> bool) -> io::Result<u64> {
     // `low` is always the beginning of a line.
     while high - low > WINDOW_BYTES {
         let middle = low + (high - low) / 2;
-        let Some(start) = line_behind(&file, middle, high).map_err(|error| at(path, error))? else { break };
+        let behind = lines::line_end(&file, middle).map_err(|error| at(path, error))?;
+        let Some(start) = behind.filter(|start| *start < high) else { break };
         let mut lines = Lines::open_at(path, start)?;
         let entry = lines.next_line()?.map(|line| line.and_then(Entry::parse));
         match entry {
@@ -247,20 +246,4 @@ fn halve(path: &Path, reached: &dyn Fn(&Entry) -> bool) -> io::Result<u64> {
         }
     }
     Ok(low)
-}
-
-/// The beginning of the first line at or behind `from`. `None`: there is none before `until`.
-fn line_behind(file: &File, from: u64, until: u64) -> io::Result<Option<u64>> {
-    let mut chunk = vec![0; 16 << 10];
-    let mut place = from;
-    while place < until {
-        let bytes = chunk.len().min((until - place) as usize);
-        file.read_exact_at(&mut chunk[..bytes], place)?;
-        if let Some(end) = memchr::memchr(b'\n', &chunk[..bytes]) {
-            let start = place + end as u64 + 1;
-            return Ok((start < until).then_some(start));
-        }
-        place += bytes as u64;
-    }
-    Ok(None)
 }

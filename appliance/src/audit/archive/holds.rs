@@ -273,6 +273,17 @@ fn append(data_dir: &Path, what: &What, now_us: i64) -> io::Result<u64> {
     let members = members.strip_prefix('{').expect("an object").strip_suffix('}').expect("an object");
     let time = crate::audit::when::rfc3339(now_us);
     let line = lines::seal(&format!("{},\"time\":\"{time}\",{members}", head.opening()), None);
+    if line.len() > lines::LINE_BYTES_MAX {
+        let text = format!(
+            "it would be a line of {} bytes, and nobody reads one of more than {}",
+            line.len(),
+            lines::LINE_BYTES_MAX
+        );
+        return Err(at(
+            &path,
+            io::Error::new(io::ErrorKind::InvalidInput, text + ": shorten the reason or the list of names"),
+        ));
+    }
     Appender::open(&path, &lines::tail(&path)?)?.append(&line)?;
     Ok(head.number + 1)
 }
@@ -307,6 +318,17 @@ mod tests {
         assert_eq!((holds.len(), holds[0].id, found.head().number), (1, 2, 3));
         assert_eq!((&*holds[0].reason, &*holds[0].scope.users[0]), ("case 8", "bob"));
         assert!(holds[0].scope.filter().is_some_and(|filter| filter.users[0].matches("bob")));
+    }
+
+    #[test]
+    fn a_hold_that_nobody_could_read_again_is_not_written() {
+        let dir = tempfile::tempdir().expect("a directory");
+        add(dir.path(), scope("alice"), "case 7", 1).expect("written");
+        let refused = add(dir.path(), scope("bob"), &"x".repeat(lines::LINE_BYTES_MAX), 2).expect_err("too long");
+        assert!(refused.to_string().contains("shorten the reason"), "{refused}");
+        assert_eq!(add(dir.path(), scope("bob"), &"x".repeat(lines::LINE_BYTES_MAX - 1000), 2).expect("written"), 2);
+        assert_eq!(add(dir.path(), scope("carol"), "case 9", 3).expect("written"), 3);
+        assert_eq!(read(dir.path()).expect("readable").in_force.len(), 3);
     }
 
     #[test]

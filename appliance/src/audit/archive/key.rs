@@ -210,7 +210,7 @@ pub fn verifies(key: &PublicKey, message: &[u8], signature: &Signature) -> bool 
 
 /// Public keys, 64 hex digits a line; empty lines and what follows a `#` do not count.
 pub fn read_public(path: &Path) -> io::Result<Vec<PublicKey>> {
-    let text = std::fs::read_to_string(path).map_err(|error| at(path, error))?;
+    let text = crate::files::open(path).and_then(io::read_to_string).map_err(|error| at(path, error))?;
     let mut keys = Vec::new();
     for line in text.lines().map(|line| line.split('#').next().unwrap_or_default().trim()) {
         if !line.is_empty() {

@@ -25,6 +25,10 @@ const SIGNATURE_DIGITS: usize = 128;
 /// A line. Beyond: damage, and a reader allocates no more. A position and a span cost 600 bytes a shard.
 pub const LINE_BYTES_MAX: usize = 2 << 20;
 
+/// Read at a time, and where only the end of a line is looked for.
+const READ_BYTES: usize = 256 << 10;
+const CHUNK_BYTES: usize = 16 << 10;
+
 /// The greatest integer in a line: what every reader of JSON can tell apart (RFC 8259, section 6), far below where sums overflow.
 pub const INTEGER_MAX: u64 = (1 << 53) - 1;
 
@@ -181,7 +185,7 @@ impl Lines {
     pub fn open_at(path: &Path, offset: u64) -> io::Result<Self> {
         let mut file = files::open(path).map_err(|error| at(path, error))?;
         io::Seek::seek(&mut file, io::SeekFrom::Start(offset)).map_err(|error| at(path, error))?;
-        let reader = io::Read::take(BufReader::with_capacity(256 << 10, file), 0);
+        let reader = io::Read::take(BufReader::with_capacity(READ_BYTES, file), 0);
         Ok(Self { path: path.to_owned(), reader, line: Vec::new(), offset, next_offset: offset })
     }
 
@@ -198,13 +202,33 @@ impl Lines {
             Some(_) if read < LINE_BYTES_MAX => Some(Err(LineBroken::Unfinished)),
             // Whatever its length, it is one.
             Some(_) => {
-                self.reader.set_limit(u64::MAX);
-                let rest = self.reader.skip_until(b'\n').map_err(|error| at(&self.path, error))?;
-                self.next_offset += rest as u64;
+                let file = self.reader.get_ref().get_ref();
+                let end = line_end(file, self.next_offset).map_err(|error| at(&self.path, error))?;
+                let bytes = file.metadata().map_err(|error| at(&self.path, error))?.len();
+                self.next_offset = end.unwrap_or(bytes).max(self.next_offset);
+                let next = io::SeekFrom::Start(self.next_offset);
+                io::Seek::seek(self.reader.get_mut(), next).map_err(|error| at(&self.path, error))?;
                 Some(Err(LineBroken::Tail))
             }
         })
     }
+}
+
+/// Where the line ends that goes on at this byte: behind its line end. `None`: it has none. Holes hold no line end: a file of terabytes
+/// that is one takes no time.
+pub fn line_end(file: &File, from: u64) -> io::Result<Option<u64>> {
+    let (mut offset, mut chunk) = (from, vec![0; CHUNK_BYTES]);
+    while let Some(start) = files::next_data(file, offset)? {
+        let read = file.read_at(&mut chunk, start)?;
+        if let Some(found) = memchr::memchr(b'\n', &chunk[..read]) {
+            return Ok(Some(start + found as u64 + 1));
+        }
+        if read == 0 {
+            break;
+        }
+        offset = start + read as u64;
+    }
+    Ok(None)
 }
 
 /// The end of a file of lines: what an appender goes on from.
@@ -309,6 +333,15 @@ impl Appender {
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
+
+    /// What is written is found under its name.
+    pub fn look(&self) -> io::Result<()> {
+        let gone = "was removed or replaced while it was written to: put it back as it was";
+        match files::is_called(&self.file, &self.path).map_err(|error| at(&self.path, error))? {
+            true => Ok(()),
+            false => Err(at(&self.path, io::Error::new(io::ErrorKind::NotFound, gone))),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -367,6 +400,27 @@ mod tests {
         std::fs::write(&path, b"unfinished").unwrap();
         let found = tail(&path).unwrap();
         assert_eq!((found.line.len(), found.whole_bytes, found.unfinished_bytes), (0, 0, 10));
+    }
+
+    #[test]
+    fn a_line_of_terabytes_that_is_a_hole_is_one_line_that_does_not_hold() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("lines");
+        std::fs::write(&path, "first\n").unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.write_all_at(b"x\nlast\n", 1 << 43).unwrap();
+        let (mut lines, mut found) = (Lines::open(&path).unwrap(), Vec::new());
+        while let Some(line) = lines.next_line().unwrap() {
+            found.push(line.map(<[u8]>::to_vec));
+        }
+        assert_eq!(found, [Ok(b"first".to_vec()), Err(LineBroken::Tail), Ok(b"last".to_vec())]);
+        // Without an end it reaches to that of the file.
+        file.set_len(1 << 43).unwrap();
+        let mut lines = Lines::open(&path).unwrap();
+        assert_eq!(lines.next_line().unwrap().map(|line| line.is_ok()), Some(true));
+        assert_eq!(lines.next_line().unwrap().map(|line| line.is_err()), Some(true));
+        assert_eq!((lines.next_offset, lines.next_line().unwrap()), (1 << 43, None));
+        assert!(tail(&path).is_err());
     }
 
     #[test]
