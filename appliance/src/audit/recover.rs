@@ -6,11 +6,12 @@
 //! | a footer, or no segment in use | begins the next segment |
 //! | an unfinished frame with nothing behind it | kept in a file of its own, zeroed in the segment, goes on there |
 //! | damage with good frames behind it | the file is left as it is; a new segment begins |
-//! | less than what is archived | a new segment begins, behind what is archived |
+//! | less than what is archived or promised | a new segment begins, behind what is archived or promised |
 //!
 //! Nothing that holds is ever overwritten (but by itself, where a sync may have failed), and what was done is recorded.
 
-use super::archive::manifest::{self, Position};
+use super::archive::checkpoint::{self, Promise};
+use super::archive::manifest;
 use super::disk::{self, Disk};
 use super::frame::{Footer, Hash, is_zero};
 use super::reader::{DamageKind, Expected, SegmentReader, Step};
@@ -62,27 +63,37 @@ pub(super) fn recover(disk: &impl Disk, data_dir: &Path, shard: u32) -> io::Resu
             Recovered { current, next_number, next_frame, next_record, previous, after_damage, header_held, notes }
         }
     };
-    // A manifest that does not hold is the archiver's trouble, and `verify` names it.
-    if let Some(archived) = manifest::positions(data_dir).unwrap_or_default().get(&shard) {
-        recovered.go_behind(archived);
+    if let Some((last, what)) = last_known(data_dir, shard) {
+        recovered.go_behind(&last, what);
     }
     Ok(recovered)
 }
 
+/// The greatest frame that is archived or that the last checkpoint promises. A manifest or checkpoints that do not hold are the
+/// archiver's trouble, and `verify` names them.
+fn last_known(data_dir: &Path, shard: u32) -> Option<(Promise, &'static str)> {
+    let archived = manifest::positions(data_dir).unwrap_or_default().get(&shard).and_then(Promise::of);
+    let promised =
+        checkpoint::promised(data_dir).unwrap_or_default().into_iter().find(|promise| promise.shard == shard);
+    let archived = archived.map(|archived| (archived, "which is archived"));
+    let promised = promised.map(|promised| (promised, "which a checkpoint promises"));
+    archived.into_iter().chain(promised).rev().max_by_key(|(promise, _)| promise.frame)
+}
+
 impl Recovered {
-    /// Numbers that are archived are never used again, even if the ring was removed or put back from an older copy: a
-    /// segment under such a number would be taken for the one that is archived.
-    fn go_behind(&mut self, archived: &Position) {
-        if self.next_frame > archived.frame {
+    /// Numbers that are archived or promised are never used again, even if the ring was removed or put back from an older copy: a
+    /// segment under such a number would be taken for the one that is archived, and another record for the one that was promised.
+    fn go_behind(&mut self, last: &Promise, what: &str) {
+        if self.next_frame > last.frame {
             return;
         }
         self.notes.push(format!(
-            "the ring ended before frame {}, which is archived: it was removed or rolled back; going on behind that",
-            archived.frame
+            "the ring ended before frame {}, {what}: it was removed or rolled back; going on behind that",
+            last.frame
         ));
         (self.current, self.after_damage) = (None, true);
-        self.next_number = self.next_number.max(archived.segment + 1);
-        (self.next_frame, self.next_record, self.previous) = (archived.frame + 1, archived.record + 1, archived.hash);
+        self.next_number = self.next_number.max(last.segment + 1);
+        (self.next_frame, self.next_record, self.previous) = (last.frame + 1, last.record + 1, last.hash);
     }
 }
 

@@ -340,7 +340,100 @@ fn a_writer_whose_segment_is_taken_away_accepts_nothing_any_more() {
 }
 
 #[test]
-fn a_segment_that_was_taken_away_is_never_sealed() {
+fn how_far_the_trail_had_got_is_written_down_when_its_segment_is_taken_away() {
+    // The next segment is prepared, or made there and then.
+    for prepared in [true, false] {
+        for (harm, harm_it) in HARMS.iter().enumerate() {
+            let dir = scratch();
+            let mut writer = open(dir.path(), 3);
+            if prepared {
+                keeper(dir.path(), 3, false).look().expect("it prepares one");
+            }
+            for number in 1..=3 {
+                append(&mut writer, number, "SELECT 1").expect("room");
+                writer.write().expect("written");
+            }
+            harm_it(&first_segment(dir.path()));
+            append(&mut writer, 4, "SELECT 4").expect("not looked at yet");
+            writer.write().expect("written");
+            writer.look();
+            assert!(
+                writer.failed().is_some_and(|why| why.contains("0000000002.seg says that records up to 4")),
+                "{harm}"
+            );
+            drop(writer);
+            assert!(!verified(dir.path()).is_empty(), "{harm} {prepared}: verify misses what is lost");
+            let writer = open(dir.path(), 3);
+            assert_eq!(writer.next_record(), 6, "{harm} {prepared}: no number is given out again");
+            assert!(!verified(dir.path()).is_empty(), "{harm} {prepared}");
+            let (statements, _) = read(dir.path());
+            assert!(
+                statements.last().is_some_and(|last| last.contains("records up to 4 (frames up to 4) had been")),
+                "{statements:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_older_copy_in_the_place_of_a_segment_hides_nothing() {
+    let dir = scratch();
+    let mut writer = open(dir.path(), 3);
+    append(&mut writer, 1, "SELECT 1").expect("room");
+    writer.write().expect("written");
+    let (path, older) = (first_segment(dir.path()), first_segment(dir.path()).with_extension("older"));
+    fs::copy(&path, &older).expect("copied");
+    append(&mut writer, 2, "SELECT 2").expect("room");
+    writer.write().expect("written");
+    let kept = path.with_extension("kept");
+    fs::rename(&path, &kept).expect("moved");
+    fs::rename(&older, &path).expect("moved");
+    writer.look();
+    assert!(writer.failed().is_some());
+    assert_eq!(verified(dir.path()).iter().map(|(_, kind)| *kind).collect::<Vec<_>>(), ["unsealed"]);
+    // The right one put back, all is there.
+    fs::rename(&kept, &path).expect("moved");
+    assert_eq!(verified(dir.path()), []);
+    let (statements, damages) = read(dir.path());
+    assert_eq!((&statements[..2], damages), (&["SELECT 1".to_owned(), "SELECT 2".to_owned()][..], vec![]));
+}
+
+#[test]
+fn a_writer_whose_lock_is_taken_away_accepts_nothing_any_more() {
+    let dir = scratch();
+    let mut first = open(dir.path(), 3);
+    append(&mut first, 1, "SELECT 1").expect("room");
+    first.write().expect("written");
+    fs::remove_file(segment::ring_dir(dir.path(), 0).join("lock")).expect("there");
+    let mut second = open(dir.path(), 3);
+    first.look();
+    assert!(first.failed().is_some_and(|why| why.contains("another gateway may be writing")), "{:?}", first.failed());
+    second.look();
+    append(&mut second, 2, "SELECT 2").expect("room");
+    second.write().expect("written");
+    assert_eq!((second.failed(), verified(dir.path())), (None, vec![]));
+}
+
+#[test]
+fn all_of_a_trail_that_is_gone_is_not_begun_again_in_its_place() {
+    let dir = scratch();
+    let mut writer = open(dir.path(), 3);
+    append(&mut writer, 1, "SELECT 1").expect("room");
+    writer.write().expect("written");
+    for name in ["segments", "archive"] {
+        fs::remove_dir_all(dir.path().join(name)).expect("there");
+    }
+    writer.look();
+    assert!(
+        writer.failed().is_some_and(|why| why.contains("all of the data directory is gone")),
+        "{:?}",
+        writer.failed()
+    );
+    assert_eq!(fs::read_dir(dir.path()).expect("listable").count(), 0);
+}
+
+#[test]
+fn a_writer_whose_segment_was_taken_away_goes_on_to_no_other() {
     let dir = scratch();
     let mut writer = open(dir.path(), 3);
     keeper(dir.path(), 3, false).look().expect("it prepares one");

@@ -10,6 +10,9 @@
 //!
 //! The next segment is made by the [`Sealer`](super::seal::Sealer) ahead of time and found here by its name alone: no
 //! lock and no message between the two. Without one there is no room, and `append` says [`Full`].
+//!
+//! A segment that is taken away under us ends all writing. What only we know by then, how far the chain had got, goes into the next
+//! segment ([`SegmentWriter::testify`]): its header continues what was lost, so that whoever reads the trail misses it.
 
 use super::disk::{self, Disk, RealDisk, make_dirs};
 use super::encode::{Encoder, Room};
@@ -30,6 +33,8 @@ use std::path::{Path, PathBuf};
 const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Room that counts as room when nobody was refused yet.
 const ROOM_BYTES: usize = 4 << 10;
+/// What became of a segment that its name stands for no more.
+const TAKEN_AWAY: &str = "removed or replaced";
 
 const _: () = assert!(BATCH_BYTES_MAX + (4 << 20) < FRAME_PAYLOAD_BYTES_MAX);
 
@@ -63,6 +68,8 @@ pub struct SegmentWriter<D = RealDisk> {
     dirty: bool,
     /// Unix microseconds of the earliest and the latest record of the batch.
     times: (i64, i64),
+    /// The latest time that anybody told us.
+    now_us: i64,
     current: Option<Current>,
     next_number: u64,
     next_frame: u64,
@@ -79,7 +86,7 @@ pub struct SegmentWriter<D = RealDisk> {
     /// Set by the first error: nothing is accepted any more.
     failed: Option<String>,
     /// Held for as long as we write: a second gateway on the same directory is refused.
-    _lock: File,
+    lock: File,
 }
 
 /// The segment being written.
@@ -110,7 +117,7 @@ impl<D: Disk> SegmentWriter<D> {
         let ring = options.ring();
         make_dirs(&disk, &ring)?;
         make_dirs(&disk, &segment::archive_dir(&options.data_dir))?;
-        let lock = lock(&ring)?;
+        let lock = lock(&lock_path(&ring))?;
         let Recovered { current, next_number, next_frame, next_record, previous, after_damage, notes, .. } =
             recover::recover(&disk, &options.data_dir, options.shard)?;
         if next_number.max(next_frame).max(next_record) > NUMBER_MAX / 2 {
@@ -131,6 +138,7 @@ impl<D: Disk> SegmentWriter<D> {
             records: 0,
             dirty: false,
             times: (i64::MAX, i64::MIN),
+            now_us,
             current,
             next_number,
             next_frame,
@@ -141,7 +149,7 @@ impl<D: Disk> SegmentWriter<D> {
             refused_bytes: 0,
             trouble: None,
             failed: None,
-            _lock: lock,
+            lock,
         };
         writer.start_segment(options, now_us)?;
         for note in &notes {
@@ -263,26 +271,94 @@ impl<D: Disk> SegmentWriter<D> {
         Ok(())
     }
 
-    /// The segment in use is what its name stands for, whole, and begins as we began it.
-    fn in_place(&self) -> io::Result<()> {
-        let Some(current) = &self.current else { return Ok(()) };
+    /// The segment in use is what its name stands for, whole, and begins as we began it; and nobody else may write to it.
+    fn in_place(&mut self) -> io::Result<()> {
+        let Some(harm) = self.harm()? else { return self.alone() };
+        let path = segment::ring_path(&self.ring, self.next_number - 1);
+        let told = self
+            .testify(harm)
+            .unwrap_or_else(|error| format!("how far the trail had got could not be written down ({error})"));
+        let text = format!(
+            "this segment was {harm} while records were written to it, and what was recorded since then may be lost. Find out who did it, \
+             put the file back if it was moved away, and start the gateway again: {told}"
+        );
+        Err(at(&path, io::Error::new(io::ErrorKind::InvalidData, text)))
+    }
+
+    /// What became of the segment in use. `None`: all is well.
+    fn harm(&self) -> io::Result<Option<&'static str>> {
+        let Some(current) = &self.current else { return Ok(None) };
         let number = self.next_number - 1;
         let path = segment::ring_path(&self.ring, number);
         let begins = |header: SegmentHeader| (header.shard, header.number) == (self.shard, number);
-        let harm = if !files::is_called(&current.file, &path)? {
-            "removed or replaced"
+        Ok(if !files::is_called(&current.file, &path).map_err(|error| at(&path, error))? {
+            Some(TAKEN_AWAY)
         } else if current.file.metadata()?.len() != current.bytes {
-            "cut short or made longer"
+            Some("cut short or made longer")
         } else if !SegmentHeader::decode(&segment::read_header(&current.file)?).is_ok_and(begins) {
-            "overwritten"
+            Some("overwritten")
         } else {
+            None
+        })
+    }
+
+    /// A lock that was removed keeps nobody out.
+    fn alone(&self) -> io::Result<()> {
+        let path = lock_path(&self.ring);
+        if files::is_called(&self.lock, &path).map_err(|error| at(&path, error))? {
             return Ok(());
-        };
-        let text = format!(
-            "this segment was {harm} while records were written to it, and what was recorded since then is lost. Find out who did it, \
-             put the file back if it was moved away, and start the gateway again; `lockgate audit verify` names what is missing"
-        );
+        }
+        let text = "this lock was removed or replaced while records were written here: another gateway may be writing to the same segments. \
+                    Find out who did it, see to it that only one gateway is started, and look what it did with `lockgate audit verify`";
         Err(at(&path, io::Error::new(io::ErrorKind::InvalidData, text)))
+    }
+
+    /// Leaves in the next segment how far the chain had got: its header continues what is lost, which nothing else would show where the
+    /// file was put back from an older copy. Returns where it stands.
+    fn testify(&mut self, harm: &str) -> io::Result<String> {
+        let Some(mut taken) = self.current.take() else { return Ok(String::new()) };
+        let (number, frames, records) = (self.next_number - 1, self.next_frame - 1, self.next_record - 1);
+        // Records of a batch that is not written yet were confirmed to nobody.
+        self.batch.truncate(FRAME_HEADER_BYTES);
+        (self.records, self.times) = (0, (i64::MAX, i64::MIN));
+        let detail = format!(
+            "segment {number} was {harm} while records were written to it: records up to {records} (frames up to {frames}) had been \
+             written, and what is missing before this one is lost"
+        );
+        // Whoever has it still, be it under another name or the archiver that reads it, has all of it.
+        self.after_damage = harm != TAKEN_AWAY || self.seal(&mut taken, self.now_us).is_err();
+        let bytes = taken.bytes;
+        // A sync of it may still be queued.
+        self.retired = Some(taken.file);
+        let (file, bytes) = self.prepare_next(bytes)?;
+        self.begin(file, bytes, self.now_us)?;
+        self.encoder.encode(self.now_us, &NOBODY, &Entry::Gateway { detail: &detail }, &mut self.batch);
+        (self.records, self.times) = (1, (self.now_us, self.now_us));
+        self.write_batch()?;
+        let begun = self.current.as_ref().expect("it has just been begun");
+        self.disk.sync_data(&begun.file)?;
+        let path = segment::ring_path(&self.ring, self.next_number - 1);
+        Ok(format!(
+            "{} says that records up to {records} had been written, and `lockgate audit verify` names what is missing",
+            path.display()
+        ))
+    }
+
+    /// The next segment, made here and now where there is none. Not where all of the trail is gone (unmounted, moved away): nobody
+    /// would look for it there; and not where another gateway writes.
+    fn prepare_next(&mut self, bytes: u64) -> io::Result<(File, u64)> {
+        if self.ring.ancestors().nth(2).is_some_and(|data_dir| !segment::archive_dir(data_dir).is_dir()) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "all of the data directory is gone"));
+        }
+        make_dirs(&self.disk, &self.ring)?;
+        if self.alone().is_err() {
+            self.lock = lock(&lock_path(&self.ring))?;
+        }
+        if let Some(prepared) = self.open_prepared()? {
+            return Ok(prepared);
+        }
+        segment::prepare(&self.disk, &self.ring, self.next_number, bytes)?;
+        self.open_prepared()?.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn frame_header(&self, kind: FrameKind) -> FrameHeader {
@@ -321,7 +397,15 @@ impl<D: Disk> SegmentWriter<D> {
         }
         // One that is full within a second is looked at as well.
         self.in_place()?;
-        self.seal_current(now_us)?;
+        if let Some(mut current) = self.current.take() {
+            self.seal(&mut current, now_us)?;
+            self.retired = Some(current.file);
+        }
+        self.begin(file, bytes, now_us).map(|()| true)
+    }
+
+    /// Begins the next segment in a prepared file.
+    fn begin(&mut self, file: File, bytes: u64, now_us: i64) -> io::Result<()> {
         let header = SegmentHeader {
             shard: self.shard,
             number: self.next_number,
@@ -340,11 +424,10 @@ impl<D: Disk> SegmentWriter<D> {
         self.after_damage = false;
         self.encoder = Encoder::new(Room::of_segment(bytes as usize));
         self.current = Some(Current { file, bytes, offset: SEGMENT_HEADER_BYTES as u64, held: Footer::default() });
-        Ok(true)
+        Ok(())
     }
 
-    fn seal_current(&mut self, now_us: i64) -> io::Result<()> {
-        let Some(mut current) = self.current.take() else { return Ok(()) };
+    fn seal(&mut self, current: &mut Current, now_us: i64) -> io::Result<()> {
         let mut element = [0; FOOTER_BYTES];
         element[FRAME_HEADER_BYTES..].copy_from_slice(&current.held.encode());
         FrameHeader { time_us: now_us, ..self.frame_header(FrameKind::Footer) }.seal(&mut element);
@@ -353,7 +436,6 @@ impl<D: Disk> SegmentWriter<D> {
         current.offset += FOOTER_BYTES as u64;
         self.previous = hash(&element);
         self.next_frame += 1;
-        self.retired = Some(current.file);
         Ok(())
     }
 
@@ -395,6 +477,7 @@ impl<D: Disk> Journal for SegmentWriter<D> {
         if self.failed.is_some() {
             return Err(Full);
         }
+        self.now_us = time_us;
         let bytes = self.encoder.bytes_max(who, entry);
         match self.make_room(bytes, time_us) {
             Ok(true) => self.refused_bytes = 0,
@@ -430,16 +513,19 @@ pub const NOBODY: Who<'static> = Who {
 
 pub(super) const FIRST: (u64, u64, u64, Hash) = (1, 1, 1, GENESIS);
 
-fn lock(ring: &Path) -> io::Result<File> {
-    let path = ring.join("lock");
-    let file = files::open_or_create(&path).map_err(|error| at(&path, error))?;
+fn lock_path(ring: &Path) -> PathBuf {
+    ring.join("lock")
+}
+
+fn lock(path: &Path) -> io::Result<File> {
+    let file = files::open_or_create(path).map_err(|error| at(path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => {
             let text = format!("{}: another gateway is writing here", path.display());
             Err(io::Error::new(io::ErrorKind::ResourceBusy, text))
         }
-        Err(fs::TryLockError::Error(error)) => Err(at(&path, error)),
+        Err(fs::TryLockError::Error(error)) => Err(at(path, error)),
     }
 }
 

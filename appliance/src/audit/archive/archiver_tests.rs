@@ -614,6 +614,32 @@ fn breaks(dir: &Path) -> Vec<&'static str> {
 }
 
 #[test]
+fn numbers_that_were_promised_are_not_given_out_again() {
+    let mut trail = Trail::new(1, Release::Published { keep: false });
+    for _ in 0..4 {
+        trail.write(0);
+    }
+    trail.archive();
+    let path = segment::ring_path(&segment::ring_dir(trail.path(), 0), 1);
+    let older = fs::read(&path).expect("readable");
+    for _ in 0..4 {
+        trail.write(0);
+    }
+    trail.promise();
+    trail.writers.clear();
+    fs::write(&path, older).expect("writable");
+    assert_eq!(breaks(trail.path()), ["promised"]);
+    trail.restart();
+    // 16 were promised, then comes the note.
+    assert_eq!(trail.writers[0].next_record(), 18);
+    trail.write(0);
+    assert_eq!(breaks(trail.path()), ["unsealed"]);
+    trail.archive();
+    let found = breaks(trail.path());
+    assert!(!found.is_empty() && found.iter().all(|word| ["damage", "unsealed"].contains(word)), "{found:?}");
+}
+
+#[test]
 fn frames_that_were_promised_and_are_others_now_are_named_for_ever() {
     let mut trail = Trail::new(1, Release::Published { keep: false });
     for _ in 0..4 {
@@ -633,7 +659,11 @@ fn frames_that_were_promised_and_are_others_now_are_named_for_ever() {
     bytes[position.offset as usize..].fill(0);
     fs::write(&path, bytes).expect("writable");
     trail.written[0] -= 8;
+    // By somebody who does not show the gateway what was promised.
+    let (checkpoints, aside) = (super::checkpoint::dir(trail.path()), trail.path().join("aside"));
+    fs::rename(&checkpoints, &aside).expect("moved");
     trail.restart();
+    fs::rename(&aside, &checkpoints).expect("moved");
     trail.write(0);
     trail.archive();
     assert_eq!(breaks(trail.path()), ["promised"], "the promise is made again until it is met");

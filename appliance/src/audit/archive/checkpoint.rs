@@ -226,6 +226,17 @@ const NOT_OURS: &str = "lines were added, removed or put back. Put right what is
 /// By the last checkpoint, which has to hold and to continue the line before it. `None`: there is none. (A look at the end: whoever
 /// acts on it follows the whole chain with a [`Follower`].)
 pub fn latest(data_dir: &Path) -> io::Result<Option<Latest>> {
+    Ok(last_of_all(data_dir)?.and_then(|last| last.latest()))
+}
+
+/// What it promises of each shard.
+pub fn promised(data_dir: &Path) -> io::Result<Vec<Promise>> {
+    Ok(last_of_all(data_dir)?.map(|last| last.promises().copied().collect()).unwrap_or_default())
+}
+
+/// The last line that is a checkpoint.
+fn last_of_all(data_dir: &Path) -> io::Result<Option<Checkpoint>> {
+    let is_one = |line: &Checkpoint| matches!(line.statement, Statement::Checkpoint { .. });
     for path in files(data_dir)?.into_iter().rev() {
         let (mut end, mut after) = (u64::MAX, None::<Checkpoint>);
         // Behind the last checkpoint there may be the change of a key.
@@ -242,13 +253,13 @@ pub fn latest(data_dir: &Path) -> io::Result<Option<Latest>> {
                     invalid(&format!("its last line does not continue what precedes it: {NOT_OURS}")),
                 ));
             }
-            let found = after.as_ref().map_or_else(|| checkpoint.latest(), Checkpoint::latest);
-            if found.is_some() && (after.is_some() || tail.line_offset() == 0) {
-                return Ok(found);
+            match after.take() {
+                Some(after) if is_one(&after) => return Ok(Some(after)),
+                None if is_one(&checkpoint) && tail.line_offset() == 0 => return Ok(Some(checkpoint)),
+                _ => (end, after) = (tail.line_offset(), Some(checkpoint)),
             }
-            (end, after) = (tail.line_offset(), Some(checkpoint));
         }
-        if let Some(found) = after.and_then(|after| after.latest()) {
+        if let Some(found) = after.filter(is_one) {
             return Ok(Some(found));
         }
     }
