@@ -83,13 +83,20 @@ impl Finish {
 
 /// Runs until it is asked to finish. Every error is reported and tried again; what cannot be tried is returned.
 pub fn run(options: &ArchiverOptions, finish: &Finish) -> io::Result<()> {
-    let _lock = lock(options)?;
+    publish::make_dir(&segment::archive_dir(&options.data_dir))?;
+    let mut lock = Lock::take(options, LOCK_PATIENCE)?;
     let mut status = Status { pid: std::process::id(), ..Status::default() };
     // Dropped at the end, behind the last checkpoint.
     let copies = deliverers(options)?;
+    // The last checkpoint that we wrote.
+    let mut left = None;
     loop {
-        let opened = Archiver::open(options, &mut status);
-        let ended = opened.and_then(|mut archiver| archiver.follow(finish, &copies));
+        let opened = lock.look_again(options).and_then(|()| Archiver::open_behind(options, &mut status, left));
+        let ended = opened.and_then(|mut archiver| {
+            let ended = archiver.follow(finish, &copies, &lock);
+            left = Some(archiver.checkpoints.head());
+            ended
+        });
         let Err(error) = ended else { return Ok(()) };
         status.failed(segment::list_shards(&options.data_dir).unwrap_or_default());
         if status.error.replace(error.to_string()).as_deref() != Some(&*error.to_string()) {
@@ -120,11 +127,36 @@ fn deliverers(options: &ArchiverOptions) -> io::Result<Deliverers> {
     Ok(deliverers)
 }
 
-fn lock(options: &ArchiverOptions) -> io::Result<File> {
-    let archive = segment::archive_dir(&options.data_dir);
-    publish::make_dir(&archive)?;
-    let path = archive.join("lock");
-    files::lock(&path, LOCK_PATIENCE, "another archiver is at work here").map_err(|error| at(&path, error))
+/// Nobody else archives for as long as we have it, and it has its name.
+struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    fn take(options: &ArchiverOptions, patience: Duration) -> io::Result<Self> {
+        let path = segment::archive_dir(&options.data_dir).join("lock");
+        let file =
+            files::lock(&path, patience, "another archiver is at work here").map_err(|error| at(&path, error))?;
+        Ok(Self { file, path })
+    }
+
+    /// One that was removed keeps nobody out.
+    fn look(&self) -> io::Result<()> {
+        let gone = "was removed or replaced: another archiver may be at work here";
+        match files::is_called(&self.file, &self.path).map_err(|error| at(&self.path, error))? {
+            true => Ok(()),
+            false => Err(at(&self.path, io::Error::new(io::ErrorKind::NotFound, gone))),
+        }
+    }
+
+    /// After an error. (Where there is no archive any more, what else is missed says more.)
+    fn look_again(&mut self, options: &ArchiverOptions) -> io::Result<()> {
+        if self.look().is_err() && segment::archive_dir(&options.data_dir).is_dir() {
+            *self = Self::take(options, Duration::ZERO)?;
+        }
+        Ok(())
+    }
 }
 
 /// One run between two errors.
@@ -149,8 +181,16 @@ pub struct Archiver<'a> {
 
 impl<'a> Archiver<'a> {
     pub fn open(options: &'a ArchiverOptions, status: &'a mut Status) -> io::Result<Self> {
+        Self::open_behind(options, status, None)
+    }
+
+    /// `left`: the last checkpoint that this process wrote. Without it, this is not the archive that we left, and nothing is signed.
+    fn open_behind(options: &'a ArchiverOptions, status: &'a mut Status, left: Option<Head>) -> io::Result<Self> {
         let archive = segment::archive_dir(&options.data_dir);
-        let checkpoints = Checkpoints::open(&options.data_dir, &options.checkpoint_key)?;
+        let checkpoints = match left {
+            None => Checkpoints::open(&options.data_dir, &options.checkpoint_key)?,
+            left => Checkpoints::open_behind(&options.data_dir, &options.checkpoint_key, left)?,
+        };
         // Before anything is removed or signed: is this the manifest that we left?
         let manifest = Manifest::open(&options.data_dir, checkpoints.signed().map(|signed| signed.manifest))?;
         if checkpoints.signed().is_none() && manifest.head() != Head::START {
@@ -187,8 +227,10 @@ impl<'a> Archiver<'a> {
         Ok(archiver)
     }
 
-    fn follow(&mut self, finish: &Finish, copies: &Deliverers) -> io::Result<()> {
+    fn follow(&mut self, finish: &Finish, copies: &Deliverers, lock: &Lock) -> io::Result<()> {
         loop {
+            lock.look()?;
+            self.look()?;
             self.status.copy_failures = copies.failures();
             copies.written(self.checkpoints.head().number);
             self.status.copies_behind_since_us = copies.behind_since_us();
@@ -214,6 +256,12 @@ impl<'a> Archiver<'a> {
                 std::thread::park_timeout(LOOK_EVERY);
             }
         }
+    }
+
+    /// What we write is found by those who read. An archive that is moved away, unmounted or replaced under us takes every write.
+    fn look(&self) -> io::Result<()> {
+        self.manifest.look()?;
+        self.checkpoints.look()
     }
 
     /// Takes records up to a time, or many of them. `Ok(true)`: there are more.
@@ -269,6 +317,7 @@ impl<'a> Archiver<'a> {
     /// Publishes what was taken: the file, then its entry, then a checkpoint that names it.
     fn publish(&mut self) -> io::Result<()> {
         let Some(mut file) = self.file.take() else { return Ok(()) };
+        self.look()?;
         self.merge.finish_frames(|taken| file.append(taken))?;
         // What a power cut could still take back must not be archived.
         self.merge.sync()?;

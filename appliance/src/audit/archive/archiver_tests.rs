@@ -639,6 +639,100 @@ fn numbers_that_were_promised_are_not_given_out_again() {
     assert!(!found.is_empty() && found.iter().all(|word| ["damage", "unsealed"].contains(word)), "{found:?}");
 }
 
+/// An archiver at work in a thread of its own.
+struct Running {
+    finish: Finish,
+    thread: std::thread::JoinHandle<std::io::Result<()>>,
+}
+
+impl Running {
+    fn new(options: ArchiverOptions) -> Self {
+        let finish = Finish::default();
+        let asked = finish.clone();
+        Self { finish, thread: std::thread::spawn(move || run(&options, &asked)) }
+    }
+
+    fn finish(self) -> std::io::Result<()> {
+        self.finish.ask();
+        self.thread.join().expect("it does not panic")
+    }
+}
+
+/// What its status says once that is so.
+fn told(dir: &Path, is_so: impl Fn(&Status) -> bool) -> Status {
+    for _ in 0..1000 {
+        if let Some(status) = Status::read(dir).filter(&is_so) {
+            return status;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{:?}", Status::read(dir));
+}
+
+#[test]
+fn an_archive_that_goes_away_under_the_archiver_is_not_begun_anew() {
+    for harm in ["moved away", "unmounted", "an older copy"] {
+        let mut trail = Trail::new(1, Release::Published { keep: false });
+        for _ in 0..4 {
+            trail.write(0);
+        }
+        trail.archive();
+        let (archive, older, away) =
+            (segment::archive_dir(trail.path()), trail.path().join("older"), trail.path().join("away"));
+        let copied = std::process::Command::new("cp").arg("-a").args([&archive, &older]).status().expect("cp runs");
+        assert!(copied.success());
+        fs::remove_file(super::status::path(trail.path())).expect("there");
+        let running = Running::new(options(trail.path()));
+        told(trail.path(), |status| status.error.is_none() && status.well_us > 0);
+        trail.write(0);
+        told(trail.path(), |status| status.checkpoints > 1);
+        fs::rename(&archive, &away).expect("moved");
+        match harm {
+            "unmounted" => fs::create_dir(&archive).expect("made"),
+            "an older copy" => fs::rename(&older, &archive).expect("moved"),
+            _ => {}
+        }
+        let key = fs::read(trail.path().join("checkpoint.key")).expect("there");
+        fs::remove_file(trail.path().join("checkpoint.key")).expect("there");
+        let status =
+            told(trail.path(), |status| status.error.as_ref().is_some_and(|error| error.contains("moved away")));
+        assert!(status.failures > 0, "{harm}: {status:?}");
+        assert!(!trail.path().join("checkpoint.key").exists(), "{harm}: no key is made for another chain");
+        assert!(
+            harm == "an older copy" || super::checkpoint::files(trail.path()).expect("listable").is_empty(),
+            "{harm}"
+        );
+        // The right one put back, it goes on.
+        if archive.exists() {
+            fs::remove_dir_all(&archive).expect("removed");
+        }
+        fs::rename(&away, &archive).expect("moved");
+        fs::write(trail.path().join("checkpoint.key"), key).expect("written");
+        let only_ours = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(trail.path().join("checkpoint.key"), only_ours).expect("possible");
+        told(trail.path(), |status| status.error.is_none());
+        running.finish().expect("it finishes");
+        trail.check();
+        assert_eq!(breaks(trail.path()), Vec::<&str>::new(), "{harm}");
+    }
+}
+
+#[test]
+fn an_archiver_whose_lock_is_taken_away_makes_room_for_another() {
+    let mut trail = Trail::new(1, Release::Published { keep: false });
+    trail.write(0);
+    let running = Running::new(options(trail.path()));
+    told(trail.path(), |status| status.error.is_none() && status.well_us > 0);
+    let path = segment::archive_dir(trail.path()).join("lock");
+    fs::remove_file(&path).expect("there");
+    let other = crate::files::lock(&path, Duration::ZERO, "busy").expect("nobody has this one");
+    told(trail.path(), |status| status.error.as_ref().is_some_and(|error| error.contains("another archiver")));
+    drop(other);
+    told(trail.path(), |status| status.error.is_none());
+    running.finish().expect("it finishes");
+    trail.check();
+}
+
 #[test]
 fn frames_that_were_promised_and_are_others_now_are_named_for_ever() {
     let mut trail = Trail::new(1, Release::Published { keep: false });

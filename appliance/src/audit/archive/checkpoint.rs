@@ -175,6 +175,21 @@ fn nothing_else(dir: &Path) -> io::Result<()> {
     }
 }
 
+/// Does the chain end where we left it? (Or one line behind: an error while it was written may have left it whole.)
+fn found_again(left: Head, last: Option<&Checkpoint>) -> io::Result<()> {
+    let is_left =
+        |last: &Checkpoint| last.head == left || (last.head.number, last.previous) == (left.number + 1, left.hash);
+    if last.is_some_and(is_left) {
+        return Ok(());
+    }
+    let found = last.map_or_else(|| "there is none".to_owned(), |last| format!("the last one is {}", last.head.number));
+    Err(invalid(&format!(
+        "checkpoint {} was written here, and {found}: archive/ was moved away, unmounted, or replaced by another copy. Nothing is archived \
+         until the right one is back. (If it is lost: restart the gateway, which goes on with what is there, or begins anew)",
+        left.number
+    )))
+}
+
 /// What continues a chain of checkpoints. (Whether a signature holds is another question.)
 #[derive(Clone, Copy, Debug)]
 pub struct Next {
@@ -406,21 +421,29 @@ impl Checkpoints {
     /// Goes on behind the last line. A chain that another key signs is never gone on with.
     pub fn open(data_dir: &Path, source: &KeySource) -> io::Result<Self> {
         make_dir(&dir(data_dir))?;
+        Self::open_behind(data_dir, source, None)
+    }
+
+    /// The same. `left`: the last line that this process has written here. A chain that does not end with it is not the one that it
+    /// began to write: another is neither gone on with nor begun beside it, and no key is made for one.
+    pub fn open_behind(data_dir: &Path, source: &KeySource, left: Option<Head>) -> io::Result<Self> {
         let mut follower = Follower::new(data_dir);
         let signed = follower.poll()?;
         let mut last = None;
         for path in files(data_dir)?.into_iter().rev() {
             let tail = lines::tail(&path)?;
-            let appender = Appender::open(&path, &tail)?;
             if !tail.line.is_empty() {
                 let line = Checkpoint::parse(&tail.line)
                     .map_err(|broken| at(&path, invalid(&format!("the last checkpoint: {broken}"))))?;
                 if !line.signature_holds {
                     return Err(at(&path, invalid("the last checkpoint: its signature does not hold")));
                 }
-                last = Some((line, path, appender));
+                last = Some((line, path, tail));
                 break;
             }
+        }
+        if let Some(left) = left {
+            found_again(left, last.as_ref().map(|(line, ..)| line)).map_err(|error| at(&dir(data_dir), error))?;
         }
         if last.is_none() {
             nothing_else(&dir(data_dir))?;
@@ -446,9 +469,9 @@ impl Checkpoints {
             holds: holds::Watch::new(data_dir, signed.map_or(Head::START, |signed| signed.holds)),
             steady: Steady::read(data_dir)?,
         };
-        if let Some((line, path, appender)) = last {
+        if let Some((line, path, tail)) = last {
             checkpoints.day = days_of(&path);
-            checkpoints.file = Some((checkpoints.day, appender));
+            checkpoints.file = Some((checkpoints.day, Appender::open(&path, &tail)?));
             checkpoints.head = line.head;
             checkpoints.expect_key(&line, &path)?;
         }
@@ -509,6 +532,11 @@ impl Checkpoints {
     /// What stands against deleting by this time of the clock.
     pub fn doubt(&self, now_us: i64) -> Option<Jump> {
         self.steady.doubt(now_us)
+    }
+
+    /// Whoever reads checkpoints finds what is written here.
+    pub fn look(&self) -> io::Result<()> {
+        self.file.as_ref().map_or(Ok(()), |(_, file)| file.look())
     }
 
     pub fn public_key(&self) -> PublicKey {
@@ -640,7 +668,8 @@ fn date(day: i64) -> jiff::civil::Date {
     time.to_zoned(jiff::tz::TimeZone::UTC).date()
 }
 
-fn days_of(path: &Path) -> i64 {
+/// The day of such a file, counted from 1970.
+pub fn days_of(path: &Path) -> i64 {
     let midnight = file_day(path).and_then(|date| date.to_zoned(jiff::tz::TimeZone::UTC).ok());
     midnight.map_or(0, |midnight| day(midnight.timestamp().as_microsecond()))
 }

@@ -433,6 +433,11 @@ impl Manifest {
         self.appender.bytes()
     }
 
+    /// Whoever reads the manifest finds what is written here.
+    pub fn look(&self) -> io::Result<()> {
+        self.appender.look()
+    }
+
     /// On stable storage when it returns. `moved`: positions that are new.
     pub fn append(&mut self, time_us: i64, what: &What, moved: &[Position]) -> io::Result<()> {
         let mut positions = self.positions.clone();

@@ -83,6 +83,10 @@ impl OpenFile {
         let path = relative_path(since_us, self.number);
         let place = archive.join(&path);
         let folder = place.parent().expect("a file in a folder");
+        // One that was moved away meanwhile is not made again: whoever puts it back would put it inside of that.
+        if !archive.is_dir() {
+            return Err(at(archive, io::ErrorKind::NotFound.into()));
+        }
         make_dir(folder)?;
         fs::rename(&self.tmp, &place).map_err(|error| at(&place, error))?;
         segment::sync_dir(folder)?;
