@@ -6,7 +6,7 @@ use super::key::{self, Given, KeySource, PublicKey, SigningKey};
 use super::lines::{self, Appender, Head, Line, LineBroken, Lines};
 use super::manifest::{Position, hex_hash, invalid, rfc3339};
 use super::publish::{day, make_dir};
-use super::steady::{Jump, Steady};
+use super::steady::{Doubt, Steady};
 use crate::audit::frame::Hash;
 use crate::audit::segment::{self, at, hex};
 use crate::audit::when;
@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// When nothing changes.
 const HEARTBEAT_US: i64 = 60_000_000;
@@ -530,8 +531,8 @@ impl Checkpoints {
     }
 
     /// What stands against deleting by this time of the clock.
-    pub fn doubt(&self, now_us: i64) -> Option<Jump> {
-        self.steady.doubt(now_us)
+    pub fn doubt(&self, now_us: i64) -> Option<Doubt> {
+        self.steady.doubt(now_us, Some(Instant::now()))
     }
 
     /// Whoever reads checkpoints finds what is written here.
@@ -597,7 +598,7 @@ impl Checkpoints {
         }
         let (_, file) = self.file.as_mut().expect("just opened");
         file.append(&line)?;
-        self.steady.note(now_us);
+        self.steady.note(now_us, Some(Instant::now()));
         self.head = lines::split(line.trim_end().as_bytes(), true).expect("just sealed").head;
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The archive: the trail of all shards in Parquet files that any tool reads, chained by a manifest, signed by checkpoints.
 //! FORMAT.md draws the bytes.
 
+mod age;
 pub mod archiver;
 pub mod catalogue;
 pub mod check;

@@ -1,13 +1,14 @@
 //! Deletes archive files when everything in them is older than it has to be kept and nobody holds it. The manifest says so
 //! before the file goes: what is missing without an entry was not deleted by us.
 
+use super::age::Ages;
 use super::check::read_published;
 use super::find::holds_any;
 use super::holds::{self, Hold, Holds};
 use super::lines::Head;
-use super::manifest::{self, DeletedFile, FileEntry, Manifest, What, invalid};
+use super::manifest::{self, DeletedFile, FileEntry, Manifest, Position, What, invalid};
 use super::read::ArchiveFile;
-use super::steady::Jump;
+use super::steady::{Doubt, Jump};
 use crate::audit::segment::{self, Archived, archive_dir, at, hex, sync_dir};
 use crate::audit::when;
 use bytes::Bytes;
@@ -42,6 +43,9 @@ struct Sweep {
     left: Files,
     /// Shard and number of segments in which something did not hold.
     damaged: BTreeSet<(u32, u64)>,
+    ages: Option<Ages>,
+    /// By shard: which entry was the first that stood in this segment or behind it.
+    passed: BTreeMap<u32, BTreeMap<u64, u64>>,
 }
 
 /// Seals what the manifest says by now, and the holds up to a line, by which that was decided.
@@ -56,13 +60,13 @@ pub struct Retention {
     told: HashSet<u64>,
     /// What was under a hold, and by which last line of the holds: it is not read again until they change.
     held: HashMap<u64, Head>,
-    /// The jump of the clock that it waits for the end of.
-    jump: Option<Jump>,
+    /// What it waits for the end of.
+    doubt: Option<Doubt>,
 }
 
 impl Retention {
     pub fn new(data_dir: PathBuf, keep: Duration) -> Self {
-        Self { data_dir, keep, swept: None, sweep: None, told: HashSet::new(), held: HashMap::new(), jump: None }
+        Self { data_dir, keep, swept: None, sweep: None, told: HashSet::new(), held: HashMap::new(), doubt: None }
     }
 
     /// Is there something to look at?
@@ -70,24 +74,17 @@ impl Retention {
         self.sweep.is_some() || self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY)
     }
 
-    /// Nothing is deleted by a clock that may be wrong: what was kept too long can still go, what went too early is gone. Each jump is
+    /// Nothing is deleted by a clock that may be wrong: what was kept too long can still go, what went too early is gone. Each doubt is
     /// told once, and when it is over.
-    pub fn waits(&mut self, doubt: Option<Jump>) -> bool {
-        // One that goes on to be seen, by a checkpoint this time, is not told again.
-        let is_new = |jump: Jump| self.jump.is_none_or(|told| told.from_us != jump.from_us);
+    pub fn waits(&mut self, doubt: Option<Doubt>) -> bool {
         match doubt {
-            Some(jump) if is_new(jump) => tracing::warn!(
-                "nothing is deleted from the archive for now: the clock went from {} to {} between two checkpoints. If it is right (the \
-                 archiver was at rest), wait: a day of checkpoints behind that, and retention goes on. If it is wrong, set it right before",
-                when::rfc3339(jump.from_us),
-                when::rfc3339(jump.to_us)
-            ),
-            None if self.jump.is_some() => {
+            Some(doubt) if self.doubt.is_none_or(|told| is_news(told, doubt)) => tell(doubt),
+            None if self.doubt.is_some() => {
                 tracing::info!("the clock has gone on for a day: retention is applied again");
             }
             _ => {}
         }
-        self.jump = doubt;
+        self.doubt = doubt;
         doubt.is_some()
     }
 
@@ -174,18 +171,27 @@ impl Retention {
         let keep_us = i64::try_from(self.keep.as_micros()).unwrap_or(i64::MAX);
         let before_us = now_us.saturating_sub(keep_us);
         let (mut files, mut deleted, mut damaged) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        manifest::each_up_to(&self.data_dir, head, &mut |entry| match entry.what {
-            What::File(file) => drop(files.insert(entry.head.number, file)),
-            What::Damage(damage) => drop(damaged.insert((damage.shard, damage.segment))),
-            What::Deleted { files, .. } => deleted.extend(files.into_iter().map(|file| file.entry)),
+        let (mut entered_us, mut passed) = (Vec::new(), BTreeMap::<u32, BTreeMap<u64, u64>>::new());
+        manifest::each_up_to(&self.data_dir, head, &mut |entry| {
+            entered_us.push(entry.time_us);
+            for Position { shard, segment, .. } in entry.positions {
+                passed.entry(shard).or_default().entry(segment).or_insert(entry.head.number);
+            }
+            match entry.what {
+                What::File(file) => drop(files.insert(entry.head.number, file)),
+                What::Damage(damage) => drop(damaged.insert((damage.shard, damage.segment))),
+                What::Deleted { files, .. } => deleted.extend(files.into_iter().map(|file| file.entry)),
+            }
         })?;
+        let ages = Ages::read(&self.data_dir, &entered_us, now_us)?;
         let archive = archive_dir(&self.data_dir);
         let (gone, there): (Files, Files) = files.into_iter().partition(|(number, _)| deleted.contains(number));
-        let mut old: Files = there.into_iter().filter(|(_, file)| file.until_us < before_us).collect();
+        let is_old = |(number, file): &(u64, FileEntry)| ages.made_by_us(*number, file.until_us) < before_us;
+        let mut old: Files = there.into_iter().filter(is_old).collect();
         // Taken from the end: the oldest first.
         old.reverse();
         let left = gone.into_iter().filter(|(_, file)| archive.join(&file.path).exists()).collect();
-        Ok(Sweep { before_us, old, left, damaged, ..Sweep::default() })
+        Ok(Sweep { before_us, old, left, damaged, ages: Some(ages), passed, ..Sweep::default() })
     }
 
     /// What somebody else took away or changed was not deleted by us, and is never said to be: it is evidence.
@@ -230,7 +236,7 @@ impl Retention {
                 let held = in_force
                     .iter()
                     .any(|hold| hold.scope.filter().is_none_or(|filter| filter.overlaps(since_us, until_us)));
-                if until_us < sweep.before_us && !held {
+                if sweep.made_by_us(shard, file.number, until_us) < sweep.before_us && !held {
                     old.push(file.path);
                 }
             }
@@ -240,11 +246,43 @@ impl Retention {
 }
 
 impl Sweep {
+    /// A segment is as old as the entry that its last records stand in.
+    fn made_by_us(&self, shard: u32, segment: u64, until_us: i64) -> i64 {
+        let entry = self.passed.get(&shard).and_then(|passed| passed.range(segment + 1..).next());
+        let known = self.ages.as_ref().zip(entry);
+        known.map_or(i64::MAX, |(ages, (_, &entry))| ages.made_by_us(entry, until_us))
+    }
+
     /// Other holds than before: what was judged by those is judged again.
     fn decide_by(&mut self, holds: Head) {
         if self.judged_by.replace(holds) != Some(holds) {
             self.old.append(&mut self.free);
         }
+    }
+}
+
+/// A jump that goes on to be seen, by a checkpoint this time, is not told again.
+fn is_news(told: Doubt, doubt: Doubt) -> bool {
+    match (told, doubt) {
+        (Doubt::Jump(told), Doubt::Jump(jump)) => told.from_us != jump.from_us,
+        (Doubt::Young { .. }, Doubt::Young { .. }) => false,
+        (Doubt::Jump(_), Doubt::Young { .. }) | (Doubt::Young { .. }, Doubt::Jump(_)) => true,
+    }
+}
+
+fn tell(doubt: Doubt) {
+    match doubt {
+        Doubt::Jump(Jump { from_us, to_us }) => tracing::warn!(
+            "nothing is deleted from the archive for now: the clock went from {} to {} between two checkpoints, or in steps. If it is right \
+             (the archiver was at rest), wait: a day of checkpoints behind that, and retention goes on. If it is wrong, set it right before",
+            when::rfc3339(from_us),
+            when::rfc3339(to_us)
+        ),
+        Doubt::Young { since_us } => tracing::info!(
+            "nothing is deleted from the archive for now: its checkpoints cover less than a day since {}, and until they do nobody can tell \
+             whether the clock is right",
+            when::rfc3339(since_us)
+        ),
     }
 }
 

@@ -5,9 +5,9 @@ use super::checkpoint::Checkpoints;
 use super::covered::covered;
 use super::holds::{self, Scope};
 use super::key::KeySource;
-use super::lines::Head;
 use super::manifest::{self, Entry, Manifest, What};
 use super::retention::Retention;
+use super::status::{CLOCK_US, unix_us};
 use crate::audit::search::{Filter, search};
 use crate::audit::segment::SEGMENT_BYTES_MIN;
 use crate::audit::tests::{groups, outcome, request, scratch, who};
@@ -42,41 +42,64 @@ fn look(dir: &Path, keep_days: u64) {
     run(&options(dir, Some(Duration::from_secs(keep_days * 86_400))), &finish).expect("archived");
 }
 
+/// The test's clock, or the machine's.
 fn now_us() -> i64 {
-    jiff::Timestamp::now().as_microsecond()
+    unix_us()
 }
 
-/// One file a person: alice's is 30 days old, bob's 20, carol's 10.
+/// From now on it is so many days before (or behind) the machine's time. Ends with the test, whose thread it is of.
+fn days_ago(days: i64) {
+    CLOCK_US.set(Some(jiff::Timestamp::now().as_microsecond() - days * DAY_US));
+}
+
+fn pass(us: i64) {
+    CLOCK_US.set(Some(now_us() + us));
+}
+
+/// Days pass with an archiver at work, which looks once in each.
+fn pass_days(dir: &Path, days: u32, keep_days: u64) {
+    for _ in 0..days {
+        pass(DAY_US);
+        look(dir, keep_days);
+    }
+}
+
+/// A day passes, and is covered by checkpoints.
+fn pass_covered(dir: &Path) {
+    let key = KeySource::File(dir.join("checkpoint.key"));
+    let mut checkpoints = Checkpoints::open(dir, &key).expect("it opens");
+    let (head, promises) = (checkpoints.signed().expect("one").manifest, checkpoints.promised().to_vec());
+    for _ in 0..=24 * 12 {
+        checkpoints.write(now_us(), head, &promises).expect("written");
+        pass(300_000_000);
+    }
+}
+
+/// One statement of somebody, made and archived now.
+fn record(dir: &Path, user: &str) {
+    let options =
+        RingOptions { data_dir: dir.to_owned(), shard: 0, segment_bytes: SEGMENT_BYTES_MIN, segments_per_shard: 100 };
+    let (groups, at) = (groups(), now_us());
+    let (mut writer, _) = SegmentWriter::open(&options, at).expect("the trail opens");
+    let who = who(user, user, &groups);
+    writer.append(at, &who, &Record::Request(request(1, "SELECT 1"))).expect("room");
+    writer.append(at + 7, &who, &Record::Outcome(outcome(1))).expect("room");
+    writer.write().expect("written");
+    drop(writer);
+    look(dir, 4000);
+}
+
+/// One file a person: alice's is 30 days old, bob's 20, carol's 10. The archiver was at work all the time.
 fn trail() -> tempfile::TempDir {
-    trail_behind(&[])
-}
-
-/// The same, behind checkpoints of so many hours ago.
-fn trail_behind(hours: &[i64]) -> tempfile::TempDir {
     let dir = scratch();
-    fs::create_dir(dir.path().join("archive")).expect("writable");
-    for hours in hours {
-        let key = KeySource::File(dir.path().join("checkpoint.key"));
-        let mut checkpoints = Checkpoints::open(dir.path(), &key).expect("it opens");
-        checkpoints.write(now_us() - hours * DAY_US / 24, Head::START, &[]).expect("written");
+    days_ago(31);
+    look(dir.path(), 4000);
+    for (days, user) in [(1, "alice"), (10, "bob"), (10, "carol")] {
+        pass_days(dir.path(), days, 4000);
+        record(dir.path(), user);
     }
-    let groups = groups();
-    for (age, user) in [(30, "alice"), (20, "bob"), (10, "carol")] {
-        let at = now_us() - age * DAY_US;
-        let options = RingOptions {
-            data_dir: dir.path().to_owned(),
-            shard: 0,
-            segment_bytes: SEGMENT_BYTES_MIN,
-            segments_per_shard: 100,
-        };
-        let (mut writer, _) = SegmentWriter::open(&options, at).expect("the trail opens");
-        let who = who(user, user, &groups);
-        writer.append(at, &who, &Record::Request(request(1, "SELECT 1"))).expect("room");
-        writer.append(at + 7, &who, &Record::Outcome(outcome(1))).expect("room");
-        writer.write().expect("written");
-        drop(writer);
-        look(dir.path(), 400);
-    }
+    pass_days(dir.path(), 9, 4000);
+    pass_covered(dir.path());
     dir
 }
 
@@ -135,20 +158,65 @@ fn old_files_go_once_nobody_holds_them_and_the_trail_stays_whole() {
 
 #[test]
 fn nothing_goes_by_a_clock_that_has_just_jumped() {
-    // The archiver was at rest for 40 days; or it was not, and it is the clock. Or the clock was ahead, and was set right.
-    for hours in [&[40 * 24][..], &[40 * 24, 23], &[-40 * 24], &[25, -40 * 24, 23]] {
-        let dir = trail_behind(hours);
+    // The archiver was at rest for 40 days; or it was not, and it is the clock. Or the clock was set back.
+    for days in [40, -40] {
+        let dir = trail();
+        pass(days * DAY_US);
         look(dir.path(), 15);
-        assert_eq!((users(dir.path()).len(), deletions(dir.path()).len()), (3, 0), "{hours:?}");
-        assert!(is_whole(dir.path()), "{hours:?}");
-    }
-    // A day of checkpoints behind the jump.
-    for hours in [&[40 * 24, 25, 12][..], &[-40 * 24, 25, 12], &[69, 46, 23]] {
-        let dir = trail_behind(hours);
+        assert_eq!((users(dir.path()).len(), deletions(dir.path()).len()), (3, 0), "{days}");
+        pass_days(dir.path(), 2, 15);
+        assert_eq!(deletions(dir.path()).len(), 0, "{days}: three checkpoints are no day of them");
+        pass_covered(dir.path());
         look(dir.path(), 15);
-        assert_eq!((users(dir.path()), deletions(dir.path()).len()), (vec!["carol".to_owned()], 1), "{hours:?}");
-        assert!(is_whole(dir.path()), "{hours:?}");
+        // Days without a checkpoint have made nothing older.
+        let left: &[&str] = if days > 0 { &["carol"] } else { &["alice", "bob", "carol"] };
+        assert_eq!(users(dir.path()), left, "{days}");
+        assert!(is_whole(dir.path()), "{days}");
     }
+    // Steps of less than a day, as soon as the last one is signed.
+    let dir = trail();
+    for _ in 0..12 {
+        pass(23 * DAY_US / 24);
+        look(dir.path(), 35);
+    }
+    look(dir.path(), 35);
+    assert_eq!(users(dir.path()).len(), 3);
+}
+
+#[test]
+fn what_was_recorded_while_the_clock_was_behind_is_kept_as_long_as_the_rest() {
+    for begun in [true, false] {
+        // From its first start on; or in a trail that was there, for a while.
+        let dir = if begun { scratch() } else { trail() };
+        days_ago(2000);
+        record(dir.path(), "dave");
+        days_ago(0);
+        record(dir.path(), "erin");
+        let before = users(dir.path()).len();
+        pass_covered(dir.path());
+        look(dir.path(), 60);
+        assert_eq!((users(dir.path()).len(), deletions(dir.path()).len()), (before, 0), "{begun}");
+        pass_days(dir.path(), 65, 400);
+        pass_covered(dir.path());
+        look(dir.path(), 60);
+        assert_eq!(users(dir.path()), Vec::<String>::new(), "{begun}");
+        assert!(is_whole(dir.path()), "{begun}");
+    }
+}
+
+#[test]
+fn a_chain_that_was_begun_anew_makes_nothing_older_than_it_is() {
+    let dir = trail();
+    fs::rename(dir.path().join("archive/checkpoints"), dir.path().join("aside")).expect("moved");
+    pass(100 * DAY_US);
+    look(dir.path(), 15);
+    pass_covered(dir.path());
+    look(dir.path(), 15);
+    assert_eq!((users(dir.path()).len(), deletions(dir.path()).len()), (3, 0));
+    pass_days(dir.path(), 15, 400);
+    pass_covered(dir.path());
+    look(dir.path(), 15);
+    assert_eq!(users(dir.path()).len(), 0);
 }
 
 #[test]

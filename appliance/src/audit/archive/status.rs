@@ -77,8 +77,18 @@ impl Status {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// What a test has set the clock to.
+    pub static CLOCK_US: std::cell::Cell<Option<i64>> = const { std::cell::Cell::new(None) };
+}
+
 /// Unix microseconds.
 pub fn unix_us() -> i64 {
+    #[cfg(test)]
+    if let Some(now_us) = CLOCK_US.get() {
+        return now_us;
+    }
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
 }
 
