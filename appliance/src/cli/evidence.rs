@@ -4,7 +4,7 @@ use crate::audit::archive::key::{self, PublicKey, SigningKey};
 use crate::audit::evidence::check::{Checked, check};
 use crate::audit::evidence::pack::pack;
 use crate::audit::printable::{escape, json_safe};
-use crate::audit::search::{Filter, search};
+use crate::audit::search::{Filter, Record, search};
 use crate::audit::segment::hex;
 use crate::audit::when;
 use crate::cli::archiver::stored_keys;
@@ -12,6 +12,7 @@ use crate::cli::audit::{Trail, in_order, parse_time};
 use crate::cli::{ANSWER_NO, DONE, print};
 use crate::config::Glob;
 use anyhow::{Context as _, Result};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -70,10 +71,16 @@ pub fn export(args: ExportArgs) -> Result<ExitCode> {
     };
     let now_us = jiff::Timestamp::now().as_microsecond();
     let packed = pack(&data_dir, &filter, key.as_ref(), &args.output, now_us).context("no package could be made")?;
-    let all = search(&data_dir, &filter, None, false, &mut |_| {}).context("the trail cannot be read")?.len() as u64;
-    let archived = packed.as_ref().map_or(0, |packed| packed.records);
-    if all > archived {
-        note!("{} more records are not archived yet: export again later to have them as well", all - archived);
+    let all = search(&data_dir, &filter, None, false, &mut |_| {}).context("the trail cannot be read")?;
+    let left_out = left_out(&all, packed.as_ref().map_or(&[], |packed| &packed.records));
+    if left_out.records > 0 {
+        note!("{} more records are not archived yet: export again later to have them as well", left_out.records);
+    }
+    if left_out.outcomes > 0 {
+        note!(
+            "{} records have an outcome that is not archived yet, or not all of it: export again later to have it as well",
+            left_out.outcomes
+        );
     }
     let Some(packed) = packed else {
         note!("lockgate: nothing that is archived matches; no package was written");
@@ -82,13 +89,33 @@ pub fn export(args: ExportArgs) -> Result<ExitCode> {
     note!(
         "{}: {} records, {} archive files, {} MB, {}",
         args.output.display(),
-        packed.records,
+        packed.records.len(),
         packed.files,
         packed.bytes.div_ceil(1_000_000),
         if args.sign { "signed" } else { "not signed" }
     );
     note!("tell whoever receives it the public key on another way: {}", hex(&packed.key));
     Ok(ExitCode::from(DONE))
+}
+
+/// What is recorded and not in the package.
+#[derive(PartialEq, Eq, Debug)]
+struct LeftOut {
+    records: usize,
+    /// Of records that are in it.
+    outcomes: usize,
+}
+
+fn left_out(all: &[Record], packed: &[Record]) -> LeftOut {
+    let packed: HashMap<&str, &Record> = packed.iter().map(|record| (&*record.id, record)).collect();
+    let mut left_out = LeftOut { records: 0, outcomes: 0 };
+    for record in all {
+        match packed.get(&*record.id) {
+            None => left_out.records += 1,
+            Some(packed) => left_out.outcomes += usize::from(*packed != record),
+        }
+    }
+    left_out
 }
 
 /// `keys`: a file of public keys that are trusted.

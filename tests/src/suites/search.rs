@@ -238,6 +238,10 @@ fn evidence(gateway: &Gateway) -> Result<()> {
     std::fs::write(&package, bytes)?;
     let broken = verify()?;
     ensure!(broken.status == Some(1) && !broken.stdout.contains("\"breaks\":[]"), "{}", broken.everything());
+    let taken = gateway.command(&["audit", "export", "--user", "eve@example.com", "-o", path])?;
+    ensure!(taken.status == Some(3) && taken.stderr.contains("choose another name"), "{}", taken.everything());
+    let path = elsewhere.join("nobody.tar");
+    let path = path.to_str().context("a path")?;
     let nobody = gateway.command(&["audit", "export", "--user", "nobody", "-o", path])?;
     ensure!(nobody.status == Some(1), "{}", nobody.everything());
     Ok(())

@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 /// Larger texts (all but archive files) are none of ours.
 const TEXT_BYTES_MAX: u64 = 1 << 31;
+/// All files but the index, its signature and those of the archive, which have to be named by the manifest's lines.
+const TEXTS: [&str; 4] = [SUMMARY, RECORDS, MANIFEST, CHECKPOINTS];
 const HASH_CHUNK: usize = 1 << 20;
 
 /// What a package says, and how far it is proved.
@@ -144,7 +146,11 @@ impl Package {
                 Some(_) => {}
             }
         }
-        for name in [SUMMARY, RECORDS, MANIFEST, CHECKPOINTS] {
+        let is_known = |path: &str| TEXTS.contains(&path) || path.starts_with(PARQUET);
+        for content in index.files.iter().filter(|content| !is_known(&content.path)) {
+            breaks(format!("{}: no file of this name belongs in a package", content.path));
+        }
+        for name in TEXTS {
             if !index.files.iter().any(|content| content.path == name) {
                 breaks(format!("{name}: it is missing from the index"));
             }

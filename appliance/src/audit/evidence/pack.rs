@@ -11,7 +11,7 @@ use crate::audit::archive::lines::{Head, Lines};
 use crate::audit::archive::manifest::{self, Entry, FileEntry, What};
 use crate::audit::archive::read::ArchiveFile;
 use crate::audit::frame::Hash;
-use crate::audit::search::{Filter, search_read};
+use crate::audit::search::{Filter, Record, search_read};
 use crate::audit::segment::{archive_dir, at, hex};
 use crate::audit::when;
 use crate::files;
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 /// What went into a package.
 #[derive(Debug)]
 pub struct Packed {
-    pub records: u64,
+    pub records: Vec<Record>,
     pub files: usize,
     pub bytes: u64,
     pub key: PublicKey,
@@ -40,6 +40,7 @@ pub fn pack(
     out: &Path,
     now_us: i64,
 ) -> io::Result<Option<Packed>> {
+    free_name(data_dir, out)?;
     let chain = Chain::read(data_dir)?;
     let archive = archive_dir(data_dir);
     let named = chain.files.iter().map(|(number, file)| (*number, file));
@@ -96,7 +97,7 @@ pub fn pack(
         files: texts.iter().map(content).chain(files.iter().map(listed)).collect(),
     };
     let bytes = write(data_dir, out, &index, key, &texts, &files)?;
-    Ok(Some(Packed { records: index.records, files: files.len(), bytes, key: checkpoint.key }))
+    Ok(Some(Packed { records: archived.records, files: files.len(), bytes, key: checkpoint.key }))
 }
 
 /// The manifest as it is signed by now, read and proved once: all that follows is asked of this.
@@ -192,6 +193,20 @@ fn named_entry(line: &[u8]) -> Option<u64> {
     std::str::from_utf8(&line[start..start + digits]).ok()?.parse().ok()
 }
 
+/// What is written takes nobody's place: a name that nothing has, outside of the trail.
+fn free_name(data_dir: &Path, out: &Path) -> io::Result<()> {
+    let refused = |kind, text: &str| Err(at(out, io::Error::new(kind, text)));
+    if out.symlink_metadata().is_ok() {
+        return refused(io::ErrorKind::AlreadyExists, "is there already: remove it, or choose another name");
+    }
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder.canonicalize().map_err(|error| at(folder, error))?;
+    if folder.starts_with(data_dir.canonicalize().map_err(|error| at(data_dir, error))?) {
+        return refused(io::ErrorKind::InvalidInput, "is a place in the trail's own folder: choose one outside of it");
+    }
+    Ok(())
+}
+
 /// Under another name first: a package is whole or not there.
 fn write(
     data_dir: &Path,
@@ -204,14 +219,22 @@ fn write(
     let mut part = out.as_os_str().to_owned();
     part.push(".part");
     let part = Path::new(&part);
-    let wrap = |error| at(part, error);
-    let file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(part).map_err(wrap)?;
-    let done = write_into(data_dir, file, index, key, texts, files);
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part);
+    let file = file.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            let text = "is there already, left by an export that was stopped or is under way: remove it, or choose another name";
+            at(part, io::Error::new(error.kind(), text))
+        }
+        _ => at(part, error),
+    })?;
+    let done = write_into(data_dir, file, index, key, texts, files)
+        // Somebody may have taken the name meanwhile.
+        .and_then(|()| free_name(data_dir, out))
+        .and_then(|()| fs::rename(part, out).map_err(|error| at(out, error)));
     if let Err(error) = done {
         let _ = fs::remove_file(part);
         return Err(error);
     }
-    fs::rename(part, out).map_err(|error| at(out, error))?;
     Ok(out.metadata()?.len())
 }
 

@@ -32,6 +32,11 @@ pub fn summary(about: &About<'_>, records: &[Record]) -> String {
     line(format!("from         {}", time(&about.question.since)));
     line(format!("to           {}", time(&about.question.until)));
     line(format!("records      {}", records.len()));
+    // What is denied or rejected never runs, and has none.
+    let open = records.iter().filter(|record| record.kind == "statement" && !record.complete).count();
+    if open > 0 {
+        line(format!("open         {open} of them: how they ended was not in the archive when this was made"));
+    }
     line(format!("made         {}", when::rfc3339(about.created_us)));
     line(format!("sealed by    a checkpoint of {}", when::rfc3339(about.checkpoint_us)));
     line(format!("key          {}", hex(about.key)));

@@ -66,11 +66,13 @@ fn alice() -> Filter {
     Filter { users: vec![Glob::new("alice").expect("a glob")], until_us, ..Filter::default() }
 }
 
-fn packed(dir: &Path, filter: &Filter, sign: bool) -> (PathBuf, Packed) {
+/// The package, in a folder of its own.
+fn packed(dir: &Path, filter: &Filter, sign: bool) -> (tempfile::TempDir, PathBuf, Packed) {
     let key = SigningKey::read(&dir.join("checkpoint.key")).expect("the archiver made one");
-    let out = dir.join("package.tar");
+    let elsewhere = scratch();
+    let out = elsewhere.path().join("package.tar");
     let packed = pack(dir, filter, sign.then_some(&key), &out, START_US);
-    (out, packed.expect("packed").expect("something matches"))
+    (elsewhere, out, packed.expect("packed").expect("something matches"))
 }
 
 fn checked(path: &Path, keys: &[[u8; 32]]) -> (Option<Checked>, Vec<String>) {
@@ -82,8 +84,8 @@ fn checked(path: &Path, keys: &[[u8; 32]]) -> (Option<Checked>, Vec<String>) {
 #[test]
 fn a_package_holds_on_its_own_and_says_what_it_is() {
     let dir = trail();
-    let (path, packed) = packed(dir.path(), &alice(), true);
-    assert_eq!((packed.records, packed.files), (4, 2), "the third file holds later statements");
+    let (_elsewhere, path, packed) = packed(dir.path(), &alice(), true);
+    assert_eq!((packed.records.len(), packed.files), (4, 2), "the third file holds later statements");
     let elsewhere = scratch();
     let copy = elsewhere.path().join("received");
     fs::copy(&path, &copy).expect("copied");
@@ -101,7 +103,7 @@ fn a_package_holds_on_its_own_and_says_what_it_is() {
 #[test]
 fn without_a_signature_or_with_another_key_it_says_so() {
     let dir = trail();
-    let (path, packed) = packed(dir.path(), &alice(), false);
+    let (_elsewhere, path, packed) = packed(dir.path(), &alice(), false);
     let (without, breaks) = checked(&path, &[]);
     assert!(breaks.is_empty() && without.is_some_and(|checked| !checked.signed && !checked.key_is_known));
     // The checkpoint's key does not stand for the question and the summary.
@@ -111,7 +113,7 @@ fn without_a_signature_or_with_another_key_it_says_so() {
     let other = dir.path().join("other.key");
     create(&other).expect("a key");
     let other = SigningKey::read(&other).expect("readable");
-    let out = dir.path().join("refused.tar");
+    let out = path.with_file_name("refused.tar");
     assert!(pack(dir.path(), &alice(), Some(&other), &out, START_US).is_err() && !out.exists());
     let nobody = Filter { users: vec![Glob::new("nobody").expect("a glob")], ..Filter::default() };
     assert!(pack(dir.path(), &nobody, None, &out, START_US).expect("readable").is_none() && !out.exists());
@@ -120,7 +122,7 @@ fn without_a_signature_or_with_another_key_it_says_so() {
 #[test]
 fn no_byte_of_a_signed_package_can_be_changed() {
     let dir = trail();
-    let (path, packed) = packed(dir.path(), &alice(), true);
+    let (_elsewhere, path, packed) = packed(dir.path(), &alice(), true);
     let good = fs::read(&path).expect("readable");
     // Every place in the first kilobytes (headers, index, signature), and some of all others.
     for at in (0..good.len()).filter(|at| *at < 4096 || at % 37 == 0) {
@@ -138,7 +140,7 @@ fn no_byte_of_a_signed_package_can_be_changed() {
 #[test]
 fn files_in_another_order_are_another_package() {
     let dir = trail();
-    let (path, packed) = packed(dir.path(), &alice(), true);
+    let (_elsewhere, path, packed) = packed(dir.path(), &alice(), true);
     let file = fs::File::open(&path).expect("readable");
     let stored = super::tar::entries(&file).expect("a package");
     let bytes = fs::read(&path).expect("readable");
@@ -159,7 +161,8 @@ fn an_archive_file_that_was_changed_is_not_handed_over() {
     let mut bytes = fs::read(&file).expect("readable");
     bytes[0] ^= 1;
     fs::write(&file, bytes).expect("writable");
-    let out = dir.path().join("package.tar");
+    let elsewhere = scratch();
+    let out = elsewhere.path().join("package.tar");
     let error = pack(dir.path(), &Filter::default(), None, &out, START_US).expect_err("it shows");
     assert!(error.to_string().contains("No package is made of") && !out.exists(), "{error}");
     // Nor where it would only leave something out: somebody else's file in the place of hers.
@@ -167,4 +170,81 @@ fn an_archive_file_that_was_changed_is_not_handed_over() {
     fs::copy(&files[2], &files[0]).expect("copied");
     let error = pack(dir.path(), &alice(), None, &out, START_US).expect_err("it shows").to_string();
     assert!(error.contains("not what was published") && !out.exists(), "{error}");
+}
+
+#[test]
+fn a_package_takes_nobodys_place() {
+    use std::os::unix::fs::symlink;
+    let (dir, elsewhere) = (trail(), scratch());
+    let place = |name: &str| elsewhere.path().join(name);
+    let refused =
+        |out: &Path| pack(dir.path(), &alice(), None, out, START_US).map(drop).expect_err("refused").to_string();
+    fs::write(place("file"), "theirs").expect("writable");
+    symlink(place("file"), place("link")).expect("possible");
+    symlink(place("nowhere"), place("dangling")).expect("possible");
+    fs::create_dir(place("folder")).expect("possible");
+    for out in [place("file"), place("link"), place("dangling"), place("folder"), "/dev/null".into()] {
+        assert!(refused(&out).contains("remove it, or choose another name"), "{}", out.display());
+    }
+    for inside in ["package.tar", "archive/package.tar", "archive/holds.jsonl"] {
+        assert!(refused(&dir.path().join(inside)).contains("outside of it"), "{inside}");
+    }
+    symlink(dir.path(), place("trail")).expect("possible");
+    assert!(refused(&place("trail/package.tar")).contains("outside of it"));
+    // What is written first follows no link either.
+    symlink(place("file"), place("package.tar.part")).expect("possible");
+    assert!(refused(&place("package.tar")).contains("left by an export"));
+    assert_eq!(fs::read(place("file")).expect("there"), b"theirs");
+    fs::remove_file(place("package.tar.part")).expect("there");
+    pack(dir.path(), &alice(), None, &place("package.tar"), START_US).expect("packed").expect("something matches");
+    assert!(!place("package.tar.part").exists() && !place("nowhere").exists());
+}
+
+#[test]
+fn an_outcome_that_is_not_archived_is_said_to_be_missing() {
+    let dir = trail();
+    let options = RingOptions {
+        data_dir: dir.path().to_owned(),
+        shard: 0,
+        segment_bytes: SEGMENT_BYTES_MIN,
+        segments_per_shard: 100,
+    };
+    let (groups, (mut writer, _)) = (groups(), SegmentWriter::open(&options, START_US).expect("the trail opens"));
+    let (who, at) = (who("s-a", "alice", &groups), START_US + 8_500_000);
+    writer.append(at, &who, &Entry::Request(request(99, "SELECT pg_sleep(9)"))).expect("room");
+    writer.write().expect("written");
+    archive(dir.path());
+    writer.append(at + 7, &who, &Entry::Outcome(outcome(99))).expect("room");
+    writer.write().expect("written");
+    let (_elsewhere, path, packed) = packed(dir.path(), &alice(), false);
+    let open: Vec<_> = packed.records.iter().filter(|record| !record.complete).collect();
+    assert_eq!((packed.records.len(), open.len()), (5, 1));
+    let found = search(dir.path(), &alice(), None, false, &mut |trouble| panic!("{trouble}")).expect("readable");
+    assert_eq!(found.iter().zip(&packed.records).filter(|(all, packed)| all != packed).count(), 1);
+    let text = String::from_utf8_lossy(&fs::read(&path).expect("readable")).into_owned();
+    assert!(text.contains("open         1 of them"));
+    assert!(checked(&path, &[]).1.is_empty());
+}
+
+#[test]
+fn a_file_that_belongs_in_no_package_breaks_it_though_the_index_names_it() {
+    let dir = trail();
+    let (_elsewhere, path, _) = packed(dir.path(), &alice(), false);
+    let bytes = fs::read(&path).expect("readable");
+    let stored = super::tar::entries(&fs::File::open(&path).expect("readable")).expect("a package");
+    let content = |index: usize| &bytes[stored[index].offset as usize..][..stored[index].bytes as usize];
+    for name in ["../x", "/abs", "index.json2"] {
+        let mut index: super::Index = serde_json::from_slice(content(0)).expect("ours");
+        index.files.push(super::Content { path: name.to_owned(), bytes: 2, blake3: blake3::hash(b"hi").into() });
+        let index = serde_json::to_vec(&index).expect("serializable");
+        let mut tar = super::tar::Writer::new(fs::File::create(&path).expect("writable"));
+        tar.append("index.json", index.len() as u64, 0, &mut &index[..]).expect("written");
+        for (at, stored) in stored.iter().enumerate().skip(1) {
+            tar.append(&stored.name, stored.bytes, 0, &mut content(at)).expect("written");
+        }
+        tar.append(name, 2, 0, &mut &b"hi"[..]).expect("written");
+        tar.finish().expect("written");
+        let breaks = checked(&path, &[]).1;
+        assert!(breaks.len() == 1 && breaks[0].contains("belongs in a package"), "{name}: {breaks:?}");
+    }
 }
