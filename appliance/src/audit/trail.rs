@@ -339,7 +339,8 @@ impl ChainReader {
         };
         let files = chains.get(&self.shard);
         let mut damages = Vec::new();
-        if let Some(file) = files.and_then(|files| files.get(&prepared)) {
+        let listed = files.and_then(|files| files.get(&prepared));
+        if let Some(file) = listed {
             if begun(file)? {
                 return Ok(None);
             }
@@ -350,6 +351,12 @@ impl ChainReader {
                 }
                 damages.push(self.damage_of(&file.path, prepared, offset, DamageKind::AfterEnd));
             }
+        }
+        // Made, or moved to the archive, since it was listed: then what stands behind it has its place.
+        let is_file = |path: &Path| path.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
+        let in_ring = segment::ring_path(&segment::ring_dir(&self.data_dir, self.shard), prepared);
+        if listed.map_or(is_file(&in_ring), |file| !is_file(&file.path)) {
+            return Ok(None);
         }
         let strays = files.into_iter().flatten().filter(|&(&number, _)| number > prepared || number == 0);
         surplus.extend(strays.map(|(&number, file)| (number, file.path.clone())));
