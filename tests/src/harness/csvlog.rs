@@ -22,8 +22,11 @@ pub struct Line {
 }
 
 impl Line {
-    /// The statement this line logs, if it logs one: `statement: ...` or `execute NAME: ...`.
+    /// The statement this line logs, if it logs one: `statement: ...`, `execute NAME: ...`, or a FunctionCall as the trail names it.
     pub fn statement(&self) -> Option<&str> {
+        if self.message.starts_with(FUNCTION_CALL) {
+            return Some(&self.message);
+        }
         if let Some(text) = self.message.strip_prefix("statement: ") {
             return Some(text);
         }
@@ -60,11 +63,19 @@ pub fn parse(text: &str) -> Vec<Line> {
             session: field(5),
             severity: field(11),
             sqlstate: field(12),
-            message: field(13),
+            message: without_name(field(13)),
             application: record.get(22).cloned().unwrap_or_default(),
         });
     }
     lines
+}
+
+const FUNCTION_CALL: &str = "fastpath function call: ";
+
+/// `fastpath function call: "lo_open" (OID 952)` by its number alone, which is what the message held.
+fn without_name(message: String) -> String {
+    let number = message.strip_prefix(FUNCTION_CALL).and_then(|rest| rest.strip_suffix(')')?.rsplit_once("(OID "));
+    number.map(|(_, number)| format!("{FUNCTION_CALL}OID {number}")).unwrap_or(message)
 }
 
 /// CSV records as RFC 4180 has them: quoted fields may hold commas, newlines and doubled quotes.
@@ -118,5 +129,7 @@ mod tests {
         assert_eq!(line("execute <unnamed>: SELECT $1").statement(), Some("SELECT $1"));
         assert_eq!(line("execute s/p: SELECT 1").statement(), Some("SELECT 1"));
         assert_eq!(line("connection received: host=127.0.0.1").statement(), None);
+        let called = without_name("fastpath function call: \"lo_open\" (OID 952)".into());
+        assert_eq!(line(&called).statement(), Some("fastpath function call: OID 952"));
     }
 }
