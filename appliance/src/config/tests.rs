@@ -1508,6 +1508,18 @@ fn a_file_sink_writes_neither_to_the_trail_nor_to_the_configuration() {
         );
     }
     assert!(of("gw.toml").contains("is this configuration"));
+    let dir = tempfile::tempdir().expect("a directory");
+    let link = dir.path().join("link.ndjson");
+    let there = dir.path().join("state/archive/new.ndjson");
+    std::fs::create_dir_all(there.parent().expect("a folder")).expect("possible");
+    std::os::unix::fs::symlink(&there, &link).expect("possible");
+    let state = dir.path().join("state");
+    let text = format!(
+        "[server]\ndata_dir = \"{}\"\n[[sink]]\nkind = \"file\"\npath = \"{}\"\n",
+        state.display(),
+        link.display()
+    );
+    assert!(report(&text).contains("lies among the files of the trail"), "a link to a file that is not there yet");
     for path in ["audit.ndjson", "state.ndjson", "state/sinks/audit.ndjson", "state/../audit.ndjson"] {
         assert_eq!(of(path), "", "{path}");
     }

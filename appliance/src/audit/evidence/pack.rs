@@ -201,7 +201,11 @@ fn free_name(data_dir: &Path, out: &Path) -> io::Result<()> {
     }
     let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = folder.canonicalize().map_err(|error| at(folder, error))?;
-    if folder.starts_with(data_dir.canonicalize().map_err(|error| at(data_dir, error))?) {
+    // The archive may be a link to another mount.
+    let whole = data_dir.canonicalize().map_err(|error| at(data_dir, error))?;
+    let parts = [archive_dir(data_dir), data_dir.join("segments")];
+    let parts = parts.iter().filter_map(|part| part.canonicalize().ok());
+    if std::iter::once(whole).chain(parts).any(|part| folder.starts_with(part)) {
         return refused(io::ErrorKind::InvalidInput, "is a place in the trail's own folder: choose one outside of it");
     }
     Ok(())

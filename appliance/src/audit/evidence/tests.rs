@@ -191,6 +191,10 @@ fn a_package_takes_nobodys_place() {
     }
     symlink(dir.path(), place("trail")).expect("possible");
     assert!(refused(&place("trail/package.tar")).contains("outside of it"));
+    // The archive on another mount.
+    fs::rename(dir.path().join("archive"), place("mount")).expect("possible");
+    symlink(place("mount"), dir.path().join("archive")).expect("possible");
+    assert!(refused(&place("mount/package.tar")).contains("outside of it"));
     // What is written first follows no link either.
     symlink(place("file"), place("package.tar.part")).expect("possible");
     assert!(refused(&place("package.tar")).contains("left by an export"));

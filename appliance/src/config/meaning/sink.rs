@@ -537,9 +537,17 @@ fn is_beside_positions(inside: &Path) -> bool {
     inside.parent() == Some(Path::new("sinks")) && !name.ends_with(".position") && !name.ends_with(".dead.ndjson")
 }
 
+/// As many as the kernel follows.
+const LINKS_MAX: usize = 40;
+
 /// The same place however it is written, and through whatever links; what is not there yet, behind the folders that are.
 fn real(path: &Path) -> PathBuf {
-    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    // A link to what is not there yet makes it there.
+    for _ in 0..LINKS_MAX {
+        let Some((target, folder)) = whole.read_link().ok().zip(whole.parent()) else { break };
+        whole = folder.join(target);
+    }
     let there = whole.ancestors().find_map(|part| Some((part, part.canonicalize().ok()?)));
     let Some((part, mut real)) = there else { return whole };
     for step in whole.strip_prefix(part).unwrap_or(Path::new("")).components() {
