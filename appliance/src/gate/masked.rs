@@ -30,13 +30,12 @@ pub(super) fn refused(statement: &Statement, view: &View, known: Option<&Catalog
 pub(super) const STORED: &str = "masked data may not be stored elsewhere";
 
 fn why(statement: &Statement, view: &View, masked: &dyn Fn(&Table) -> bool) -> Option<&'static str> {
+    let covered = !view.column_masks.is_empty();
     // A schema of another name takes its tables away from masks that name it.
-    let unseen =
-        !view.column_masks.is_empty() && (statement.opaque || runs_names(statement) || !statement.reach.is_nothing());
+    let unseen = covered && (statement.opaque || runs_names(statement) || !statement.reach.is_nothing());
     let reads_masked = || unseen || statement.tables.iter().any(|table| table.read && masked(table));
     let copies = statement.copy.as_ref().filter(|_| statement.classes.contains(Class::CopyOut));
     let binary = |copy: &Copy| copy.format == CopyFormat::Binary && view.detect.is_some();
-    let covered = !view.column_masks.is_empty();
     if copies.is_some() && (unseen || statement.tables.iter().any(masked)) {
         Some("COPY of what may hold masked columns cannot be masked: use SELECT")
     } else if copies.is_some_and(binary) {

@@ -4,6 +4,7 @@ use super::plpgsql;
 use super::reader::{Reader, constant_text, def_strings, function_name};
 use pg_query::protobuf as pg;
 use pg_query::{NodeEnum, ParserOptions};
+use std::collections::HashSet;
 
 /// CREATE FUNCTION and CREATE PROCEDURE with a body as text. (A body in the grammar itself is part of the tree.)
 pub(super) fn function(reader: &mut Reader<'_>, s: &pg::CreateFunctionStmt) {
@@ -64,8 +65,13 @@ fn block_text(reader: &mut Reader<'_>, text: &str, source: &str) {
     if plpgsql::hides_queries(text, &parts) {
         reader.opaque();
     }
+    // Those that the parser hands out are read as parts.
+    let handed_out: HashSet<&str> =
+        parts.iter().filter(|part| part.mode == ParserOptions::PLPGSQL_EXPR).map(|part| part.text.as_str()).collect();
     for default in plpgsql::defaults(text, &tokens) {
-        reader.embedded(default, ParserOptions::PLPGSQL_EXPR);
+        if !handed_out.contains(default.trim()) {
+            reader.embedded(default, ParserOptions::PLPGSQL_EXPR);
+        }
     }
     for part in parts {
         if part.dynamic {

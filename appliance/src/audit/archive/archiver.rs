@@ -187,10 +187,7 @@ impl<'a> Archiver<'a> {
     /// `left`: the last checkpoint that this process wrote. Without it, this is not the archive that we left, and nothing is signed.
     fn open_behind(options: &'a ArchiverOptions, status: &'a mut Status, left: Option<Head>) -> io::Result<Self> {
         let archive = segment::archive_dir(&options.data_dir);
-        let checkpoints = match left {
-            None => Checkpoints::open(&options.data_dir, &options.checkpoint_key)?,
-            left => Checkpoints::open_behind(&options.data_dir, &options.checkpoint_key, left)?,
-        };
+        let checkpoints = Checkpoints::open_behind(&options.data_dir, &options.checkpoint_key, left)?;
         // Before anything is removed or signed: is this the manifest that we left?
         let manifest = Manifest::open(&options.data_dir, checkpoints.signed().map(|signed| signed.manifest))?;
         if checkpoints.signed().is_none() && manifest.head() != Head::START {

@@ -421,13 +421,15 @@ pub struct Checkpoints {
 impl Checkpoints {
     /// Goes on behind the last line. A chain that another key signs is never gone on with.
     pub fn open(data_dir: &Path, source: &KeySource) -> io::Result<Self> {
-        make_dir(&dir(data_dir))?;
         Self::open_behind(data_dir, source, None)
     }
 
     /// The same. `left`: the last line that this process has written here. A chain that does not end with it is not the one that it
     /// began to write: another is neither gone on with nor begun beside it, and no key is made for one.
     pub fn open_behind(data_dir: &Path, source: &KeySource, left: Option<Head>) -> io::Result<Self> {
+        if left.is_none() {
+            make_dir(&dir(data_dir))?;
+        }
         let mut follower = Follower::new(data_dir);
         let signed = follower.poll()?;
         let mut last = None;
