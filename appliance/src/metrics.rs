@@ -257,7 +257,7 @@ const SOCKET_ROWS: [SocketRow; 19] = [
         MetricType::Gauge,
         |c| c.silent_us(mono_us()) / 1_000_000,
     ),
-    ("lockgate_shard_nudges", "Times the shard slept through its own alarm and was woken", MetricType::Counter, |c| {
+    ("lockgate_shard_nudges", "Signals to a shard that had made no round for a second", MetricType::Counter, |c| {
         c.nudges.value()
     }),
     ("lockgate_audit_writes", "Writes to the journal", MetricType::Counter, |c| c.journal_writes.value()),

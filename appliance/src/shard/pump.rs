@@ -70,11 +70,11 @@ impl<D: Drive> Pump<D> {
         let mut last_turn_us = self.io.now.mono_us;
         let mut completions: Vec<Raw> = Vec::with_capacity(1024);
         while !self.is_over() {
-            if self.io.now.mono_us >= last_turn_us + turn::period_us() {
+            if self.io.now.mono_us >= last_turn_us + turn::PERIOD_US {
                 turn::take().await;
                 last_turn_us = mono_us();
             }
-            if let Err(error) = self.wait(last_turn_us + turn::period_us(), &mut completions) {
+            if let Err(error) = self.wait(last_turn_us + turn::PERIOD_US, &mut completions) {
                 self.fail(format!("io_uring_enter: {error}"));
                 break;
             }
@@ -162,11 +162,7 @@ impl<D: Drive> Pump<D> {
         self.carry_on();
         self.feed_starved();
         self.look_at_log();
-        if self.fault.is_none()
-            && let Err(reason) = self.commit()
-        {
-            self.fail(reason);
-        }
+        self.commit_and_send();
         if self.fault.is_some() {
             // What was to be said rests on records that were never kept.
             self.io.control.clear();
@@ -176,6 +172,25 @@ impl<D: Drive> Pump<D> {
         for message in self.io.control.drain(..) {
             // The control thread is gone only when the process ends.
             let _ = self.to_control.send(message);
+        }
+    }
+
+    /// The record of the round, then its sends; what those bring about is of the same round.
+    fn commit_and_send(&mut self) {
+        loop {
+            if self.fault.is_none()
+                && let Err(reason) = self.commit()
+            {
+                self.fail(reason);
+            }
+            self.io.ring.depart();
+            let Some(raw) = self.io.ring.departed() else { return };
+            let mut next = Some(raw);
+            while let Some(raw) = next {
+                let completion = self.io.ring.complete(raw);
+                self.complete(completion);
+                next = self.io.ring.departed();
+            }
         }
     }
 

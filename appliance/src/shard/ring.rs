@@ -25,6 +25,10 @@ use std::time::Duration;
 
 /// The most a single send hands to the kernel: progress of a slow reader is seen at this grain.
 const SEND_BYTES_MAX: usize = 64 << 10;
+/// Sends of a round up to this many are handed to their sockets one by one: through the ring each round's sends wake the shard once more
+/// just to say that they are done, which a lone session pays for. More are cheaper together: a call for each lets those it wakes push us
+/// off the core in between (26 % more CPU a statement at 64 clients).
+const FEW_SENDS: usize = 2;
 /// The provided-buffer group of a shard's ring; there is only one.
 const GROUP: u16 = 0;
 
@@ -133,6 +137,30 @@ pub struct Raw {
     flags: u32,
 }
 
+/// A send whose operation is in [`Ring::ops`] and keeps the bytes.
+#[derive(Clone, Copy)]
+struct Departure {
+    fd: RawFd,
+    start: *const u8,
+    len: u32,
+    data: u64,
+}
+
+impl Departure {
+    fn entry(self) -> squeue::Entry {
+        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        opcode::Send::new(types::Fd(self.fd), self.start, self.len).flags(flags).build().user_data(self.data)
+    }
+
+    /// Hands over what the socket takes without waiting.
+    fn go(self) -> io::Result<usize> {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: the operation owns `len` bytes at `start`.
+        let count = unsafe { libc::send(self.fd, self.start.cast(), self.len as usize, flags) };
+        usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    }
+}
+
 /// Sizes of a ring.
 #[derive(Clone, Copy, Debug)]
 pub struct RingSizes {
@@ -150,7 +178,11 @@ pub struct Ring {
     buffers: Buffers,
     ops: Slab<Op>,
     /// Sends that wait for the record of their round. Never in the submission queue: a full queue submits itself.
-    parked: Vec<(u64, Side, squeue::Entry)>,
+    parked: Vec<(u64, Side, Departure)>,
+    /// Sends that may go, until [`Ring::depart`].
+    ready: Vec<Departure>,
+    /// Completions of what the kernel took at once.
+    taken: Vec<Raw>,
     /// The earliest alarm that is set; [`NEVER`]: none.
     alarm_us: u64,
 }
@@ -164,7 +196,15 @@ impl Ring {
         // in flight (see Drop).
         unsafe { uring.submitter().register_buf_ring_with_flags(buffers.entries_address(), sizes.buffers, GROUP, 0) }
             .map_err(|e| explain(e, "a provided-buffer ring (Linux 5.19 or later)"))?;
-        Ok(Self { uring, buffers, ops: Slab::with_capacity(256), parked: Vec::new(), alarm_us: NEVER })
+        Ok(Self {
+            uring,
+            buffers,
+            ops: Slab::with_capacity(256),
+            parked: Vec::new(),
+            ready: Vec::new(),
+            taken: Vec::new(),
+            alarm_us: NEVER,
+        })
     }
 
     pub fn buffers(&self) -> &Buffers {
@@ -234,11 +274,10 @@ impl Ring {
         let len = len.min(SEND_BYTES_MAX) as u32;
         // The payload moves into the Op; its bytes stay where they are.
         let data = self.begin(Op::Send { relay, side, payload });
-        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-        let entry = opcode::Send::new(types::Fd(fd), start, len).flags(flags).build().user_data(data);
+        let departure = Departure { fd, start, len, data };
         match after {
-            Some(round) => self.parked.push((round, side, entry)),
-            None => self.push(&entry),
+            Some(round) => self.parked.push((round, side, departure)),
+            None => self.ready.push(departure),
         }
     }
 
@@ -247,20 +286,42 @@ impl Ring {
         if self.parked.is_empty() {
             return;
         }
-        let parked = std::mem::take(&mut self.parked);
-        let mut kept = Vec::new();
-        for (after, side, entry) in &parked {
-            if *after <= safe.of(*side) {
-                self.push(entry);
-            } else {
-                kept.push((*after, *side, entry.clone()));
+        let ready = &mut self.ready;
+        self.parked.retain(|(after, side, departure)| {
+            let waits = *after > safe.of(*side);
+            if !waits {
+                ready.push(*departure);
+            }
+            waits
+        });
+    }
+
+    /// Sends what may go. What a socket does not take at once waits in the ring.
+    pub fn depart(&mut self) {
+        if self.ready.is_empty() {
+            return;
+        }
+        let mut ready = std::mem::take(&mut self.ready);
+        let few = ready.len() <= FEW_SENDS;
+        for departure in ready.drain(..) {
+            match few.then(|| departure.go()) {
+                Some(Ok(count)) => self.taken.push(Raw { user_data: departure.data, result: count as i32, flags: 0 }),
+                // What is wrong with the socket, if anything, the ring will say.
+                Some(Err(_)) | None => self.push(&departure.entry()),
             }
         }
-        self.parked = kept;
-        if self.parked.is_empty() {
-            self.parked = parked;
-            self.parked.clear();
+        self.ready = ready;
+    }
+
+    fn depart_all(&mut self) {
+        for departure in std::mem::take(&mut self.ready) {
+            self.push(&departure.entry());
         }
+    }
+
+    /// The next send that its socket has taken at once.
+    pub fn departed(&mut self) -> Option<Raw> {
+        self.taken.pop()
     }
 
     /// Something for a target waits for its record.
@@ -271,7 +332,7 @@ impl Ring {
     /// Records could not be made safe: the parked sends are never submitted. Tells whose they were.
     pub fn forsake(&mut self) -> Vec<(u32, Side, Payload)> {
         let parked = std::mem::take(&mut self.parked);
-        let lost = parked.iter().map(|(_, _, entry)| self.ops.remove(entry.get_user_data() as usize));
+        let lost = parked.iter().map(|(_, _, departure)| self.ops.remove(departure.data as usize));
         lost.filter_map(|op| match op {
             Op::Send { relay, side, payload } => Some((relay, side, payload)),
             _ => None,
@@ -339,11 +400,13 @@ impl Ring {
 
     /// Submits what is queued and waits for a completion.
     pub fn wait(&mut self) -> io::Result<()> {
+        self.depart_all();
         forgive(self.uring.submit_and_wait(1))
     }
 
     /// Submits what is queued and runs what the kernel has put off, without waiting.
     pub fn look(&mut self) -> io::Result<()> {
+        self.depart_all();
         let queued = self.uring.submission().len() as u32;
         // SAFETY: no pointer is passed. GETEVENTS makes a DEFER_TASKRUN ring run the work it has put off.
         forgive(unsafe { self.uring.submitter().enter::<libc::sigset_t>(queued, 0, libc_getevents(), None) })

@@ -9,6 +9,7 @@ use super::log::{Mode, ShardLog};
 use super::mailbox::{Mailbox, Post, ToControl};
 use super::pump::Pump;
 use super::ring::{Ring, RingSizes};
+use super::turn;
 use crate::gate::{Context, Drive, Now, Origin, Shared};
 use crate::snapshot::Snapshot;
 use glommio::{LocalExecutorBuilder, Placement};
@@ -115,7 +116,8 @@ where
     let seed = Seed { options, listeners, mailbox, snapshot, log, to_control, counters: counters.clone(), factory };
     let (ready, is_ready) = mpsc::channel();
     let thread = std::thread::Builder::new().name(format!("shard-{number}")).spawn(move || {
-        let executor = match LocalExecutorBuilder::new(placement).io_memory(GLOMMIO_MEMORY_BYTES).make() {
+        let builder = LocalExecutorBuilder::new(placement).io_memory(GLOMMIO_MEMORY_BYTES);
+        let executor = match turn::patient(builder).make() {
             Ok(executor) => executor,
             Err(error) => {
                 let _ = ready.send(Err(stdio::Error::other(format!("shard {number}: glommio: {error}"))));

@@ -1,5 +1,5 @@
-//! Looks after the shards: each makes a round every few milliseconds, if only for its own alarm. One that sleeps through it (a wake-up
-//! that the kernel lost, once seen on a virtual machine) is woken by a signal; one that is busy for long is told.
+//! Looks after the shards: each makes a round every few milliseconds, if only for its own alarm. One that makes none for long is told, and
+//! gets a signal: should it sleep where it waits for nothing (a wake-up that was lost), that wakes it; should it work, it does no harm.
 
 use super::counters::Counters;
 use super::mono_us;
@@ -25,9 +25,12 @@ impl Watch {
         let over = Arc::new(AtomicBool::new(false));
         let is_over = over.clone();
         let thread = std::thread::Builder::new().name("shard-watch".into()).spawn(move || {
+            let mut looks = vec![Look::default(); shards.len()];
             while !is_over.load(Ordering::Relaxed) {
                 std::thread::park_timeout(LOOK_EVERY);
-                shards.iter().enumerate().for_each(|(number, shard)| look_after(number, shard, mono_us()));
+                for (number, (shard, look)) in shards.iter().zip(&mut looks).enumerate() {
+                    look.after(number, shard, mono_us());
+                }
             }
         })?;
         Ok(Self { over, thread: Some(thread) })
@@ -44,19 +47,36 @@ impl Drop for Watch {
     }
 }
 
-fn look_after(number: usize, shard: &Counters, now_us: u64) {
-    let silent_us = shard.silent_us(now_us);
-    if silent_us < SILENT_US {
-        return;
-    }
-    let seconds = silent_us as f64 / 1e6;
-    if shard.asleep.value() == 0 {
-        return tracing::warn!(shard = number, "busy with one thing for {seconds:.1} s: its sessions wait");
-    }
-    shard.nudges.add(1);
-    match Thread(shard.thread.value()).nudge() {
-        Ok(()) => tracing::error!(shard = number, "slept for {seconds:.1} s through its own alarm: woken"),
-        Err(error) => tracing::error!(shard = number, %error, "sleeps since {seconds:.1} s and cannot be woken"),
+/// What the watch knows of one shard.
+#[derive(Clone, Copy, Default)]
+struct Look {
+    /// How long it must have been silent to be told of again: twice as long each time.
+    tell_us: u64,
+}
+
+impl Look {
+    fn after(&mut self, number: usize, shard: &Counters, now_us: u64) {
+        let silent_us = shard.silent_us(now_us);
+        if silent_us < SILENT_US {
+            self.tell_us = SILENT_US;
+            return;
+        }
+        shard.nudges.add(1);
+        let nudged = Thread(shard.thread.value()).nudge();
+        if silent_us < self.tell_us {
+            return;
+        }
+        self.tell_us = silent_us * 2;
+        let seconds = silent_us as f64 / 1e6;
+        match (shard.asleep.value() != 0, nudged) {
+            (true, Ok(())) => tracing::error!(shard = number, "slept for {seconds:.1} s through its own alarm: woken"),
+            (false, Ok(())) => {
+                tracing::warn!(shard = number, "busy with one thing for {seconds:.1} s: its sessions wait")
+            }
+            (_, Err(error)) => {
+                tracing::error!(shard = number, %error, "no sign of it for {seconds:.1} s, and it cannot be woken")
+            }
+        }
     }
 }
 
@@ -92,7 +112,7 @@ mod tests {
         shard.asleep.set(1);
         // A nudge that comes before the ring waits is lost: the watch comes again.
         while !sleeper.is_finished() {
-            look_after(0, &shard, 5_000_000);
+            Look::default().after(0, &shard, 5_000_000);
             std::thread::sleep(Duration::from_millis(10));
         }
         sleeper.join().expect("it ended well");
@@ -100,15 +120,42 @@ mod tests {
     }
 
     #[test]
-    fn only_a_shard_that_sleeps_is_woken() {
-        let shard = Counters::default();
+    fn a_shard_is_nudged_at_each_look_and_told_of_ever_more_rarely() {
+        let (shard, mut look) = (Counters::default(), Look::default());
+        shard.thread.set(Thread::current().0);
         shard.round_us.set(1);
-        look_after(0, &shard, 5_000_000);
-        assert_eq!(shard.nudges.value(), 0, "it is busy");
-        shard.asleep.set(1);
-        look_after(0, &shard, 500_000);
-        assert_eq!(shard.nudges.value(), 0, "it has not slept for long");
-        look_after(0, &shard, 5_000_000);
-        assert_eq!(shard.nudges.value(), 1);
+        look.after(0, &shard, 500_000);
+        assert_eq!((shard.nudges.value(), look.tell_us), (0, SILENT_US), "it has not been silent for long");
+        look.after(0, &shard, 1_500_001);
+        assert_eq!((shard.nudges.value(), look.tell_us), (1, 3_000_000));
+        look.after(0, &shard, 2_000_001);
+        assert_eq!((shard.nudges.value(), look.tell_us), (2, 3_000_000));
+        look.after(0, &shard, 3_500_001);
+        assert_eq!((shard.nudges.value(), look.tell_us), (3, 7_000_000));
+        shard.round_us.set(3_600_000);
+        look.after(0, &shard, 3_700_000);
+        assert_eq!((shard.nudges.value(), look.tell_us), (3, SILENT_US), "it is back");
+    }
+
+    #[test]
+    fn an_executor_takes_its_turns_while_it_is_nudged() {
+        let (ready, is_ready) = mpsc::channel();
+        let shard = std::thread::spawn(move || {
+            ready.send(Thread::current()).expect("the test listens");
+            let builder = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound);
+            let executor = crate::shard::turn::patient(builder).make().expect("an executor");
+            executor.run(async {
+                for _ in 0..200 {
+                    crate::shard::turn::take().await;
+                    glommio::timer::sleep(Duration::from_millis(1)).await;
+                }
+            });
+        });
+        let thread = is_ready.recv().expect("the thread has begun");
+        while !shard.is_finished() {
+            let _ = thread.nudge();
+            std::thread::yield_now();
+        }
+        shard.join().expect("it ended well");
     }
 }
