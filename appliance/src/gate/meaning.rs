@@ -313,12 +313,14 @@ fn one(statement: sql::Statement) -> Analysis {
 }
 
 /// Two generations of meanings: when the young one is full it becomes the old one, and the old one is forgotten. Keys are
-/// compared whole, so that no choice of texts can make two of them meet; the hash (SipHash, keyed by chance) only finds them.
+/// compared whole, so that no choice of texts can make two of them meet; the hash (aHash, keyed by chance) only finds them.
 #[derive(Default)]
 struct Generations {
-    young: HashMap<Box<[u8]>, Rc<Meaning>>,
-    old: HashMap<Box<[u8]>, Rc<Meaning>>,
+    young: Known,
+    old: Known,
 }
+
+type Known = HashMap<Box<[u8]>, Rc<Meaning>, ahash::RandomState>;
 
 impl Generations {
     fn find(&mut self, key: &[u8]) -> Option<Rc<Meaning>> {

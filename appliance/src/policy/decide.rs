@@ -47,8 +47,8 @@ impl<'a> Verdict<'a> {
 impl View {
     /// The one function behind the live path and `explain`.
     pub fn decide(&self, analysis: &Analysis) -> Decision {
-        if self.rules.is_empty() {
-            return Verdict::ALLOW.into_decision();
+        if self.rules.is_empty() || analysis.statements.iter().all(|statement| self.is_nobodys(statement)) {
+            return Decision::ALLOW;
         }
         let alone = analysis.statements.len() <= 1;
         let mut whole = Verdict::ALLOW;
@@ -89,6 +89,12 @@ impl View {
         }
     }
 
+    /// No rule is about any of its classes. (Of what does not parse, and of settings, more is asked than that.)
+    fn is_nobodys(&self, statement: &Statement) -> bool {
+        let classes = judged(statement.classes);
+        !classes.contains(Class::Unparsed) && statement.settings.is_empty() && !classes.intersects(self.ruled)
+    }
+
     fn judge<'a>(&'a self, statement: &'a Statement, words: &'a [String], alone: bool) -> Verdict<'a> {
         let unit = |table| Unit { statement, table, words, alone };
         if statement.classes.contains(Class::Unparsed) {
@@ -113,10 +119,7 @@ impl View {
 
     /// Each class goes to the first rule that wants it.
     fn judge_unit<'a>(&'a self, unit: Unit<'a>) -> Verdict<'a> {
-        let mut open = unit.statement.classes;
-        if open.is_empty() {
-            open = Class::Other.into();
-        }
+        let mut open = judged(unit.statement.classes);
         let mut strictest: Option<Verdict<'a>> = None;
         for (place, rule) in self.rules.iter().enumerate() {
             let taken = Classes(open.0 & rule.classes.0);
@@ -172,6 +175,10 @@ impl View {
             }
         }
     }
+}
+
+fn judged(classes: Classes) -> Classes {
+    if classes.is_empty() { Class::Other.into() } else { classes }
 }
 
 const FUNCTION_CALL: &str = "a function-call message is refused, because what it would do cannot be read from it";

@@ -30,7 +30,7 @@ pub use path::path_by;
 use crate::config::{self, Config};
 use crate::identity::Principal;
 use masking::detect::Detectors;
-use masking::sql::Table;
+use masking::sql::{Classes, Table};
 use masking::style::Style;
 use rule::Rule;
 use std::sync::Arc;
@@ -61,6 +61,8 @@ pub struct View {
     pub detect: Option<(Detectors, Style)>,
     /// In file order; those for other targets and other people are gone.
     rules: Vec<Arc<Rule>>,
+    /// Of these rules together: a statement of none of these classes is nobody's.
+    ruled: Classes,
     /// Beside `column_masks`, compiled.
     columns: Vec<(config::ColumnPattern, Style)>,
 }
@@ -165,6 +167,7 @@ impl Policy {
             column_masks: masks::by_name(&masks),
             detect: masks::by_content(&masks),
             columns: masks::compiled(&masks),
+            ruled: rules.iter().fold(Classes::default(), |ruled, rule| ruled.union(rule.classes)),
             rules,
         })
     }
