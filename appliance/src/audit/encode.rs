@@ -128,7 +128,7 @@ type WhoPut = [Put; 8];
 /// pointer in it is relative to itself, so the bytes are the same wherever they stand (at a multiple of [`ALIGN`]).
 #[derive(Clone, Debug, Default)]
 pub struct PackedWho {
-    bytes: Vec<u8>,
+    bytes: Box<[u8]>,
     /// Counted from where the bytes begin.
     puts: WhoPut,
 }
@@ -138,7 +138,7 @@ impl PackedWho {
         let unbounded = Room { statement: 0, payload: 0, list: usize::MAX, text: usize::MAX };
         let mut bytes = Vec::new();
         let puts = Flat { out: &mut bytes, room: unbounded, cut: 0 }.who(who);
-        Self { bytes, puts }
+        Self { bytes: bytes.into(), puts }
     }
 }
 

@@ -221,6 +221,7 @@ pub(super) fn retention(text: &str) -> Result<Duration, String> {
 }
 
 pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    take_small_pages();
     start_log(&args.log, args.log_format)?;
     let config = args.load()?;
     for warning in &config.warnings {
@@ -230,6 +231,12 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let load = Box::new(move || args.load_again());
     crate::gateway::run(config, load, archiver)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// In huge pages a gateway that has just started is 15 MiB larger, and each idle session two thirds. The allocator asks for none (Cargo.toml);
+/// here the process refuses those that a kernel gives to everybody. One that does not know of them has none.
+fn take_small_pages() {
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 pub(super) fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {

@@ -121,7 +121,7 @@ impl Core {
 
     fn handle(self: &Arc<Self>, message: ToControl) {
         match message {
-            ToControl::SessionOpened(info) => self.state().session_opened(*info),
+            ToControl::SessionOpened(info) => self.state().session_opened(info),
             ToControl::SessionClosed { id } => self.state().sessions.closed(&id),
             ToControl::Ask(ticket) => self.ask(*ticket),
             ToControl::Abandon(id) => {
@@ -309,7 +309,7 @@ impl Core {
 }
 
 impl State {
-    fn session_opened(&mut self, info: SessionInfo) {
+    fn session_opened(&mut self, info: Box<SessionInfo>) {
         let target = self.snapshot.target(&info.target).cloned();
         self.sessions.opened(info, target);
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 /// A session with the target it was opened to, which a reload does not change under it.
 pub struct Live {
-    pub info: SessionInfo,
+    pub info: Box<SessionInfo>,
     /// `None`: its target is in no snapshot we know.
     pub target: Option<Arc<Target>>,
 }
@@ -20,10 +20,10 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    pub fn opened(&mut self, info: SessionInfo, target: Option<Arc<Target>>) {
+    pub fn opened(&mut self, info: Box<SessionInfo>, target: Option<Arc<Target>>) {
         let (id, process) = (info.id.clone(), info.client_key.0);
         self.closed(&id);
-        self.by_process.entry(process).or_default().push(id.clone());
+        self.by_process.entry(process).or_insert_with(|| Vec::with_capacity(1)).push(id.clone());
         self.live.insert(id, Live { info, target });
     }
 
@@ -98,8 +98,8 @@ pub(super) mod tests {
     #[test]
     fn a_key_finds_its_own_session_and_no_other() {
         let mut sessions = Sessions::default();
-        sessions.opened(info("a", 7, b"aaaa"), None);
-        sessions.opened(info("b", 7, b"bbbb"), None);
+        sessions.opened(Box::new(info("a", 7, b"aaaa")), None);
+        sessions.opened(Box::new(info("b", 7, b"bbbb")), None);
         assert_eq!(found(&sessions, 7, b"aaaa").as_deref(), Some("a"));
         assert_eq!(found(&sessions, 7, b"bbbb").as_deref(), Some("b"));
         for (process, secret) in [(7, &b"cccc"[..]), (8, b"aaaa"), (7, b""), (7, b"aaa"), (7, b"aaaaa")] {
@@ -110,8 +110,8 @@ pub(super) mod tests {
     #[test]
     fn a_closed_session_is_forgotten_by_id_and_by_key() {
         let mut sessions = Sessions::default();
-        sessions.opened(info("a", 7, b"aaaa"), None);
-        sessions.opened(info("b", 7, b"bbbb"), None);
+        sessions.opened(Box::new(info("a", 7, b"aaaa")), None);
+        sessions.opened(Box::new(info("b", 7, b"bbbb")), None);
         sessions.closed("a");
         sessions.closed("never-opened");
         assert_eq!((found(&sessions, 7, b"aaaa"), sessions.len()), (None, 1));
@@ -122,7 +122,7 @@ pub(super) mod tests {
     #[test]
     fn a_session_without_a_secret_cannot_be_cancelled() {
         let mut sessions = Sessions::default();
-        sessions.opened(info("a", 7, b""), None);
+        sessions.opened(Box::new(info("a", 7, b"")), None);
         assert_eq!(found(&sessions, 7, b""), None);
     }
 }

@@ -74,7 +74,7 @@ impl Gate {
         };
         self.identity.admit(&principal);
         let target = cx.snapshot.target(&self.identity.target).cloned();
-        let view = cx.snapshot.policy.view(&self.identity.target, &principal);
+        let view = cx.shared.views.of(cx.snapshot, &self.identity.target, &principal);
         let (Some(target), Some(view)) = (target, view) else {
             return self.refuse_login(Side::Client, *b"28000", "no grant for this target", pipes, cx);
         };
@@ -89,7 +89,7 @@ impl Gate {
             return self.refuse_search_path(&decision, pipes, cx);
         }
         let approval = view.approval.clone();
-        self.view = Some(Rc::new(view));
+        self.view = Some(view);
         self.snapshot_version = cx.snapshot.version;
         self.principal = Some(principal);
         self.slot = cx.shared.catalogues.slot(&self.identity.target);
@@ -155,7 +155,7 @@ impl Gate {
             return self.refuse_login(Side::Client, *b"28P01", "token: expired before access was approved", pipes, cx);
         }
         if cx.snapshot.version != self.snapshot_version {
-            self.view = cx.snapshot.policy.view(&self.identity.target, principal).map(Rc::new);
+            self.view = cx.shared.views.of(cx.snapshot, &self.identity.target, principal);
             self.target = cx.snapshot.target(&self.identity.target).cloned();
             self.snapshot_version = cx.snapshot.version;
         }

@@ -1,6 +1,7 @@
 //! What texts mean, remembered per shard: the parser runs once for a text, not once for a statement.
 
 use super::catalogues::Catalogues;
+use super::views::Views;
 use crate::limits;
 use crate::metrics::ShardCounters;
 use crate::policy::{Decision, View};
@@ -19,6 +20,7 @@ use std::sync::Arc;
 pub struct Shared {
     cache: Cache,
     pub catalogues: Catalogues,
+    pub(super) views: Views,
     pub counters: Arc<ShardCounters>,
     /// Bytes of each response that go into its outcome's record; 0: none.
     pub payload_bytes_max: usize,

@@ -21,6 +21,7 @@ mod results;
 mod statement;
 mod values;
 mod verdict;
+mod views;
 
 use crate::approval::{Ruling, TicketId};
 use crate::audit::Journal;

@@ -38,9 +38,9 @@ impl Identity {
     }
 
     pub fn admit(&mut self, principal: &Principal) {
-        self.user.clone_from(&principal.user);
-        self.groups.clone_from(&principal.groups);
-        self.actor.clone_from(&principal.actor);
+        self.user = principal.user.clone();
+        self.groups = principal.groups.clone();
+        self.actor = principal.actor.clone();
         self.repack();
     }
 

@@ -15,7 +15,6 @@ use codecs::{Pipes, Side};
 use masking::sql::{Named, Statement};
 use masking::style::{Style, TokenKey, mask_findings};
 use smallvec::SmallVec;
-use std::rc::Rc;
 
 /// Something that waits for a ruling.
 pub(super) struct Held {
@@ -128,7 +127,7 @@ impl Gate {
     fn renew_view(&mut self, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) -> bool {
         let principal = self.principal.as_ref().expect("statements come after the login");
         let old = self.view.as_ref().expect("statements come after the login");
-        let Some(new) = cx.snapshot.policy.view(&self.identity.target, principal) else {
+        let Some(new) = cx.shared.views.of(cx.snapshot, &self.identity.target, principal) else {
             let gone = refusal(b"57P01", "the grant for this target was withdrawn", None, None);
             self.end("the grant was withdrawn", &gone, pipes);
             return false;
@@ -140,7 +139,7 @@ impl Gate {
             self.end("the masks changed", &changed, pipes);
             return false;
         }
-        self.view = Some(Rc::new(new));
+        self.view = Some(new);
         self.snapshot_version = cx.snapshot.version;
         true
     }

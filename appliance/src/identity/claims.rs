@@ -154,7 +154,11 @@ fn lookup<'a>(claims: &'a Claims, claim: &str) -> Option<&'a Value> {
 
 fn names(value: &Value, max: usize) -> Result<Vec<String>, TokenError> {
     match value {
-        Value::Array(several) if several.len() <= max => several.iter().map(name).collect(),
+        Value::Array(several) if several.len() <= max => {
+            let mut names = Vec::with_capacity(several.len());
+            several.iter().try_for_each(|one| name(one).map(|name| names.push(name)))?;
+            Ok(names)
+        }
         Value::Array(_) => Err(TokenError::Malformed),
         one => Ok(vec![name(one)?]),
     }

@@ -226,7 +226,7 @@ pub(super) struct Book<T> {
     /// The segment in which a statement was last given a name that SQL may use.
     pub named_since: u64,
     /// What a spare portal holds in place of a statement.
-    nothing: Rc<Statement<T>>,
+    nothing: Option<Rc<Statement<T>>>,
 }
 
 impl<T> Default for Book<T> {
@@ -236,7 +236,7 @@ impl<T> Default for Book<T> {
             portals: Names::default(),
             spare: Vec::new(),
             named_since: 0,
-            nothing: Statement::new(None, false, 0),
+            nothing: None,
         }
     }
 }
@@ -363,7 +363,7 @@ impl<T> Book<T> {
         if self.spare.len() < SPARE_PORTALS_MAX
             && let Some(free) = Rc::get_mut(&mut portal)
         {
-            free.statement = self.nothing.clone();
+            free.statement = self.nothing.get_or_insert_with(|| Statement::new(None, false, 0)).clone();
             self.spare.push(portal);
         }
     }

@@ -362,7 +362,7 @@ impl<T: Clone> Session<T> {
         self.oauth_challenge = Some(json);
     }
 
-    /// The start-up message's contents, once `Event::Login` was reported.
+    /// The start-up message's contents, from `Event::Login` to `Event::Opened`.
     pub fn startup(&self) -> Option<&Startup> {
         self.startup.as_deref()
     }

@@ -557,6 +557,14 @@ impl<T: Clone> Session<T> {
         Ok(None)
     }
 
+    /// What only the way here needed: an idle session is small.
+    fn forget_login(&mut self) {
+        self.target_login = None;
+        self.startup = self.startup.take().filter(|startup| startup.replication);
+        self.unknown_options = Vec::new();
+        self.oauth_challenge = None;
+    }
+
     /// Between AuthenticationOk and the first ReadyForQuery.
     fn take_first_ready(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
         match header.kind {
@@ -567,7 +575,7 @@ impl<T: Clone> Session<T> {
                 ready_status(message)?;
                 // The message itself is read again as the answer to a Sync nobody sent.
                 self.login = LoginStage::Open;
-                self.target_login = None;
+                self.forget_login();
                 self.client = ClientStage::Open;
                 self.queue.push_sync();
                 Ok(Step::Event(Event::Opened))
