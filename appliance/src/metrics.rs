@@ -257,9 +257,12 @@ const SOCKET_ROWS: [SocketRow; 19] = [
         MetricType::Gauge,
         |c| c.silent_us(mono_us()) / 1_000_000,
     ),
-    ("lockgate_shard_nudges", "Signals to a shard that had made no round for a second", MetricType::Counter, |c| {
-        c.nudges.value()
-    }),
+    (
+        "lockgate_shard_nudges",
+        "Signals to a shard that slept through its own alarm for a second",
+        MetricType::Counter,
+        |c| c.nudges.value(),
+    ),
     ("lockgate_audit_writes", "Writes to the journal", MetricType::Counter, |c| c.journal_writes.value()),
     ("lockgate_audit_syncs", "Syncs of the journal to stable storage", MetricType::Counter, |c| {
         c.journal_syncs.value()

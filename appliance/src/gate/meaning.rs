@@ -10,7 +10,7 @@ use codecs::postgres::ColumnPlan;
 use masking::sql::{self, Analysis, Class, Classes};
 use smallvec::SmallVec;
 use std::cell::{OnceCell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -322,7 +322,7 @@ struct Generations {
     old: Known,
 }
 
-type Known = HashMap<Box<[u8]>, Rc<Meaning>, ahash::RandomState>;
+type Known = ahash::AHashMap<Box<[u8]>, Rc<Meaning>>;
 
 impl Generations {
     fn find(&mut self, key: &[u8]) -> Option<Rc<Meaning>> {

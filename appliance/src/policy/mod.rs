@@ -43,7 +43,7 @@ pub struct Policy {
     masks: Vec<config::Mask>,
 }
 
-/// What one principal meets on one target: computed once at login. Wrap it in an `Rc` to share it.
+/// What one principal meets on one target. The gate shares it between sessions (`gate/views.rs`).
 #[derive(Clone)]
 pub struct View {
     /// The grant that opened the door.

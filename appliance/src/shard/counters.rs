@@ -10,11 +10,11 @@ pub struct Counters {
     pub rounds: Cell,
     /// When the last one began, by [`super::mono_us`]; 0: none has, [`Counters::ENDED`]: none will.
     pub round_us: Cell,
-    /// 1: between two rounds, in the ring.
+    /// 1: between two rounds, in the ring or in a turn.
     pub asleep: Cell,
     /// The shard's thread, as the kernel numbers it.
     pub thread: Cell,
-    /// Times it was woken because it slept through its alarm. Written by the watch.
+    /// Signals it got because it slept through its alarm. Written by the watch.
     pub nudges: Cell,
     pub accepted: Cell,
     /// Connections another shard accepted and handed to this one.

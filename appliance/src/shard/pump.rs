@@ -71,7 +71,9 @@ impl<D: Drive> Pump<D> {
         let mut completions: Vec<Raw> = Vec::with_capacity(1024);
         while !self.is_over() {
             if self.io.now.mono_us >= last_turn_us + turn::PERIOD_US {
+                self.io.counters.asleep.set(1);
                 turn::take().await;
+                self.io.counters.asleep.set(0);
                 last_turn_us = mono_us();
             }
             if let Err(error) = self.wait(last_turn_us + turn::PERIOD_US, &mut completions) {
@@ -141,7 +143,7 @@ impl<D: Drive> Pump<D> {
         Ok(())
     }
 
-    /// One round: everything that has happened, then the record of it, then (with the next enter) the sends.
+    /// One round: everything that has happened, then the record of it, then the sends (many of them with the next enter).
     fn round(&mut self, completions: &mut Vec<Raw>) {
         self.io.counters.rounds.add(1);
         self.io.counters.round_us.set(self.io.now.mono_us);
@@ -160,14 +162,13 @@ impl<D: Drive> Pump<D> {
         self.keep_time();
         self.offer_room();
         self.carry_on();
-        self.feed_starved();
         self.look_at_log();
-        self.commit_and_send();
+        self.commit_and_send(decided_before);
+        self.feed_starved();
         if self.fault.is_some() {
             // What was to be said rests on records that were never kept.
             self.io.control.clear();
         }
-        self.tell_overhead(decided_before);
         self.io.counters.buffers_held.set(self.io.ring.buffers().held() as u64);
         for message in self.io.control.drain(..) {
             // The control thread is gone only when the process ends.
@@ -176,21 +177,23 @@ impl<D: Drive> Pump<D> {
     }
 
     /// The record of the round, then its sends; what those bring about is of the same round.
-    fn commit_and_send(&mut self) {
-        loop {
-            if self.fault.is_none()
-                && let Err(reason) = self.commit()
-            {
-                self.fail(reason);
-            }
-            self.io.ring.depart();
-            let Some(raw) = self.io.ring.departed() else { return };
-            let mut next = Some(raw);
-            while let Some(raw) = next {
-                let completion = self.io.ring.complete(raw);
-                self.complete(completion);
-                next = self.io.ring.departed();
-            }
+    fn commit_and_send(&mut self, decided_before: u64) {
+        self.commit_or_fail();
+        self.tell_overhead(decided_before);
+        self.io.ring.depart();
+        while let Some(raw) = self.io.ring.departed() {
+            let completion = self.io.ring.complete(raw);
+            self.complete(completion);
+        }
+        // What followed goes through the ring: one relay's queue does not go out while its neighbours wait.
+        self.commit_or_fail();
+    }
+
+    fn commit_or_fail(&mut self) {
+        if self.fault.is_none()
+            && let Err(reason) = self.commit()
+        {
+            self.fail(reason);
         }
     }
 

@@ -12,7 +12,6 @@ use super::ring::{Ring, RingSizes};
 use super::turn;
 use crate::gate::{Context, Drive, Now, Origin, Shared};
 use crate::snapshot::Snapshot;
-use glommio::{LocalExecutorBuilder, Placement};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::io as stdio;
@@ -21,9 +20,6 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
-
-/// glommio's own buffers; sockets have theirs on the shard's ring.
-const GLOMMIO_MEMORY_BYTES: usize = 2 << 20;
 
 #[derive(Clone)]
 pub struct ShardOptions {
@@ -112,15 +108,15 @@ where
     let (mailbox, post) = Mailbox::new()?;
     let counters = Arc::new(Counters::default());
     let number = options.number;
-    let placement = if options.pin { Placement::Fixed(core_of(number)?) } else { Placement::Unbound };
+    let (allowed, pin) = (super::ring::socket::cores()?, options.pin);
     let seed = Seed { options, listeners, mailbox, snapshot, log, to_control, counters: counters.clone(), factory };
     let (ready, is_ready) = mpsc::channel();
     let thread = std::thread::Builder::new().name(format!("shard-{number}")).spawn(move || {
-        let builder = LocalExecutorBuilder::new(placement).io_memory(GLOMMIO_MEMORY_BYTES);
-        let executor = match turn::patient(builder).make() {
+        let core = allowed[number % allowed.len()];
+        let executor = match turn::executor(core, (!pin).then_some(&allowed[..])) {
             Ok(executor) => executor,
             Err(error) => {
-                let _ = ready.send(Err(stdio::Error::other(format!("shard {number}: glommio: {error}"))));
+                let _ = ready.send(Err(stdio::Error::other(format!("shard {number}: {error}"))));
                 return;
             }
         };
@@ -202,10 +198,4 @@ impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         std::process::abort();
     }
-}
-
-/// The `number`th core this process may use.
-fn core_of(number: usize) -> stdio::Result<usize> {
-    let allowed = super::ring::socket::cores()?;
-    Ok(allowed[number % allowed.len()])
 }

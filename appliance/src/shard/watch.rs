@@ -1,5 +1,5 @@
-//! Looks after the shards: each makes a round every few milliseconds, if only for its own alarm. One that makes none for long is told, and
-//! gets a signal: should it sleep where it waits for nothing (a wake-up that was lost), that wakes it; should it work, it does no harm.
+//! Looks after the shards: each makes a round every few milliseconds, if only for its own alarm. One that sleeps through it (a wake-up
+//! that was lost) is woken by a signal; one that is busy for long is told.
 
 use super::counters::Counters;
 use super::mono_us;
@@ -61,14 +61,18 @@ impl Look {
             self.tell_us = SILENT_US;
             return;
         }
-        shard.nudges.add(1);
-        let nudged = Thread(shard.thread.value()).nudge();
+        let asleep = shard.asleep.value() != 0;
+        let nudged = match asleep {
+            true => Thread(shard.thread.value()).nudge(),
+            false => Ok(()),
+        };
+        shard.nudges.add(u64::from(asleep));
         if silent_us < self.tell_us {
             return;
         }
         self.tell_us = silent_us * 2;
         let seconds = silent_us as f64 / 1e6;
-        match (shard.asleep.value() != 0, nudged) {
+        match (asleep, nudged) {
             (true, Ok(())) => tracing::error!(shard = number, "slept for {seconds:.1} s through its own alarm: woken"),
             (false, Ok(())) => {
                 tracing::warn!(shard = number, "busy with one thing for {seconds:.1} s: its sessions wait")
@@ -120,10 +124,13 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_is_nudged_at_each_look_and_told_of_ever_more_rarely() {
+    fn a_sleeper_is_nudged_at_each_look_and_told_of_ever_more_rarely() {
         let (shard, mut look) = (Counters::default(), Look::default());
         shard.thread.set(Thread::current().0);
         shard.round_us.set(1);
+        look.after(0, &shard, 1_400_001);
+        assert_eq!((shard.nudges.value(), look.tell_us), (0, 2_800_000), "busy, not asleep");
+        shard.asleep.set(1);
         look.after(0, &shard, 500_000);
         assert_eq!((shard.nudges.value(), look.tell_us), (0, SILENT_US), "it has not been silent for long");
         look.after(0, &shard, 1_500_001);
@@ -142,19 +149,17 @@ mod tests {
         let (ready, is_ready) = mpsc::channel();
         let shard = std::thread::spawn(move || {
             ready.send(Thread::current()).expect("the test listens");
-            let builder = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound);
-            let executor = crate::shard::turn::patient(builder).make().expect("an executor");
-            executor.run(async {
-                for _ in 0..200 {
+            let core = crate::shard::ring::socket::cores().expect("cores")[0];
+            crate::shard::turn::executor(core, None).expect("an executor").run(async {
+                for _ in 0..5_000 {
                     crate::shard::turn::take().await;
-                    glommio::timer::sleep(Duration::from_millis(1)).await;
                 }
             });
         });
         let thread = is_ready.recv().expect("the thread has begun");
         while !shard.is_finished() {
             let _ = thread.nudge();
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_micros(100));
         }
         shard.join().expect("it ended well");
     }

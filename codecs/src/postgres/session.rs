@@ -109,6 +109,8 @@ pub struct Session<T> {
     pub(super) login: LoginStage,
     pub(super) target_login: Option<Box<Login>>,
     pub(super) startup: Option<Box<Startup>>,
+    /// Of an open session: its start-up asked for replication.
+    pub(super) replication: bool,
     pub(super) unknown_options: Vec<Vec<u8>>,
     pub(super) target_key: Option<(i32, Vec<u8>)>,
     pub(super) target_gave_up: bool,
@@ -170,6 +172,7 @@ impl<T: Clone> Session<T> {
             login: LoginStage::Absent,
             target_login: None,
             startup: None,
+            replication: false,
             unknown_options: Vec::new(),
             target_key: None,
             target_gave_up: false,

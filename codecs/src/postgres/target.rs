@@ -508,7 +508,7 @@ impl<T: Clone> Session<T> {
                     return self.break_copy(error).map(Some);
                 }
             }
-            b'W' if !self.startup.as_ref().is_some_and(|startup| startup.replication) => {
+            b'W' if !self.replication => {
                 return Err(ProtocolError::CopyBothOutsideReplication);
             }
             b'W' => self.queue.mode = Mode::CopyBoth,
@@ -560,7 +560,7 @@ impl<T: Clone> Session<T> {
     /// What only the way here needed: an idle session is small.
     fn forget_login(&mut self) {
         self.target_login = None;
-        self.startup = self.startup.take().filter(|startup| startup.replication);
+        self.replication = self.startup.take().is_some_and(|startup| startup.replication);
         self.unknown_options = Vec::new();
         self.oauth_challenge = None;
     }
