@@ -45,6 +45,11 @@ pub fn keep_alone(file: &File) -> io::Result<bool> {
     Ok(file.try_lock().is_ok() && file.metadata()?.nlink() == 1)
 }
 
+/// Where a path lies: here, if it is a bare name.
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Is it still what has that name? An error: nobody can tell (a folder that may not be looked into is not one that is gone).
 pub fn is_called(file: &File, path: &Path) -> io::Result<bool> {
     let ours = file.metadata()?;
@@ -52,6 +57,14 @@ pub fn is_called(file: &File, path: &Path) -> io::Result<bool> {
         Ok(found) => Ok((found.dev(), found.ino()) == (ours.dev(), ours.ino())),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// Still what has that name, or an error that says so in these words.
+pub fn must_be_called(file: &File, path: &Path, gone: &str) -> io::Result<()> {
+    match is_called(file, path)? {
+        true => Ok(()),
+        false => Err(io::Error::new(io::ErrorKind::NotFound, gone)),
     }
 }
 

@@ -78,7 +78,7 @@ pub(super) fn sync_dir(disk: &impl Disk, dir: &Path) -> io::Result<()> {
 /// Makes a folder and those above it that are missing, each brought to stable storage in its parent: a power cut must not
 /// take a folder away from under synced files.
 pub(super) fn make_dirs(disk: &impl Disk, dir: &Path) -> io::Result<()> {
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = crate::files::folder_of(dir);
     if dir.is_dir() {
         // Whoever made it may have failed here.
         return match disk.sync_dir(parent) {

@@ -305,12 +305,9 @@ impl<D: Disk> SegmentWriter<D> {
     /// A lock that was removed keeps nobody out.
     fn alone(&self) -> io::Result<()> {
         let path = lock_path(&self.ring);
-        if files::is_called(&self.lock, &path).map_err(|error| at(&path, error))? {
-            return Ok(());
-        }
-        let text = "this lock was removed or replaced while records were written here: another gateway may be writing to the same segments. \
+        let gone = "this lock was removed or replaced while records were written here: another gateway may be writing to the same segments. \
                     Find out who did it, see to it that only one gateway is started, and look what it did with `lockgate audit verify`";
-        Err(at(&path, io::Error::new(io::ErrorKind::InvalidData, text)))
+        files::must_be_called(&self.lock, &path, gone).map_err(|error| at(&path, error))
     }
 
     /// Leaves in the next segment how far the chain had got: its header continues what is lost, which nothing else would show where the

@@ -154,10 +154,9 @@ fn lookup<'a>(claims: &'a Claims, claim: &str) -> Option<&'a Value> {
 
 fn names(value: &Value, max: usize) -> Result<Vec<String>, TokenError> {
     match value {
+        // By way of a box, which has room for no more than there are.
         Value::Array(several) if several.len() <= max => {
-            let mut names = Vec::with_capacity(several.len());
-            several.iter().try_for_each(|one| name(one).map(|name| names.push(name)))?;
-            Ok(names)
+            several.iter().map(name).collect::<Result<Box<[_]>, _>>().map(Vec::from)
         }
         Value::Array(_) => Err(TokenError::Malformed),
         one => Ok(vec![name(one)?]),

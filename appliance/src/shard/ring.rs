@@ -298,11 +298,16 @@ impl Ring {
 
     /// Sends what may go. What a socket does not take at once waits in the ring.
     pub fn depart(&mut self) {
+        self.hand_over(FEW_SENDS);
+    }
+
+    /// Through the ring, unless there are no more than `few`.
+    fn hand_over(&mut self, few: usize) {
         if self.ready.is_empty() {
             return;
         }
         let mut ready = std::mem::take(&mut self.ready);
-        let few = ready.len() <= FEW_SENDS;
+        let few = ready.len() <= few;
         for departure in ready.drain(..) {
             match few.then(|| departure.go()) {
                 Some(Ok(count)) => self.taken.push(Raw { user_data: departure.data, result: count as i32, flags: 0 }),
@@ -311,12 +316,6 @@ impl Ring {
             }
         }
         self.ready = ready;
-    }
-
-    fn depart_all(&mut self) {
-        for departure in std::mem::take(&mut self.ready) {
-            self.push(&departure.entry());
-        }
     }
 
     /// The next send that its socket has taken at once.
@@ -400,13 +399,13 @@ impl Ring {
 
     /// Submits what is queued and waits for a completion.
     pub fn wait(&mut self) -> io::Result<()> {
-        self.depart_all();
+        self.hand_over(0);
         forgive(self.uring.submit_and_wait(1))
     }
 
     /// Submits what is queued and runs what the kernel has put off, without waiting.
     pub fn look(&mut self) -> io::Result<()> {
-        self.depart_all();
+        self.hand_over(0);
         let queued = self.uring.submission().len() as u32;
         // SAFETY: no pointer is passed. GETEVENTS makes a DEFER_TASKRUN ring run the work it has put off.
         forgive(unsafe { self.uring.submitter().enter::<libc::sigset_t>(queued, 0, libc_getevents(), None) })

@@ -144,10 +144,7 @@ impl Lock {
     /// One that was removed keeps nobody out.
     fn look(&self) -> io::Result<()> {
         let gone = "was removed or replaced: another archiver may be at work here";
-        match files::is_called(&self.file, &self.path).map_err(|error| at(&self.path, error))? {
-            true => Ok(()),
-            false => Err(at(&self.path, io::Error::new(io::ErrorKind::NotFound, gone))),
-        }
+        files::must_be_called(&self.file, &self.path, gone).map_err(|error| at(&self.path, error))
     }
 
     /// After an error. (Where there is no archive any more, what else is missed says more.)

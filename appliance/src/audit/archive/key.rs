@@ -128,7 +128,7 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
         file.sync_all()
     };
     write().map_err(|error| at(path, error))?;
-    segment::sync_dir(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+    segment::sync_dir(crate::files::folder_of(path))
 }
 
 /// What the old key signs of the new one.

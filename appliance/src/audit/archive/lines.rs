@@ -337,10 +337,7 @@ impl Appender {
     /// What is written is found under its name.
     pub fn look(&self) -> io::Result<()> {
         let gone = "was removed or replaced while it was written to: put it back as it was";
-        match files::is_called(&self.file, &self.path).map_err(|error| at(&self.path, error))? {
-            true => Ok(()),
-            false => Err(at(&self.path, io::Error::new(io::ErrorKind::NotFound, gone))),
-        }
+        files::must_be_called(&self.file, &self.path, gone).map_err(|error| at(&self.path, error))
     }
 }
 

@@ -199,7 +199,7 @@ fn free_name(data_dir: &Path, out: &Path) -> io::Result<()> {
     if out.symlink_metadata().is_ok() {
         return refused(io::ErrorKind::AlreadyExists, "is there already: remove it, or choose another name");
     }
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = files::folder_of(out);
     let folder = folder.canonicalize().map_err(|error| at(folder, error))?;
     // The archive may be a link to another mount.
     let whole = data_dir.canonicalize().map_err(|error| at(data_dir, error))?;

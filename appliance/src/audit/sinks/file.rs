@@ -10,6 +10,7 @@ use super::join::Event;
 use crate::audit::ocsf;
 use crate::audit::segment::{at, sync_dir};
 use crate::config::FileSink as Config;
+use crate::files::folder_of;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -33,7 +34,7 @@ fn local(path: &Path, error: io::Error) -> Failure {
 
 /// Could it be opened? Nothing is made.
 pub fn check(config: &Config) -> Result<(), Failure> {
-    let folder = folder(&config.path);
+    let folder = folder_of(&config.path);
     match fs::metadata(&config.path) {
         Ok(file) if !file.is_file() => Err(local(&config.path, io::Error::other("is not a file"))),
         Ok(_) => match File::open(&config.path).map(|file| is_ours(&file)) {
@@ -42,12 +43,8 @@ pub fn check(config: &Config) -> Result<(), Failure> {
             Ok(Ok(false)) => Err(local(&config.path, foreign())),
         },
         Err(_) if folder.is_dir() => Ok(()),
-        Err(_) => Err(local(&folder, io::Error::other("there is no such folder"))),
+        Err(_) => Err(local(folder, io::Error::other("there is no such folder"))),
     }
-}
-
-fn folder(path: &Path) -> PathBuf {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
 }
 
 impl FileSink {
@@ -95,7 +92,7 @@ impl FileSink {
         self.file.sync_all()?;
         fs::rename(&self.config.path, self.rotated_name()?)?;
         (self.file, self.bytes, self.since) = open(&self.config.path)?;
-        sync_dir(&folder(&self.config.path))?;
+        sync_dir(folder_of(&self.config.path))?;
         if let Some(keep) = self.config.keep {
             let rotated = rotated(&self.config.path)?;
             for old in &rotated[..rotated.len().saturating_sub(keep)] {
@@ -129,7 +126,7 @@ struct Rotated {
 fn rotated(path: &Path) -> io::Result<Vec<Rotated>> {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(Vec::new()) };
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder(path))? {
+    for entry in fs::read_dir(folder_of(path))? {
         let entry = entry?;
         let other = entry.file_name().into_string().unwrap_or_default();
         let Some(stamp) = other.strip_prefix(name).and_then(|rest| rest.strip_prefix('.')) else { continue };
