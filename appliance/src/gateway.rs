@@ -7,7 +7,7 @@
 use crate::audit::archive::supervise::{ArchiveWatch, Program, Restarts, Supervisor};
 use crate::audit::sinks::Sinks;
 use crate::audit::{
-    Entry, Full, Journal, Release, RingOptions, Sealer, SealerOptions, SegmentWriter, Who, origin, writer::NOBODY,
+    Entry, Full, Journal, NOBODY, Release, RingOptions, Sealer, SealerOptions, SegmentWriter, Who, origin,
 };
 use crate::config::{self, Config, Durability, Listener};
 use crate::control::{self, Certificates, Claim, ControlOptions, Loader, Poster, Prepared};
@@ -246,7 +246,8 @@ fn start_shard(
     let factory = move |origin: Origin, cx: &mut Context<'_>| {
         cx.shared.counters = counters.clone();
         cx.shared.payload_bytes_max = payload_bytes_max;
-        Gate::new(origin, login_timeout_us, cx)
+        cx.shared.login_timeout_us = login_timeout_us;
+        Gate::new(origin, cx)
     };
     shard::start(options, snapshot.clone(), Box::new(trail), to_control.clone(), factory)
         .with_context(|| format!("shard {number} did not start"))

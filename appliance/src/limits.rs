@@ -37,6 +37,8 @@ pub const STALLED_US: u64 = 60_000_000;
 pub const FLUSH_US: u64 = 5_000_000;
 /// Waiting for a client to close after our last words. Beyond: closed.
 pub const LINGER_US: u64 = 1_000_000;
+/// Silence after which a session gives back the memory that only work needs; it has it again, a microsecond later, with its next bytes.
+pub const REST_US: u64 = 1_000_000;
 /// Accepting pauses this long when descriptors or memory run out.
 pub const ACCEPT_PAUSE_US: u64 = 100_000;
 

@@ -240,7 +240,12 @@ const SOCKET_ROWS: [SocketRow; 19] = [
         c.tls_failures.value()
     }),
     ("lockgate_panics", "Sessions closed because of a panic", MetricType::Counter, |c| c.panics.value()),
-    ("lockgate_buffers_starved", "Receives that found no free buffer", MetricType::Counter, |c| c.starved.value()),
+    (
+        "lockgate_buffers_starved",
+        "Receives that found no free buffer although the kernel had them all",
+        MetricType::Counter,
+        |c| c.starved.value(),
+    ),
     ("lockgate_receives_deferred", "Receives that waited for a later round", MetricType::Counter, |c| {
         c.deferred.value()
     }),

@@ -80,7 +80,6 @@ targets = ["postgres"]
         issuer: "bench".into(),
         groups: Vec::new(),
         actor: Vec::new(),
-        expires_at: i64::MAX,
     };
     Policy::compile(&config).view("postgres", &principal).expect("a grant")
 }

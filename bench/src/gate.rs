@@ -156,7 +156,6 @@ fn of_everybody(snapshot: &Snapshot) -> View {
         issuer: "https://bench.example".into(),
         groups: vec!["bench".into()],
         actor: Vec::new(),
-        expires_at: NOW_S + 360_000,
     };
     snapshot.policy.view("postgres", &principal).expect("everybody is granted the target")
 }
@@ -237,14 +236,15 @@ impl Rig {
             encrypted: false,
             allow_plaintext: false,
             certificate_required: false,
-            entropy: [5; 64],
+            entropy: [5; 42],
         };
         let now = Now { mono_us: 1_000, unix_us: NOW_S * 1_000_000 };
         let (mut shared, mut control) = (Shared::default(), Vec::new());
         shared.payload_bytes_max = features.payload_bytes_max();
+        shared.login_timeout_us = 30_000_000;
         let mut cx =
             Context { now, snapshot: &snapshot, journal: &mut journal, control: &mut control, shared: &mut shared };
-        let gate = Gate::new(origin, 30_000_000, &mut cx);
+        let gate = Gate::new(origin, &mut cx);
         let mut rig = Self {
             gate,
             shared,

@@ -7,14 +7,14 @@ use super::record::{
     CUT_STATEMENT, CUT_TABLES, CUT_TEXT, ITEM_BYTES, Kind, LIST_BYTES_MAX, PAYLOAD_BYTES_MAX, PREFIX_BYTES,
     ROW_VERSION, TEXT_BYTES_MAX,
 };
-use super::{Entry, Outcome, Request, Who};
+use super::{Entry, Outcome, PackedWho, Request, Who};
 use crate::limits::AUDIT_STATEMENT_BYTES_MAX;
 use std::mem::{offset_of, size_of};
 
 /// An upper bound of everything in a record that is not text.
 const FIXED_BYTES: usize = 512;
 /// Of a text or a list in a row: offset and length.
-const POINTER_BYTES: usize = 8;
+pub(super) const POINTER_BYTES: usize = 8;
 /// Lists begin at multiples of this.
 const LIST_ALIGN: usize = 4;
 
@@ -44,7 +44,7 @@ impl Room {
     }
 }
 
-/// Writes records behind one another into a buffer, allocating nothing but the buffer.
+/// Writes records behind one another into a buffer, allocating nothing but the buffer (and where what is packed has to be cut).
 pub struct Encoder {
     room: Room,
 }
@@ -75,8 +75,8 @@ impl Encoder {
             Entry::SessionClosed { reason, .. } => text(reason),
             Entry::Gateway { detail } => text(detail),
         };
-        let who = match self.packed(who) {
-            Some(packed) => packed.bytes.len(),
+        let who = match who.packed {
+            Some(packed) => packed.bytes.len().min(6 * self.room.text + 2 * self.room.list),
             None => {
                 let texts = [who.session, who.user, who.target, who.client, who.application, who.claimed_user];
                 texts.into_iter().map(text).sum::<usize>() + list(who.groups) + list(who.actor)
@@ -85,20 +85,17 @@ impl Encoder {
         FIXED_BYTES + who + entry
     }
 
-    /// The packed form, unless segments are so small that a part of it may have to be cut.
-    #[inline]
-    fn packed<'a>(&self, who: &Who<'a>) -> Option<&'a PackedWho> {
-        who.packed.filter(|packed| packed.bytes.len() <= self.room.text)
-    }
-
     /// Appends one record to `out`, whose length is a multiple of [`ALIGN`] and stays one.
     pub fn encode(&self, time_us: i64, who: &Who<'_>, entry: &Entry<'_>, out: &mut Vec<u8>) {
         debug_assert!(out.len().is_multiple_of(ALIGN));
         let start = out.len();
         out.extend_from_slice(&[0; PREFIX_BYTES]);
-        let mut flat = Flat { out, room: self.room, cut: 0 };
-        let who = match self.packed(who) {
-            Some(packed) => flat.packed_who(packed),
+        let room = self.room;
+        let mut flat = Flat { out, room, cut: 0 };
+        let who = match who.packed {
+            Some(packed) if packed.fits(room.text, room.list) => flat.packed_who(packed),
+            // A part of it has to be cut.
+            Some(packed) => flat.who(&packed.unpacked().who()),
             None => flat.who(who),
         };
         let kind = match entry {
@@ -116,30 +113,30 @@ impl Encoder {
 
 /// Where a text or a list lies in the buffer, and how many bytes or items it has.
 #[derive(Clone, Copy, Debug, Default)]
-struct Put {
-    at: usize,
-    count: usize,
+pub(super) struct Put {
+    pub at: usize,
+    pub count: usize,
 }
 
 /// The parts of [`ArchivedWhoRow`], in its order.
-type WhoPut = [Put; 8];
+pub(super) type WhoPut = [Put; 8];
 
-/// Who and where as it stands at the beginning of each of a session's records: texts and lists behind one another. Every
-/// pointer in it is relative to itself, so the bytes are the same wherever they stand (at a multiple of [`ALIGN`]).
-#[derive(Clone, Debug, Default)]
-pub struct PackedWho {
-    bytes: Box<[u8]>,
-    /// Counted from where the bytes begin.
-    puts: WhoPut,
+/// The texts and lists of `who`, and where each lies in them.
+pub(super) fn pack(who: &Who<'_>) -> (Vec<u8>, WhoPut) {
+    let unbounded = Room { statement: 0, payload: 0, list: usize::MAX, text: usize::MAX };
+    let mut bytes = Vec::new();
+    let puts = Flat { out: &mut bytes, room: unbounded, cut: 0 }.who(who);
+    (bytes, puts)
 }
 
-impl PackedWho {
-    pub fn new(who: &Who<'_>) -> Self {
-        let unbounded = Room { statement: 0, payload: 0, list: usize::MAX, text: usize::MAX };
-        let mut bytes = Vec::new();
-        let puts = Flat { out: &mut bytes, room: unbounded, cut: 0 }.who(who);
-        Self { bytes: bytes.into(), puts }
-    }
+/// Where the items of a list of texts lie: what [`pointer`] wrote of each.
+pub(super) fn items(bytes: &[u8], list: Put) -> impl Iterator<Item = Put> + '_ {
+    (0..list.count).map(move |index| {
+        let field = list.at + index * POINTER_BYTES;
+        let word: [u8; POINTER_BYTES] = bytes[field..field + POINTER_BYTES].try_into().expect("eight bytes");
+        let word = u64::from_le_bytes(word);
+        Put { at: (field as i64 + i64::from(word as u32 as i32)) as usize, count: (word >> 32) as usize }
+    })
 }
 
 /// The fixed part of a record while it is filled in.
@@ -279,7 +276,10 @@ impl Flat<'_> {
     fn packed_who(&mut self, packed: &PackedWho) -> WhoPut {
         let at = self.out.len();
         self.out.extend_from_slice(&packed.bytes);
-        packed.puts.map(|put| Put { at: at + put.at, ..put })
+        packed.parts.map(|part| {
+            let put = part.put();
+            Put { at: at + put.at, ..put }
+        })
     }
 
     #[inline]

@@ -22,28 +22,12 @@ pub mod trail;
 pub(crate) mod values;
 pub mod verify;
 pub mod when;
+mod who;
 pub mod writer;
 
-pub use encode::PackedWho;
 pub use seal::{Keeper, Release, Sealer, SealerOptions, SealerTrouble};
+pub use who::{NOBODY, OwnedWho, PackedWho, Who};
 pub use writer::{RingOptions, SegmentWriter};
-
-/// Who and where, on every record.
-#[derive(Clone, Copy, Debug)]
-pub struct Who<'a> {
-    pub session: &'a str,
-    pub user: &'a str,
-    pub groups: &'a [String],
-    pub actor: &'a [String],
-    pub target: &'a str,
-    /// `address:port` of the client.
-    pub client: &'a str,
-    pub application: &'a str,
-    /// What the client claimed as `user`; only recorded.
-    pub claimed_user: &'a str,
-    /// All of the above as it is written, made once for the many records of a session.
-    pub packed: Option<&'a PackedWho>,
-}
 
 /// One thing that happened, borrowed from whoever saw it: nothing is allocated to record it.
 #[derive(Clone, Copy, Debug)]

@@ -233,7 +233,7 @@ fn oversized_parts_are_cut_marked_and_still_fit_a_segment() {
     let huge = "é".repeat(40_000);
     let many = vec![huge.clone(); 3];
     let binds = vec![Some("value"); 100_000];
-    let who = Who { groups: &many, application: &huge, ..writer::NOBODY };
+    let who = Who { groups: &many, application: &huge, ..NOBODY };
     let request = Request { binds: &binds, tables: &many, ..request(1, &huge) };
     writer.append(NOW_US, &who, &Entry::Request(request)).expect("any record fits");
     writer.write().expect("written");

@@ -22,7 +22,7 @@ use super::frame::{
 };
 use super::recover::{self, Recovered};
 use super::segment::{self, SEGMENT_BYTES_MIN, SEGMENTS_PER_SHARD_MIN, at};
-use super::{Entry, Full, Journal, Who};
+use super::{Entry, Full, Journal, NOBODY, Who};
 use crate::files;
 use std::fs::{self, File};
 use std::io;
@@ -494,19 +494,6 @@ impl<D: Disk> Journal for SegmentWriter<D> {
         Ok(())
     }
 }
-
-/// The gateway itself.
-pub const NOBODY: Who<'static> = Who {
-    session: "",
-    user: "",
-    groups: &[],
-    actor: &[],
-    target: "",
-    client: "",
-    application: "",
-    claimed_user: "",
-    packed: None,
-};
 
 pub(super) const FIRST: (u64, u64, u64, Hash) = (1, 1, 1, GENESIS);
 

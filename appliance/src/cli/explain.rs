@@ -154,7 +154,6 @@ fn principal(who: &WhoArgs) -> Principal {
         issuer: String::new(),
         groups: given(&who.groups),
         actor: given(&who.actor),
-        expires_at: i64::MAX,
     }
 }
 

@@ -192,7 +192,6 @@ impl Judge {
                 issuer: String::new(),
                 groups: record.groups.clone(),
                 actor: record.actor.clone(),
-                expires_at: i64::MAX,
             };
             self.policy.view(&record.target, &principal)
         });

@@ -201,7 +201,7 @@ mod tests {
         let mut claims = claims("ann@example.com", &["dev".into()], DEVELOPMENT_ISSUER, "lockgate", 1_000, 60);
         claims.insert("azp".into(), json!("bot"));
         let token = key.token(&Value::Object(claims)).expect("signs");
-        let who = verifier.verify(token.as_bytes(), 1_010).expect("believed");
+        let who = verifier.verify(token.as_bytes(), 1_010).expect("believed").principal;
         assert_eq!(
             (who.user.as_str(), who.groups, who.actor),
             ("ann@example.com", vec!["dev".into()], vec!["bot".into()])

@@ -233,7 +233,8 @@ fn ruler(api: &Api, peer: Peer, token: Option<&str>) -> Result<Ruler, String> {
             let verifier = &api.core.state().snapshot.clone().verifier;
             let principal = verifier
                 .verify(token.trim().as_bytes(), now_us().div_euclid(1_000_000))
-                .map_err(|error| format!("the token was not accepted: {error:?}"))?;
+                .map_err(|error| format!("the token was not accepted: {error:?}"))?
+                .principal;
             Ok(Ruler::Token { user: principal.user, groups: principal.groups, actor: principal.actor })
         }
         (None, Some(uid)) if uid == api.owner => Ok(Ruler::Local { user: user_name(uid) }),
@@ -249,17 +250,18 @@ async fn sessions(State(api): State<Api>) -> Json<Value> {
 
 /// Never a key: with one, anybody could cancel.
 fn session_json(info: &SessionInfo) -> Value {
+    let who = &info.who;
     json!({
-        "id": info.id,
-        "user": info.user,
-        "groups": info.groups,
-        "actor": info.actor,
-        "client": info.client,
-        "application": info.application,
-        "claimed_user": info.claimed_user,
-        "target": info.target,
+        "id": who.session(),
+        "user": who.user(),
+        "groups": who.groups(),
+        "actor": who.actor(),
+        "client": who.client(),
+        "application": who.application(),
+        "claimed_user": who.claimed_user(),
+        "target": who.target(),
         "opened": rfc3339(info.opened_at_us),
-        "shard": info.shard,
+        "shard": info.key.shard,
     })
 }
 
@@ -268,7 +270,7 @@ async fn kill(State(api): State<Api>, Path(id): Path<String>) -> Response {
     let Some(live) = state.sessions.by_id(&id) else {
         return refuse(StatusCode::NOT_FOUND, "no such session");
     };
-    let (shard, relay) = (live.info.shard, live.info.relay);
+    let (shard, relay) = live.info.key.place();
     let answer = session_json(&live.info);
     tracing::info!(session = id, "killed by the socket's owner");
     state.post(shard, ToShard::Kill { relay, session: id });

@@ -14,8 +14,8 @@ const SSL_REQUEST: i32 = 80_877_103;
 
 /// Sends the request to every address of the target at once: which of them holds the session is not known here, and a
 /// server ignores a key it does not know. `Ok`: at least one took it.
-pub async fn send(target: &Target, key: &(i32, Vec<u8>)) -> io::Result<()> {
-    let message = request(key);
+pub async fn send(target: &Target, process: i32, secret: &[u8]) -> io::Result<()> {
+    let message = request(process, secret);
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the target's host name has no address");
     let mut sent = false;
     let attempts: Vec<_> =
@@ -73,7 +73,7 @@ async fn deliver(mut stream: impl AsyncRead + AsyncWrite + Unpin, message: &[u8]
     Ok(())
 }
 
-fn request((process, secret): &(i32, Vec<u8>)) -> Vec<u8> {
+fn request(process: i32, secret: &[u8]) -> Vec<u8> {
     let length = i32::try_from(12 + secret.len()).expect("a cancel key has at most 256 bytes");
     let mut message = Vec::with_capacity(12 + secret.len());
     message.extend(length.to_be_bytes());
@@ -89,8 +89,8 @@ mod tests {
 
     #[test]
     fn the_request_is_the_manuals() {
-        let bytes = request(&(0x0102_0304, vec![9, 8, 7, 6]));
+        let bytes = request(0x0102_0304, &[9, 8, 7, 6]);
         assert_eq!(bytes, [0, 0, 0, 16, 4, 210, 22, 46, 1, 2, 3, 4, 9, 8, 7, 6]);
-        assert_eq!(request(&(1, vec![0; 256])).len(), 268);
+        assert_eq!(request(1, &[0; 256]).len(), 268);
     }
 }

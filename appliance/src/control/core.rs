@@ -121,8 +121,8 @@ impl Core {
 
     fn handle(self: &Arc<Self>, message: ToControl) {
         match message {
-            ToControl::SessionOpened(info) => self.state().session_opened(info),
-            ToControl::SessionClosed { id } => self.state().sessions.closed(&id),
+            ToControl::SessionOpened(info) => self.state().session_opened(*info),
+            ToControl::SessionClosed(key) => self.state().sessions.closed(key),
             ToControl::Ask(ticket) => self.ask(*ticket),
             ToControl::Abandon(id) => {
                 let mut state = self.state();
@@ -229,9 +229,9 @@ impl Core {
     fn cancel(self: &Arc<Self>, process: i32, secret: &[u8], waiter: Option<(usize, RelayId)>) {
         let found = {
             let mut state = self.state();
-            let live = state.sessions.by_key(process, secret);
-            let place = live.map(|live| (live.info.shard, live.info.relay));
-            let found = live.and_then(|live| Some((live.target.clone()?, live.info.target_key.clone())));
+            let live = state.sessions.by_cancel_key(process, secret);
+            let place = live.map(|live| live.info.key.place());
+            let found = live.and_then(|live| Some((live.target.clone()?, live.info.target_secret.clone())));
             if let Some((shard, relay)) = place {
                 // What waits for a ruling is with us, not with the target: passed on, the cancel could only hit the
                 // statement after it.
@@ -245,14 +245,14 @@ impl Core {
             found
         };
         let permit = self.cancels.clone().try_acquire_owned();
-        let (Some((target, key)), Ok(permit)) = (found, permit) else {
+        let (Some((target, target_secret)), Ok(permit)) = (found, permit) else {
             self.counters.cancels_unknown.fetch_add(1, Relaxed);
             return self.state().cancelled(waiter);
         };
         self.counters.cancels.fetch_add(1, Relaxed);
         let core = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = cancel::send(&target, &key).await {
+            if let Err(error) = cancel::send(&target, process, &target_secret).await {
                 tracing::warn!(target = target.name, %error, "a cancel request did not reach its target");
             }
             core.state().cancelled(waiter);
@@ -309,8 +309,8 @@ impl Core {
 }
 
 impl State {
-    fn session_opened(&mut self, info: Box<SessionInfo>) {
-        let target = self.snapshot.target(&info.target).cloned();
+    fn session_opened(&mut self, info: SessionInfo) {
+        let target = self.snapshot.target(info.who.target()).cloned();
         self.sessions.opened(info, target);
     }
 

@@ -1,66 +1,55 @@
 //! The live sessions of all shards: for `sessions ls`, for `sessions kill` and for cancel requests.
 
-use crate::shard::mailbox::SessionInfo;
+use crate::shard::mailbox::{RelayId, SessionInfo, SessionKey};
 use crate::snapshot::Target;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A session with the target it was opened to, which a reload does not change under it.
 pub struct Live {
-    pub info: Box<SessionInfo>,
+    pub info: SessionInfo,
     /// `None`: its target is in no snapshot we know.
     pub target: Option<Arc<Target>>,
 }
 
 #[derive(Default)]
 pub struct Sessions {
-    live: HashMap<String, Live>,
-    /// By the process number in the key the client holds. Secrets decide between sessions that share one.
-    by_process: HashMap<i32, Vec<String>>,
+    live: BTreeMap<SessionKey, Box<Live>>,
 }
 
 impl Sessions {
-    pub fn opened(&mut self, info: Box<SessionInfo>, target: Option<Arc<Target>>) {
-        let (id, process) = (info.id.clone(), info.client_key.0);
-        self.closed(&id);
-        self.by_process.entry(process).or_insert_with(|| Vec::with_capacity(1)).push(id.clone());
-        self.live.insert(id, Live { info, target });
+    pub fn opened(&mut self, info: SessionInfo, target: Option<Arc<Target>>) {
+        self.live.insert(info.key, Box::new(Live { info, target }));
     }
 
-    pub fn closed(&mut self, id: &str) {
-        let Some(live) = self.live.remove(id) else { return };
-        let process = live.info.client_key.0;
-        if let Some(ids) = self.by_process.get_mut(&process) {
-            ids.retain(|other| other != id);
-            if ids.is_empty() {
-                self.by_process.remove(&process);
-            }
-        }
+    pub fn closed(&mut self, key: SessionKey) {
+        self.live.remove(&key);
     }
 
     /// A shard ended: its sessions are gone whether it said so or not.
     pub fn shard_ended(&mut self, shard: usize) {
-        let ids: Vec<_> =
-            self.live.values().filter(|live| live.info.shard == shard).map(|live| live.info.id.clone()).collect();
-        ids.iter().for_each(|id| self.closed(id));
+        self.live.retain(|key, _| key.shard as usize != shard);
     }
 
-    /// Whose key this is. The secret is compared in constant time: how far it agreed must not show.
-    pub fn by_key(&self, process: i32, secret: &[u8]) -> Option<&Live> {
-        self.by_process.get(&process)?.iter().filter_map(|id| self.live.get(id)).find(|live| {
-            !secret.is_empty()
-                && aws_lc_rs::constant_time::verify_slices_are_equal(&live.info.client_key.1, secret).is_ok()
-        })
+    /// Whose key for cancel requests this is: the secret decides between sessions that share a process number. It is compared in
+    /// constant time: how far it agreed must not show.
+    pub fn by_cancel_key(&self, process: i32, secret: &[u8]) -> Option<&Live> {
+        let first = SessionKey { process, shard: u32::MIN, relay: RelayId::MIN };
+        let last = SessionKey { process, shard: u32::MAX, relay: RelayId::MAX };
+        let equal = |live: &&Live| aws_lc_rs::constant_time::verify_slices_are_equal(&live.info.secret, secret).is_ok();
+        self.live.range(first..=last).map(|(_, live)| &**live).find(equal)
     }
 
+    /// By its name in the trail.
     pub fn by_id(&self, id: &str) -> Option<&Live> {
-        self.live.get(id)
+        self.live.values().map(|live| &**live).find(|live| live.info.who.session() == id)
     }
 
     /// Oldest first.
     pub fn all(&self) -> Vec<&Live> {
-        let mut all: Vec<_> = self.live.values().collect();
-        all.sort_by(|a, b| (a.info.opened_at_us, &a.info.id).cmp(&(b.info.opened_at_us, &b.info.id)));
+        let mut all: Vec<_> = self.live.values().map(|live| &**live).collect();
+        let age = |live: &&Live| live.info.opened_at_us;
+        all.sort_by(|a, b| age(a).cmp(&age(b)).then_with(|| a.info.who.session().cmp(b.info.who.session())));
         all
     }
 
@@ -72,12 +61,11 @@ impl Sessions {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::audit::{OwnedWho, PackedWho};
 
-    pub fn info(id: &str, process: i32, secret: &[u8]) -> SessionInfo {
-        SessionInfo {
-            id: id.into(),
-            shard: 0,
-            relay: 5,
+    pub fn info(id: &str, process: i32, secret: [u8; 4]) -> SessionInfo {
+        let who = OwnedWho {
+            session: id.into(),
             user: "alice".into(),
             groups: vec!["engineering".into()],
             actor: vec![],
@@ -85,44 +73,52 @@ pub(super) mod tests {
             application: "psql".into(),
             claimed_user: "anything".into(),
             target: "orders".into(),
+        };
+        SessionInfo {
+            who: Arc::new(PackedWho::new(&who.who())),
+            key: SessionKey { process, shard: 0, relay: 5 },
             opened_at_us: 1,
-            client_key: (process, secret.to_vec()),
-            target_key: (4242, vec![1, 2, 3, 4]),
+            secret,
+            target_secret: Box::new([1, 2, 3, 4]),
         }
     }
 
+    /// Two sessions whose backends, on different targets, have the same number.
+    fn two() -> (Sessions, SessionKey, SessionKey) {
+        let mut sessions = Sessions::default();
+        let (a, mut b) = (info("a", 7, *b"aaaa"), info("b", 7, *b"bbbb"));
+        b.key.relay = 6;
+        let keys = (a.key, b.key);
+        sessions.opened(a, None);
+        sessions.opened(b, None);
+        (sessions, keys.0, keys.1)
+    }
+
     fn found(sessions: &Sessions, process: i32, secret: &[u8]) -> Option<String> {
-        sessions.by_key(process, secret).map(|live| live.info.id.clone())
+        sessions.by_cancel_key(process, secret).map(|live| live.info.who.session().to_owned())
     }
 
     #[test]
-    fn a_key_finds_its_own_session_and_no_other() {
-        let mut sessions = Sessions::default();
-        sessions.opened(Box::new(info("a", 7, b"aaaa")), None);
-        sessions.opened(Box::new(info("b", 7, b"bbbb")), None);
+    fn a_cancel_key_finds_its_own_session_and_no_other() {
+        let (sessions, ..) = two();
         assert_eq!(found(&sessions, 7, b"aaaa").as_deref(), Some("a"));
         assert_eq!(found(&sessions, 7, b"bbbb").as_deref(), Some("b"));
-        for (process, secret) in [(7, &b"cccc"[..]), (8, b"aaaa"), (7, b""), (7, b"aaa"), (7, b"aaaaa")] {
+        for (process, secret) in [(7, &b"cccc"[..]), (8, b"aaaa"), (6, b"aaaa"), (7, b""), (7, b"aaa"), (7, b"aaaaa")] {
             assert_eq!(found(&sessions, process, secret), None);
         }
     }
 
     #[test]
-    fn a_closed_session_is_forgotten_by_id_and_by_key() {
-        let mut sessions = Sessions::default();
-        sessions.opened(Box::new(info("a", 7, b"aaaa")), None);
-        sessions.opened(Box::new(info("b", 7, b"bbbb")), None);
-        sessions.closed("a");
-        sessions.closed("never-opened");
+    fn a_closed_session_is_forgotten_by_id_and_by_cancel_key() {
+        let (mut sessions, a, b) = two();
+        assert!(sessions.by_id("a").is_some() && sessions.by_id("c").is_none());
+        sessions.closed(a);
+        sessions.closed(SessionKey { relay: 4, ..b });
         assert_eq!((found(&sessions, 7, b"aaaa"), sessions.len()), (None, 1));
+        assert!(sessions.by_id("a").is_none());
+        sessions.shard_ended(1);
+        assert_eq!(found(&sessions, 7, b"bbbb").as_deref(), Some("b"), "another shard's");
         sessions.shard_ended(0);
-        assert_eq!((found(&sessions, 7, b"bbbb"), sessions.by_process.len()), (None, 0));
-    }
-
-    #[test]
-    fn a_session_without_a_secret_cannot_be_cancelled() {
-        let mut sessions = Sessions::default();
-        sessions.opened(Box::new(info("a", 7, b"")), None);
-        assert_eq!(found(&sessions, 7, b""), None);
+        assert_eq!((found(&sessions, 7, b"bbbb"), sessions.len()), (None, 0));
     }
 }

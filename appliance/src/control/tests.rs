@@ -272,7 +272,7 @@ fn reviewers_are_believed_by_their_tokens_from_the_moment_their_issuers_key_is_k
     std::fs::rename(written, running.dir.path().join("jwks.json")).unwrap();
     let ToShard::Snapshot(snapshot) = running.told() else { panic!("new keys make a new snapshot") };
     assert_eq!(snapshot.version, 1);
-    assert_eq!(snapshot.verifier.verify(token("bob", &[], 600).as_bytes(), now).unwrap().user, "bob");
+    assert_eq!(snapshot.verifier.verify(token("bob", &[], 600).as_bytes(), now).unwrap().principal.user, "bob");
 
     assert_eq!(approve(token("bob", &["dba"], -600)), refused(401), "expired");
     assert_eq!(approve(token("eve", &["engineering"], 600)), refused(403), "another group");
@@ -321,15 +321,16 @@ fn a_restart_turns_what_waited_into_expired() {
 #[test]
 fn sessions_are_listed_without_their_keys_and_killed_by_id() {
     let running = Running::new(vec![]);
-    let info = sessions::tests::info("s-1", 7, b"aaaa");
+    let info = sessions::tests::info("s-1", 7, *b"aaaa");
+    let key = info.key;
     running.tell(ToControl::SessionOpened(Box::new(info)));
     let listed = running.get_until("/sessions", |body| !body["sessions"].as_array().unwrap().is_empty());
     assert_eq!(listed["sessions"][0]["user"], "alice");
-    assert!(!listed.to_string().contains("key") && !listed.to_string().contains("4242"));
+    assert!(!listed.to_string().contains("key") && !listed.to_string().contains("secret"));
     assert_eq!(running.post("/sessions/nobody/kill", json!({})).status, 404);
     assert_eq!(running.post("/sessions/s-1/kill", json!({})).status, 200);
     assert!(matches!(running.told(), ToShard::Kill { relay: 5, session } if session == "s-1"));
-    running.tell(ToControl::SessionClosed { id: "s-1".into() });
+    running.tell(ToControl::SessionClosed(key));
     running.get_until("/sessions", |body| body["sessions"] == json!([]));
 }
 

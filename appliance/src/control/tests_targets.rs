@@ -124,7 +124,7 @@ fn scripted() -> (TcpListener, Target) {
 fn a_cancel_request_reaches_the_target_with_the_targets_key_and_no_other_does() {
     let (listener, target) = scripted();
     let running = Running::new(vec![target]);
-    running.tell(ToControl::SessionOpened(Box::new(sessions::tests::info("s-1", 7, b"aaaa"))));
+    running.tell(ToControl::SessionOpened(Box::new(sessions::tests::info("s-1", 7, *b"aaaa"))));
     // These are ignored: wrong secret, wrong process, empty.
     for (process, secret) in [(7, &b"aaab"[..]), (8, b"aaaa"), (7, b"")] {
         running.tell(ToControl::Cancel { process, secret: secret.to_vec(), waiter: Some((0, 5)) });
@@ -134,7 +134,7 @@ fn a_cancel_request_reaches_the_target_with_the_targets_key_and_no_other_does() 
     let (mut stream, _) = listener.accept().unwrap();
     let mut message = [0; 16];
     stream.read_exact(&mut message).unwrap();
-    let key: Vec<u8> = [4242i32.to_be_bytes(), [1, 2, 3, 4]].concat();
+    let key: Vec<u8> = [7i32.to_be_bytes(), [1, 2, 3, 4]].concat();
     assert_eq!(message[..], [&[0, 0, 0, 16, 4, 210, 22, 46][..], &key].concat());
     drop(stream);
     assert!(matches!(running.told(), ToShard::Cancelled { relay: 6 }));
@@ -149,10 +149,9 @@ fn a_cancel_request_reaches_the_target_with_the_targets_key_and_no_other_does() 
 fn a_cancel_request_is_encrypted_where_the_target_is() {
     let postgres = Postgres::start();
     let target = over(&postgres, "localhost", TargetTls::VerifyFull);
-    let key = sessions::tests::info("s-1", 7, b"aaaa").target_key;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     // The server takes it, does not know the key, and closes.
-    runtime.block_on(cancel::send(&target, &key)).unwrap();
+    runtime.block_on(cancel::send(&target, 7, &[1, 2, 3, 4])).unwrap();
 
     let (listener, scripted) = scripted();
     let refusing = Target { tls: target.tls.clone(), ..scripted };
@@ -165,7 +164,7 @@ fn a_cancel_request_is_encrypted_where_the_target_is() {
         stream.read_to_end(&mut rest).unwrap();
         (request, rest)
     });
-    assert!(runtime.block_on(cancel::send(&refusing, &key)).is_err());
+    assert!(runtime.block_on(cancel::send(&refusing, 7, &[1, 2, 3, 4])).is_err());
     let (request, rest) = server.join().unwrap();
     assert_eq!((request, rest), ([0, 0, 0, 8, 4, 210, 22, 47], vec![]), "the key is never sent in plain text");
 }

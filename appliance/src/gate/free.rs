@@ -95,7 +95,6 @@ mod tests {
             issuer: "i".into(),
             groups: Vec::new(),
             actor: Vec::new(),
-            expires_at: i64::MAX,
         };
         Policy::from_parts(&[grant], &[], &[mask]).view("shop", &ann).expect("granted")
     }

@@ -1,9 +1,10 @@
 //! From the first byte to the first ReadyForQuery: TLS, token, grant, the target's own login.
 
 use super::statement::Held;
-use super::{Context, Gate, Origin, Output, Retry, State, refusal};
+use super::{Context, Gate, Output, Retry, State, refusal};
 use crate::approval::{Ticket, TicketId};
 use crate::audit::Entry;
+use crate::identity::Verified;
 use crate::limits;
 use crate::metrics::Fault;
 use crate::policy::{ApprovalTerms, View, path_by};
@@ -41,7 +42,7 @@ pub(super) fn journal_full() -> Refusal {
 
 impl Gate {
     pub(super) fn secure(&mut self, pipes: &mut Pipes<'_>) {
-        let offered = self.origin.tls_offered;
+        let offered = self.channel.tls_offered;
         self.session.answer(Side::Client, Answer::Secure(offered), pipes);
         if offered {
             self.wishes.push_back(Output::StartTls(Side::Client));
@@ -50,10 +51,7 @@ impl Gate {
 
     pub(super) fn login(&mut self, startup: Startup, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         self.identity.claim(&startup);
-        let Origin { encrypted, certificate_required, allow_plaintext, client, .. } = &self.origin;
-        // A certificate is shown in a TLS handshake only: without one nobody gets past it, from loopback neither.
-        let private = *encrypted || !certificate_required && (*allow_plaintext || client.ip().is_loopback());
-        if !private {
+        if !self.channel.may_carry_token() {
             return self.refuse_login(Side::Client, *b"28000", "token over an unencrypted connection", pipes, cx);
         }
         if startup.oauth {
@@ -65,16 +63,16 @@ impl Gate {
     pub(super) fn credential(&mut self, span: Span, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         let now_s = cx.now.unix_us.div_euclid(1_000_000);
         let token = pipes.client.at(span);
-        let principal = match cx.snapshot.verifier.verify(token, now_s) {
-            Ok(principal) => principal,
+        let Verified { principal, expires_at } = match cx.snapshot.verifier.verify(token, now_s) {
+            Ok(verified) => verified,
             Err(error) => {
                 let reason = format!("token: {error:?}");
                 return self.refuse_login(Side::Client, *b"28P01", &reason, pipes, cx);
             }
         };
         self.identity.admit(&principal);
-        let target = cx.snapshot.target(&self.identity.target).cloned();
-        let view = cx.shared.views.of(cx.snapshot, &self.identity.target, &principal);
+        let target = cx.snapshot.target(self.identity.target()).cloned();
+        let view = cx.shared.views.of(cx.snapshot, self.identity.target(), &Rc::new(principal));
         let (Some(target), Some(view)) = (target, view) else {
             return self.refuse_login(Side::Client, *b"28000", "no grant for this target", pipes, cx);
         };
@@ -91,8 +89,8 @@ impl Gate {
         let approval = view.approval.clone();
         self.view = Some(view);
         self.snapshot_version = cx.snapshot.version;
-        self.principal = Some(principal);
-        self.slot = cx.shared.catalogues.slot(&self.identity.target);
+        self.expires_at = expires_at;
+        self.slot = cx.shared.catalogues.slot(self.identity.target());
         self.names_moved_at_open = cx.shared.catalogues.moves(self.slot);
         self.target = Some(target.clone());
         match approval {
@@ -118,12 +116,11 @@ impl Gate {
     /// The session ends with the token, or with the grant's bound when that is earlier. The bound counts from here: not
     /// from the time somebody was asked.
     fn bound_session(&mut self, cx: &Context<'_>) {
-        let (principal, view) =
-            self.principal.as_ref().zip(self.view.as_ref()).expect("set before a session is opened");
-        let expires_us = principal.expires_at.saturating_mul(1_000_000);
+        let view = self.view.as_ref().expect("set before a session is opened");
+        let expires_us = self.expires_at.saturating_mul(1_000_000);
         let left_us = expires_us.saturating_sub(cx.now.unix_us).max(0) as u64;
         let bound_us = view.max_session_s.map_or(u64::MAX, |seconds| seconds.saturating_mul(1_000_000));
-        self.ends_at_us = Some(cx.now.mono_us.saturating_add(left_us.min(bound_us)));
+        self.ends_at_us = cx.now.mono_us.saturating_add(left_us.min(bound_us));
     }
 
     fn admit(&mut self, target: Arc<Target>, pipes: &mut Pipes<'_>, cx: &Context<'_>) {
@@ -135,28 +132,28 @@ impl Gate {
 
     /// Just-in-time access: opening the session waits for a ruling.
     fn ask_for_access(&mut self, terms: ApprovalTerms, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
-        let text = format!("open a session to {}", self.identity.target);
+        let text = format!("open a session to {}", self.identity.target());
         let grant = self.view.as_ref().expect("set before access is asked for").grant.clone();
         let ticket = self.ticket(&text, Vec::new(), &grant, &terms, self.digest(text.as_bytes(), &[]), cx);
         let id = ticket.id.clone();
         self.state = State::AwaitAccess;
         self.session.answer(Side::Client, Answer::Hold, pipes);
         self.session.notice(&super::statement::waiting_notice(&id, &terms), pipes);
-        self.held = Some(Held::access(id));
+        self.held = Some(Box::new(Held::access(id)));
         cx.control.push(ToControl::Ask(Box::new(ticket)));
     }
 
     /// The access ticket was approved: on with the login, which has its own time again. Token and grant are looked at
     /// again: both may have ended while somebody made up their mind.
     pub(super) fn access_granted(&mut self, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
-        self.login_deadline_us = cx.now.mono_us + self.login_timeout_us;
-        let principal = self.principal.as_ref().expect("set before access is asked for");
-        if principal.expires_at <= cx.now.unix_us.div_euclid(1_000_000) {
+        self.login_deadline_us = cx.now.mono_us + cx.shared.login_timeout_us;
+        if self.expires_at <= cx.now.unix_us.div_euclid(1_000_000) {
             return self.refuse_login(Side::Client, *b"28P01", "token: expired before access was approved", pipes, cx);
         }
         if cx.snapshot.version != self.snapshot_version {
-            self.view = cx.shared.views.of(cx.snapshot, &self.identity.target, principal);
-            self.target = cx.snapshot.target(&self.identity.target).cloned();
+            let old = self.view.take().expect("set before access is asked for");
+            self.view = cx.shared.views.of(cx.snapshot, self.identity.target(), &old.principal);
+            self.target = cx.snapshot.target(self.identity.target()).cloned();
             self.snapshot_version = cx.snapshot.version;
         }
         match (self.target.clone(), &self.view) {
@@ -175,7 +172,7 @@ impl Gate {
         cx: &mut Context<'_>,
     ) {
         if self.record(&Entry::LoginRefused { sqlstate, reason }, cx).is_err() {
-            let retry = Retry::Refuse { sqlstate, reason: reason.to_string() };
+            let retry = Box::new(Retry::Refuse { sqlstate, reason: reason.to_string() });
             match side {
                 Side::Client => self.retry_client = Some(retry),
                 Side::Target => self.retry_target = Some(retry),
@@ -190,7 +187,7 @@ impl Gate {
             b"28000" if reason.starts_with("token over") => {
                 refusal(b"28000", "a token is accepted over TLS only", None, Some("connect with sslmode=require"))
             }
-            b"28000" => no_grant(&self.identity.target),
+            b"28000" => no_grant(self.identity.target()),
             b"08004" => {
                 refusal(b"08004", "the target refused the gateway's login", None, Some("tell the gateway's operator"))
             }
@@ -213,9 +210,7 @@ impl Gate {
 
     pub(super) fn target_connected(&mut self, pipes: &mut Pipes<'_>) {
         let target = self.target.as_ref().expect("a target is connected only after it was chosen");
-        let entropy = &self.origin.entropy;
-        let mut nonce = [0; 18];
-        nonce.copy_from_slice(&entropy[8..26]);
+        let nonce = super::cut(&blake3::derive_key("lockgate SCRAM client nonce", &self.seed)[..18]);
         let login = TargetLogin {
             user: target.user.clone(),
             database: target.database.clone(),
@@ -224,16 +219,9 @@ impl Gate {
             tls: target.tls.is_some(),
             nonce,
             client_process: 0,
-            client_secret: entropy[30..34].to_vec(),
+            client_secret: self.secret.to_vec(),
         };
         self.session.connect(login, pipes);
-    }
-
-    /// The cancel key the client holds. The process id is the target's own, so that `pg_backend_pid()` and a client's
-    /// idea of it agree; the secret is ours and random.
-    pub(super) fn client_key(&self) -> (i32, Vec<u8>) {
-        let process = self.session.target_key().map_or(0, |(process, _)| process);
-        (process, self.origin.entropy[30..34].to_vec())
     }
 
     pub(super) fn target_secure(&mut self, accepted: bool, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
@@ -268,7 +256,7 @@ impl Gate {
             return self.target_failed(*b"08004", &reason, pipes, cx);
         }
         let target = self.target.clone().expect("the target is known when it challenges");
-        let (shard, relay) = (self.origin.shard, self.origin.relay);
+        let (shard, relay) = self.key().place();
         cx.control.push(ToControl::Derive { shard, relay, target, salt, iterations });
     }
 
@@ -288,7 +276,7 @@ impl Gate {
     pub(super) fn opened(&mut self, cx: &mut Context<'_>) {
         let view = self.view.clone().expect("a session opens with a view");
         if self.record(&Entry::SessionOpened { grant: &view.grant }, cx).is_err() {
-            self.retry_target = Some(Retry::Opened);
+            self.retry_target = Some(Box::new(Retry::Opened));
             return;
         }
         self.recorded_open = true;
@@ -297,22 +285,15 @@ impl Gate {
         cx.shared.counters.sessions.add(1);
         cx.shared.counters.sessions_total.add(1);
         self.session.watch_texts(masks_anything(&view));
-        let target_key =
-            self.session.target_key().map(|(process, secret)| (process, secret.to_vec())).unwrap_or_default();
+        // The process number is the target's own, so that `pg_backend_pid()` and a client's idea of it agree; the secret is ours.
+        let (process, target_secret) = self.session.take_target_key().unwrap_or_default();
+        self.process = process;
         cx.control.push(ToControl::SessionOpened(Box::new(SessionInfo {
-            id: self.identity.session.clone(),
-            shard: self.origin.shard,
-            relay: self.origin.relay,
-            user: self.identity.user.clone(),
-            groups: self.identity.groups.clone(),
-            actor: self.identity.actor.clone(),
-            client: self.identity.client.clone(),
-            application: self.identity.application.clone(),
-            claimed_user: self.identity.claimed_user.clone(),
-            target: self.identity.target.clone(),
+            who: self.identity.pack(),
+            key: self.key(),
             opened_at_us: cx.now.unix_us,
-            client_key: self.client_key(),
-            target_key,
+            secret: self.secret,
+            target_secret: target_secret.into(),
         })));
     }
 
@@ -326,19 +307,19 @@ impl Gate {
         digest: [u8; 32],
         cx: &Context<'_>,
     ) -> Ticket {
-        let random =
-            blake3::keyed_hash(&digest, &[&self.origin.entropy[34..], &self.next_request.to_le_bytes()].concat());
+        let principal = &self.view.as_ref().expect("whoever asks has logged in").principal;
+        let random = blake3::keyed_hash(&digest, &[&self.seed[..], &self.next_request.to_le_bytes()].concat());
         let suffix = crate::approval::hex(&random.as_bytes()[..5]);
         Ticket {
-            id: TicketId(format!("{}-{suffix}", self.origin.shard)),
-            shard: self.origin.shard,
-            relay: self.origin.relay,
-            session: self.identity.session.clone(),
+            id: TicketId(format!("{}-{suffix}", self.shard)),
+            shard: self.shard as usize,
+            relay: self.relay,
+            session: self.identity.session().to_owned(),
             digest,
-            user: self.identity.user.clone(),
-            groups: self.identity.groups.clone(),
-            actor: self.identity.actor.clone(),
-            target: self.identity.target.clone(),
+            user: principal.user.clone(),
+            groups: principal.groups.clone(),
+            actor: principal.actor.clone(),
+            target: self.identity.target().to_owned(),
             statement: statement.to_string(),
             binds,
             rule: rule.to_string(),

@@ -24,6 +24,8 @@ pub struct Shared {
     pub counters: Arc<ShardCounters>,
     /// Bytes of each response that go into its outcome's record; 0: none.
     pub payload_bytes_max: usize,
+    /// From a session's first byte to its first ReadyForQuery.
+    pub login_timeout_us: u64,
     pub(super) scratch: Scratch,
 }
 
@@ -223,10 +225,8 @@ impl Marked {
 /// nor planned again, though its client prepares nothing.
 #[derive(Default)]
 pub(super) struct Recent {
-    /// At most [`limits::RECENT_MARKS_MAX`], each for another meaning.
+    /// At most [`limits::RECENT_MARKS_MAX`], each for another meaning; the first gives way next.
     marks: Vec<Mark>,
-    /// Which one gives way next.
-    next: usize,
 }
 
 impl Recent {
@@ -250,8 +250,8 @@ impl Recent {
         } else if self.marks.len() < limits::RECENT_MARKS_MAX {
             self.marks.push(mark);
         } else {
-            self.marks[self.next] = mark;
-            self.next = (self.next + 1) % limits::RECENT_MARKS_MAX;
+            self.marks.rotate_left(1);
+            *self.marks.last_mut().expect("full") = mark;
         }
     }
 }

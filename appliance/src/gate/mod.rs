@@ -27,12 +27,12 @@ use crate::approval::{Ruling, TicketId};
 use crate::audit::Journal;
 use crate::limits;
 use crate::metrics::Fault;
-use crate::policy::View;
-use crate::shard::mailbox::{Catalogue, RelayId, ToControl};
+use crate::shard::mailbox::{Catalogue, RelayId, SessionKey, ToControl};
+use crate::shard::timers::NEVER;
 use crate::snapshot::{Snapshot, Target};
 use codecs::postgres::{Event, ProtocolError, Refusal, ScramKeys, Session, SessionLimits, Step};
 use codecs::{Pipes, Side};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -42,6 +42,7 @@ use record::Identity;
 use statement::Held;
 pub use statement::Standing;
 use values::Masker;
+use views::Met;
 
 /// The shard's clock, read once a round.
 #[derive(Clone, Copy, Debug, Default)]
@@ -95,8 +96,8 @@ pub enum Output {
     StartTls(Side),
     /// After the queued bytes for that side have been sent, no more will follow: its sending half is shut down.
     Finish(Side),
-    /// Only the latest counts; `None`: no deadline. Monotonic microseconds.
-    WakeAt(Option<u64>),
+    /// Only the latest counts; [`NEVER`]: no deadline. Monotonic microseconds.
+    WakeAt(u64),
     /// Send what is queued, then close both sockets and drop the relay.
     Close,
     Idle,
@@ -125,8 +126,8 @@ pub struct Origin {
     pub allow_plaintext: bool,
     /// The listener asks its clients for a certificate, which only TLS carries.
     pub certificate_required: bool,
-    /// Random, fresh: session id, cancel secret and SCRAM nonce are cut from it.
-    pub entropy: [u8; 64],
+    /// Random, fresh: session id, cancel secret and seed are cut from it.
+    pub entropy: [u8; 42],
 }
 
 /// What a relay drives. Two implementers: [`Gate`] and the bench's bare relay.
@@ -138,6 +139,8 @@ pub trait Drive {
         let _ = side;
         true
     }
+    /// It is idle, and nothing has come for a while: give back what only work needs.
+    fn rest(&mut self) {}
     /// Nothing is running and nothing is owed: a draining shard may end this session now (with [`Input::Kill`]).
     fn idle(&self) -> bool {
         false
@@ -185,35 +188,69 @@ struct OpenRequest {
     cursors_touched: u64,
 }
 
+/// What the client's connection is like.
+#[derive(Clone, Copy)]
+struct Channel {
+    tls_offered: bool,
+    encrypted: bool,
+    /// Plaintext will do, or it never leaves this machine.
+    plaintext_allowed: bool,
+    certificate_required: bool,
+}
+
+impl Channel {
+    fn new(origin: &Origin) -> Self {
+        Self {
+            tls_offered: origin.tls_offered,
+            encrypted: origin.encrypted,
+            plaintext_allowed: origin.allow_plaintext || origin.client.ip().is_loopback(),
+            certificate_required: origin.certificate_required,
+        }
+    }
+
+    /// A token may pass. A certificate is shown in a TLS handshake only: without one nobody gets past it, from loopback neither.
+    fn may_carry_token(self) -> bool {
+        self.encrypted || !self.certificate_required && self.plaintext_allowed
+    }
+}
+
 /// One gateway session.
 pub struct Gate {
-    origin: Origin,
+    shard: u32,
+    relay: RelayId,
+    channel: Channel,
+    /// Of the cancel key that the client is given: the process number once the target has told its own, and the secret.
+    process: i32,
+    secret: [u8; 4],
+    /// What else must not be guessed is made from it.
+    seed: [u8; 30],
     session: Session<Mark>,
     state: State,
     identity: Identity,
     /// Set when the token was accepted.
-    view: Option<Rc<View>>,
-    principal: Option<crate::identity::Principal>,
+    view: Option<Rc<Met>>,
+    /// When the token ends, Unix seconds.
+    expires_at: i64,
     target: Option<Arc<Target>>,
     /// The snapshot `view` was made from.
     snapshot_version: u64,
     wishes: VecDeque<Output>,
-    held: Option<Held>,
-    retry_client: Option<Retry>,
-    retry_target: Option<Retry>,
+    held: Option<Box<Held>>,
+    retry_client: Option<Box<Retry>>,
+    retry_target: Option<Box<Retry>>,
     /// A shape waits for the catalogue.
     awaiting_catalogue: Option<codecs::postgres::ShapeKind>,
     /// A request waits for the catalogue.
-    asking: Option<codecs::postgres::Request>,
+    asking: Option<Box<codecs::postgres::Request>>,
     /// Forwarded and not ended, oldest first.
     open: VecDeque<OpenRequest>,
     /// SQL-level cursors declared in this session.
-    cursors: HashMap<String, Mark>,
+    cursors: BTreeMap<String, Mark>,
     /// Counts what may have changed what their names stand for.
     cursors_touched: u64,
     /// What the protocol had done to portals, which have the same names, when that was last looked at.
     portals_named: u64,
-    recent: Recent,
+    recent: Option<Box<Recent>>,
     /// Where the shard keeps what it knows of the target's catalogue; set with `view`.
     slot: catalogues::Slot,
     /// The shard's count of moved names of this target when the session began.
@@ -228,33 +265,38 @@ pub struct Gate {
     /// `SessionOpened` is in the journal: `SessionClosed` is owed.
     recorded_open: bool,
     /// Monotonic microseconds after which no statement starts (token expiry, the grant's bound).
-    ends_at_us: Option<u64>,
-    /// Why the session ends at the next quiet moment.
-    ending: Option<&'static str>,
+    ends_at_us: u64,
+    /// Its time is over: it ends at the next quiet moment.
+    overdue: bool,
     /// Why it ended, for the record.
-    end_reason: String,
+    end_reason: Box<str>,
     /// Monotonic microseconds by which the login must be complete.
     login_deadline_us: u64,
-    login_timeout_us: u64,
-    armed_wake_us: Option<u64>,
+    /// Monotonic microseconds; [`NEVER`]: no deadline was asked for.
+    armed_wake_us: u64,
     standard_conforming_strings: bool,
     encoding: meaning::Encoding,
 }
 
 impl Gate {
-    /// `login_timeout_us`: from here to the first ReadyForQuery.
-    pub fn new(origin: Origin, login_timeout_us: u64, cx: &mut Context<'_>) -> Self {
+    pub fn new(origin: Origin, cx: &mut Context<'_>) -> Self {
         let limits =
             SessionLimits { request_bytes_max: limits::REQUEST_BYTES_MAX, row_bytes_max: limits::ROW_BYTES_MAX };
-        let login_deadline_us = cx.now.mono_us + login_timeout_us;
+        let login_deadline_us = cx.now.mono_us + cx.shared.login_timeout_us;
         let mut session = Session::new(limits, origin.encrypted);
         session.keep_responses(cx.shared.payload_bytes_max);
         let mut gate = Self {
+            shard: origin.shard as u32,
+            relay: origin.relay,
+            channel: Channel::new(&origin),
+            process: 0,
+            secret: cut(&origin.entropy[8..12]),
+            seed: cut(&origin.entropy[12..42]),
             session,
             identity: Identity::new(&origin),
             state: State::AwaitLogin,
             view: None,
-            principal: None,
+            expires_at: 0,
             target: None,
             snapshot_version: cx.snapshot.version,
             wishes: VecDeque::new(),
@@ -264,10 +306,10 @@ impl Gate {
             awaiting_catalogue: None,
             asking: None,
             open: VecDeque::new(),
-            cursors: HashMap::new(),
+            cursors: BTreeMap::new(),
             cursors_touched: 0,
             portals_named: 0,
-            recent: Recent::default(),
+            recent: None,
             slot: catalogues::Slot::default(),
             names_moved_at_open: 0,
             own_names_moved: false,
@@ -276,35 +318,38 @@ impl Gate {
             statements: 0,
             opened_us: cx.now.mono_us,
             recorded_open: false,
-            ends_at_us: None,
-            ending: None,
-            end_reason: String::new(),
-            login_timeout_us,
+            ends_at_us: NEVER,
+            overdue: false,
+            end_reason: "".into(),
             login_deadline_us,
-            armed_wake_us: None,
+            armed_wake_us: NEVER,
             standard_conforming_strings: true,
             encoding: meaning::Encoding::Utf8,
-            origin,
         };
-        gate.arm(Some(login_deadline_us));
+        gate.arm(login_deadline_us);
         gate
     }
 
     /// The session's name in the trail, once it has one.
     pub fn session_id(&self) -> &str {
-        &self.identity.session
+        self.identity.session()
+    }
+
+    /// What the control thread knows the session by, once it is open.
+    fn key(&self) -> SessionKey {
+        SessionKey { process: self.process, shard: self.shard, relay: self.relay }
     }
 
     fn take(&mut self, input: Input, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         match input {
             Input::Bytes(_) => {}
-            Input::Wake => self.armed_wake_us = None,
+            Input::Wake => self.armed_wake_us = NEVER,
             Input::Ended(side) => self.peer_ended(side, pipes, cx),
             Input::Connected => self.target_connected(pipes),
             Input::ConnectFailed(reason) => self.target_failed(*b"08001", &reason, pipes, cx),
             Input::Secured { side: Side::Client, .. } => {
                 self.session.client_secured();
-                self.origin.encrypted = true;
+                self.channel.encrypted = true;
             }
             Input::Secured { side: Side::Target, binding } => self.session.target_secured(binding, pipes),
             Input::TlsFailed { side: Side::Client, reason } => {
@@ -368,7 +413,8 @@ impl Gate {
     }
 
     fn step(&mut self, side: Side, pipes: &mut Pipes<'_>, cx: &Context<'_>) -> Result<Step, ProtocolError> {
-        let mut masker = Masker { view: self.view.as_deref(), token_key: &cx.snapshot.token_key, masked: 0 };
+        let view = self.view.as_deref().map(Met::view);
+        let mut masker = Masker { view, token_key: &cx.snapshot.token_key, masked: 0 };
         let step = self.session.step(side, pipes, &mut masker);
         let masked = masker.masked;
         if masked > 0 {
@@ -384,7 +430,7 @@ impl Gate {
         let waits = match side {
             // An outcome that waits for room comes before whatever the session would tell next, on either side.
             Side::Client => {
-                let owed = matches!(self.retry_target, Some(Retry::Outcome(_)));
+                let owed = matches!(self.retry_target.as_deref(), Some(Retry::Outcome(_)));
                 owed || self.retry_client.is_some() || self.asking.is_some()
             }
             Side::Target => self.retry_target.is_some() || self.awaiting_catalogue.is_some(),
@@ -398,7 +444,7 @@ impl Gate {
             Event::Login(startup) => self.login(*startup, pipes, cx),
             Event::Cancel { process, secret } => {
                 self.state = State::AwaitCancel;
-                let waiter = Some((self.origin.shard, self.origin.relay));
+                let waiter = Some(self.key().place());
                 cx.control.push(ToControl::Cancel { process, secret, waiter });
             }
             Event::Credential(span) => self.credential(span, pipes, cx),
@@ -420,7 +466,7 @@ impl Gate {
             Side::Client => &mut self.retry_client,
             Side::Target => &mut self.retry_target,
         };
-        match slot.take() {
+        match slot.take().map(|retry| *retry) {
             None => {}
             Some(Retry::Request(request)) => self.request(request, pipes, cx),
             Some(Retry::Ruling(ruling)) => self.apply_ruling(ruling, pipes, cx),
@@ -461,32 +507,28 @@ impl Gate {
             }
             State::AwaitCancel if now >= self.login_deadline_us => return self.close("cancel deadline"),
             State::Open => {
-                if self.ending.is_none() && self.ends_at_us.is_some_and(|end| now >= end) {
-                    self.ending = Some("the session's time is over");
-                }
-                if let Some(reason) = self.ending
-                    && self.session.is_idle()
-                {
+                self.overdue |= now >= self.ends_at_us;
+                if self.overdue && self.session.is_idle() {
                     let over = refusal(
                         b"57P01",
                         "the identity token has expired, or the grant's time is over",
                         None,
                         Some("connect again with a fresh token"),
                     );
-                    self.end(reason, &over, pipes);
+                    self.end("the session's time is over", &over, pipes);
                     return;
                 }
             }
             _ => {}
         }
         self.arm(match self.state {
-            State::AwaitLogin | State::AwaitTarget | State::AwaitCancel => Some(self.login_deadline_us),
-            State::Open if self.ending.is_none() => self.ends_at_us,
-            _ => None,
+            State::AwaitLogin | State::AwaitTarget | State::AwaitCancel => self.login_deadline_us,
+            State::Open if !self.overdue => self.ends_at_us,
+            _ => NEVER,
         });
     }
 
-    fn arm(&mut self, at_us: Option<u64>) {
+    fn arm(&mut self, at_us: u64) {
         if at_us != self.armed_wake_us {
             self.armed_wake_us = at_us;
             self.wishes.push_back(Output::WakeAt(at_us));
@@ -505,7 +547,7 @@ impl Gate {
     fn close(&mut self, reason: &str) {
         if self.state != State::Closing {
             self.state = State::Closing;
-            self.end_reason = reason.to_string();
+            self.end_reason = reason.into();
         }
     }
 
@@ -543,7 +585,7 @@ impl Gate {
     /// A statement nobody waits for any more is cancelled: the target would run it to its end.
     fn client_left(&mut self, cx: &mut Context<'_>) {
         if self.state == State::Open && !self.open.is_empty() {
-            let (process, secret) = self.client_key();
+            let (process, secret) = (self.process, self.secret.to_vec());
             cx.control.push(ToControl::Cancel { process, secret, waiter: None });
         }
         self.close("the client closed the connection");
@@ -603,9 +645,23 @@ impl Drive for Gate {
         self.may_step(side) && !(side == Side::Client && held_client)
     }
 
+    fn rest(&mut self) {
+        if self.idle() {
+            self.open = VecDeque::new();
+            self.wishes.shrink_to_fit();
+            // Judged again when it comes again.
+            self.recent = None;
+            self.session.rest();
+        }
+    }
+
     fn idle(&self) -> bool {
         self.state == State::Open && self.held.is_none() && self.open.is_empty() && self.session.is_idle()
     }
+}
+
+fn cut<const BYTES: usize>(entropy: &[u8]) -> [u8; BYTES] {
+    entropy.try_into().expect("a stretch of that length")
 }
 
 /// A refusal from its parts.

@@ -1,78 +1,99 @@
 //! What a gate writes into the trail, and who it says it was.
 
 use super::{Context, Gate, Origin};
-use crate::audit::{Entry, Full, Outcome, PackedWho, Who};
+use crate::audit::{Entry, Full, NOBODY, Outcome, OwnedWho, PackedWho, Who};
 use crate::identity::Principal;
+use crate::shard::mailbox::ToControl;
 use codecs::postgres::Startup;
+use std::sync::Arc;
 
-/// Who and where, owned once per session and borrowed for every record. Parts change only through methods here: they are
-/// kept in the form that records begin with as well.
-pub(super) struct Identity {
-    pub session: String,
-    pub user: String,
-    pub groups: Vec<String>,
-    pub actor: Vec<String>,
-    pub target: String,
-    pub client: String,
-    pub application: String,
-    pub claimed_user: String,
-    /// Made from the parts above by [`Self::repack`].
-    packed: PackedWho,
+/// Who and where, borrowed for every record: parts until the session is open, then as records begin with it.
+pub(super) enum Identity {
+    Told(Box<OwnedWho>),
+    /// The control thread has it as well.
+    Packed(Arc<PackedWho>),
 }
 
 impl Identity {
     pub fn new(origin: &Origin) -> Self {
-        let mut identity = Self {
+        Self::Told(Box::new(OwnedWho {
             session: crate::approval::hex(&origin.entropy[..8]),
-            user: String::new(),
-            groups: Vec::new(),
-            actor: Vec::new(),
-            target: String::new(),
             client: origin.client.to_string(),
-            application: String::new(),
-            claimed_user: String::new(),
-            packed: PackedWho::default(),
-        };
-        identity.repack();
-        identity
+            ..OwnedWho::default()
+        }))
     }
 
     pub fn admit(&mut self, principal: &Principal) {
-        self.user = principal.user.clone();
-        self.groups = principal.groups.clone();
-        self.actor = principal.actor.clone();
-        self.repack();
+        let who = self.told();
+        who.user = principal.user.clone();
+        who.groups = principal.groups.clone();
+        who.actor = principal.actor.clone();
     }
 
     /// What the start-up message claims.
     pub fn claim(&mut self, startup: &Startup) {
-        self.target.clone_from(&startup.database);
-        self.application.clone_from(&startup.application_name);
-        self.claimed_user.clone_from(&startup.user);
-        self.repack();
+        let who = self.told();
+        who.target.clone_from(&startup.database);
+        who.application.clone_from(&startup.application_name);
+        who.claimed_user.clone_from(&startup.user);
     }
 
     pub fn name_application(&mut self, name: &[u8]) {
-        self.application = String::from_utf8_lossy(name).into_owned();
-        self.repack();
+        let name = String::from_utf8_lossy(name);
+        let is_packed = match self {
+            Self::Told(_) => false,
+            // Most reports only confirm what the start-up message said.
+            Self::Packed(packed) if packed.application() == name => return,
+            Self::Packed(_) => true,
+        };
+        self.told().application = name.into_owned();
+        if is_packed {
+            self.pack();
+        }
     }
 
-    fn repack(&mut self) {
-        self.packed = PackedWho::new(&Who { packed: None, ..self.who() });
+    /// Its parts, to change them.
+    fn told(&mut self) -> &mut OwnedWho {
+        if let Self::Packed(packed) = self {
+            *self = Self::Told(Box::new(packed.unpacked()));
+        }
+        match self {
+            Self::Told(who) => who,
+            Self::Packed(_) => unreachable!("unpacked just above"),
+        }
+    }
+
+    /// From here on it is seldom changed and often written.
+    pub fn pack(&mut self) -> Arc<PackedWho> {
+        match self {
+            Self::Packed(packed) => packed.clone(),
+            Self::Told(who) => {
+                let packed = Arc::new(PackedWho::new(&who.who()));
+                *self = Self::Packed(packed.clone());
+                packed
+            }
+        }
     }
 
     #[inline]
     pub fn who(&self) -> Who<'_> {
-        Who {
-            session: &self.session,
-            user: &self.user,
-            groups: &self.groups,
-            actor: &self.actor,
-            target: &self.target,
-            client: &self.client,
-            application: &self.application,
-            claimed_user: &self.claimed_user,
-            packed: Some(&self.packed),
+        match self {
+            Self::Told(who) => who.who(),
+            Self::Packed(packed) => Who { packed: Some(packed), ..NOBODY },
+        }
+    }
+
+    pub fn session(&self) -> &str {
+        match self {
+            Self::Told(who) => &who.session,
+            Self::Packed(packed) => packed.session(),
+        }
+    }
+
+    pub fn target(&self) -> &str {
+        match self {
+            Self::Told(who) => &who.target,
+            Self::Packed(packed) => packed.target(),
         }
     }
 }
@@ -142,7 +163,7 @@ impl Gate {
             };
             self.record(&entry, cx)?;
             self.recorded_open = false;
-            cx.control.push(crate::shard::mailbox::ToControl::SessionClosed { id: self.identity.session.clone() });
+            cx.control.push(ToControl::SessionClosed(self.key()));
             cx.shared.counters.sessions.subtract(1);
         }
         Ok(())

@@ -101,8 +101,8 @@ impl Gate {
     /// Asks for a reading that begins no earlier than now; [`Self::catalogue_read`] gets it.
     pub(super) fn want_catalogue(&self, cx: &mut Context<'_>) {
         cx.control.push(ToControl::Catalogue {
-            shard: self.origin.shard,
-            relay: self.origin.relay,
+            shard: self.shard as usize,
+            relay: self.relay,
             target: self.target.clone().expect("results come from a target"),
             not_before_us: cx.now.unix_us,
         });
@@ -196,7 +196,7 @@ impl Gate {
             payload_cut: response.cut,
         });
         if self.record(&entry, cx).is_err() {
-            self.retry_target = Some(Retry::Outcome(outcome));
+            self.retry_target = Some(Box::new(Retry::Outcome(outcome)));
             return;
         }
         self.session.forget_response();
@@ -225,7 +225,7 @@ impl Gate {
     /// Names may stand for other tables than they did: for this shard at once, for the others as soon as they hear of it.
     pub(super) fn names_moved(&mut self, cx: &mut Context<'_>) {
         self.session.plans_hold(0);
-        let news = cx.shared.catalogues.moved(self.slot, self.origin.shard, cx.now.unix_us);
+        let news = cx.shared.catalogues.moved(self.slot, self.shard as usize, cx.now.unix_us);
         cx.control.extend(news);
     }
 

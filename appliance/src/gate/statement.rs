@@ -63,7 +63,7 @@ impl Gate {
     /// a deadline there.
     #[inline]
     pub fn standing(&self, now: Now, snapshot: &Snapshot) -> Standing {
-        if self.ends_at_us.is_some_and(|end| now.mono_us >= end) {
+        if now.mono_us >= self.ends_at_us {
             Standing::Over
         } else if snapshot.version != self.snapshot_version {
             Standing::Stale
@@ -108,7 +108,7 @@ impl Gate {
     /// A mask refuses this statement unless its tables have no masked column: the catalogue tells, when it has been read.
     fn ask_about_tables(&mut self, request: Request, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         self.session.answer(Side::Client, Answer::Hold, pipes);
-        self.asking = Some(request);
+        self.asking = Some(Box::new(request));
         self.want_catalogue(cx);
     }
 
@@ -117,17 +117,16 @@ impl Gate {
         let Some(request) = self.asking.take() else { return };
         if was_read {
             // As if it came now: time has passed, and names may have moved since the reading.
-            return self.request(request, pipes, cx);
+            return self.request(*request, pipes, cx);
         }
         let mark = blind(&self.mark_by(&request, None, pipes, cx));
-        self.deny(request, &mark, pipes, cx);
+        self.deny(*request, &mark, pipes, cx);
     }
 
     /// The configuration changed: what may this session do now? `false`: the session ends here.
     fn renew_view(&mut self, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) -> bool {
-        let principal = self.principal.as_ref().expect("statements come after the login");
         let old = self.view.as_ref().expect("statements come after the login");
-        let Some(new) = cx.shared.views.of(cx.snapshot, &self.identity.target, principal) else {
+        let Some(new) = cx.shared.views.of(cx.snapshot, self.identity.target(), &old.principal) else {
             let gone = refusal(b"57P01", "the grant for this target was withdrawn", None, None);
             self.end("the grant was withdrawn", &gone, pipes);
             return false;
@@ -205,7 +204,7 @@ impl Gate {
     /// The journal is full: the statement stays where it is, undecided.
     fn wait_for_room(&mut self, request: Request, pipes: &mut Pipes<'_>) {
         self.session.answer(Side::Client, Answer::Hold, pipes);
-        self.retry_client = Some(Retry::Request(request));
+        self.retry_client = Some(Box::new(Retry::Request(request)));
     }
 
     fn hold(&mut self, request: Request, mark: Mark, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
@@ -237,7 +236,7 @@ impl Gate {
         self.session.answer(Side::Client, Answer::Hold, pipes);
         self.session.notice(&waiting_notice(&id, &terms), pipes);
         let what = Waiting::Statement { request, mark, digest };
-        self.held = Some(Held { ticket: id, request: number, what, recorded: false });
+        self.held = Some(Box::new(Held { ticket: id, request: number, what, recorded: false }));
         cx.control.push(ToControl::Ask(Box::new(ticket)));
     }
 
@@ -285,10 +284,10 @@ impl Gate {
         let ticket = held.ticket.to_string();
         let entry = Entry::Ruling { request: held.request, ticket: &ticket, ruling: word, by: &by, reason };
         if self.record(&entry, cx).is_err() {
-            self.retry_client = Some(Retry::Ruling(ruling));
+            self.retry_client = Some(Box::new(Retry::Ruling(ruling)));
             return;
         }
-        let held = self.held.take().expect("just looked at");
+        let held = *self.held.take().expect("just looked at");
         match ruling {
             Ruling::Approved { .. } => self.approved(held, pipes, cx),
             Ruling::Rejected { by, reason } => {
@@ -312,7 +311,7 @@ impl Gate {
         match held.what {
             Waiting::Access => self.access_granted(pipes, cx),
             Waiting::Statement { request, mark, digest } => {
-                let late = self.ends_at_us.is_some_and(|end| cx.now.mono_us >= end);
+                let late = cx.now.mono_us >= self.ends_at_us;
                 if late {
                     let over = refusal(b"57P01", "the identity token has expired", None, Some("connect again"));
                     return self.end("the session's time is over", &over, pipes);
@@ -383,8 +382,9 @@ impl Gate {
     /// What a ruling is bound to: who, where, what, with which values. Lengths keep the parts apart.
     pub(super) fn digest(&self, text: &[u8], binds: &[u8]) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
-        let subject = self.principal.as_ref().map(|principal| principal.subject.as_bytes()).unwrap_or_default();
-        for part in [self.identity.user.as_bytes(), subject, self.identity.target.as_bytes(), text, binds] {
+        let principal = &self.view.as_ref().expect("whoever asks has logged in").principal;
+        let (user, subject) = (principal.user.as_bytes(), principal.subject.as_bytes());
+        for part in [user, subject, self.identity.target().as_bytes(), text, binds] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part);
         }

@@ -38,19 +38,20 @@ impl Gate {
                     return self.judge(meaning, request.kind, &view, known);
                 }
                 if self.reads_by_default()
-                    && let Some(mark) = cx.shared.recall(text, &self.recent, |mark| self.still_holds(mark))
+                    && let Some(recent) = &self.recent
+                    && let Some(mark) = cx.shared.recall(text, recent, |mark| self.still_holds(mark))
                 {
                     return mark;
                 }
                 let meaning = cx.shared.meaning(text, self.encoding, self.standard_conforming_strings);
-                if let Some(mark) = self.recent.find(&meaning)
+                if let Some(mark) = self.recent.as_ref().and_then(|recent| recent.find(&meaning))
                     && self.still_holds(mark)
                 {
                     return mark.clone();
                 }
                 let mark = self.judge(meaning, request.kind, &view, known);
                 if self.still_holds(&mark) {
-                    self.recent.keep(mark.clone());
+                    self.recent.get_or_insert_default().keep(mark.clone());
                 }
                 mark
             }

@@ -30,7 +30,7 @@ const VERSION_CLAIM: &str = "agent_version";
 type Claims = Map<String, Value>;
 
 /// The principal of claims whose signature, times and audience hold.
-pub(super) fn principal(claims: &Claims, issuer: &Issuer, expires_at: i64) -> Result<Principal, TokenError> {
+pub(super) fn principal(claims: &Claims, issuer: &Issuer) -> Result<Principal, TokenError> {
     let subject = required_name(claims, "sub")?;
     Ok(Principal {
         user: user(claims, issuer)?,
@@ -38,7 +38,6 @@ pub(super) fn principal(claims: &Claims, issuer: &Issuer, expires_at: i64) -> Re
         issuer: issuer.issuer.clone(),
         groups: groups(claims, &issuer.groups_claim)?,
         actor: actors(claims, &issuer.actor_claims)?,
-        expires_at,
     })
 }
 
@@ -187,7 +186,7 @@ mod tests {
     fn of(claims: Value, issuer: &Issuer) -> Result<Principal, TokenError> {
         let mut claims = claims.as_object().expect("an object").clone();
         claims.entry("sub").or_insert(json!("s-1"));
-        principal(&claims, issuer, 0)
+        principal(&claims, issuer)
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub use keeper::KeyKeeper;
 pub use verify::{IssuerKeys, Verifier};
 
 /// Who somebody is, from the token alone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Principal {
     /// The user claim (default: a verified email, else sub).
     pub user: String,
@@ -28,6 +28,12 @@ pub struct Principal {
     pub groups: Vec<String>,
     /// The actor chain, nearest first, as `name` or `name@version`: the `act` chain, then the other `actor_claims`.
     pub actor: Vec<String>,
+}
+
+/// What an accepted token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    pub principal: Principal,
     /// Unix seconds; no statement starts at or after it. The token's `exp` plus the issuer's leeway.
     pub expires_at: i64,
 }

@@ -4,7 +4,7 @@
 //! (`jku`, `x5u`, `jwk`, `x5c`) are never looked at.
 
 use super::jwks::{self, Jwks, Key};
-use super::{Principal, TokenError, base64url, claims, json};
+use super::{TokenError, Verified, base64url, claims, json};
 use crate::config::{Algorithm, Issuer, KeySource};
 use crate::limits::TOKEN_BYTES_MAX;
 use serde_json::{Map, Value};
@@ -46,7 +46,7 @@ impl Verifier {
     }
 
     /// Checks a compact JWS. `now`: Unix seconds.
-    pub fn verify(&self, token: &[u8], now: i64) -> Result<Principal, TokenError> {
+    pub fn verify(&self, token: &[u8], now: i64) -> Result<Verified, TokenError> {
         let token = Parts::split(token)?;
         let header = Header::parse(token.header)?;
         let claims = base64url::decode(token.claims.as_bytes()).and_then(|text| json::object(&text));
@@ -63,7 +63,7 @@ impl Verifier {
         if !claims::is_for(&claims, &entry.issuer.audience)? {
             return Err(TokenError::Audience);
         }
-        claims::principal(&claims, &entry.issuer, expires_at)
+        Ok(Verified { principal: claims::principal(&claims, &entry.issuer)?, expires_at })
     }
 
     /// By `iss`, byte for byte. Several entries may share one issuer and differ in audience; the one the token is for wins.

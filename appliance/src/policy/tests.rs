@@ -25,7 +25,6 @@ fn principal(user: &str, groups: &[&str], actor: &[&str]) -> Principal {
         issuer: "https://issuer.example".into(),
         groups: strings(groups),
         actor: strings(actor),
-        expires_at: i64::MAX,
     }
 }
 

@@ -28,11 +28,11 @@ pub struct Counters {
     /// Bytes received from clients and from targets.
     pub client_bytes: Cell,
     pub target_bytes: Cell,
-    /// Receives that found no free buffer.
+    /// Receives that found no buffer although the shard had given the kernel all it has.
     pub starved: Cell,
     /// Receives that waited for a later round: their relay had had its share of the one they came in.
     pub deferred: Cell,
-    /// Buffers out of the kernel's hands, as of the last round.
+    /// Buffers with bytes that are undecided or unsent, as of the last round.
     pub buffers_held: Cell,
     pub connect_failures: Cell,
     pub tls_failures: Cell,

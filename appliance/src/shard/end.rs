@@ -1,7 +1,7 @@
 //! One end of a relay: its socket, the bytes that came from it and are undecided, the bytes on their way to it.
 
 use super::io::Io;
-use super::ring::{OpId, Payload};
+use super::ring::Payload;
 use super::timers::NEVER;
 use super::tls::Tls;
 use super::windows::Store;
@@ -18,7 +18,7 @@ const COALESCED_BYTES_MAX: usize = 64 << 10;
 pub enum Receive {
     #[default]
     Off,
-    Armed(OpId),
+    Armed,
     /// Cancelled, but not yet over: bytes may still come.
     Cancelling,
     /// Found no free buffer; armed again by the pump once there is one.
@@ -34,8 +34,8 @@ pub struct End {
     /// A send is with the ring; those behind it wait in `queue`.
     pub sending: bool,
     pub queue: VecDeque<Payload>,
-    /// Bytes queued and in flight.
-    pub queued_bytes: usize,
+    /// Bytes queued and in flight: [`crate::limits::QUEUED_BYTES_MAX`] and what had come in when it was met.
+    pub queued_bytes: u32,
     /// The peer has closed its sending half or failed.
     pub ended: bool,
     /// Nothing can be sent any more.
@@ -49,6 +49,13 @@ pub struct End {
 impl End {
     pub fn new() -> Self {
         Self { stalled_us: NEVER, ..Self::default() }
+    }
+
+    /// Gives back the room of a queue that is empty.
+    pub fn rest(&mut self) {
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
     }
 
     /// Everything queued has been handed to the kernel.
@@ -86,7 +93,7 @@ impl End {
     /// Gives up what is queued and undecided. A send in flight still completes.
     pub fn abandon<D>(&mut self, io: &mut Io<D>) {
         while let Some(payload) = self.queue.pop_front() {
-            self.queued_bytes -= payload.len();
+            self.queued_bytes -= payload.len() as u32;
             io.discard(payload);
         }
         let buffers = io.ring.buffers_mut();

@@ -4,6 +4,7 @@ use super::counters::Counters;
 use super::journal::Safe;
 use super::log::ShardLog;
 use super::mailbox::{RelayId, ToControl};
+use super::rest::Awake;
 use super::ring::{Payload, Ring};
 use super::timers::Timers;
 use super::windows::Pool;
@@ -26,6 +27,7 @@ pub struct Deadlines {
     pub stalled_us: u64,
     pub flush_us: u64,
     pub linger_us: u64,
+    pub rest_us: u64,
 }
 
 impl Default for Deadlines {
@@ -37,6 +39,7 @@ impl Default for Deadlines {
             stalled_us: limits::STALLED_US,
             flush_us: limits::FLUSH_US,
             linger_us: limits::LINGER_US,
+            rest_us: limits::REST_US,
         }
     }
 }
@@ -61,6 +64,8 @@ pub struct Io<D> {
     pub later: VecDeque<(RelayId, Input)>,
     /// Receives to arm again once a buffer is free.
     pub starved: Vec<(RelayId, Side)>,
+    /// Relays that have had bytes lately.
+    pub awake: Awake,
     /// Relays whose append was answered `Full`.
     pub waiting_for_room: Vec<RelayId>,
     /// The round whose records are being appended; the first is 1.
@@ -77,7 +82,7 @@ impl<D> Io<D> {
         }
     }
 
-    /// The payload's bytes in memory of their own; a borrowed buffer goes back to the kernel.
+    /// The payload's bytes in memory of their own; a borrowed buffer is free.
     pub fn copied_out(&mut self, payload: Payload) -> Payload {
         match payload {
             Payload::Borrowed(chunk) => {

@@ -132,6 +132,8 @@ impl Ledger {
 
     /// A kernel worker syncs while the shard goes on; handing it over and back costs a lone session more than it gains.
     fn sync_for_target<D>(&mut self, alone: bool, io: &mut Io<D>) -> Result<(), String> {
+        // Whatever the interval would have begun is under way then, or begins now.
+        self.due_us = NEVER;
         match io.log.sync_fd().filter(|_| alone && !self.syncing) {
             Some(fd) => {
                 let result = io.ring.sync_now(fd);

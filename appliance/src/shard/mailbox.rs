@@ -2,6 +2,7 @@
 
 use super::ring::socket;
 use crate::approval::{Ruling, Ticket, TicketId};
+use crate::audit::PackedWho;
 use crate::snapshot::{Snapshot, Target};
 use codecs::postgres::ScramKeys;
 use std::collections::HashMap;
@@ -14,24 +15,31 @@ use std::sync::{Arc, mpsc};
 /// Names one relay of one shard for as long as it lives: slab index in the low 32 bits, a generation above.
 pub type RelayId = u64;
 
+/// Names a live session. The process number is that of the target's backend, which sessions of different targets may share.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct SessionKey {
+    pub process: i32,
+    pub shard: u32,
+    pub relay: RelayId,
+}
+
+impl SessionKey {
+    pub fn place(self) -> (usize, RelayId) {
+        (self.shard as usize, self.relay)
+    }
+}
+
 /// A live session, for `sessions ls` and for cancel.
 #[derive(Clone, Debug)]
 pub struct SessionInfo {
-    pub id: String,
-    pub shard: usize,
-    pub relay: RelayId,
-    pub user: String,
-    pub groups: Vec<String>,
-    pub actor: Vec<String>,
-    pub client: String,
-    pub application: String,
-    pub claimed_user: String,
-    pub target: String,
+    /// As it was when the session was opened.
+    pub who: Arc<PackedWho>,
+    pub key: SessionKey,
     /// Unix microseconds.
     pub opened_at_us: i64,
-    /// The cancel key the client holds, and the target's own.
-    pub client_key: (i32, Vec<u8>),
-    pub target_key: (i32, Vec<u8>),
+    /// In the key for cancel requests that the client holds, and in the target's own: their process number is the same.
+    pub secret: [u8; 4],
+    pub target_secret: Box<[u8]>,
 }
 
 /// The catalogue of one target as far as masks need it: every table's name and column names by OID.
@@ -51,9 +59,7 @@ pub struct CatalogueTable {
 /// Shard -> control.
 pub enum ToControl {
     SessionOpened(Box<SessionInfo>),
-    SessionClosed {
-        id: String,
-    },
+    SessionClosed(SessionKey),
     /// A statement is held; the ruling comes back as [`ToShard::Ruling`].
     Ask(Box<Ticket>),
     /// The held statement's client is gone: the ticket ends as Abandoned.

@@ -9,8 +9,7 @@ use super::mailbox::{Mailbox, RelayId, ToControl, ToShard};
 use super::relay::{self, Relay};
 use super::ring::{Completion, OpId, Raw, Thread};
 use super::turn;
-use crate::audit::Entry;
-use crate::audit::writer::NOBODY;
+use crate::audit::{Entry, NOBODY};
 use crate::gate::{Drive, Input, Now};
 use slab::Slab;
 use std::collections::VecDeque;
@@ -93,6 +92,7 @@ impl<D: Drive> Pump<D> {
     /// Waits, briefly, for the operations that belong to no relay, so that the ring's memory can be freed.
     fn quiesce(&mut self, completions: &mut Vec<Raw>) {
         self.mail.take().into_iter().for_each(|op| self.io.ring.cancel(op));
+        self.io.ring.cancel_alarms();
         let give_up_us = mono_us() + QUIESCE_US;
         while self.io.ring.in_flight() > 0 && mono_us() < give_up_us {
             let now_us = mono_us();
@@ -113,11 +113,18 @@ impl<D: Drive> Pump<D> {
 
     /// Submits and sleeps until there is something to do.
     fn wait(&mut self, next_turn_us: u64, completions: &mut Vec<Raw>) -> stdio::Result<()> {
-        let mut until_us = next_turn_us.min(self.io.timers.next_us()).min(self.ledger.next_us());
+        let mut until_us = next_turn_us.min(self.io.timers.next_us()).min(self.look_us);
+        if self.fault.is_none() {
+            until_us = until_us.min(self.ledger.next_us());
+        }
+        until_us = until_us.min(self.io.awake.next_us(self.io.now.mono_us));
+        if self.awaits_room() {
+            until_us = until_us.min(self.io.now.mono_us + ROOM_EVERY_US);
+        }
         for acceptor in &self.acceptors {
             until_us = until_us.min(acceptor.resume_us);
         }
-        if !self.deferred.is_empty() {
+        if !self.deferred.is_empty() || !self.io.later.is_empty() {
             self.io.ring.look()?;
             self.io.ring.reap(completions);
             return Ok(());
@@ -160,6 +167,7 @@ impl<D: Drive> Pump<D> {
             self.complete(completion);
         }
         self.keep_time();
+        self.let_rest();
         self.offer_room();
         self.carry_on();
         self.look_at_log();
@@ -208,6 +216,7 @@ impl<D: Drive> Pump<D> {
         if self.io.now.mono_us >= self.look_us {
             self.look_us = self.io.now.mono_us + LOOK_EVERY_US;
             self.io.log.look();
+            self.io.ring.buffers_mut().relax();
         }
     }
 
@@ -406,6 +415,11 @@ impl<D: Drive> Pump<D> {
         }
     }
 
+    /// Is there something that the log had no room for? Room is made by others, who send no word of it.
+    fn awaits_room(&self) -> bool {
+        !self.owed.is_empty() || !self.io.waiting_for_room.is_empty()
+    }
+
     fn offer_room(&mut self) {
         self.record_owed();
         if !self.io.waiting_for_room.is_empty() && self.io.log.has_room() {
@@ -418,6 +432,14 @@ impl<D: Drive> Pump<D> {
             (true, 0) | (false, 1..) => {}
             (true, _) => since.set(0),
             (false, 0) => since.set(self.io.now.mono_us.max(1)),
+        }
+    }
+
+    /// Who has been silent rests. A few in a round: the others do not wait for it.
+    fn let_rest(&mut self) {
+        for _ in 0..RESTED_MAX {
+            let Some((id, turn)) = self.io.awake.due(self.io.now.mono_us) else { return };
+            self.with_id(id, |relay, io| relay.rest(turn, io));
         }
     }
 
@@ -444,6 +466,10 @@ impl<D: Drive> Pump<D> {
     }
 }
 
+/// Relays that are looked at in a round, whether they may rest.
+const RESTED_MAX: usize = 64;
+/// Between two looks for room in the log, while something waits for it.
+const ROOM_EVERY_US: u64 = 10_000;
 /// Between two looks at the log: what is written into a segment that was taken away is lost, at most for so long.
 const LOOK_EVERY_US: u64 = 1_000_000;
 /// Beyond: the ring's memory is left to the end of the process.

@@ -56,7 +56,8 @@ pub struct Relay<D> {
     /// Operations in flight; the relay lives until there are none.
     operations: u32,
     terms: Rc<Terms>,
-    client: SocketAddr,
+    /// Whose connection it is, until there is a drive that knows.
+    client: Option<Box<SocketAddr>>,
     target: Option<Arc<Target>>,
     connecting: Option<Box<Connecting>>,
     /// The drive's own deadline, and that of the phase.
@@ -67,8 +68,10 @@ pub struct Relay<D> {
     /// The round that `taken` and `deferred` are about.
     turn: u64,
     /// Bytes looked at in it, and bytes that came and wait for the next.
-    taken: usize,
-    deferred: usize,
+    taken: u32,
+    deferred: u32,
+    /// Has been silent, and given back what only work needs.
+    resting: bool,
     /// The last round this relay recorded something in; 0: never. Its sends wait until that round is safe.
     recorded: u64,
 }
@@ -84,7 +87,7 @@ impl<D: Drive> Relay<D> {
             ends,
             operations: 0,
             terms,
-            client,
+            client: Some(Box::new(client)),
             target: None,
             connecting: None,
             wake_us: NEVER,
@@ -93,6 +96,7 @@ impl<D: Drive> Relay<D> {
             turn: 0,
             taken: 0,
             deferred: 0,
+            resting: true,
             recorded: 0,
         };
         relay.settle(io);
@@ -119,19 +123,21 @@ impl<D: Drive> Relay<D> {
     pub fn must_wait(&mut self, side: Side, bytes: usize, turn: u64, io: &mut Io<D>) -> bool {
         if self.turn != turn {
             (self.turn, self.taken, self.deferred) = (turn, 0, 0);
+            if std::mem::take(&mut self.resting) {
+                io.awake.add(self.id, turn, io.now.mono_us + io.deadlines.rest_us);
+            }
         }
-        if self.taken < limits::SHARE_BYTES {
-            self.taken += bytes;
+        if (self.taken as usize) < limits::SHARE_BYTES {
+            // A buffer is far smaller than 4 GiB, and so is what may wait.
+            self.taken += bytes as u32;
             return false;
         }
         io.counters.deferred.add(1);
-        self.deferred += bytes;
+        self.deferred = self.deferred.saturating_add(bytes as u32);
         // What waits holds buffers of everybody's ring: no more of it.
         let end = &mut self.ends[side as usize];
-        if let Receive::Armed(op) = end.receive
-            && self.deferred > limits::QUEUED_BYTES_MAX
-        {
-            io.ring.cancel(op);
+        if end.receive == Receive::Armed && self.deferred as usize > limits::QUEUED_BYTES_MAX {
+            io.ring.cancel_receive(self.id as u32, side);
             end.receive = Receive::Cancelling;
         }
         true
@@ -159,8 +165,8 @@ impl<D: Drive> Relay<D> {
                     self.look(side, io);
                 }
             }
-            Received::Starved => {
-                io.counters.starved.add(1);
+            Received::Starved { for_good } => {
+                io.counters.starved.add(u64::from(for_good));
                 end.receive = Receive::Starved;
                 io.starved.push((self.id, side));
             }
@@ -185,14 +191,14 @@ impl<D: Drive> Relay<D> {
         end.sending = false;
         let failed = match result {
             Ok(count) => {
-                end.queued_bytes -= count;
+                end.queued_bytes -= count as u32;
                 end.stalled_us = NEVER;
                 count == 0
             }
             Err(_) => true,
         };
         if failed || self.phase == Phase::Dead {
-            end.queued_bytes -= payload.len();
+            end.queued_bytes -= payload.len() as u32;
             io.discard(payload);
             self.lose(side, io);
         } else if !payload.is_empty() {
@@ -255,6 +261,21 @@ impl<D: Drive> Relay<D> {
         self.settle(io);
     }
 
+    /// Nothing may have come since round `turn`: then the memory is given back that only work needs.
+    pub fn rest(&mut self, turn: u64, io: &mut Io<D>) {
+        let idle = self.phase == Phase::Open && self.drive.as_ref().is_some_and(|drive| drive.idle());
+        if self.turn != turn || !idle {
+            return io.awake.add(self.id, self.turn, io.now.mono_us + io.deadlines.rest_us);
+        }
+        self.resting = true;
+        self.ends.iter_mut().for_each(End::rest);
+        if let Some(drive) = &mut self.drive
+            && catch_unwind(AssertUnwindSafe(|| drive.rest())).is_err()
+        {
+            self.panicked(io);
+        }
+    }
+
     // ---- the drive ----
 
     /// News for the drive from outside the relay.
@@ -289,7 +310,7 @@ impl<D: Drive> Relay<D> {
         self.operations -= 1;
         let end = &mut self.ends[side as usize];
         end.sending = false;
-        end.queued_bytes -= payload.len();
+        end.queued_bytes -= payload.len() as u32;
         io.discard(payload);
         self.die(io);
     }
@@ -308,12 +329,13 @@ impl<D: Drive> Relay<D> {
 
     /// Makes the drive.
     fn open(&mut self, encrypted: bool, io: &mut Io<D>) {
-        let mut entropy = [0; 64];
+        let client = *self.client.take().expect("a relay is opened once");
+        let mut entropy = [0; 42];
         aws_lc_rs::rand::fill(&mut entropy).expect("the system has randomness");
         let origin = Origin {
             shard: io.number,
             relay: self.id,
-            client: self.client,
+            client,
             tls_offered: self.terms.tls.is_some(),
             encrypted,
             allow_plaintext: self.terms.allow_plaintext,
@@ -393,7 +415,7 @@ impl<D: Drive> Relay<D> {
                 }
                 Output::StartTls(side) => self.start_tls(side, io),
                 Output::Finish(side) => self.finish(side, io),
-                Output::WakeAt(at_us) => self.wake_us = at_us.unwrap_or(NEVER),
+                Output::WakeAt(at_us) => self.wake_us = at_us,
                 Output::Close => return self.close(io),
             }
         }
@@ -465,7 +487,7 @@ impl<D: Drive> Relay<D> {
         if end.socket.is_none() || end.broken || end.finishing {
             return io.discard(payload);
         }
-        end.queued_bytes += payload.len();
+        end.queued_bytes += payload.len() as u32;
         if end.sending {
             return end.queue_behind(payload, io);
         }
@@ -497,7 +519,7 @@ impl<D: Drive> Relay<D> {
         let end = &mut self.ends[side as usize];
         end.broken = true;
         while let Some(payload) = end.queue.pop_front() {
-            end.queued_bytes -= payload.len();
+            end.queued_bytes -= payload.len() as u32;
             io.discard(payload);
         }
         end.stalled_us = NEVER;
@@ -641,7 +663,7 @@ impl<D: Drive> Relay<D> {
     fn watch_reader(&mut self, io: &mut Io<D>) {
         let client = &mut self.ends[Side::Client as usize];
         // Half the bound: from there on the target may already be waiting for the queue to drain.
-        let waits = client.queued_bytes > limits::QUEUED_BYTES_MAX / 2;
+        let waits = client.queued_bytes as usize > limits::QUEUED_BYTES_MAX / 2;
         if client.stalled_us == NEVER && waits && self.phase == Phase::Open {
             client.stalled_us = io.now.mono_us + io.deadlines.stalled_us;
         }
@@ -658,14 +680,15 @@ impl<D: Drive> Relay<D> {
         let end = &mut self.ends[side as usize];
         match (end.receive, &end.socket) {
             (Receive::Off, Some(socket)) if reads => {
-                end.receive = Receive::Armed(io.ring.receive(self.id as u32, side, socket.as_raw_fd()));
+                io.ring.receive(self.id as u32, side, socket.as_raw_fd());
+                end.receive = Receive::Armed;
                 self.operations += 1;
             }
-            (Receive::Armed(op), Some(_)) if !reads && self.phase != Phase::Dead => {
-                io.ring.cancel(op);
+            (Receive::Armed, Some(_)) if !reads && self.phase != Phase::Dead => {
+                io.ring.cancel_receive(self.id as u32, side);
                 end.receive = Receive::Cancelling;
             }
-            (Receive::Off | Receive::Armed(_) | Receive::Cancelling | Receive::Starved, _) => {}
+            (Receive::Off | Receive::Armed | Receive::Cancelling | Receive::Starved, _) => {}
         }
     }
 
@@ -680,9 +703,8 @@ impl<D: Drive> Relay<D> {
             Phase::Flushing | Phase::Lingering => return side == Side::Client,
             Phase::Dead => return false,
         }
-        let armed = matches!(end.receive, Receive::Armed(_));
-        let bound = if armed { limits::QUEUED_BYTES_MAX } else { limits::QUEUED_BYTES_MAX / 2 };
-        if other.queued_bytes > bound {
+        let bound = if end.receive == Receive::Armed { limits::QUEUED_BYTES_MAX } else { limits::QUEUED_BYTES_MAX / 2 };
+        if other.queued_bytes as usize > bound {
             return false;
         }
         end.window.len() <= limits::HELD_BYTES_MAX || self.drive.as_ref().is_none_or(|drive| drive.wants(side))
@@ -693,4 +715,15 @@ impl<D: Drive> Relay<D> {
 pub fn prepare(socket: &TcpStream) -> io::Result<SocketAddr> {
     socket::configure(socket)?;
     socket.peer_addr()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::Gate;
+
+    #[test]
+    fn a_session_fits_a_small_class_of_the_allocator() {
+        assert!(size_of::<Relay<Gate>>() <= 1024, "{} bytes", size_of::<Relay<Gate>>());
+    }
 }

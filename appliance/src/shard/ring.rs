@@ -2,7 +2,7 @@
 //!
 //! Memory lent to the kernel is owned by the operation it was lent for: an [`Op`] holds the payload of a send or the
 //! address of a connect until its completion is reaped, and received bytes live in [`Buffers`], which outlives the ring.
-//! So no caller can free or edit bytes the kernel still looks at, and a completion always finds its operation.
+//! So no caller can free or edit bytes the kernel still looks at, and a completion always finds its operation (a receive's: its relay).
 #![allow(unsafe_code)]
 
 mod buffers;
@@ -13,7 +13,6 @@ pub use buffers::{Buffers, Chunk, HEADROOM_BYTES};
 pub use nudge::Thread;
 
 use super::journal::Safe;
-use super::timers::NEVER;
 use codecs::Side;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use slab::Slab;
@@ -72,13 +71,30 @@ impl Payload {
 /// What an operation in flight is for, and the memory it lends to the kernel.
 enum Op {
     Accept { listener: usize },
-    Receive { relay: u32, side: Side },
     Send { relay: u32, side: Side, payload: Payload },
     Connect { relay: u32, _address: Box<socket::Address> },
     Sync { round: u64 },
-    Alarm { at_us: u64, _after: Box<types::Timespec> },
+    Alarm { _after: Box<types::Timespec> },
     Mail { _count: Box<[u8; 8]>, _eventfd: Arc<OwnedFd> },
     Cancel,
+}
+
+/// A receive has no [`Op`]: there are two for each idle session. It lends nothing, and its user data say whose it is. An end has one in
+/// flight at most.
+const RECEIVE: u64 = 1 << 63;
+const RECEIVE_FROM_TARGET: u64 = 1 << 62;
+
+fn receive_data(relay: u32, side: Side) -> u64 {
+    let from = match side {
+        Side::Client => 0,
+        Side::Target => RECEIVE_FROM_TARGET,
+    };
+    RECEIVE | from | u64::from(relay)
+}
+
+fn receiver(user_data: u64) -> Option<(u32, Side)> {
+    let side = if user_data & RECEIVE_FROM_TARGET == 0 { Side::Client } else { Side::Target };
+    (user_data & RECEIVE != 0).then_some((user_data as u32, side))
 }
 
 /// Names an operation in flight, to cancel it.
@@ -90,8 +106,10 @@ pub enum Received {
     Bytes(Chunk),
     /// The peer closed its sending half.
     Ended,
-    /// No buffer was free: arm again once one is. Nothing is lost, the bytes wait in the socket.
-    Starved,
+    /// No buffer was free: arm again once one is. Nothing is lost, the bytes wait in the socket. `for_good`: not one was left.
+    Starved {
+        for_good: bool,
+    },
     Cancelled,
     /// The connection is gone.
     Failed,
@@ -177,14 +195,16 @@ pub struct Ring {
     uring: IoUring,
     buffers: Buffers,
     ops: Slab<Op>,
+    /// Receives in flight.
+    receiving: usize,
     /// Sends that wait for the record of their round. Never in the submission queue: a full queue submits itself.
     parked: Vec<(u64, Side, Departure)>,
     /// Sends that may go, until [`Ring::depart`].
     ready: Vec<Departure>,
     /// Completions of what the kernel took at once.
     taken: Vec<Raw>,
-    /// The earliest alarm that is set; [`NEVER`]: none.
-    alarm_us: u64,
+    /// The alarms that are set, and when they ring: a few.
+    alarms: Vec<(u64, OpId)>,
 }
 
 impl Ring {
@@ -200,10 +220,11 @@ impl Ring {
             uring,
             buffers,
             ops: Slab::with_capacity(256),
+            receiving: 0,
             parked: Vec::new(),
             ready: Vec::new(),
             taken: Vec::new(),
-            alarm_us: NEVER,
+            alarms: Vec::new(),
         })
     }
 
@@ -236,7 +257,7 @@ impl Ring {
 
     /// Operations the kernel still owes a completion for.
     pub fn in_flight(&self) -> usize {
-        self.ops.len()
+        self.ops.len() + self.receiving
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
@@ -259,10 +280,14 @@ impl Ring {
     }
 
     /// Receives from a socket into provided buffers until it ends, fails, starves or is cancelled.
-    pub fn receive(&mut self, relay: u32, side: Side, fd: RawFd) -> OpId {
-        let data = self.begin(Op::Receive { relay, side });
-        self.push(&opcode::RecvMulti::new(types::Fd(fd), GROUP).build().user_data(data));
-        OpId(data)
+    pub fn receive(&mut self, relay: u32, side: Side, fd: RawFd) {
+        self.receiving += 1;
+        self.push(&opcode::RecvMulti::new(types::Fd(fd), GROUP).build().user_data(receive_data(relay, side)));
+    }
+
+    /// As [`Self::cancel`].
+    pub fn cancel_receive(&mut self, relay: u32, side: Side) {
+        self.cancel(OpId(receive_data(relay, side)));
     }
 
     /// Sends a payload (or its first part). `after`: the round whose record must be safe first, if any.
@@ -387,25 +412,34 @@ impl Ring {
     /// Makes a waiting ring wake no later than `at_us`. A timer of its own, not a bound on the wait: the kernel would set
     /// and clear that one at every wait, which costs more than the wait itself where the clock is virtual.
     pub fn wake_by(&mut self, at_us: u64, now_us: u64) {
-        if at_us >= self.alarm_us {
+        if self.alarms.iter().any(|(set_us, _)| *set_us <= at_us) {
             return;
         }
-        self.alarm_us = at_us;
         let after = Box::new(types::Timespec::from(Duration::from_micros(at_us.saturating_sub(now_us))));
         let pointer: *const types::Timespec = &*after;
-        let data = self.begin(Op::Alarm { at_us, _after: after });
+        let data = self.begin(Op::Alarm { _after: after });
+        self.alarms.push((at_us, OpId(data)));
         self.push(&opcode::Timeout::new(pointer).build().user_data(data));
+    }
+
+    /// Nobody waits for the alarms that are set.
+    pub fn cancel_alarms(&mut self) {
+        for (_, op) in std::mem::take(&mut self.alarms) {
+            self.cancel(op);
+        }
     }
 
     /// Submits what is queued and waits for a completion.
     pub fn wait(&mut self) -> io::Result<()> {
         self.hand_over(0);
+        self.buffers.top_up();
         forgive(self.uring.submit_and_wait(1))
     }
 
     /// Submits what is queued and runs what the kernel has put off, without waiting.
     pub fn look(&mut self) -> io::Result<()> {
         self.hand_over(0);
+        self.buffers.top_up();
         let queued = self.uring.submission().len() as u32;
         // SAFETY: no pointer is passed. GETEVENTS makes a DEFER_TASKRUN ring run the work it has put off.
         forgive(unsafe { self.uring.submitter().enter::<libc::sigset_t>(queued, 0, libc_getevents(), None) })
@@ -423,40 +457,25 @@ impl Ring {
 
     /// The relay and the side that a completed receive belongs to, and its bytes. `None`: it is no receive.
     pub fn receiver_of(&self, raw: &Raw) -> Option<(u32, Side, usize)> {
-        match &self.ops[raw.user_data as usize] {
-            Op::Receive { relay, side } => Some((*relay, *side, usize::try_from(raw.result).unwrap_or(0))),
-            _ => None,
-        }
+        let (relay, side) = receiver(raw.user_data)?;
+        Some((relay, side, usize::try_from(raw.result).unwrap_or(0)))
     }
 
     /// What a completion means; ends its operation when it was the last.
     pub fn complete(&mut self, raw: Raw) -> Completion {
-        let key = raw.user_data as usize;
         let last = !cqueue::more(raw.flags);
-        match &self.ops[key] {
-            Op::Receive { relay, side } => {
-                let (relay, side) = (*relay, *side);
-                let received = self.received(raw);
-                if last {
-                    self.ops.remove(key);
-                }
-                return Completion::Received { relay, side, received, last };
+        if let Some((relay, side)) = receiver(raw.user_data) {
+            self.receiving -= usize::from(last);
+            return Completion::Received { relay, side, received: self.received(raw), last };
+        }
+        let key = raw.user_data as usize;
+        if let Op::Accept { listener } = self.ops[key] {
+            if last {
+                self.ops.remove(key);
             }
-            Op::Accept { listener } => {
-                let listener = *listener;
-                if last {
-                    self.ops.remove(key);
-                }
-                // SAFETY: the kernel has just given us this descriptor.
-                let result = outcome(raw.result).map(|_| unsafe { TcpStream::from_raw_fd(raw.result) });
-                return Completion::Accepted { listener, result, last };
-            }
-            Op::Send { .. }
-            | Op::Connect { .. }
-            | Op::Sync { .. }
-            | Op::Alarm { .. }
-            | Op::Mail { .. }
-            | Op::Cancel => {}
+            // SAFETY: the kernel has just given us this descriptor.
+            let result = outcome(raw.result).map(|_| unsafe { TcpStream::from_raw_fd(raw.result) });
+            return Completion::Accepted { listener, result, last };
         }
         match self.ops.remove(key) {
             Op::Send { relay, side, mut payload } => {
@@ -469,29 +488,26 @@ impl Ring {
             Op::Connect { relay, .. } => Completion::Connected { relay, result: outcome(raw.result).map(drop) },
             Op::Sync { round } => Completion::Synced { round, result: outcome(raw.result).map(drop) },
             Op::Mail { .. } => Completion::Mail,
-            Op::Alarm { at_us, .. } => {
-                if self.alarm_us == at_us {
-                    self.alarm_us = NEVER;
-                }
+            Op::Alarm { .. } => {
+                self.alarms.retain(|(_, op)| op.0 != raw.user_data);
                 Completion::Nothing
             }
-            Op::Cancel | Op::Accept { .. } | Op::Receive { .. } => Completion::Nothing,
+            Op::Cancel | Op::Accept { .. } => Completion::Nothing,
         }
     }
 
     fn received(&mut self, raw: Raw) -> Received {
-        match (raw.result, cqueue::buffer_select(raw.flags)) {
-            (count, Some(buffer)) if count > 0 => Received::Bytes(self.buffers.taken(buffer, count as u32)),
-            (0, buffer) => {
-                // Some kernels name a buffer with the end of the stream: give it straight back.
-                if let Some(buffer) = buffer {
-                    let empty = self.buffers.taken(buffer, 0);
-                    self.buffers.release(empty);
-                }
-                Received::Ended
-            }
-            (failed, _) if failed == -libc::ENOBUFS => Received::Starved,
-            (failed, _) if failed == -libc::ECANCELED => Received::Cancelled,
+        let chunk = cqueue::buffer_select(raw.flags).map(|buffer| self.buffers.taken(buffer, raw.result.max(0) as u32));
+        match (raw.result, chunk) {
+            (1.., Some(chunk)) => return Received::Bytes(chunk),
+            // Some kernels name a buffer with the end of the stream: it goes straight back.
+            (_, Some(empty)) => self.buffers.release(empty),
+            (_, None) => {}
+        }
+        match raw.result {
+            0 => Received::Ended,
+            failed if failed == -libc::ENOBUFS => Received::Starved { for_good: self.buffers.ran_out() },
+            failed if failed == -libc::ECANCELED => Received::Cancelled,
             _ => Received::Failed,
         }
     }
@@ -500,7 +516,7 @@ impl Ring {
 impl Drop for Ring {
     /// Closing the ring ends its operations some time later: until then their memory must stay.
     fn drop(&mut self) {
-        if self.ops.is_empty() {
+        if self.in_flight() == 0 {
             return;
         }
         std::mem::forget(std::mem::take(&mut self.ops));

@@ -8,6 +8,7 @@ use super::journal::Ledger;
 use super::log::{Mode, ShardLog};
 use super::mailbox::{Mailbox, Post, ToControl};
 use super::pump::Pump;
+use super::rest::Awake;
 use super::ring::{Ring, RingSizes};
 use super::turn;
 use crate::gate::{Context, Drive, Now, Origin, Shared};
@@ -167,6 +168,7 @@ impl<F> Seed<F> {
             later: VecDeque::new(),
             starved: Vec::new(),
             waiting_for_room: Vec::new(),
+            awake: Awake::default(),
             round: 1,
             safe: ledger.safe_at_start(),
         };
@@ -187,6 +189,7 @@ impl<F> Seed<F> {
             deferred: Vec::new(),
             turn: 0,
             look_us: 0,
+
             fault: None,
         })
     }

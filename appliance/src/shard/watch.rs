@@ -1,4 +1,4 @@
-//! Looks after the shards: each makes a round every few milliseconds, if only for its own alarm. One that sleeps through it (a wake-up
+//! Looks after the shards: each makes a round several times a second, if only for its own alarm. One that sleeps through it (a wake-up
 //! that was lost) is woken by a signal; one that is busy for long is told.
 
 use super::counters::Counters;

@@ -35,7 +35,7 @@ enum Shown {
     Nothing,
 }
 
-impl<T: Clone> Session<T> {
+impl<T: Clone + 'static> Session<T> {
     /// Login was answered: negotiate the version, then ask for the credential.
     pub(super) fn ask_credential(&mut self, pipes: &mut Pipes<'_>) {
         self.negotiate_version(pipes);
@@ -96,9 +96,13 @@ impl<T: Clone> Session<T> {
         super::client::erase(total, pipes);
         let oauth = self.startup.as_ref().is_some_and(|startup| startup.oauth);
         if oauth && refusal.sqlstate == *b"28P01" {
-            let json = self.oauth_challenge.take().unwrap_or_else(|| CHALLENGE.to_vec());
+            let json = self
+                .early
+                .as_mut()
+                .and_then(|early| early.oauth_challenge.take())
+                .unwrap_or_else(|| CHALLENGE.to_vec());
             self.challenge(&json, Credential::Acknowledgement, pipes);
-            self.refused_token = Some(Box::new(refusal));
+            self.early.get_or_insert_default().refused_token = Some(refusal);
         } else {
             self.fail(&refusal, pipes);
         }
@@ -111,7 +115,11 @@ impl<T: Clone> Session<T> {
 
     fn end_refused_token(&mut self, total: usize, pipes: &mut Pipes<'_>) -> Step {
         super::client::erase(total, pipes);
-        let refusal = self.refused_token.take().expect("an acknowledgement is awaited only after a refusal");
+        let refusal = self
+            .early
+            .take()
+            .and_then(|early| early.refused_token)
+            .expect("an acknowledgement is awaited only after a refusal");
         self.fail(&refusal, pipes);
         Step::Closed
     }

@@ -149,12 +149,14 @@ impl<T> Portal<T> {
 struct Names<V> {
     unnamed: Option<V>,
     few: Vec<(Name, V)>,
-    many: HashMap<Name, V>,
+    /// Made when it is needed, which it seldom is: the map itself would be five words of each session, twice.
+    #[expect(clippy::box_collection)]
+    many: Option<Box<HashMap<Name, V>>>,
 }
 
 impl<V> Default for Names<V> {
     fn default() -> Self {
-        Self { unnamed: None, few: Vec::new(), many: HashMap::new() }
+        Self { unnamed: None, few: Vec::new(), many: None }
     }
 }
 
@@ -175,7 +177,7 @@ impl<V> Names<V> {
             return self.unnamed.as_ref();
         }
         let found = self.few.iter().find(|(known, _)| **known == *name).map(|(_, value)| value);
-        if found.is_none() && !self.many.is_empty() { self.many.get(name) } else { found }
+        found.or_else(|| self.many.as_ref()?.get(name))
     }
 
     fn put(&mut self, name: &[u8], value: Option<V>) -> Option<V> {
@@ -187,30 +189,38 @@ impl<V> Names<V> {
         match (value, place) {
             (Some(value), Some(place)) => Some(std::mem::replace(&mut self.few[place].1, value)),
             (None, Some(place)) => Some(self.few.swap_remove(place).1),
-            (None, None) => self.many.remove(name),
-            (Some(value), None) if self.few.len() < FEW_NAMES && !self.many.contains_key(name) => {
+            (None, None) => self.many.as_mut()?.remove(name),
+            (Some(value), None) if self.few.len() < FEW_NAMES && !self.is_among_many(name) => {
                 self.few.push((name.into(), value));
                 None
             }
-            (Some(value), None) => self.many.insert(name.into(), value),
+            (Some(value), None) => self.many.get_or_insert_default().insert(name.into(), value),
         }
     }
 
+    fn is_among_many(&self, name: &[u8]) -> bool {
+        self.many.as_ref().is_some_and(|many| many.contains_key(name))
+    }
+
     fn named(&self) -> impl Iterator<Item = (&Name, &V)> {
-        self.few.iter().map(|(name, value)| (name, value)).chain(&self.many)
+        self.few.iter().map(|(name, value)| (name, value)).chain(self.many.iter().flat_map(|many| many.iter()))
     }
 
     fn named_mut(&mut self) -> impl Iterator<Item = &mut V> {
-        self.few.iter_mut().map(|(_, value)| value).chain(self.many.values_mut())
+        self.few.iter_mut().map(|(_, value)| value).chain(self.many.iter_mut().flat_map(|many| many.values_mut()))
     }
 
     fn clear_named(&mut self) {
         self.few.clear();
-        self.many.clear();
+        self.many = None;
     }
 
     fn check_room(&self) -> Result<(), ProtocolError> {
-        if self.many.len() < NAMES_MAX { Ok(()) } else { Err(ProtocolError::TooManyNames) }
+        if self.many.as_ref().is_none_or(|many| many.len() < NAMES_MAX) {
+            Ok(())
+        } else {
+            Err(ProtocolError::TooManyNames)
+        }
     }
 }
 
@@ -356,6 +366,11 @@ impl<T> Book<T> {
             self.reuse(portal);
         }
         self.statements.unnamed.take()
+    }
+
+    /// Nobody binds for a while.
+    pub fn rest(&mut self) {
+        self.spare = Vec::new();
     }
 
     /// Keeps a portal's buffers for the next Bind if nobody else holds it.

@@ -20,11 +20,11 @@ fn malformed(kind: u8) -> ProtocolError {
     ProtocolError::Malformed { side: Side::Client, kind }
 }
 
-impl<T: Clone> Session<T> {
+impl<T: Clone + 'static> Session<T> {
     pub(super) fn step_open(&mut self, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
         self.client_waits = false;
         loop {
-            if self.client_stream.left > 0 && !self.stream_from_client(pipes) {
+            if self.work.client_stream.left > 0 && !self.stream_from_client(pipes) {
                 return Ok(Step::NeedBytes);
             }
             let Some(header) = Header::peek(pipes.client.undecided(), Side::Client)? else {
@@ -41,14 +41,14 @@ impl<T: Clone> Session<T> {
 
     /// Moves on what is here of a message that need not be whole. `false`: more of it is to come.
     fn stream_from_client(&mut self, pipes: &mut Pipes<'_>) -> bool {
-        let len = self.client_stream.left.min(pipes.client.undecided().len());
-        if self.client_stream.drop {
+        let len = self.work.client_stream.left.min(pipes.client.undecided().len());
+        if self.work.client_stream.drop {
             pipes.client.skip(len);
         } else {
             pipes.client.clear(len, pipes.to_target);
         }
-        self.client_stream.left -= len;
-        self.client_stream.left == 0
+        self.work.client_stream.left -= len;
+        self.work.client_stream.left == 0
     }
 
     /// One message, from its header on. `None`: it is dealt with.
@@ -76,7 +76,7 @@ impl<T: Clone> Session<T> {
         match header.kind {
             b'd' => {
                 if !self.queue.is_empty() {
-                    self.copied.add(header.total - HEADER_BYTES);
+                    self.work.copied.add(header.total - HEADER_BYTES);
                 }
                 self.pass_stream(header)
             }
@@ -95,7 +95,7 @@ impl<T: Clone> Session<T> {
     /// and the end of the connection is what makes the target fail the COPY.
     pub(super) fn break_copy(&mut self, error: ProtocolError) -> Result<Step, ProtocolError> {
         self.give_up_copy(error);
-        match self.news.pop_front() {
+        match self.work.news.pop_front() {
             Some(outcome) => Ok(Step::Event(Event::Outcome(outcome))),
             None => Err(error),
         }
@@ -105,12 +105,12 @@ impl<T: Clone> Session<T> {
     fn give_up_copy(&mut self, error: ProtocolError) {
         let counts = self.take_counts();
         let front = self.queue.give_up_front();
-        self.news.extend(front.map(|id| counts.outcome(id, End::Error { sqlstate: error.sqlstate() }, true)));
+        self.work.news.extend(front.map(|id| counts.outcome(id, End::Error { sqlstate: error.sqlstate() }, true)));
         self.fault = Some(error);
     }
 
     fn pass_stream(&mut self, header: Header) {
-        self.client_stream = Stream { left: header.total, ..Stream::default() };
+        self.work.client_stream = Stream { left: header.total, ..Stream::default() };
     }
 
     /// After an error the server drops everything up to the next Sync; so do we, and the target never sees it.
@@ -118,7 +118,7 @@ impl<T: Clone> Session<T> {
         if self.queue.skipping == Skipping::Doubtful && !matches!(header.kind, b'd' | b'c' | b'f' | b'H') {
             return Err(ProtocolError::PipelinedBehindCopy);
         }
-        self.client_stream = Stream { left: header.total, drop: true, keep: false };
+        self.work.client_stream = Stream { left: header.total, drop: true, keep: false };
         Ok(())
     }
 
@@ -138,7 +138,7 @@ impl<T: Clone> Session<T> {
 
     /// After Terminate the target still answers what was sent before it; then both ends close.
     pub(super) fn step_terminated(&mut self) -> Step {
-        if !self.queue.is_idle() || self.told.is_some() || self.target_stream.left > 0 {
+        if !self.queue.is_idle() || self.work.told.is_some() || self.target_stream.left > 0 {
             return Step::Held;
         }
         self.life = Life::Closed;
@@ -170,7 +170,7 @@ impl<T: Clone> Session<T> {
                 // Of one nobody saw bound, nobody knows whether it is still the same.
                 let known = portal.filter(|portal| portal.statement.tag.is_some());
                 let resumed = known.is_some_and(|portal| portal.executed.get());
-                self.requested = portal.cloned();
+                self.work.requested = portal.cloned();
                 let start = HEADER_BYTES as u32;
                 Some((RequestKind::Execute { resumed }, Span { start, end: start + name.len() as u32 }))
             }
@@ -289,7 +289,7 @@ impl<T: Clone> Session<T> {
         pipes: &mut Pipes<'_>,
     ) {
         self.client = ClientStage::Open;
-        let names = std::mem::take(&mut self.defining);
+        let names = std::mem::take(&mut self.work.defining);
         if self.queue.awaits_copy_end() {
             // It was being decided when the statement before it turned out to be COPY.
             names.take_back(&mut self.book);
@@ -300,7 +300,7 @@ impl<T: Clone> Session<T> {
             // An error before it has come while it was held: the server would skip it, so it is not sent.
             pipes.client.skip(total);
             if kind != RequestKind::Parse {
-                self.news.push_back(Counts::default().outcome(id, End::Skipped, true));
+                self.work.news.push_back(Counts::default().outcome(id, End::Skipped, true));
             }
             return;
         }
@@ -365,7 +365,7 @@ impl<T: Clone> Session<T> {
                 (self.queue.ran, self.queue.analysed) = (true, true);
                 pipes.client.clear(total, pipes.to_target);
                 // The portal's buffers are free for reuse once its replies have passed.
-                self.requested = None;
+                self.work.requested = None;
             }
             Err(error) => self.fault = Some(error),
         }
@@ -374,8 +374,8 @@ impl<T: Clone> Session<T> {
     /// The gate refuses the request at the front of the window (see the module's text in `session.rs`).
     pub(super) fn refuse_request(&mut self, kind: RequestKind, total: usize, refusal: &Refusal, pipes: &mut Pipes<'_>) {
         self.client = ClientStage::Open;
-        self.requested = None;
-        std::mem::take(&mut self.defining).take_back(&mut self.book);
+        self.work.requested = None;
+        std::mem::take(&mut self.work.defining).take_back(&mut self.book);
         if self.queue.awaits_copy_end() {
             return self.give_up_copy(ProtocolError::StatementDuringCopy { kind: pipes.client.undecided()[0] });
         }

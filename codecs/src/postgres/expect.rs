@@ -143,6 +143,11 @@ impl<T> Queue<T> {
         matches!(self.entries.front(), Some(Expected::Refused { .. } | Expected::CopyEnd { .. }))
     }
 
+    /// Nothing is outstanding: the room for it is given back.
+    pub fn rest(&mut self) {
+        self.entries.shrink_to_fit();
+    }
+
     pub fn front_mut(&mut self) -> Option<&mut Expected<T>> {
         self.entries.front_mut()
     }
@@ -524,11 +529,19 @@ impl<T> Change<T> {
 
 impl<T> Default for Definitions<T> {
     fn default() -> Self {
-        Self { changes: Vec::new(), one_ended: false }
+        Self::new()
     }
 }
 
 impl<T> Definitions<T> {
+    pub const fn new() -> Self {
+        Self { changes: Vec::new(), one_ended: false }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && !self.one_ended
+    }
+
     pub fn note(&mut self, name: &[u8], now: Option<Rc<Statement<T>>>, before: Option<Rc<Statement<T>>>) {
         self.changes.push(Change { name: name.into(), now, before });
     }
@@ -556,7 +569,7 @@ impl<T> Definitions<T> {
 }
 
 /// What has passed for the statement at the front.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Counts {
     pub messages: u64,
     pub bytes: u64,
@@ -565,6 +578,8 @@ pub(super) struct Counts {
 }
 
 impl Counts {
+    pub const NONE: Self = Self { messages: 0, bytes: 0, sent: 0 };
+
     #[inline]
     pub fn add(&mut self, payload: usize) {
         self.messages += 1;

@@ -69,6 +69,13 @@ impl Kept {
         self.max - (self.max / 4).min(ENDING_BYTES_MAX)
     }
 
+    /// Nothing is under way that will be kept.
+    pub fn rest(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes = Vec::new();
+        }
+    }
+
     /// A message of that length follows, in one or more parts.
     #[inline]
     pub fn begin(&mut self, total: usize) {
@@ -163,7 +170,7 @@ pub struct Response<'a> {
     pub cut: bool,
 }
 
-impl<T: Clone> Session<T> {
+impl<T: Clone + 'static> Session<T> {
     /// Keeps up to `max` bytes of each response. 0, as at the start: nothing.
     pub fn keep_responses(&mut self, max: usize) {
         self.kept.max = max;
@@ -218,8 +225,8 @@ impl<T: Clone> Session<T> {
                     self.kept.describe(&shape.description, &shape.formats, &portal.formats.borrow());
                 }
             }
-            Some(Expected::Query { .. }) if self.query_shape.has_rows => {
-                let shape = &self.query_shape;
+            Some(Expected::Query { .. }) => {
+                let Some(shape) = self.work.query_shape.as_deref().filter(|shape| shape.has_rows) else { return };
                 self.kept.describe(&shape.description, &shape.formats, &shape.formats);
             }
             _ => {}
@@ -238,7 +245,7 @@ impl<T: Clone> Session<T> {
     }
 
     fn keep_told(&mut self, pipes: &Pipes<'_>) -> bool {
-        let Some(told) = self.told.as_ref().filter(|_| !self.kept.ended) else { return false };
+        let Some(told) = self.work.told.as_ref().filter(|_| !self.kept.ended) else { return false };
         let received = pipes.target.undecided();
         let message = &received[..told.total.min(received.len())];
         if !matches!(message.first(), Some(b'C' | b'E' | b'I' | b's' | b'V')) {
@@ -249,7 +256,7 @@ impl<T: Clone> Session<T> {
             Then::Replace(bytes) => self.kept.end(bytes, bytes.len()),
             Then::Edit(framing) => {
                 let mut edited = Vec::new();
-                compose::edited(&mut edited, message, &self.edits, *framing);
+                compose::edited(&mut edited, message, &self.work.edits, *framing);
                 self.kept.end(&edited, edited.len());
             }
             Then::Drop => return false,

@@ -50,7 +50,7 @@ pub(super) struct Login {
     pub client_secret: SmallKey,
 }
 
-impl<T: Clone> Session<T> {
+impl<T: Clone + 'static> Session<T> {
     pub(super) fn start_login(&mut self, login: TargetLogin, pipes: &mut Pipes<'_>) {
         let tls = login.tls;
         self.target_login = Some(Box::new(Login {

@@ -17,6 +17,7 @@ mod session;
 mod startup;
 mod target;
 mod values;
+mod work;
 
 pub use binds::{BindValues, fair_share};
 pub use error::ProtocolError;

@@ -31,18 +31,16 @@
 
 use super::auth::Credential;
 use super::binds::BindValues;
-use super::book::{Book, Portal, Shape, Statement, is_certain};
-use super::compose::{self, Edit, Severity};
-use super::expect::{Counts, Definitions, Expected, Queue, Skipping};
+use super::book::{Book, Portal, Statement, is_certain};
+use super::compose::{self, Severity};
+use super::expect::{Expected, Queue, Skipping};
 use super::kept::Kept;
 use super::login::{Login, LoginStage};
-use super::target::{Asked as TargetAsked, Told};
-use super::{
-    Answer, Column, Event, Outcome, ProtocolError, Refusal, RequestKind, ScramKeys, Startup, Step, TargetLogin, Watch,
-};
+use super::target::Asked as TargetAsked;
+use super::work::Lazy;
+use super::{Answer, Column, Event, ProtocolError, Refusal, RequestKind, ScramKeys, Startup, Step, TargetLogin, Watch};
 use super::{TransactionStatus, client};
 use crate::{Pipes, Side};
-use std::collections::VecDeque;
 use std::rc::Rc;
 
 /// Bounds the session enforces, in bytes.
@@ -97,6 +95,39 @@ pub(super) struct Stream {
     pub keep: bool,
 }
 
+/// What few sessions need, and none that is open.
+#[derive(Default)]
+pub(super) struct Early {
+    pub unknown_options: Vec<Vec<u8>>,
+    pub oauth_challenge: Option<Vec<u8>>,
+    /// What the client reads once it has acknowledged the challenge.
+    pub refused_token: Option<Refusal>,
+}
+
+/// What waits for a message boundary.
+#[derive(Default)]
+pub(super) struct Words {
+    /// Notices of ours.
+    pub deferred: Vec<u8>,
+    /// The FATAL error that ends the session.
+    pub last: Vec<u8>,
+}
+
+/// What a RowDescription says. Keeps its room for the next.
+#[derive(Default)]
+pub(super) struct Columns {
+    pub columns: Vec<Column>,
+    /// How many of them count.
+    pub len: usize,
+    pub formats: super::binds::Formats,
+}
+
+impl Columns {
+    pub fn all(&self) -> &[Column] {
+        &self.columns[..self.len]
+    }
+}
+
 /// The automaton. `T` is the gate's own mark on a statement (kept with prepared names and portals).
 pub struct Session<T> {
     pub(super) limits: SessionLimits,
@@ -111,55 +142,31 @@ pub struct Session<T> {
     pub(super) startup: Option<Box<Startup>>,
     /// Of an open session: its start-up asked for replication.
     pub(super) replication: bool,
-    pub(super) unknown_options: Vec<Vec<u8>>,
-    pub(super) target_key: Option<(i32, Vec<u8>)>,
+    /// Until it is open.
+    pub(super) early: Option<Box<Early>>,
+    /// Until it is taken.
+    pub(super) target_key: Option<Box<(i32, Vec<u8>)>>,
     pub(super) target_gave_up: bool,
-    pub(super) client_key: Option<(i32, Vec<u8>)>,
     pub(super) status: TransactionStatus,
     pub(super) watch_texts: bool,
     pub(super) book: Book<T>,
     pub(super) queue: Queue<T>,
-    /// What an unanswered Execute asks to run.
-    pub(super) requested: Option<Rc<Portal<T>>>,
-    /// Names given or taken by the SQL of the request that is being asked about.
-    pub(super) defining: Definitions<T>,
-    pub(super) oauth_challenge: Option<Vec<u8>>,
-    /// What the client reads once it has acknowledged the challenge.
-    pub(super) refused_token: Option<Box<Refusal>>,
+    pub(super) work: Lazy<T>,
     /// The client has read an AuthenticationOk of ours: the target's own is not for it.
     pub(super) admitted_early: bool,
-    pub(super) client_stream: Stream,
     /// What the client has sent next waits for answers of the target.
     pub(super) client_waits: bool,
     /// Counts what the protocol did to portals that have a name.
     pub(super) portals_named: u64,
     pub(super) target_stream: Stream,
-    /// Outcomes to report before the message behind them moves.
-    pub(super) news: VecDeque<Outcome>,
-    /// The target's message at the front was reported; what becomes of it at the next step.
-    pub(super) told: Option<Told>,
     pub(super) asked: TargetAsked,
-    /// Of the message at the front.
-    pub(super) edits: Vec<Edit>,
-    /// Rows and copy data of the statement at the front.
-    pub(super) counts: Counts,
-    /// Copy data from the client since the last outcome.
-    pub(super) copied: Counts,
-    /// Shape of the simple query whose rows are passing.
-    pub(super) query_shape: Shape,
-    pub(super) columns: Vec<Column>,
-    pub(super) columns_len: usize,
-    pub(super) column_formats: super::binds::Formats,
     /// See [`Session::plans_hold`].
     pub(super) plans_epoch: u64,
     pub(super) kept: Kept,
-    /// Notices of ours that wait for a message boundary.
-    pub(super) deferred: Vec<u8>,
-    /// The FATAL error that ends the session at the next message boundary.
-    pub(super) last_words: Vec<u8>,
+    pub(super) words: Option<Box<Words>>,
 }
 
-impl<T: Clone> Session<T> {
+impl<T: Clone + 'static> Session<T> {
     /// A session awaiting a client's first bytes. `encrypted`: TLS is already up (direct TLS).
     pub fn new(limits: SessionLimits, encrypted: bool) -> Self {
         Self {
@@ -173,37 +180,22 @@ impl<T: Clone> Session<T> {
             target_login: None,
             startup: None,
             replication: false,
-            unknown_options: Vec::new(),
+            early: None,
             target_key: None,
             target_gave_up: false,
-            client_key: None,
             status: TransactionStatus::Idle,
             watch_texts: false,
             book: Book::default(),
             queue: Queue::default(),
-            requested: None,
-            defining: Definitions::default(),
-            oauth_challenge: None,
-            refused_token: None,
+            work: Lazy::new(),
             admitted_early: false,
-            client_stream: Stream::default(),
             client_waits: false,
             portals_named: 0,
             target_stream: Stream::default(),
-            news: VecDeque::new(),
-            told: None,
             asked: TargetAsked::Nothing,
-            edits: Vec::new(),
-            counts: Counts::default(),
-            copied: Counts::default(),
-            query_shape: Shape::default(),
-            columns: Vec::new(),
-            columns_len: 0,
-            column_formats: super::binds::Formats::default(),
             plans_epoch: 0,
             kept: Kept::default(),
-            deferred: Vec::new(),
-            last_words: Vec::new(),
+            words: None,
         }
     }
 
@@ -227,12 +219,12 @@ impl<T: Clone> Session<T> {
             Side::Client => pipes.client.undecided(),
             Side::Target => pipes.target.undecided(),
         };
-        !bytes.is_empty() || self.life != Life::Alive || self.fault.is_some() || !self.news.is_empty()
+        !bytes.is_empty() || self.life != Life::Alive || self.fault.is_some() || !self.work.news.is_empty()
     }
 
     fn try_step(&mut self, from: Side, pipes: &mut Pipes<'_>, watch: &mut dyn Watch<T>) -> Result<Step, ProtocolError> {
         // Outcomes first: what was found wrong may be what they are about.
-        if self.news.is_empty()
+        if self.work.news.is_empty()
             && let Some(fault) = self.fault.take()
         {
             return Err(fault);
@@ -243,7 +235,7 @@ impl<T: Clone> Session<T> {
             (Life::Ending, Side::Target) => return Ok(self.step_ending(pipes)),
             (Life::Alive, _) => {}
         }
-        if let Some(outcome) = self.news.pop_front() {
+        if let Some(outcome) = self.work.news.pop_front() {
             return Ok(Step::Event(Event::Outcome(outcome)));
         }
         match from {
@@ -362,7 +354,7 @@ impl<T: Clone> Session<T> {
 
     /// What an OAUTHBEARER client whose token is not accepted is told: JSON of RFC 7628, section 3.2.2.
     pub fn oauth_challenge(&mut self, json: Vec<u8>) {
-        self.oauth_challenge = Some(json);
+        self.early.get_or_insert_default().oauth_challenge = Some(json);
     }
 
     /// The start-up message's contents, from `Event::Login` to `Event::Opened`.
@@ -370,14 +362,9 @@ impl<T: Clone> Session<T> {
         self.startup.as_deref()
     }
 
-    /// The target's BackendKeyData, once the session is open: process id and secret.
-    pub fn target_key(&self) -> Option<(i32, &[u8])> {
-        self.target_key.as_ref().map(|(process, secret)| (*process, secret.as_slice()))
-    }
-
-    /// The BackendKeyData the client was given: process id and secret.
-    pub fn client_key(&self) -> Option<(i32, &[u8])> {
-        self.client_key.as_ref().map(|(process, secret)| (*process, secret.as_slice()))
+    /// The target's BackendKeyData, once the session is open: process id and secret. It is not kept here. `None`: there was none.
+    pub fn take_target_key(&mut self) -> Option<(i32, Vec<u8>)> {
+        self.target_key.take().map(|key| *key)
     }
 
     /// The target has said, with a FATAL error that the client has read or will, that it ends the connection.
@@ -387,7 +374,18 @@ impl<T: Clone> Session<T> {
 
     /// The columns behind the last [`super::Event::Shape`].
     pub fn columns(&self) -> &[Column] {
-        &self.columns[..self.columns_len]
+        self.work.columns.as_ref().map_or(&[], |columns| columns.all())
+    }
+
+    /// Gives back what only work needs, if none is under way: an idle session is small.
+    pub fn rest(&mut self) {
+        if !self.is_idle() || !matches!(self.asked, TargetAsked::Nothing) {
+            return;
+        }
+        self.queue.rest();
+        self.book.rest();
+        self.kept.rest();
+        self.work.rest();
     }
 
     /// The mark of the statement the last Shape or Outcome is about: the one whose replies are due next.
@@ -398,17 +396,17 @@ impl<T: Clone> Session<T> {
     /// The mark of the statement an Execute request asks to run, until that request is answered for good. Replies to
     /// earlier statements may pass in the meantime.
     pub fn requested(&self) -> Option<&T> {
-        self.requested.as_ref()?.statement.tag.as_ref()
+        self.work.requested.as_ref()?.statement.tag.as_ref()
     }
 
     /// That Execute runs a statement whose rows were described when it was parsed.
     pub fn requested_is_guarded(&self) -> bool {
-        self.requested.as_ref().is_some_and(|portal| portal.statement.guarded)
+        self.work.requested.as_ref().is_some_and(|portal| portal.statement.guarded)
     }
 
     /// Bind values of that Execute request: the raw parameter part of its Bind (see [`BindValues`]).
     pub fn binds(&self) -> BindValues<'_> {
-        match &self.requested {
+        match &self.work.requested {
             Some(portal) => portal.binds(),
             None => BindValues { raw: &[], cut: None },
         }
@@ -427,7 +425,8 @@ impl<T: Clone> Session<T> {
     /// The marks of portals that have been bound and not run, but for the one that an Execute asks to run. A simple Query makes an end of the
     /// one without a name before anything of it runs.
     pub fn waiting_portals(&self, unnamed: bool) -> impl Iterator<Item = Option<&T>> {
-        let requested = |portal: &Rc<Portal<T>>| self.requested.as_ref().is_some_and(|asked| Rc::ptr_eq(asked, portal));
+        let requested =
+            |portal: &Rc<Portal<T>>| self.work.requested.as_ref().is_some_and(|asked| Rc::ptr_eq(asked, portal));
         let portals = self.book.portals(unnamed).filter(move |portal| !portal.executed.get() && !requested(portal));
         portals.map(|portal| portal.statement.tag.as_ref())
     }
@@ -445,7 +444,7 @@ impl<T: Clone> Session<T> {
 
     fn note_change(&mut self, name: &[u8], now: Option<Rc<Statement<T>>>, before: Option<Rc<Statement<T>>>) {
         if matches!(self.client, ClientStage::AskedRequest { .. }) {
-            self.defining.note(name, now, before);
+            self.work.defining.note(name, now, before);
         }
     }
 
@@ -480,7 +479,7 @@ impl<T: Clone> Session<T> {
     /// Queues a NoticeResponse for the client at the next message boundary.
     pub fn notice(&mut self, notice: &Refusal, pipes: &mut Pipes<'_>) {
         if self.life == Life::Alive {
-            compose::report(&mut self.deferred, Severity::Notice, notice);
+            compose::report(&mut self.words.get_or_insert_default().deferred, Severity::Notice, notice);
             self.say_deferred(pipes);
         }
     }
@@ -492,21 +491,28 @@ impl<T: Clone> Session<T> {
 
     /// Sends waiting notices if the client's stream is between two messages and the client is past its login.
     pub(super) fn say_deferred(&mut self, pipes: &mut Pipes<'_>) {
-        if !self.deferred.is_empty() && self.target_stream.left == 0 && self.client_is_admitted() {
-            pipes.to_client.compose(|out| out.append(&mut self.deferred));
+        if self.target_stream.left > 0 || !self.client_is_admitted() {
+            return;
+        }
+        if let Some(words) = self.words.take() {
+            pipes.to_client.compose(|out| out.extend_from_slice(&words.deferred));
+            // Nobody says his last words and then goes on.
+            self.words = (!words.last.is_empty()).then_some(Box::new(Words { deferred: Vec::new(), ..*words }));
         }
     }
 
     /// Ends the session with a FATAL error for the client, at the next message boundary where one can still be read.
     pub fn fail(&mut self, refusal: &Refusal, pipes: &mut Pipes<'_>) {
-        if !self.last_words.is_empty() || self.client == ClientStage::AwaitHandshake {
+        if self.words.as_ref().is_some_and(|words| !words.last.is_empty()) || self.client == ClientStage::AwaitHandshake
+        {
             self.life = self.life.max_end();
             return;
         }
-        compose::report(&mut self.last_words, Severity::Fatal, refusal);
+        let words = self.words.get_or_insert_default();
+        compose::report(&mut words.last, Severity::Fatal, refusal);
         let between = self.target_stream.left == 0 || self.target_stream.drop;
         if between {
-            pipes.to_client.compose(|out| out.extend_from_slice(&self.last_words));
+            pipes.to_client.compose(|out| out.extend_from_slice(&words.last));
             self.life = Life::Closed;
         } else if self.life == Life::Alive {
             self.life = Life::Ending;
@@ -521,7 +527,8 @@ impl<T: Clone> Session<T> {
         if self.target_stream.left > 0 {
             return Step::NeedBytes;
         }
-        pipes.to_client.compose(|out| out.extend_from_slice(&self.last_words));
+        let last = self.words.as_ref().map_or(&[][..], |words| &words.last);
+        pipes.to_client.compose(|out| out.extend_from_slice(last));
         self.life = Life::Closed;
         Step::Closed
     }
@@ -543,29 +550,29 @@ impl<T: Clone> Session<T> {
             && self.status == TransactionStatus::Idle
             && !self.queue.ran
             && self.queue.is_idle()
-            && self.news.is_empty()
-            && self.told.is_none()
+            && self.work.news.is_empty()
+            && self.work.told.is_none()
             && self.target_stream.left == 0
     }
 
     /// The connection has ended: ids of requests whose last outcome was not reported. Nothing is expected any more.
     pub fn abandon(&mut self) -> impl Iterator<Item = u64> + use<'_, T> {
         self.life = Life::Closed;
-        let news = self.news.drain(..).filter(|outcome| outcome.last).map(|outcome| outcome.id);
+        let news = self.work.news.drain(..).filter(|outcome| outcome.last).map(|outcome| outcome.id);
         news.chain(self.queue.abandon())
     }
 
     /// Rows (and copy data) that were sent to the client for a statement that has not ended, and their bytes.
     pub fn sent(&self, id: u64) -> (u64, u64) {
         let runs = self.queue.front().and_then(Expected::id) == Some(id);
-        if runs { (self.counts.messages, self.counts.bytes) } else { (0, 0) }
+        if runs { (self.work.counts.messages, self.work.counts.bytes) } else { (0, 0) }
     }
 
     /// A hint for sizing buffers after NeedBytes: bytes of the undecided part that `side` waits for. No more than are
     /// there: any number helps.
     pub fn wanted(&self, side: Side, undecided: &[u8]) -> usize {
         let stream = match side {
-            Side::Client => self.client_stream,
+            Side::Client => self.work.client_stream,
             Side::Target => self.target_stream,
         };
         if stream.left > 0 {

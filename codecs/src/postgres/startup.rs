@@ -17,7 +17,7 @@ const NEGOTIATIONS_MAX: u32 = 8;
 /// The newest minor version spoken to clients.
 const MINOR_MAX: u16 = 2;
 
-impl<T: Clone> Session<T> {
+impl<T: Clone + 'static> Session<T> {
     pub(super) fn step_startup(&mut self, pipes: &mut Pipes<'_>) -> Result<Step, ProtocolError> {
         loop {
             let bytes = pipes.client.undecided();
@@ -110,7 +110,9 @@ impl<T: Clone> Session<T> {
                 b"user" => user = value,
                 b"database" => database = value,
                 b"_pq_.lockgate_auth" if value == b"oauthbearer" => startup.oauth = true,
-                name if name.starts_with(b"_pq_.") => self.unknown_options.push(name.to_vec()),
+                name if name.starts_with(b"_pq_.") => {
+                    self.early.get_or_insert_default().unknown_options.push(name.to_vec());
+                }
                 _ => self.keep_parameter(&mut startup, name, value),
             }
         }
@@ -164,9 +166,10 @@ impl<T: Clone> Session<T> {
     /// Tells a client that speaks newer than we do, or has options we do not know, what we speak.
     pub(super) fn negotiate_version(&mut self, pipes: &mut Pipes<'_>) {
         let minor = self.startup.as_ref().map_or(0, |startup| startup.minor);
-        if minor > MINOR_MAX || !self.unknown_options.is_empty() {
+        let unknown = self.early.as_ref().map_or(&[][..], |early| &early.unknown_options);
+        if minor > MINOR_MAX || !unknown.is_empty() {
             let version = compose::PROTOCOL_3_0 | u32::from(minor.min(MINOR_MAX));
-            pipes.to_client.compose(|out| compose::negotiate(out, version, &self.unknown_options));
+            pipes.to_client.compose(|out| compose::negotiate(out, version, unknown));
         }
     }
 }

@@ -6,6 +6,7 @@ use super::frame::{ERROR_HEAD_BYTES, HEADER_BYTES, Header, REPLY_BYTES_MAX, Read
 use super::login::LoginStage;
 use super::results;
 use super::session::{ClientStage, Session, Stream};
+use super::work::Work;
 use super::{End, Event, ProtocolError, ShapeKind, Step, TransactionStatus, Watch};
 use crate::{Pipes, Side};
 
@@ -50,7 +51,7 @@ pub(super) fn unexpected(kind: u8) -> ProtocolError {
     ProtocolError::UnexpectedMessage { side: Side::Target, kind }
 }
 
-impl<T: Clone> Session<T> {
+impl<T: Clone + 'static> Session<T> {
     /// Steps the target's side of an open session (or one past AuthenticationOk).
     pub(super) fn step_results(
         &mut self,
@@ -61,13 +62,13 @@ impl<T: Clone> Session<T> {
             if !matches!(self.asked, Asked::Nothing) {
                 return Ok(Step::Held);
             }
-            if let Some(told) = self.told.take() {
+            if let Some(told) = self.work.told.take() {
                 self.finish(told, pipes);
             }
             if self.target_stream.left > 0 && !self.stream_from_target(pipes) {
                 return Ok(Step::NeedBytes);
             }
-            if !self.deferred.is_empty() {
+            if self.words.is_some() {
                 self.say_deferred(pipes);
             }
             if self.queue.front_is_unasked() {
@@ -91,7 +92,7 @@ impl<T: Clone> Session<T> {
 
     /// Refusals at the front of the queue: everything before them has been answered and sent.
     pub(super) fn say_refusals(&mut self, pipes: &mut Pipes<'_>) {
-        if self.told.is_some() || self.target_stream.left > 0 {
+        if self.work.told.is_some() || self.target_stream.left > 0 {
             return;
         }
         loop {
@@ -118,7 +119,7 @@ impl<T: Clone> Session<T> {
             Then::Edit(framing) => {
                 let message = &pipes.target.undecided()[..told.total];
                 let keep = self.keeps(message[0]);
-                let (edits, kept) = (&self.edits, &mut self.kept);
+                let (edits, kept) = (&self.work.edits, &mut self.kept);
                 pipes.to_client.compose(|out| {
                     let start = out.len();
                     compose::edited(out, message, edits, framing);
@@ -127,7 +128,7 @@ impl<T: Clone> Session<T> {
                     }
                 });
                 pipes.target.skip(told.total);
-                self.edits.clear();
+                self.work.edits.clear();
             }
         }
     }
@@ -173,7 +174,7 @@ impl<T: Clone> Session<T> {
             b'N' => return self.take_notice(header, pipes, watch),
             b'A' => return self.take_notification(header, pipes, watch),
             b'S' => return self.take_setting(header, pipes).map(Some),
-            b'K' if self.login != LoginStage::Open && self.client_key.is_none() => return self.take_key(header, pipes),
+            b'K' if self.login != LoginStage::Open && self.target_key.is_none() => return self.take_key(header, pipes),
             _ => {}
         }
         if self.login != LoginStage::Open {
@@ -218,7 +219,7 @@ impl<T: Clone> Session<T> {
                 if pipes.target.undecided().len() < header.total.min(ERROR_HEAD_BYTES) {
                     return Ok(Some(Step::NeedBytes));
                 }
-                self.counts.add(header.total - HEADER_BYTES);
+                self.work.counts.add(header.total - HEADER_BYTES);
                 return self.take_end(header, End::Complete { rows: None }, pipes);
             }
             (_, Expected::Aborting { .. } | Expected::AbortingQuery { .. }) => {
@@ -292,7 +293,7 @@ impl<T: Clone> Session<T> {
                 }
             }
         }
-        self.told = Some(Told { total: header.total, then: Then::Pass });
+        self.work.told = Some(Told { total: header.total, then: Then::Pass });
         Ok(Some(Step::Event(Event::Outcome(counts.outcome(id, end, last)))))
     }
 
@@ -304,13 +305,19 @@ impl<T: Clone> Session<T> {
             && self.queue.is_in_front_of_sync()
     }
 
+    fn forget_query_shape(&mut self) {
+        if let Some(shape) = &mut self.work.query_shape {
+            shape.clear();
+        }
+    }
+
     pub(super) fn take_counts(&mut self) -> super::expect::Counts {
-        let mut counts = std::mem::take(&mut self.counts);
+        let mut counts = std::mem::take(&mut self.work.counts);
         counts.sent = counts.messages;
-        let copied = std::mem::take(&mut self.copied);
+        let copied = std::mem::take(&mut self.work.copied);
         counts.messages += copied.messages;
         counts.bytes += copied.bytes;
-        self.query_shape.clear();
+        self.forget_query_shape();
         counts
     }
 
@@ -341,11 +348,11 @@ impl<T: Clone> Session<T> {
         // Nothing forwarded is unanswered, and the target says what became of all of it.
         self.queue.ran &= !self.queue.is_empty();
         self.queue.analysed &= !self.queue.is_empty();
-        self.counts = Default::default();
+        self.work.counts = Default::default();
         if self.queue.is_empty() {
-            self.copied = Default::default();
+            self.work.copied = Default::default();
         }
-        self.query_shape.clear();
+        self.forget_query_shape();
         self.status = status;
         if status == TransactionStatus::Idle && self.queue.is_empty() && !self.queue.ran {
             self.book.drop_named_portals();
@@ -384,7 +391,7 @@ impl<T: Clone> Session<T> {
 
     /// What an ErrorResponse ends, and what follows from it for the messages behind.
     fn account_error(&mut self, sqlstate: [u8; 5], mut told: Told) -> Result<Option<Step>, ProtocolError> {
-        self.query_shape.clear();
+        self.forget_query_shape();
         match self.queue.front_mut() {
             // Nothing runs: the server ends the session. A Sync: the commit it stands for failed; ReadyForQuery follows.
             None | Some(Expected::Sync { .. } | Expected::AbortingQuery { bytes: None, .. }) => {}
@@ -396,7 +403,7 @@ impl<T: Clone> Session<T> {
                 self.queue.mode = Mode::Plain;
                 let outcome = self.take_counts().outcome(id, End::Error { sqlstate }, true);
                 if first {
-                    self.news.push_back(outcome);
+                    self.work.news.push_back(outcome);
                 }
             }
             Some(Expected::Aborting { bytes }) => {
@@ -405,13 +412,13 @@ impl<T: Clone> Session<T> {
             }
             Some(_) => self.fail_pipeline(sqlstate)?,
         }
-        self.told = Some(told);
-        Ok(self.news.pop_front().map(|outcome| Step::Event(Event::Outcome(outcome))))
+        self.work.told = Some(told);
+        Ok(self.work.news.pop_front().map(|outcome| Step::Event(Event::Outcome(outcome))))
     }
 
     fn fail_pipeline(&mut self, sqlstate: [u8; 5]) -> Result<(), ProtocolError> {
         let counts = self.take_counts();
-        self.queue.fail(sqlstate, &mut self.book, &mut self.news, counts)
+        self.queue.fail(sqlstate, &mut self.book, &mut self.work.news, counts)
     }
 
     fn take_shape(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
@@ -428,8 +435,9 @@ impl<T: Clone> Session<T> {
             done(self, header.total, pipes);
             return Ok(None);
         }
-        self.columns_len =
-            results::read_columns(message, &mut self.columns, &mut self.column_formats).ok_or(malformed(b'T'))?;
+        let described = self.work.columns.get_or_insert_default();
+        described.len =
+            results::read_columns(message, &mut described.columns, &mut described.formats).ok_or(malformed(b'T'))?;
         self.asked = Asked::Shape { total: header.total, ours, copy: None };
         Ok(Some(Step::Event(Event::Shape(ShapeKind::Rows))))
     }
@@ -463,12 +471,13 @@ impl<T: Clone> Session<T> {
         if let Some(binary) = copy {
             let code = plan.and_then(|plan| plan.iter().copied().find(|&code| code != 0)).unwrap_or(0);
             self.queue.mode = Mode::CopyOut { binary, code };
-            self.told = Some(Told { total, then: Then::Pass });
+            self.work.told = Some(Told { total, then: Then::Pass });
             return;
         }
-        let columns = &self.columns[..self.columns_len];
+        let Work { columns, query_shape, .. } = &mut *self.work;
+        let described = columns.get_or_insert_default();
+        let (columns, formats, epoch) = (described.all(), &described.formats, self.plans_epoch);
         assert!(plan.as_ref().is_none_or(|plan| plan.len() == columns.len()), "a plan has one code a column");
-        let (formats, epoch) = (&self.column_formats, self.plans_epoch);
         let message = &pipes.target.undecided()[..total];
         let known: &[u8] = if self.kept.is_on() || total <= KNOWN_BYTES_MAX { message } else { &[] };
         let done = match self.queue.front() {
@@ -482,14 +491,15 @@ impl<T: Clone> Session<T> {
                 true
             }
             _ => {
-                self.query_shape.set(columns, formats, if self.kept.is_on() { message } else { &[] }, plan, 0);
+                let shape = query_shape.get_or_insert_default();
+                shape.set(columns, formats, if self.kept.is_on() { message } else { &[] }, plan, 0);
                 false
             }
         };
         if done {
             self.queue.pop();
         }
-        self.told = Some(Told { total, then: if ours { Then::Drop } else { Then::Pass } });
+        self.work.told = Some(Told { total, then: if ours { Then::Drop } else { Then::Pass } });
     }
 
     fn take_copy_start(&mut self, header: Header, pipes: &mut Pipes<'_>) -> Result<Option<Step>, ProtocolError> {
@@ -513,7 +523,7 @@ impl<T: Clone> Session<T> {
             }
             b'W' => self.queue.mode = Mode::CopyBoth,
             _ => {
-                self.columns_len = 0;
+                self.work.columns.get_or_insert_default().len = 0;
                 self.asked = Asked::Shape { total: header.total, ours: false, copy: Some(binary) };
                 return Ok(Some(Step::Event(Event::Shape(ShapeKind::CopyOut { binary }))));
             }
@@ -536,7 +546,7 @@ impl<T: Clone> Session<T> {
             return Ok(Step::NeedBytes);
         };
         let (name, value) = results::setting(message).ok_or(malformed(b'S'))?;
-        self.told = Some(Told { total: header.total, then: Then::Pass });
+        self.work.told = Some(Told { total: header.total, then: Then::Pass });
         Ok(Step::Event(Event::Setting { name, value }))
     }
 
@@ -547,12 +557,11 @@ impl<T: Clone> Session<T> {
         };
         let mut reader = Reader::new(message, HEADER_BYTES);
         let process = reader.i32().ok_or(malformed(b'K'))?;
-        self.target_key = Some((process, reader.rest().to_vec()));
+        self.target_key = Some(Box::new((process, reader.rest().to_vec())));
         let login = self.target_login.as_mut().expect("the login lasts until the first ReadyForQuery");
         let ours = if login.client_process == 0 { process } else { login.client_process };
         let secret = std::mem::take(&mut login.client_secret);
         pipes.to_client.compose(|out| compose::backend_key(out, ours, &secret));
-        self.client_key = Some((ours, secret));
         self.drop_reply(header.total, pipes);
         Ok(None)
     }
@@ -561,8 +570,7 @@ impl<T: Clone> Session<T> {
     fn forget_login(&mut self) {
         self.target_login = None;
         self.replication = self.startup.take().is_some_and(|startup| startup.replication);
-        self.unknown_options = Vec::new();
-        self.oauth_challenge = None;
+        self.early = None;
     }
 
     /// Between AuthenticationOk and the first ReadyForQuery.

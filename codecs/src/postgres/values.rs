@@ -10,6 +10,7 @@ use super::kept::Kept;
 use super::results;
 use super::session::Session;
 use super::target::{Then, Told, malformed, unexpected};
+use super::work::Work;
 use super::{ProtocolError, Step, Value, ValueAnswer, ValueSource, Watch};
 use crate::{Pipes, Side, Span};
 
@@ -37,7 +38,7 @@ enum Front {
     Other,
 }
 
-impl<T: Clone> Session<T> {
+impl<T: Clone + 'static> Session<T> {
     /// As many rows as are here.
     pub(super) fn take_rows(
         &mut self,
@@ -45,7 +46,8 @@ impl<T: Clone> Session<T> {
         watch: &mut dyn Watch<T>,
     ) -> Result<Option<Step>, ProtocolError> {
         self.keep_columns();
-        let Self { kept, counts, edits, .. } = self;
+        let kept = &mut self.kept;
+        let Work { counts, edits, query_shape, .. } = &mut *self.work;
         let bytes_max = self.limits.row_bytes_max;
         let rest = match (self.queue.mode, self.queue.front()) {
             (Mode::Plain, Some(Expected::Execute { portal, .. })) => {
@@ -57,10 +59,10 @@ impl<T: Clone> Session<T> {
                 Rows { shape, formats, mark, bytes_max, kept, counts, edits }.take(pipes, watch)?
             }
             (Mode::Plain, Some(Expected::Query { done: false, tag, .. })) => {
-                let (shape, formats) = (&self.query_shape, &self.query_shape.formats);
-                if !shape.has_rows {
+                let Some(shape) = query_shape.as_deref().filter(|shape| shape.has_rows) else {
                     return Err(ProtocolError::RowWithoutShape);
-                }
+                };
+                let formats = &shape.formats;
                 Rows { shape, formats, mark: Some(tag), bytes_max, kept, counts, edits }.take(pipes, watch)?
             }
             _ => return Err(unexpected(b'D')),
@@ -85,14 +87,14 @@ impl<T: Clone> Session<T> {
             Mode::Plain | Mode::CopyIn => return Err(unexpected(b'd')),
         };
         let Some((binary, code)) = watched else {
-            self.counts.add(header.total - HEADER_BYTES);
+            self.work.counts.add(header.total - HEADER_BYTES);
             self.pass(header.total, pipes);
             return Ok(None);
         };
         if header.whole(pipes.target.undecided(), Side::Target, self.limits.row_bytes_max)?.is_none() {
             return Ok(Some(Step::NeedBytes));
         }
-        self.counts.add(header.total - HEADER_BYTES);
+        self.work.counts.add(header.total - HEADER_BYTES);
         let span = Span { start: HEADER_BYTES as u32, end: header.total as u32 };
         let value = Value { source: ValueSource::Copy { code, binary }, span };
         self.take_single(header.total, value, Framing::Payload, pipes, watch);
@@ -149,7 +151,7 @@ impl<T: Clone> Session<T> {
         watch: &mut dyn Watch<T>,
     ) {
         let message = &mut pipes.target.undecided_mut()[..total];
-        show(value, message, self.queue.executing(), &mut self.edits, watch);
+        show(value, message, self.queue.executing(), &mut self.work.edits, watch);
         let then = self.as_edited(framing);
         self.finish(Told { total, then }, pipes);
     }
@@ -165,13 +167,13 @@ impl<T: Clone> Session<T> {
         let mut at = HEADER_BYTES;
         while let Some((field, span)) = results::next_field(message, &mut at)? {
             let value = Value { source: ValueSource::Text { field }, span };
-            show(value, message, self.queue.executing(), &mut self.edits, watch);
+            show(value, message, self.queue.executing(), &mut self.work.edits, watch);
         }
         Ok(self.as_edited(Framing::Texts))
     }
 
     fn as_edited(&self, framing: Framing) -> Then {
-        if self.edits.is_empty() { Then::Pass } else { Then::Edit(framing) }
+        if self.work.edits.is_empty() { Then::Pass } else { Then::Edit(framing) }
     }
 }
 

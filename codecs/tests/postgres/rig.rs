@@ -214,7 +214,11 @@ impl Rig {
         let mut news = false;
         while self.came.error.is_none() {
             let mut masks = Masks::default();
-            let step = self.with(|session, pipes| session.step(side, pipes, &mut masks));
+            let step = self.with(|session, pipes| {
+                // It may rest whenever it likes, and nobody notices.
+                session.rest();
+                session.step(side, pipes, &mut masks)
+            });
             masks.shown.iter().for_each(|line| self.note(side, line));
             match step {
                 Ok(Step::NeedBytes | Step::Held) => break,

@@ -147,9 +147,10 @@ impl World {
         let mut trail = Trail { faults, ..Trail::default() };
         let mut shared = Shared::default();
         shared.payload_bytes_max = PAYLOAD_BYTES_MAX;
+        shared.login_timeout_us = 30_000_000;
         let mut control = Vec::new();
         let now = Now { mono_us: 1_000, unix_us: snapshot::NOW_S * 1_000_000 };
-        let mut entropy = [0; 64];
+        let mut entropy = [0; 42];
         entropy.iter_mut().for_each(|byte| *byte = random.below(256) as u8);
         let client = "127.0.0.1:50000".parse().expect("an address");
         let origin = Origin {
@@ -164,7 +165,7 @@ impl World {
         };
         let mut cx =
             Context { now, snapshot: &snapshot, journal: &mut trail, control: &mut control, shared: &mut shared };
-        let gate = Gate::new(origin, 30_000_000, &mut cx);
+        let gate = Gate::new(origin, &mut cx);
         let script = script(&mut random);
         let mut world = Self {
             random,
@@ -269,6 +270,9 @@ impl World {
             shared: &mut self.shared,
         };
         self.gate.handle(input, &mut pipes, &mut cx);
+        if self.random.chance(20) {
+            self.gate.rest();
+        }
         let decided = [pipes.client.decided(), pipes.target.decided()];
         let for_target = gather(&to_target, &self.windows[0]);
         let for_client = gather(&to_client, &self.windows[1]);

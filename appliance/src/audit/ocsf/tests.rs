@@ -220,7 +220,7 @@ fn records() -> Vec<Record> {
         RingOptions { data_dir: dir.path().to_owned(), shard: 3, segment_bytes: 64 << 10, segments_per_shard: 2 };
     let (mut writer, _) = SegmentWriter::open(&options, 1_795_142_000_123_456).expect("the trail opens");
     let groups = groups();
-    let (alice, nobody) = (who("s-a", "alice", &groups), super::super::writer::NOBODY);
+    let (alice, nobody) = (who("s-a", "alice", &groups), super::super::NOBODY);
     let mut at = 1_795_142_000_123_456;
     let mut add = |who: &super::super::Who<'_>, entry: Entry<'_>| {
         at += 1_000_000;

@@ -548,7 +548,7 @@ fn print_reports(out: &mut impl io::Write, reports: &[ShardReport], width: u16) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::writer::NOBODY;
+    use crate::audit::NOBODY;
     use crate::audit::{Entry, Journal as _, RingOptions, SegmentWriter};
     use crate::cli::out::{NobodyReads, UntilHungUp};
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::identity::development::{NewKey, SigningKey};
-use crate::identity::issuer_for_tests;
+use crate::identity::{Principal, issuer_for_tests};
 use serde_json::json;
 
 const ISSUER: &str = "https://login.example.com";
@@ -39,7 +39,7 @@ fn without(name: &str) -> Value {
 }
 
 /// What becomes of correctly signed claims.
-fn verdict(claims: Value) -> Result<Principal, TokenError> {
+fn verdict(claims: Value) -> Result<Verified, TokenError> {
     let key = key();
     verifier(&key.jwks()).verify(key.token(&claims).expect("signs").as_bytes(), NOW)
 }
@@ -53,16 +53,16 @@ fn an_honest_token_of_each_key_type_names_its_owner() {
     for kind in [NewKey::Es256, NewKey::Eddsa, NewKey::Rs256] {
         let key = SigningKey::generate(kind).expect("a key");
         let token = key.token(&claims()).expect("signs");
-        let principal = verifier(&key.jwks()).verify(token.as_bytes(), NOW).expect("an honest token");
+        let verified = verifier(&key.jwks()).verify(token.as_bytes(), NOW).expect("an honest token");
+        assert_eq!(verified.expires_at, NOW + 600 + 30);
         assert_eq!(
-            principal,
+            verified.principal,
             Principal {
                 user: "ann@example.com".into(),
                 subject: "u-17".into(),
                 issuer: ISSUER.into(),
                 groups: vec!["engineering".into()],
                 actor: vec![],
-                expires_at: NOW + 600 + 30,
             }
         );
     }
@@ -117,7 +117,7 @@ fn an_issuer_with_two_audiences_is_told_apart_by_audience() {
     };
     let verifier = Verifier::new(vec![entry("agents", "none"), entry("lockgate", "groups")]);
     let token = key.token(&claims()).expect("signs");
-    assert_eq!(verifier.verify(token.as_bytes(), NOW).expect("is for the second").groups, ["engineering"]);
+    assert_eq!(verifier.verify(token.as_bytes(), NOW).expect("is for the second").principal.groups, ["engineering"]);
     let token = key.token(&with("aud", json!("other"))).expect("signs");
     assert_eq!(verifier.verify(token.as_bytes(), NOW), Err(TokenError::Audience));
 }

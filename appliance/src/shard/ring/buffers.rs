@@ -1,5 +1,6 @@
 //! The provided-buffer ring: the kernel picks a buffer for each receive, we give it back once its bytes are neither
-//! undecided nor unsent.
+//! undecided nor unsent. It has a few at a time, those used last first: they are in the caches, and memory that is never
+//! needed is never touched.
 //!
 //! ```text
 //!   | headroom (ours: a cut message's head goes here) | bytes the kernel received                |
@@ -41,16 +42,32 @@ pub struct Buffers {
     count: u16,
     buffer_bytes: u32,
     tail: u16,
-    /// Chunks alive per buffer; 0: the kernel has it.
+    /// Chunks alive per buffer; 0: the kernel has it, or nobody.
     chunks: Vec<u32>,
     held: u16,
+    /// Nobody has these; the one that was used last is the last.
+    spare: Vec<u16>,
+    /// How many the kernel has, and how many it is to have when it is asked to receive.
+    lent: u16,
+    wanted: u16,
+    /// It ran out since.
+    ran_out: bool,
+    /// It got all there were, the last time.
+    got_all: bool,
+    /// The most it has used between two times, since [`Self::relax`].
+    peak: u16,
 }
+
+/// What the kernel has at first; twice as many each time it runs out.
+const LENT_MIN: u16 = 64;
+/// Buffers begin at different places of their pages, so that their first bytes do not share a set of the processor's caches.
+const STAGGER_BYTES: usize = 3 * 64;
 
 impl Buffers {
     /// `count` buffers (a power of two) of `buffer_bytes` each.
     pub fn new(count: u16, buffer_bytes: u32) -> io::Result<Self> {
         assert!(count.is_power_of_two() && count <= 1 << 15, "the kernel takes a power of two, at most 32768");
-        let stride = HEADROOM_BYTES + buffer_bytes as usize;
+        let stride = stride(buffer_bytes);
         let mut buffers = Self {
             entries: Mapping::new(count as usize * size_of::<BufRingEntry>())?,
             storage: Mapping::new(count as usize * stride)?,
@@ -59,8 +76,14 @@ impl Buffers {
             tail: 0,
             chunks: vec![0; count as usize],
             held: 0,
+            spare: (0..count).rev().collect(),
+            lent: 0,
+            wanted: LENT_MIN.min(count),
+            ran_out: false,
+            got_all: false,
+            peak: 0,
         };
-        (0..count).for_each(|buffer| buffers.give(buffer));
+        buffers.top_up();
         Ok(buffers)
     }
 
@@ -74,12 +97,12 @@ impl Buffers {
         self.storage.leaked = true;
     }
 
-    /// Buffers out of the kernel's hands.
+    /// Buffers with bytes that are undecided or unsent.
     pub fn held(&self) -> usize {
         self.held as usize
     }
 
-    /// The kernel has at least one buffer to receive into.
+    /// There is at least one to receive into.
     pub fn any_free(&self) -> bool {
         self.held < self.count
     }
@@ -90,11 +113,39 @@ impl Buffers {
     }
 
     fn at(&self, buffer: u16, offset: u32) -> *mut u8 {
-        let stride = HEADROOM_BYTES + self.buffer_bytes as usize;
-        let offset = buffer as usize * stride + offset as usize;
+        let offset = buffer as usize * stride(self.buffer_bytes) + offset as usize;
         assert!(offset <= self.storage.len, "a chunk of these buffers");
         // SAFETY: within the mapping, by the line above.
         unsafe { self.storage.start.add(offset) }
+    }
+
+    /// Before the kernel is asked to receive: it gets as many as it is to have.
+    #[inline]
+    pub(super) fn top_up(&mut self) {
+        if std::mem::take(&mut self.ran_out) {
+            self.wanted = self.wanted.saturating_mul(2).min(self.count);
+        }
+        self.peak = self.peak.max(self.wanted.saturating_sub(self.lent));
+        while self.lent < self.wanted
+            && let Some(buffer) = self.spare.pop()
+        {
+            self.give(buffer);
+        }
+        self.got_all = self.spare.is_empty();
+    }
+
+    /// Now and then: it is to have half as many, if that would have been enough lately.
+    pub fn relax(&mut self) {
+        if self.peak < self.wanted / 2 {
+            self.wanted = (self.wanted / 2).max(LENT_MIN.min(self.count));
+        }
+        self.peak = 0;
+    }
+
+    /// The kernel found none. `true`: though it had got all that were free.
+    pub(super) fn ran_out(&mut self) -> bool {
+        self.ran_out = true;
+        self.got_all
     }
 
     /// Gives a buffer to the kernel.
@@ -108,6 +159,7 @@ impl Buffers {
             entry.set_len(self.buffer_bytes);
             entry.set_bid(buffer);
             self.tail = self.tail.wrapping_add(1);
+            self.lent += 1;
             (*(BufRingEntry::tail(entries) as *const AtomicU16)).store(self.tail, Ordering::Release);
         }
     }
@@ -117,6 +169,7 @@ impl Buffers {
         assert!(self.chunks[buffer as usize] == 0 && len <= self.buffer_bytes, "the kernel had this buffer");
         self.chunks[buffer as usize] = 1;
         self.held += 1;
+        self.lent -= 1;
         Chunk { buffer, start: HEADROOM_BYTES as u32, end: HEADROOM_BYTES as u32 + len }
     }
 
@@ -158,15 +211,19 @@ impl Buffers {
         true
     }
 
-    /// The chunk's bytes are no longer needed; the last chunk of a buffer takes the buffer back to the kernel.
+    /// The chunk's bytes are no longer needed; with the last chunk of a buffer it is free.
     pub fn release(&mut self, chunk: Chunk) {
         let chunks = &mut self.chunks[chunk.buffer as usize];
         *chunks -= 1;
         if *chunks == 0 {
             self.held -= 1;
-            self.give(chunk.buffer);
+            self.spare.push(chunk.buffer);
         }
     }
+}
+
+fn stride(buffer_bytes: u32) -> usize {
+    HEADROOM_BYTES + buffer_bytes as usize + STAGGER_BYTES
 }
 
 /// Anonymous private pages, zeroed, touched only when used.

@@ -233,7 +233,7 @@ struct Sleeper {
 impl Drive for Sleeper {
     fn handle(&mut self, input: Input, _: &mut Pipes<'_>, cx: &mut Context<'_>) {
         match input {
-            Input::Bytes(_) => self.wish = Some(Output::WakeAt(Some(cx.now.mono_us + 20_000))),
+            Input::Bytes(_) => self.wish = Some(Output::WakeAt(cx.now.mono_us + 20_000)),
             Input::Wake | Input::Ended(_) | Input::Kill(_) => self.wish = Some(Output::Close),
             _ => {}
         }
@@ -251,6 +251,45 @@ fn a_deadline_wakes_its_drive_and_not_before() {
     client.write_all(b"x").expect("the shard reads");
     assert_ends(client);
     assert!(begun.elapsed() >= Duration::from_micros(20_000));
+}
+
+/// A bare relay that tells how often it was let rest.
+struct Rester {
+    bare: BareRelay,
+    rests: mpsc::Sender<()>,
+}
+
+impl Drive for Rester {
+    fn handle(&mut self, input: Input, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        self.bare.handle(input, pipes, cx);
+    }
+    fn poll(&mut self) -> Output {
+        self.bare.poll()
+    }
+    fn rest(&mut self) {
+        self.rests.send(()).expect("the test listens");
+    }
+    fn idle(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn whoever_falls_silent_rests_once_and_works_again_afterwards() {
+    let (rests, rested) = mpsc::channel();
+    let target = peer(echo);
+    let options = impatient(|deadlines| deadlines.rest_us = 20_000);
+    let shard = Shard::start(options, Box::new(NoLog::default()), move |_, _| Rester {
+        bare: BareRelay::new(target.clone()),
+        rests: rests.clone(),
+    });
+    let mut client = shard.connect();
+    for _ in 0..3 {
+        client.write_all(b"hello").expect("the shard reads");
+        client.read_exact(&mut [0; 5]).expect("the echo");
+        rested.recv_timeout(Duration::from_secs(10)).expect("silent for long enough");
+        assert!(rested.recv_timeout(Duration::from_millis(100)).is_err(), "it rests already");
+    }
 }
 
 #[test]
