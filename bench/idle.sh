@@ -50,7 +50,8 @@ for proxy in pgbouncer haproxy off on; do
   open() { ss -Htn state established "sport = :$target" | wc -l; }
   for _ in $(seq 1200); do [ "$(open)" -ge "$SESSIONS" ] && break; kill -0 $load 2>/dev/null || { cat "$dir/idle.log" >&2; exit 1; }; sleep 0.1; done
   [ "$(open)" -ge "$SESSIONS" ] || { echo "$proxy: only $(open) sessions opened" >&2; exit 1; }
-  sleep 2
+  # Each has asked at least once, and has had time to fall silent again.
+  sleep $((TURN_S + 5))
   kill -0 $load 2>/dev/null || { cat "$dir/idle.log" >&2; exit 1; }
   after=$(resident_kib "$proxy") kernel=$(($(kernel_kib) - kernel))
   kill $load; wait $load || true
