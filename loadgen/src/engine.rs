@@ -38,6 +38,8 @@ const EVENTS_MAX: usize = 256;
 /// What one thread does.
 #[derive(Debug)]
 pub struct Task {
+    /// Which of the threads this is.
+    pub thread: usize,
     pub plan: Arc<Plan>,
     pub connections: usize,
     /// `None`: closed loop.
@@ -63,6 +65,7 @@ pub enum Report {
     Failed(Fault),
     /// `until_ns`: when it ended, since measuring began; the last one may end before its time.
     Interval {
+        thread: usize,
         index: i64,
         until_ns: i64,
         counts: Box<Counts>,
@@ -72,6 +75,7 @@ pub enum Report {
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct End {
+    pub thread: usize,
     /// CPU this thread used from the start of measuring to its end, and requests it finished in that time.
     pub cpu_ns: u64,
     pub requests: u64,
@@ -323,7 +327,8 @@ impl Engine {
     fn report_interval(&mut self, until_ns: u64) {
         let until_ns = until_ns as i64 - self.measure_ns as i64;
         let counts = Box::new(std::mem::take(&mut self.counts));
-        let _ = self.reports.send(Report::Interval { index: self.interval, until_ns, counts });
+        let (thread, index) = (self.task.thread, self.interval);
+        let _ = self.reports.send(Report::Interval { thread, index, until_ns, counts });
     }
 
     /// Somebody wants an end now: nothing more is sent, and what is on its way has little time left.
@@ -420,6 +425,7 @@ impl Engine {
         self.report_interval(now.max(load_end_ns).max(sliver_ns).min(self.interval_end_ns));
         self.conns.iter_mut().for_each(|conn| drop(conn.close()));
         End {
+            thread: self.task.thread,
             cpu_ns: sys::thread_cpu_ns() - cpu,
             requests: self.requests - requests,
             last_ns: self.last_ns,

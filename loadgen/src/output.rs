@@ -38,7 +38,9 @@ fn summary(out: &mut String, outcome: &Outcome) {
         line("CUT SHORT", cut_short.clone());
     }
     if !outcome.closed {
-        line("offered", format!("{:.1}/s ({} requests in {:.2} s)", outcome.offered, total.offered, outcome.load_s));
+        let apart = if outcome.apart { ", each thread's over its own time" } else { "" };
+        let of = format!("{} requests in {:.2} s{apart}", total.offered, outcome.load_s);
+        line("offered", format!("{:.1}/s ({of})", outcome.offered));
     }
     let answered = total.response.len();
     line("achieved", format!("{:.1}/s ({answered} answered rightly in {:.2} s)", outcome.achieved, outcome.elapsed_s));

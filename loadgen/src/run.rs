@@ -72,12 +72,15 @@ pub struct Outcome {
     /// With a step profile, what each step came to.
     pub steps: Vec<Step>,
     pub began: SystemTime,
-    /// Requests a second that were due, and that were answered rightly while the load lasted.
+    /// Requests a second that were due, and that were answered rightly while the load lasted; where threads ended at times of
+    /// their own, each thread's over its own time.
     pub offered: f64,
     pub achieved: f64,
     /// Answers behind `achieved`.
     pub in_time: u64,
-    /// From the start of measuring to the end of the load ...
+    /// The threads ended their load at times of their own: a count of random arrivals, divided among them.
+    pub apart: bool,
+    /// From the start of measuring to the end of the load, the last thread's ...
     pub load_s: f64,
     /// ... and to that or the last answer, whichever is later.
     pub elapsed_s: f64,
@@ -182,6 +185,7 @@ fn task(settings: &Settings, plan: &Arc<Plan>, thread: usize, threads: usize) ->
             .in_ticks(settings.tick_ns)
     });
     Task {
+        thread,
         plan: Arc::clone(plan),
         connections: share.connections(),
         schedule,
@@ -211,9 +215,59 @@ struct Open {
     counts: Counts,
 }
 
+/// What one thread came to: with a count, its load may end at a time of its own.
+#[derive(Clone, Copy, Debug, Default)]
+struct Own {
+    offered: u64,
+    in_time: u64,
+    carried_in: u64,
+    just_after: u64,
+    load_end_ns: u64,
+}
+
+impl Own {
+    fn add(&mut self, counts: &Counts) {
+        self.offered += counts.offered;
+        self.in_time += counts.in_time;
+        self.carried_in += counts.carried_in;
+        self.just_after += counts.just_after;
+    }
+
+    /// As [`Counts::answers_in_time`], and no more than there were requests: chance may let more answers in than out at the ends
+    /// of the load.
+    fn answers(&self) -> u64 {
+        (self.in_time + self.carried_in.max(self.just_after)).min(self.offered)
+    }
+}
+
+/// Of the load as a whole: how long it lasted, what was due and answered a second, and how many answers that were.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Rates {
+    load_s: f64,
+    offered: f64,
+    achieved: f64,
+    answers: u64,
+}
+
+/// Where each thread's load lasted a time of its own (how long it is, is chance), rates add up thread by thread: divided by the
+/// first thread's time the requests of all would look like too many, by the last one's like too few.
+fn rates_apart(threads: &[Own], load_s: &dyn Fn(&Own) -> f64) -> Rates {
+    let mut rates = Rates { load_s: 0.0, offered: 0.0, achieved: 0.0, answers: 0 };
+    for own in threads {
+        let own_s = load_s(own);
+        rates.load_s = rates.load_s.max(own_s);
+        rates.offered += own.offered as f64 / own_s;
+        rates.achieved += own.answers() as f64 / own_s;
+        rates.answers += own.answers();
+    }
+    rates
+}
+
 /// Puts the threads' intervals together.
 struct Collector {
     threads: usize,
+    /// By thread.
+    own: Vec<Own>,
     spans: Spans,
     open: BTreeMap<i64, Open>,
     total: Counts,
@@ -244,6 +298,7 @@ impl Collector {
             step_s: settings.duration_s.unwrap_or(f64::INFINITY) / rates.len() as f64,
             began: SystemTime::now(),
             threads,
+            own: vec![Own::default(); threads],
             spans: spans(settings),
             open: BTreeMap::new(),
             total: Counts::default(),
@@ -294,7 +349,10 @@ impl Collector {
                         }
                     }
                 }
-                Report::Interval { index, until_ns, counts } => self.interval(index, until_ns, &counts, progress),
+                Report::Interval { thread, index, until_ns, counts } => {
+                    self.own[thread].add(&counts);
+                    self.interval(index, until_ns, &counts, progress);
+                }
                 Report::Done(end) => {
                     done += 1;
                     self.done(&end);
@@ -311,7 +369,9 @@ impl Collector {
         self.cpu_ns += end.cpu_ns;
         self.requests += end.requests;
         self.last_ns = self.last_ns.max(end.last_ns);
-        // By a count each thread ends with its own share: the first request that was not sent any more ends the load of all.
+        self.own[end.thread].load_end_ns = end.load_end_ns;
+        // By a count each thread ends with its own share: of evenly spaced arrivals the first that was not sent any more ends the
+        // load of all.
         self.load_end_ns = self.load_end_ns.min(end.load_end_ns);
         self.cut = self.cut.or(end.cut);
     }
@@ -389,21 +449,36 @@ impl Collector {
         })
     }
 
-    fn outcome(self, settings: &Settings) -> Outcome {
-        let last_s = self.since_measuring(self.last_ns);
+    /// Threads that have a count of random arrivals each end when theirs have come.
+    fn ends_apart(&self, settings: &Settings) -> bool {
+        let random = matches!(settings.open, Some((_, Arrivals::Poisson)));
+        random && settings.count.is_some() && self.threads > 1
+    }
+
+    fn rates(&self, settings: &Settings) -> Rates {
+        if self.ends_apart(settings) {
+            return rates_apart(&self.own, &|own| self.since_measuring(own.load_end_ns).max(1e-9));
+        }
         // A closed loop that ends by count ends with its last answer.
         let ends_by_answer = self.load_end_ns == u64::MAX;
-        let load_s = if ends_by_answer { last_s } else { self.since_measuring(self.load_end_ns) }.max(1e-9);
+        let load_end_ns = if ends_by_answer { self.last_ns } else { self.load_end_ns };
+        let load_s = self.since_measuring(load_end_ns).max(1e-9);
         let total = &self.total;
         let answers = if ends_by_answer { total.response.len() } else { total.answers_in_time() };
         // Chance may let more answers in than out at the ends of the load.
         let answers = if settings.open.is_some() { answers.min(total.offered) } else { answers };
+        Rates { load_s, offered: total.offered as f64 / load_s, achieved: answers as f64 / load_s, answers }
+    }
+
+    fn outcome(self, settings: &Settings) -> Outcome {
+        let Rates { load_s, offered, achieved, answers } = self.rates(settings);
         Outcome {
-            offered: total.offered as f64 / load_s,
-            achieved: answers as f64 / load_s,
+            offered,
+            achieved,
             in_time: answers,
+            apart: self.ends_apart(settings),
             load_s,
-            elapsed_s: load_s.max(last_s),
+            elapsed_s: load_s.max(self.since_measuring(self.last_ns)),
             cpu_ns: if self.requests > 0 { self.cpu_ns as f64 / self.requests as f64 } else { 0.0 },
             late: self.late(settings),
             cut_short: self.cut_short(settings, load_s),
@@ -416,5 +491,18 @@ impl Collector {
             began: self.began,
             total: self.total,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_threads_requests_are_divided_by_its_own_time() {
+        let own = |in_time, load_end_ns| Own { offered: 100, in_time, carried_in: 2, just_after: 1, load_end_ns };
+        let rates = rates_apart(&[own(99, 400), own(48, 800)], &|own| own.load_end_ns as f64);
+        // 100 / 400 + 100 / 800, and no more answers than requests.
+        assert_eq!(rates, Rates { load_s: 800.0, offered: 0.375, achieved: 0.3125, answers: 150 });
     }
 }
