@@ -25,7 +25,7 @@ pub struct Search {
 pub struct Probe {
     pub rate: f64,
     pub achieved: f64,
-    /// `None`: nothing was answered.
+    /// `None`: nothing was answered, or the generator was late and the time would blame the server for it.
     pub p99_ns: Option<u64>,
     /// `None`: it held.
     pub why_not: Option<String>,
@@ -64,7 +64,7 @@ pub fn saturate(settings: &Settings, search: Search, progress: &mut dyn FnMut(&P
 }
 
 fn judge(rate: f64, outcome: &Outcome, bound_ns: u64) -> Probe {
-    let p99_ns = outcome.total.response_of_all(99.0);
+    let p99_ns = outcome.total.response_of_all(99.0).filter(|_| outcome.late.is_none());
     let faults = outcome.total.faults_total();
     let why_not = if faults > 0 {
         Some(format!("{faults} requests failed"))
