@@ -84,6 +84,16 @@ fn an_open_loop_offers_its_rate() {
 }
 
 #[test]
+fn a_count_of_random_arrivals_on_several_threads_offers_its_rate() {
+    let responder = Responder::start(&[]);
+    let arguments = ["--rate", "2000", "--arrivals", "poisson", "-n", "800", "-j", "8", "-c", "8", "--seed", "3"];
+    let value = json(&run(&responder.url, &arguments));
+    let offered = value["offered_per_s"].as_f64().expect("it is a number");
+    // The schedule follows from the seed, whatever the machine does. By the first thread's time it was 2310/s.
+    assert!((offered / 2000.0 - 1.0).abs() < 0.1, "{value}");
+}
+
+#[test]
 fn what_lies_unread_until_the_next_tick_is_timed_when_it_came() {
     let responder = Responder::start(&[]);
     let arguments = ["--rate", "100", "--tick", "400ms", "--count", "160", "--warmup", "400ms", "--connections", "100"];
@@ -92,6 +102,36 @@ fn what_lies_unread_until_the_next_tick_is_timed_when_it_came() {
     // Read at the next tick and timed then, half of them would have taken 400 ms.
     let service = value["service"]["percentiles"]["p50"]["ns"].as_f64().expect("it is a number") / 1e6;
     assert!(service < 200.0, "{service} ms");
+}
+
+/// The status of a verb whose arguments cannot be meant, so that nothing is connected to.
+fn status_of(arguments: &[&str]) -> Option<i32> {
+    let status = Command::new(PROGRAM).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.expect("the program is built").code()
+}
+
+const NOWHERE: &str = "postgres://u@127.0.0.1:1/d";
+
+#[test]
+fn a_tick_that_is_long_beside_the_run_is_refused() {
+    let run = ["run", "--target", NOWHERE, "--rate", "100", "--duration", "2s"];
+    let saturate = ["saturate", "--target", NOWHERE, "--probe", "1s"];
+    let (one, two) = (format!("a={NOWHERE}"), format!("b={NOWHERE}"));
+    let compare = ["compare", "-e", &one, "-e", &two, "--rate", "100", "--round-time", "1s"];
+    for (verb, more, status) in [
+        (&run[..], &["--tick", "20s", "--warmup", "0s"][..], 2),
+        (&run, &["--tick", "3s", "--warmup", "1s"], 2),
+        (&run, &["--tick", "200ms", "--warmup", "100ms"], 2),
+        // Nobody listens there: these got as far as that.
+        (&run, &["--tick", "200ms", "--warmup", "200ms"], 3),
+        (&run, &["--tick", "200ms", "--warmup", "0s"], 3),
+        (&saturate, &["--tick", "101ms"], 2),
+        (&saturate, &["--tick", "100ms"], 3),
+        (&compare, &["--tick", "101ms"], 2),
+        (&compare, &["--tick", "100ms"], 3),
+    ] {
+        assert_eq!(status_of(&[verb, more].concat()), Some(status), "{verb:?} {more:?}");
+    }
 }
 
 #[test]
@@ -283,6 +323,22 @@ fn saturation_of_a_slow_server_is_found() {
     let value = json(&output);
     let rate = value["rate"].as_f64().unwrap_or_else(|| panic!("{value}"));
     assert!((60.0..=230.0).contains(&rate), "{value}");
+}
+
+#[test]
+fn saturation_tells_no_times_where_the_generator_was_late() {
+    let responder = Responder::start(&[]);
+    let output = Command::new(PROGRAM)
+        .args(["saturate", "--target", &responder.url, "--from", "200", "--probe", "200ms", "--lag-limit", "1ns"])
+        .args(["-o", "json"])
+        .output()
+        .expect("the program is built");
+    let value = json(&output);
+    assert_eq!(output.status.code(), Some(3), "{value}");
+    let probes = value["probes"].as_array().expect("it is a list");
+    assert!(!probes.is_empty() && probes.iter().all(|probe| probe["p99_ns"].is_null()), "{value}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("p99        -  the generator itself was late"), "{errors}");
 }
 
 #[test]

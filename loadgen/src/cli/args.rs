@@ -200,7 +200,8 @@ pub struct LoadArgs {
     #[arg(long, default_value = "0us", value_name = "TIME", value_parser = parse_time)]
     pub spin: f64,
     /// Send what is due within each such tick at its end, in one go: far less CPU for high rates, but bursts instead of spaced
-    /// requests. Times count from the end of the tick; responses are timed by the kernel and read at the next tick
+    /// requests. Times count from the end of the tick; responses are timed by the kernel and read at the next tick. At most a
+    /// tenth of the measured time, and the warm-up if there is one
     #[arg(long, default_value = "0us", value_name = "TIME", value_parser = parse_time)]
     pub tick: f64,
     /// Seed of arrivals and variables, to repeat a run exactly [default: a new one]

@@ -1,7 +1,7 @@
 //! `compare`: endpoints side by side.
 
 use super::args::{CompareArgs, Format};
-use super::settings::{describe, load_line, settings};
+use super::settings::{demand_short_ticks, describe, load_line, settings};
 use super::{Usage, Verdict, demand, out, progress_bar, usage};
 use crate::compare::{self, Endpoint};
 use crate::process::Server;
@@ -24,6 +24,7 @@ pub fn verb(args: &CompareArgs) -> Result<Verdict> {
         let mut settings = settings(url, &args.workload, &args.load, profile).map_err(usage)?;
         settings.duration_s = Some(args.round_time);
         settings.warmup_s = args.warmup;
+        demand_short_ticks(&settings)?;
         // CPU is read at the ends of intervals: two in a round's warm-up, many in its measurement.
         settings.interval_s = (args.round_time / 10.0).clamp(0.01, 0.25);
         settings.seed = seed;

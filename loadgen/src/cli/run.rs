@@ -2,7 +2,7 @@
 
 use super::args::{Format, RunArgs};
 use super::files::Output;
-use super::settings::{describe, settings, title};
+use super::settings::{demand_short_ticks, describe, settings, title};
 use super::thresholds::{self, Verdicts};
 use super::{Verdict, demand, out, progress_bar, show_progress, usage};
 use crate::run::{self, Outcome, Settings};
@@ -74,6 +74,7 @@ fn what_to_run(args: &RunArgs) -> Result<Settings> {
     settings.warmup_s = args.warmup;
     let long_enough = settings.duration_s.is_none_or(|seconds| seconds >= DURATION_S_MIN);
     demand(long_enough, "--duration must be 1 ms or more")?;
+    demand_short_ticks(&settings)?;
     let moves = args.profile.is_none() || settings.duration_s.is_some();
     demand(moves, "a --profile needs a --duration, over which it moves")?;
     let step_s = match (&settings.open, settings.duration_s) {

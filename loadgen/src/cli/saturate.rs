@@ -1,7 +1,7 @@
 //! `saturate`: the highest rate that holds.
 
 use super::args::{Format, SaturateArgs};
-use super::settings::{describe, settings};
+use super::settings::{demand_short_ticks, describe, settings};
 use super::{Verdict, demand, out, usage};
 use crate::measure::time;
 use crate::saturate::{self, Search};
@@ -17,6 +17,7 @@ pub fn verb(args: &SaturateArgs) -> Result<Verdict> {
     settings.warmup_s = (args.probe / 4.0).min(1.0);
     demand(args.precision > 0.0 && args.from <= args.max, "--precision must be above 0, and --from at most --max")?;
     demand(args.probe >= 0.01, "--probe must be 10 ms or more")?;
+    demand_short_ticks(&settings)?;
     let search = Search {
         from: args.from,
         rate_max: args.max,

@@ -1,6 +1,7 @@
 //! What all verbs that put load make of their arguments, and how that is told again.
 
 use super::args::{ArrivalsArg, Cli, LevelArg, LoadArgs, Verb, Workload, WorkloadArgs};
+use super::demand;
 use crate::check::{Expectations, Level};
 use crate::measure::time;
 use crate::program::{Ends, Program, Protocol, Step};
@@ -88,6 +89,18 @@ pub fn settings(target: &str, workload: &WorkloadArgs, load: &LoadArgs, profile:
         tick_ns: (load.tick * 1e9) as u64,
         seed: load.seed.unwrap_or_else(fresh_seed),
     })
+}
+
+/// A measured time has at least so many ticks: what one more or less of them holds is then a tenth of the load at most.
+const TICKS_MIN: f64 = 10.0;
+
+/// Requests wait for the end of their tick: one that is long beside the times of the run moves them out of these.
+pub fn demand_short_ticks(settings: &Settings) -> Result<()> {
+    let tick_s = settings.tick_ns as f64 / 1e9;
+    let longest_s = settings.duration_s.map_or(f64::INFINITY, |duration| duration / TICKS_MIN);
+    demand(tick_s <= longest_s * (1.0 + 1e-9), "--tick must be at most a tenth of the time that is measured")?;
+    let within_warmup = settings.warmup_s == 0.0 || tick_s <= settings.warmup_s * (1.0 + 1e-9);
+    demand(within_warmup, "--tick must be at most the warm-up, or what is due there is sent while measuring")
 }
 
 /// `SELECT 1` by Query messages, with defaults throughout.
