@@ -9,12 +9,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
-/// Resamples behind a confidence interval.
-const RESAMPLES: usize = 2_000;
-/// What the interval covers, in per cent.
-const CONFIDENCE: f64 = 95.0;
-/// With fewer rounds not even the range from the lowest to the highest covers that: 1 - 2 / 2^5 is 94 %.
-const INTERVAL_ROUNDS_MIN: usize = 6;
+/// How often an interval has to cover the true median. With fewer than six rounds not even the range from the lowest to the
+/// highest does: 1 - 2 / 2^5 is 94 %.
+const COVERAGE_MIN: f64 = 0.95;
 
 #[derive(Debug)]
 pub struct Endpoint {
@@ -140,20 +137,39 @@ pub fn median(values: &mut [f64]) -> f64 {
     }
 }
 
-/// The median of per-round ratios, and how far it moves when rounds are drawn again with replacement.
-pub fn ratio(ratios: &[f64], rng: &mut Rng) -> Ratio {
-    let mut medians: Vec<f64> = (0..RESAMPLES)
-        .map(|_| {
-            let mut drawn: Vec<f64> =
-                ratios.iter().map(|_| ratios[rng.between(0, ratios.len() as i64 - 1) as usize]).collect();
-            median(&mut drawn)
-        })
-        .collect();
-    medians.sort_by(f64::total_cmp);
-    let tail = (1.0 - CONFIDENCE / 100.0) / 2.0;
-    let at = |quantile: f64| medians[((medians.len() - 1) as f64 * quantile).round() as usize];
-    let interval = (ratios.len() >= INTERVAL_ROUNDS_MIN).then(|| (at(tail), at(1.0 - tail)));
-    Ratio { median: median(&mut ratios.to_vec()), interval }
+/// The median of per-round ratios, and an interval for it.
+pub fn ratio(ratios: &[f64]) -> Ratio {
+    let mut sorted = ratios.to_vec();
+    let median = median(&mut sorted);
+    let interval =
+        order_interval(sorted.len()).map(|order| (sorted[order.left_out], sorted[sorted.len() - 1 - order.left_out]));
+    Ratio { median, interval }
+}
+
+/// An interval of the median from one of the lowest values to one of the highest.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct OrderInterval {
+    /// So many values lie below it, and as many above.
+    left_out: usize,
+    coverage: f64,
+}
+
+/// The narrowest that covers the true median often enough, whatever the ratios are distributed like. It misses it where at most
+/// `left_out` of all values fell on one side, each of which does so by the toss of a coin: the sign test, turned round.
+fn order_interval(values: usize) -> Option<OrderInterval> {
+    let mut found = None;
+    let mut exactly = 0.5f64.powi(values as i32);
+    let mut at_most = 0.0;
+    for left_out in 0..values / 2 {
+        at_most += exactly;
+        exactly *= (values - left_out) as f64 / (left_out + 1) as f64;
+        let coverage = 1.0 - 2.0 * at_most;
+        if coverage < COVERAGE_MIN {
+            break;
+        }
+        found = Some(OrderInterval { left_out, coverage });
+    }
+    found
 }
 
 impl Comparison {
@@ -200,7 +216,7 @@ impl Comparison {
     fn ratio(&self, endpoint: usize, read: Read) -> Option<Ratio> {
         let pairs = self.samples[endpoint].iter().zip(&self.samples[0]);
         let ratios = pairs.map(|(own, first)| Some(read(own)? / read(first)?)).collect::<Option<Vec<f64>>>()?;
-        (!ratios.is_empty()).then(|| ratio(&ratios, &mut Rng::new(self.seed)))
+        (!ratios.is_empty()).then(|| ratio(&ratios))
     }
 
     pub fn json(&self) -> Value {
@@ -224,7 +240,7 @@ impl Comparison {
             "seed": self.seed,
             "rounds": self.rounds(),
             "rounds_late": self.late_rounds,
-            "confidence_percent": CONFIDENCE,
+            "confidence_percent": order_interval(self.rounds()).map(|order| order.coverage * 100.0),
             "errors": self.faults(),
             "unfinished": self.unfinished,
             "endpoints": endpoints.collect::<Vec<_>>(),
@@ -235,10 +251,15 @@ impl Comparison {
         let mut out = String::new();
         let rounds = self.rounds();
         let _ = writeln!(out, "{rounds} rounds in random order, seed {}; ratios to `{}`", self.seed, self.names[0]);
-        let intervals = if rounds < INTERVAL_ROUNDS_MIN {
-            format!("; {rounds} are too few for an interval, which takes {INTERVAL_ROUNDS_MIN}")
-        } else {
-            format!(", with {CONFIDENCE} % bootstrap intervals")
+        let intervals = match order_interval(rounds) {
+            None => format!("; {rounds} are too few for an interval, which takes 6"),
+            Some(OrderInterval { left_out, coverage }) => {
+                let (low, high) = (left_out + 1, rounds - left_out);
+                format!(
+                    ", with {:.1} % intervals: from value {low} to value {high} of {rounds} in order",
+                    coverage * 100.0
+                )
+            }
         };
         let _ = writeln!(out, "are medians of per-round ratios{intervals}");
         if let Some(unfinished) = &self.unfinished {
@@ -284,14 +305,32 @@ mod tests {
     fn medians_and_intervals_are_right() {
         assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), 2.5);
-        let same = ratio(&[1.1; 9], &mut Rng::new(1));
-        assert_eq!(same, Ratio { median: 1.1, interval: Some((1.1, 1.1)) });
-        assert_eq!(ratio(&[1.1; 5], &mut Rng::new(1)).interval, None, "five rounds are too few");
-        let spread: Vec<f64> = (0..21).map(|round| 0.9 + f64::from(round) * 0.01).collect();
-        let spread = ratio(&spread, &mut Rng::new(1));
-        assert!((spread.median - 1.0).abs() < 1e-9);
-        let (low, high) = spread.interval.expect("there are enough rounds");
-        assert!(low > 0.92 && low < 1.0 && high > 1.0 && high < 1.08, "{spread:?}");
+        assert_eq!(ratio(&[1.1; 9]), Ratio { median: 1.1, interval: Some((1.1, 1.1)) });
+        assert_eq!(ratio(&[1.1; 5]).interval, None, "five rounds are too few");
+        assert_eq!(ratio(&[6.0, 1.0, 2.0, 5.0, 3.0, 4.0]), Ratio { median: 3.5, interval: Some((1.0, 6.0)) });
+        let nine: Vec<f64> = (1..=9).rev().map(f64::from).collect();
+        assert_eq!(ratio(&nine), Ratio { median: 5.0, interval: Some((2.0, 8.0)) });
+    }
+
+    #[test]
+    fn intervals_cover_exactly_as_much_as_is_said() {
+        // Rounds, left out on each side, and of 2^rounds equally likely tosses those that miss: twice the sum of binomials.
+        for (rounds, left_out, missing) in [
+            (6, 0, 2.0 * 1.0),
+            (7, 0, 2.0 * 1.0),
+            (8, 0, 2.0 * 1.0),
+            (9, 1, 2.0 * (1.0 + 9.0)),
+            (10, 1, 2.0 * (1.0 + 10.0)),
+            (15, 3, 2.0 * (1.0 + 15.0 + 105.0 + 455.0)),
+            (20, 5, 2.0 * (1.0 + 20.0 + 190.0 + 1140.0 + 4845.0 + 15504.0)),
+        ] {
+            let coverage = 1.0 - missing / 2f64.powi(rounds as i32);
+            assert_eq!(order_interval(rounds), Some(OrderInterval { left_out, coverage }), "{rounds}");
+        }
+        assert!((0..6).all(|rounds| order_interval(rounds).is_none()));
+        // As many rounds as there may be: within the reach of a double, and close to what a normal distribution says.
+        let most = order_interval(1_000).expect("there are enough");
+        assert!((0.95..0.96).contains(&most.coverage) && most.left_out == 468, "{most:?}");
     }
 
     #[test]

@@ -69,8 +69,9 @@ pub const COMPARE_EXAMPLES: &str = "Examples:
   lockgate-loadgen compare --endpoint a=... --endpoint b=... --closed --pid b=1234 -o json
 
 Each round runs every endpoint once, in random order, on connections of its own. Ratios are to the first endpoint. CPU is that of the process
-that listens on the endpoint's address, if that is this machine's, with its children, or of --pid NAME=PID. Intervals need six rounds. When a round
-cannot be finished (Ctrl-C, an endpoint that went away), those before it are shown.
+that listens on the endpoint's address, if that is this machine's, with its children, or of --pid NAME=PID. Intervals run from one of the lowest rounds
+to one of the highest, cover the true median with 95 % or a little more, which is shown, and need six rounds. When a round cannot
+be finished (Ctrl-C, an endpoint that went away), those before it are shown.
 
 Exit status: 0 done; 1 requests failed; 2 wrong usage; 3 could not run or did not finish, or the generator was too late in more than half
 of the rounds.";
