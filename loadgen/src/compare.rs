@@ -1,5 +1,6 @@
 //! Two to six endpoints side by side: short rounds in random order, so that what changes on the machine hits all alike.
 
+use crate::answers::{self, Unlike};
 use crate::measure::{Faults, add_faults, at, time, total};
 use crate::output;
 use crate::process::Server;
@@ -52,6 +53,8 @@ pub struct Ratio {
 #[derive(Debug)]
 pub struct Comparison {
     names: Vec<String>,
+    /// By endpoint: how its answer differs from the first one's, if it does.
+    unlike: Vec<Option<Unlike>>,
     /// By endpoint, then round.
     samples: Vec<Vec<Sample>>,
     /// Rounds in which the generator was late: left out for all endpoints.
@@ -80,6 +83,7 @@ pub fn compare(
     let mut rng = Rng::new(seed);
     let mut comparison = Comparison {
         names: endpoints.iter().map(|endpoint| endpoint.name.clone()).collect(),
+        unlike: unlike(endpoints)?,
         samples: vec![Vec::new(); endpoints.len()],
         late_rounds: 0,
         seed,
@@ -99,6 +103,14 @@ pub fn compare(
         }
     }
     Ok(comparison)
+}
+
+/// Asks every endpoint once.
+fn unlike(endpoints: &[Endpoint]) -> Result<Vec<Option<Unlike>>> {
+    let ask =
+        |endpoint: &Endpoint| answers::ask(&endpoint.settings).with_context(|| format!("endpoint `{}`", endpoint.name));
+    let answers = endpoints.iter().map(ask).collect::<Result<Vec<_>>>()?;
+    Ok(answers.iter().map(|answer| answer.unlike(&answers[0])).collect())
 }
 
 /// One run, and the CPU the server used per request meanwhile: from the end of the last interval of warm-up on, so that neither
@@ -204,6 +216,24 @@ impl Comparison {
         self.faults.iter().map(total).sum()
     }
 
+    /// Some endpoint returns other numbers of rows or columns: it does other work.
+    pub fn other_rows(&self) -> bool {
+        self.unlike.iter().flatten().any(|unlike| matches!(unlike, Unlike::Rows(_)))
+    }
+
+    /// A sentence for every endpoint that answers otherwise than the first.
+    pub fn warnings(&self) -> Vec<String> {
+        let named = self.names.iter().zip(&self.unlike);
+        let sentence = |name: &str, unlike: &Unlike| {
+            let what = match unlike {
+                Unlike::Rows(_) => "they do not do the same work",
+                Unlike::Content(_) => "masks do that; if there are none, they do not do the same work",
+            };
+            format!("`{name}` answers otherwise than `{}`: {}; {what}", self.names[0], unlike.detail())
+        };
+        named.filter_map(|(name, unlike)| Some(sentence(name, unlike.as_ref()?))).collect()
+    }
+
     pub fn rounds(&self) -> usize {
         self.samples[0].len()
     }
@@ -223,6 +253,7 @@ impl Comparison {
         let endpoints = self.names.iter().enumerate().map(|(index, name)| {
             let faults = &self.faults[index];
             let mut value = json!({"name": name, "errors": total(faults), "errors_by_kind": output::faults(faults)});
+            value["answer_differs"] = self.unlike[index].as_ref().map(Unlike::name).into();
             for (measure, read) in MEASURES {
                 let ratio = self.ratio(index, read).map(|ratio| {
                     let (low, high) = ratio.interval.unzip();
@@ -243,6 +274,7 @@ impl Comparison {
             "confidence_percent": order_interval(self.rounds()).map(|order| order.coverage * 100.0),
             "errors": self.faults(),
             "unfinished": self.unfinished,
+            "warnings": self.warnings(),
             "endpoints": endpoints.collect::<Vec<_>>(),
         })
     }
@@ -264,6 +296,9 @@ impl Comparison {
         let _ = writeln!(out, "are medians of per-round ratios{intervals}");
         if let Some(unfinished) = &self.unfinished {
             let _ = writeln!(out, "CUT SHORT: {unfinished}");
+        }
+        for warning in self.warnings() {
+            let _ = writeln!(out, "WARNING: {warning}");
         }
         if self.late_rounds > 0 {
             let _ = writeln!(out, "{} rounds were left out: the generator itself was late in them", self.late_rounds);
@@ -341,6 +376,7 @@ mod tests {
         let second = (1..=6).map(|round| sample(1.0, f64::from(round) * 8.0)).collect();
         let comparison = Comparison {
             names: vec!["a".into(), "b".into()],
+            unlike: vec![None, None],
             samples: vec![first, second],
             late_rounds: 0,
             seed: 1,

@@ -1,6 +1,7 @@
 //! The bundled load generator: open-loop load on PostgreSQL servers and proxies, with numbers that can be believed.
 
 mod alarms;
+mod answers;
 mod auth;
 mod check;
 pub mod cli;

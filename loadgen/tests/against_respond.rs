@@ -281,7 +281,20 @@ fn endpoints_are_compared_with_the_cpu_of_their_servers() {
     let (first, second) = (format!("small={}", one.url), format!("large={}", two.url));
     let output = Command::new(PROGRAM)
         .args(["compare", "--endpoint", &first, "--endpoint", &second, "--rate", "500", "--rounds", "3"])
-        .args(["--round-time", "500ms", "--warmup", "100ms", "--lag-limit", "10s", "--seed", "7", "-o", "json"])
+        .args([
+            "--check",
+            "none",
+            "--round-time",
+            "500ms",
+            "--warmup",
+            "100ms",
+            "--lag-limit",
+            "10s",
+            "--seed",
+            "7",
+            "-o",
+            "json",
+        ])
         .output()
         .expect("the program is built");
     let value = json(&output);
@@ -296,6 +309,34 @@ fn endpoints_are_compared_with_the_cpu_of_their_servers() {
     assert!(ratio["median"].as_f64().is_some_and(|median| median.is_finite() && median > 0.0), "{value}");
     assert!(ratio["low"].is_null() && ratio["high"].is_null(), "three rounds are too few for an interval: {value}");
     assert_eq!(value["endpoints"][1]["errors_by_kind"], serde_json::json!({}));
+}
+
+#[test]
+fn endpoints_that_answer_otherwise_are_told() {
+    let first = Responder::start(&["--value", "ann"]);
+    let check = |arguments: &[&str], check: &str, status: i32, differs: Option<&str>| {
+        let other = Responder::start(arguments);
+        let (one, two) = (format!("a={}", first.url), format!("b={}", other.url));
+        let compare = |format: &str| {
+            Command::new(PROGRAM)
+                .args(["compare", "--endpoint", &one, "--endpoint", &two, "--rate", "100", "--rounds", "1"])
+                .args(["--round-time", "100ms", "--warmup", "0s", "--lag-limit", "10s", "--check", check, "-o", format])
+                .output()
+                .expect("the program is built")
+        };
+        let output = compare("json");
+        let value = json(&output);
+        assert_eq!(output.status.code(), Some(status), "{value}");
+        assert_eq!(value["endpoints"][1]["answer_differs"].as_str(), differs, "{value}");
+        assert_eq!(value["warnings"].as_array().map(Vec::len), Some(usize::from(differs.is_some())), "{value}");
+        let table = String::from_utf8_lossy(&compare("table").stdout).into_owned();
+        assert_eq!(table.contains("WARNING: `b` answers otherwise than `a`"), differs.is_some(), "{table}");
+    };
+    check(&["--value", "ann"], "same", 0, None);
+    check(&["--value", "xxx"], "same", 0, Some("content"));
+    check(&["--value", "xxx"], "rows", 0, None);
+    check(&["--value", "ann", "--rows", "2"], "rows", 1, Some("rows"));
+    check(&["--value", "ann", "--rows", "2"], "none", 0, None);
 }
 
 #[test]

@@ -73,7 +73,10 @@ that listens on the endpoint's address, if that is this machine's, with its chil
 to one of the highest, cover the true median with 95 % or a little more, which is shown, and need six rounds. When a round cannot
 be finished (Ctrl-C, an endpoint that went away), those before it are shown.
 
-Exit status: 0 done; 1 requests failed; 2 wrong usage; 3 could not run or did not finish, or the generator was too late in more than half
+The first answer of each is compared with the first endpoint's, as closely as --check says. Other content is a warning, since masks make it;
+other numbers of rows or columns make the status 1 as well. With --check none nothing is compared.
+
+Exit status: 0 done; 1 requests failed, or an endpoint returns other numbers of rows or columns; 2 wrong usage; 3 could not run or did not finish, or the generator was too late in more than half
 of the rounds.";
 
 pub const SATURATE_EXAMPLES: &str = "Examples:

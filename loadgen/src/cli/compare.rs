@@ -56,6 +56,7 @@ pub fn verb(args: &CompareArgs) -> Result<Verdict> {
     match args.output {
         Format::Json => {
             let mut value = comparison.json();
+            comparison.warnings().iter().for_each(|warning| out::tell(&format!("lockgate-loadgen: {warning}")));
             value["settings"] = describe(&endpoints[0].settings);
             value["manifest"] = manifest::collect();
             out::print_json(&value)?;
@@ -70,6 +71,7 @@ pub fn verb(args: &CompareArgs) -> Result<Verdict> {
         return Ok(Verdict::CannotTell);
     }
     Ok(match comparison.faults() {
+        _ if comparison.other_rows() => Verdict::No,
         0 if comparison.late_rounds > comparison.rounds() => Verdict::CannotTell,
         0 => Verdict::Yes,
         _ => Verdict::No,
