@@ -16,6 +16,9 @@ use std::sync::Arc;
 /// Room for what is received, bytes. Grows to the longest message; a COPY's chunk and a page of rows fit without.
 const RECEIVE_BYTES: usize = 64 << 10;
 
+/// Reads of one connection before the others have their turn.
+const READS_MAX: usize = 64;
+
 /// ReadyForQuery's status outside a transaction.
 const OUTSIDE: u8 = b'I';
 const LEFT_OPEN: &str = "the statements end inside a transaction: add COMMIT or ROLLBACK";
@@ -83,9 +86,16 @@ impl Request {
         }
     }
 
-    /// What went wrong first is what is told.
+    /// What went wrong first is what is told, but for a value that came through unmasked: nothing excuses that.
     fn fail(&mut self, wrong: Wrong, detail: String) {
-        self.fault.get_or_insert_with(|| Box::new(Fault::new(wrong.name(), detail)));
+        if self.fault.is_none() || wrong == Wrong::Unmasked {
+            self.fault = Some(Box::new(Fault::new(wrong.name(), detail)));
+        }
+    }
+
+    /// What went wrong with it before its connection was lost.
+    pub fn fault(&self) -> Option<&Fault> {
+        self.fault.as_deref()
     }
 }
 
@@ -156,6 +166,9 @@ pub struct Conn {
     /// When what is being taken in arrived, where the kernel noted it.
     arrived_ns: Option<u64>,
     refused: Option<Fault>,
+    /// There may be more to read than the others were made to wait for: ask again.
+    pub unread: bool,
+    hangup: bool,
 }
 
 impl Conn {
@@ -182,6 +195,8 @@ impl Conn {
             stamped: false,
             arrived_ns: None,
             refused: None,
+            unread: false,
+            hangup: false,
         }
     }
 
@@ -211,6 +226,7 @@ impl Conn {
         self.generation += 1;
         self.since_ns = now_ns();
         self.has_served = false;
+        self.hangup = false;
         self.refused = None;
         let opened = Transport::connect(&plan.target.address).and_then(|transport| {
             epoll.add(transport.as_raw_fd(), self.token, Interest::ReadWrite)?;
@@ -237,7 +253,11 @@ impl Conn {
         self.stage = Stage::Closed;
         (self.start, self.end, self.sent) = (0, 0, 0);
         self.to_send.clear();
-        self.tally = Tally::default();
+        self.unread = false;
+        let cut = std::mem::take(&mut self.tally);
+        if let Some(request) = self.inflight.front_mut().filter(|_| cut.leaked) {
+            request.fail(Wrong::Unmasked, format!("in a response that was cut off after {} rows", cut.rows));
+        }
         self.inflight.retain(|request| !request.rollback);
         std::mem::take(&mut self.inflight)
     }
@@ -300,10 +320,18 @@ impl Conn {
             }
             self.flush(epoll)?;
         }
-        let mut more = true;
-        while more {
-            more = self.fill(hangup)?;
+        self.hangup |= hangup;
+        self.unread = false;
+        for reads in 1.. {
+            let more = self.fill(self.hangup)?;
             self.take_in(plan, news)?;
+            if !more {
+                break;
+            }
+            if reads == READS_MAX {
+                self.unread = true;
+                break;
+            }
         }
         if !self.to_send.is_empty() || self.interest == Interest::ReadWrite || self.wants_write() {
             self.flush(epoll)?;
@@ -395,6 +423,10 @@ impl Conn {
         match (self.stage, frame.kind) {
             (Stage::Ready, b'D' | b'd') => {
                 self.tally.row(frame.kind, frame.body, &plan.expected);
+                Ok(())
+            }
+            (Stage::Ready, b'C') => {
+                self.tally.complete(frame.body);
                 Ok(())
             }
             (Stage::Ready, b'Z') => self.finish_step(plan, frame.body.first() == Some(&OUTSIDE), news),

@@ -83,6 +83,8 @@ pub struct End {
     pub last_ns: u64,
     /// When no more requests were due; `u64::MAX` in a closed loop that ended by its count.
     pub load_end_ns: u64,
+    /// Of a core, from the start of measuring to the end of the load.
+    pub busy: f64,
     pub cut: Option<Cut>,
 }
 
@@ -155,6 +157,8 @@ struct Engine {
     backlog: VecDeque<Waiting>,
     /// Connections with bytes to send.
     dirty: Vec<usize>,
+    /// Connections with more to read than the others were made to wait for.
+    unread: Vec<usize>,
     /// Connections that were lost, and when to go on with them.
     reconnect: VecDeque<(u64, usize)>,
     news: Vec<News>,
@@ -179,10 +183,12 @@ struct Engine {
     awaited_ns: u64,
     /// When a connection was last known to be up.
     up_ns: u64,
-    /// The shortest response time so far.
-    quickest_ns: u64,
+    /// The shortest response time while the load lasts, the warm-up's included; `None`: nothing was answered.
+    quickest_ns: Option<u64>,
     /// CPU and requests when measuring began.
     before: Option<(u64, u64)>,
+    /// Of a core, while the load lasted; `None`: it lasts.
+    busy: Option<f64>,
     requests: u64,
     inflight: usize,
     last_ns: u64,
@@ -198,6 +204,7 @@ impl Engine {
             free: VecDeque::with_capacity(task.connections * task.plan.depth),
             backlog: VecDeque::new(),
             dirty: Vec::new(),
+            unread: Vec::new(),
             reconnect: VecDeque::new(),
             news: Vec::new(),
             rng: Rng::new(task.seed ^ 0x5eed),
@@ -215,12 +222,14 @@ impl Engine {
             giving_up_ns: u64::MAX,
             awaited_ns: u64::MAX,
             up_ns: 0,
-            quickest_ns: u64::MAX,
+            quickest_ns: None,
             before: None,
+            busy: None,
             requests: 0,
             inflight: 0,
             last_ns: 0,
-            naps: task.plan.stamped,
+            // Answers read together would all have come when the last of them did.
+            naps: task.plan.stamped && task.plan.depth == 1,
             reports,
             stop,
             task,
@@ -266,6 +275,9 @@ impl Engine {
                 self.send_what_is_due(&plan, &mut alarms, now);
             }
             let generating = self.left > 0 && alarms.next().unwrap_or(now) < self.end_ns;
+            if !generating && self.busy.is_none() {
+                self.busy = Some(self.busy_until(now));
+            }
             if !generating && self.is_over(now) {
                 return Ok(self.end());
             }
@@ -392,6 +404,7 @@ impl Engine {
         let left_ns = self.awaited_ns - now;
         let wait = match left_ns {
             0..2_000 => Some(0),
+            _ if !self.unread.is_empty() => Some(0),
             _ if due <= other => None,
             _ => Some(left_ns),
         };
@@ -405,10 +418,15 @@ impl Engine {
         for index in 0..events {
             let event = self.epoll.event(index);
             if event.token != alarms::TOKEN {
-                self.event(plan, event);
+                self.event(plan, event.token as usize, event.hangup);
             }
         }
-        if nap && now_ns() < due {
+        for index in std::mem::take(&mut self.unread) {
+            if self.conns[index].unread {
+                self.event(plan, index, false);
+            }
+        }
+        if nap && self.unread.is_empty() && now_ns() < due {
             alarms.sleep()?;
         }
         Ok(())
@@ -430,8 +448,14 @@ impl Engine {
             requests: self.requests - requests,
             last_ns: self.last_ns,
             load_end_ns: self.load_end_ns,
+            busy: self.busy.unwrap_or_else(|| self.busy_until(now)),
             cut: self.cut,
         }
+    }
+
+    fn busy_until(&self, now: u64) -> f64 {
+        let Some((cpu_ns, _)) = self.before else { return 0.0 };
+        (sys::thread_cpu_ns() - cpu_ns) as f64 / now.saturating_sub(self.measure_ns).max(1) as f64
     }
 
     /// Draws the next times to send.
@@ -518,13 +542,15 @@ impl Engine {
         }
     }
 
-    fn event(&mut self, plan: &Plan, event: sys::Readiness) {
-        let index = event.token as usize;
+    fn event(&mut self, plan: &Plan, index: usize, hangup: bool) {
         let mut news = std::mem::take(&mut self.news);
         let conn = &mut self.conns[index];
         let generation = conn.generation;
-        let result = if conn.is_closed() { Ok(()) } else { conn.ready(plan, &self.epoll, event.hangup, &mut news) };
+        let result = if conn.is_closed() { Ok(()) } else { conn.ready(plan, &self.epoll, hangup, &mut news) };
         self.naps &= self.conns[index].stamped;
+        if self.conns[index].unread {
+            self.unread.push(index);
+        }
         for item in news.drain(..) {
             match item {
                 News::Ready => self.is_up(plan, index),
@@ -561,7 +587,7 @@ impl Engine {
         let timeout = too_late.then(|| self.timed_out());
         let fault = fault.or(timeout.as_ref());
         if request.intended_ns < self.measure_ns {
-            return self.finish_of_warmup(at_ns, fault);
+            return self.finish_of_warmup(request, at_ns, fault);
         }
         self.last_ns = at_ns;
         self.counts.bytes += request.bytes;
@@ -571,21 +597,28 @@ impl Engine {
                 let response_ns = at_ns.saturating_sub(request.intended_ns).max(1);
                 self.counts.response.saturating_record(response_ns);
                 self.counts.service.saturating_record(at_ns.saturating_sub(request.sent_ns).max(1));
-                self.quickest_ns = self.quickest_ns.min(response_ns);
-                self.count_in_time(at_ns);
+                self.count_in_time(at_ns, response_ns);
             }
         }
     }
 
-    fn count_in_time(&mut self, at_ns: u64) {
+    fn count_in_time(&mut self, at_ns: u64, response_ns: u64) {
         if at_ns < self.load_end_ns {
+            self.note_quickest(response_ns);
             self.counts.in_time += 1;
-        } else if at_ns - self.load_end_ns <= self.quickest_ns {
+        } else if self.quickest_ns.is_some_and(|quickest_ns| at_ns - self.load_end_ns <= quickest_ns) {
             self.counts.just_after += 1;
         }
     }
 
-    fn finish_of_warmup(&mut self, at_ns: u64, fault: Option<&Fault>) {
+    fn note_quickest(&mut self, response_ns: u64) {
+        self.quickest_ns = Some(self.quickest_ns.map_or(response_ns, |quickest_ns| quickest_ns.min(response_ns)));
+    }
+
+    fn finish_of_warmup(&mut self, request: &Request, at_ns: u64, fault: Option<&Fault>) {
+        if fault.is_none() && at_ns < self.load_end_ns {
+            self.note_quickest(at_ns.saturating_sub(request.intended_ns).max(1));
+        }
         match fault {
             Some(fault) => add_fault(&mut self.counts.warmup_faults, &fault.kind, 1, &fault.detail),
             None if (self.measure_ns..self.load_end_ns).contains(&at_ns) => self.counts.carried_in += 1,
@@ -604,7 +637,7 @@ impl Engine {
         if requests.is_empty() {
             self.note(&fault, now);
         }
-        requests.iter().for_each(|request| self.finish(request, now, Some(&fault)));
+        requests.iter().for_each(|request| self.finish(request, now, Some(request.fault().unwrap_or(&fault))));
         if self.task.plan.churn && self.task.schedule.is_some() {
             self.free.push_back(Slot { conn: index, generation: 0, since_ns: now });
         } else if served && !self.task.plan.churn {
@@ -673,7 +706,7 @@ impl Engine {
         let fault = Fault::new("unfinished", "not answered when the run ended");
         for index in 0..self.conns.len() {
             let requests = self.conns[index].close();
-            requests.iter().for_each(|request| self.finish(request, now, Some(&fault)));
+            requests.iter().for_each(|request| self.finish(request, now, Some(request.fault().unwrap_or(&fault))));
         }
         self.never_sent("no connection was free until the run ended");
         self.last_ns = now;

@@ -18,9 +18,14 @@ pub fn probe(plan: &Plan, timeout_ns: u64) -> Result<(Vec<Tally>, String), Fault
     let begun = now_ns();
     let mut asked = false;
     loop {
-        for index in 0..epoll.wait(Some(LOOK_NS)).map_err(epoll_fault)? {
+        let mut result = Ok(());
+        let wait_ns = if conn.unread { 0 } else { LOOK_NS };
+        for index in 0..epoll.wait(Some(wait_ns)).map_err(epoll_fault)? {
             let event = epoll.event(index);
-            conn.ready(plan, &epoll, event.hangup, &mut news)?;
+            result = result.and(conn.ready(plan, &epoll, event.hangup, &mut news));
+        }
+        if conn.unread {
+            result = result.and(conn.ready(plan, &epoll, false, &mut news));
         }
         for item in std::mem::take(&mut news) {
             match item {
@@ -39,6 +44,8 @@ pub fn probe(plan: &Plan, timeout_ns: u64) -> Result<(Vec<Tally>, String), Fault
                 }
             }
         }
+        // A server may close after its answer.
+        result?;
         if now_ns() - begun > timeout_ns {
             return Err(too_late(asked, timeout_ns));
         }

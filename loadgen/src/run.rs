@@ -23,6 +23,8 @@ use std::time::{Duration, SystemTime};
 /// Between everybody being ready and the first send, so that all threads are there.
 const HEAD_START_NS: u64 = 20_000_000;
 
+/// A thread that takes more of a core than this has no moment to spare.
+const BUSY_MAX: f64 = 0.95;
 /// Of responses on one connection that are left in the kernel until the next tick: a fraction of any receive buffer.
 const UNREAD_BYTES_MAX: u64 = 16 << 10;
 
@@ -86,6 +88,8 @@ pub struct Outcome {
     pub elapsed_s: f64,
     /// The generator's own CPU, nanoseconds a request.
     pub cpu_ns: f64,
+    /// Of a core, that the busiest thread took while the load lasted.
+    pub busiest: f64,
     /// Why percentiles are not to be believed.
     pub late: Option<String>,
     pub server_version: String,
@@ -282,6 +286,7 @@ struct Collector {
     requests: u64,
     last_ns: u64,
     load_end_ns: u64,
+    busiest: f64,
     cut: Option<Cut>,
     interrupted: bool,
 }
@@ -310,6 +315,7 @@ impl Collector {
             requests: 0,
             last_ns: 0,
             load_end_ns: u64::MAX,
+            busiest: 0.0,
             cut: None,
             interrupted: false,
         }
@@ -373,6 +379,7 @@ impl Collector {
         // By a count each thread ends with its own share: of evenly spaced arrivals the first that was not sent any more ends the
         // load of all.
         self.load_end_ns = self.load_end_ns.min(end.load_end_ns);
+        self.busiest = self.busiest.max(end.busy);
         self.cut = self.cut.or(end.cut);
     }
 
@@ -437,6 +444,22 @@ impl Collector {
     }
 
     fn late(&self, settings: &Settings) -> Option<String> {
+        self.at_its_limit(settings).or_else(|| self.lagged(settings))
+    }
+
+    /// A thread without a moment to spare takes answers in when it gets round to it, and its connections look busy meanwhile.
+    fn at_its_limit(&self, settings: &Settings) -> Option<String> {
+        // A thread that spins is busy by order.
+        (settings.open.is_some() && settings.spin_ns == 0 && self.busiest > BUSY_MAX).then(|| {
+            format!(
+                "the generator itself was at its limit: a thread of it took {:.0} % of a core. Percentiles would blame the server \
+                 for that, so none are shown. Use more --threads, fewer requests a second, a cheaper check, or a less busy machine",
+                self.busiest * 100.0
+            )
+        })
+    }
+
+    fn lagged(&self, settings: &Settings) -> Option<String> {
         let lag_ns = at(&self.total.lag, 99.9);
         (settings.open.is_some() && lag_ns > settings.lag_limit_ns).then(|| {
             format!(
@@ -479,6 +502,7 @@ impl Collector {
             apart: self.ends_apart(settings),
             load_s,
             elapsed_s: load_s.max(self.since_measuring(self.last_ns)),
+            busiest: self.busiest,
             cpu_ns: if self.requests > 0 { self.cpu_ns as f64 / self.requests as f64 } else { 0.0 },
             late: self.late(settings),
             cut_short: self.cut_short(settings, load_s),

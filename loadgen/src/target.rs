@@ -87,19 +87,39 @@ impl Target {
             TlsMode::Require => "?sslmode=require",
             TlsMode::VerifyFull => "?sslmode=verify-full",
         };
-        format!("postgres://{}@{}:{}/{}{tls}", self.user, self.host, self.port, self.database)
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        format!("postgres://{}@{host}:{}/{}{tls}", self.user, self.port, self.database)
     }
 }
 
-/// A URL (or any argument that holds one) without its password.
+/// An argument without the password in it, whether it is a URL, one that was mistyped, or libpq's `key=value`.
 pub fn redact(argument: &str) -> String {
-    let Some(start) = argument.find("://").map(|at| at + 3) else { return argument.to_string() };
-    let end = argument[start..].find(['/', '?']).map_or(argument.len(), |at| start + at);
-    let Some(at) = argument[start..end].rfind('@').map(|at| start + at) else { return argument.to_string() };
-    match argument[start..at].find(':') {
-        Some(colon) => format!("{}:***{}", &argument[..start + colon], &argument[at..]),
-        None => argument.to_string(),
+    let argument = &redact_setting(argument);
+    let start = match argument.find("://") {
+        Some(at) => at + 3,
+        // No URL, nor one that was mistyped: SQL, say.
+        None if argument.contains(char::is_whitespace) => return argument.clone(),
+        None => 0,
+    };
+    // A password may hold what ends it elsewhere: everything up to the last `@` counts.
+    let (Some(first), Some(last)) = (argument[start..].find('@'), argument[start..].rfind('@')) else {
+        return argument.clone();
+    };
+    match argument[start..start + first].find(':') {
+        Some(colon) => format!("{}:***{}", &argument[..start + colon], &argument[start + last..]),
+        None => argument.clone(),
     }
+}
+
+/// `password=` and what follows it, in a query or among settings.
+fn redact_setting(argument: &str) -> String {
+    const KEY: &str = "password=";
+    let Some(at) = argument.to_ascii_lowercase().find(KEY).map(|at| at + KEY.len()) else {
+        return argument.to_string();
+    };
+    let ends = |character: char| character == '&' || character.is_whitespace();
+    let end = if argument[at..].starts_with(['\'', '"']) { None } else { argument[at..].find(ends) };
+    format!("{}***{}", &argument[..at], end.map_or("", |end| &argument[at + end..]))
 }
 
 fn split_port(place: &str) -> Result<(&str, u16)> {
@@ -107,7 +127,10 @@ fn split_port(place: &str) -> Result<(&str, u16)> {
         Some((host, after)) => (host, after.strip_prefix(':')),
         None => place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
     };
-    let port = port.map_or(Ok(5432), str::parse).with_context(|| format!("`{place}` has no usable port"))?;
+    // Not shown: what stands where the port ought to may be a part of a password.
+    let port = port.map_or(Ok(5432), str::parse).context(
+        "the target's port is no number (in a password `/`, `?`, `@` and `:` are written %2F, %3F, %40 and %3A)",
+    )?;
     Ok((host, port))
 }
 
@@ -156,6 +179,7 @@ mod tests {
         assert_eq!(socket.password.as_deref(), Some("x"));
         let six = Target::parse("postgres://u@[::1]:7/db", None).expect("it is well formed");
         assert_eq!(six.address, Address::Inet("[::1]:7".parse().expect("it is an address")));
+        assert_eq!(six.shown(), "postgres://u@[::1]:7/db");
     }
 
     #[test]
@@ -170,6 +194,19 @@ mod tests {
             assert!(Target::parse(bad, None).is_err(), "{bad}");
         }
         assert_eq!(redact("gw=postgres://u:secret@h:1/d?a=b"), "gw=postgres://u:***@h:1/d?a=b");
-        assert_eq!(redact("postgres://u@h/d"), "postgres://u@h/d");
+        for (given, shown) in [
+            ("postgres://u@h/d", "postgres://u@h/d"),
+            ("postgres://u@h:5432/d", "postgres://u@h:5432/d"),
+            ("postgres://u:S3/cr?et@h/d", "postgres://u:***@h/d"),
+            ("postgres://u:S3@cret@h/d", "postgres://u:***@h/d"),
+            ("postgres:/u:S3cret@h/d", "postgres:***@h/d"),
+            ("u:S3cret@127.0.0.1:5432/db", "u:***@127.0.0.1:5432/db"),
+            ("host=h Password=S3cret user=u", "host=h Password=*** user=u"),
+            ("host=h password='S3 cret' user=u", "host=h password=***"),
+            ("postgres://u@h/d?password=S3cret&x=1", "postgres://u@h/d?password=***&x=1"),
+            ("SELECT 'a:b@c'", "SELECT 'a:b@c'"),
+        ] {
+            assert_eq!(redact(given), shown);
+        }
     }
 }

@@ -192,6 +192,43 @@ fn percentiles_are_refused_when_the_generator_was_late() {
 }
 
 #[test]
+fn a_rate_is_not_held_against_a_server_whose_generator_was_late() {
+    let responder = Responder::start(&[]);
+    let load = ["--rate", "1000", "--count", "300", "--lag-limit", "1ns", "--fail-rate", "100000"];
+    let output = run(&responder.url, &load);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(3) && !errors.contains("missed"), "{errors}");
+}
+
+#[test]
+fn a_generator_at_its_limit_says_so() {
+    let responder = Responder::start(&["--rows", "1000", "--value", &"lorem ipsum dolor ".repeat(33)]);
+    let load = ["--rate", "100000", "--duration", "500ms", "-c", "4", "--fail-p99", "1ms"];
+    let output = run(&responder.url, &[&load[..], &["--expect-masked", "####-####"]].concat());
+    let value = json(&output);
+    // Other tests may keep it from filling a core; then it is them that it waits for.
+    let at_its_limit = value["busiest_thread_cores"].as_f64().is_some_and(|busy| busy > 0.95);
+    let says_so = value["late"].as_str().is_some_and(|late| late.contains("at its limit"));
+    assert_eq!((says_so, output.status.code() == Some(3)), (at_its_limit, at_its_limit), "{value}");
+}
+
+#[test]
+fn passwords_in_arguments_that_are_refused_are_not_repeated() {
+    for arguments in [
+        &["compare", "-e", "postgres://u:S3cret@127.0.0.1:5/db", "--rate", "10"][..],
+        &["compare", "--endpoint=postgres://u:S3cret@127.0.0.1:5/db"],
+        &["run", "-t", "u:S3cret@127.0.0.1:5432/db", "--rate", "1"],
+        &["run", "-t", "host=127.0.0.1 user=u password=S3cret", "--rate", "1", "-o", "json"],
+        &["run", "-t", "postgres://u:S3cret/x@127.0.0.1:1/db", "--rate", "1"],
+    ] {
+        let output = Command::new(PROGRAM).args(arguments).output().expect("the program is built");
+        let told = [output.stdout, output.stderr].concat();
+        let told = String::from_utf8_lossy(&told);
+        assert!(output.status.code() == Some(2) && !told.contains("S3cret"), "{arguments:?}: {told}");
+    }
+}
+
+#[test]
 fn wrong_answers_and_unmasked_values_are_found_out() {
     let responder = Responder::start(&["--value", "card 4111-1111-1111-1111"]);
     let fault = |arguments: &[&str]| {

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_lockgate-loadgen");
 
+const CARD: &str = "4111-1111-1111-1111";
+
 /// What the server does with one SELECT.
 enum Reply {
     Row(&'static str),
@@ -19,6 +21,12 @@ enum Reply {
     Silence,
     /// The row, but not before that many milliseconds.
     Late(u64),
+    /// A card number, and then an error, or nothing more.
+    LeakAndError,
+    LeakAndHangUp,
+    LeakAndSilence,
+    /// Rows without end.
+    Endless,
     /// It hangs up on everybody from now on, and its socket is gone.
     Gone,
 }
@@ -144,6 +152,18 @@ fn serve(mut stream: UnixStream, plan: Plan, selects: &AtomicU64, socket: &std::
                     std::thread::sleep(std::time::Duration::from_millis(ms));
                     row("1")
                 }
+                Reply::LeakAndError => [row(CARD), error("22012")].concat(),
+                Reply::LeakAndHangUp => return stream.write_all(&row(CARD)),
+                Reply::LeakAndSilence => {
+                    stream.write_all(&row(CARD))?;
+                    continue;
+                }
+                Reply::Endless => {
+                    let rows = row("1").repeat(10_000);
+                    loop {
+                        stream.write_all(&rows)?;
+                    }
+                }
                 Reply::Gone => {
                     let _ = std::fs::remove_file(socket);
                     return Ok(());
@@ -191,6 +211,39 @@ fn a_wrong_answer_in_the_warm_up_counts() {
     assert_eq!((status, &value["errors"], &value["answered"]), (Some(1), &0.into(), &5.into()), "{value}");
     assert_eq!(value["warmup_errors"]["unmasked value"]["count"], 1, "{value}");
     assert!(errors.contains("in the warm-up"), "{errors}");
+}
+
+#[test]
+fn a_value_that_came_through_unmasked_counts_whatever_becomes_of_its_response() {
+    let plans: [Plan; 3] = [
+        |n| if n == 3 { Reply::LeakAndError } else { Reply::Row("1") },
+        |n| if n == 3 { Reply::LeakAndHangUp } else { Reply::Row("1") },
+        |n| if n == 3 { Reply::LeakAndSilence } else { Reply::Row("1") },
+    ];
+    for plan in plans {
+        let load = ["--rate", "50", "--count", "5", "-c", "1", "--timeout", "500ms", "--check", "none"];
+        let (status, value, errors) =
+            Fake::start(plan).run(&[&load[..], &["--expect-masked", "####-####-####-####"]].concat());
+        assert!(status == Some(1) && errors.contains("unmasked value"), "{value} {errors}");
+        assert_eq!(value["errors_by_kind"]["unmasked value"]["count"], 1, "{value}");
+    }
+}
+
+#[test]
+fn an_answer_without_end_is_given_up_like_any_other() {
+    let fake = Fake::start(|n| if n == 2 { Reply::Endless } else { Reply::Row("1") });
+    let load = ["--closed", "--count", "3", "-c", "1", "--timeout", "300ms", "--check", "none"];
+    let (status, value, _) = fake.run(&[&load[..], &["--expect-masked", "####-####"]].concat());
+    assert_eq!((status, &value["errors_by_kind"]["timeout"]["count"]), (Some(0), &1.into()), "{value}");
+    assert_eq!(value["answered"], 2, "{value}");
+}
+
+#[test]
+fn what_comes_after_the_load_is_no_rate_of_it() {
+    // Nobody is answered while the load lasts.
+    let fake = Fake::start(|n| if n > 1 { Reply::Late(600) } else { Reply::Row("1") });
+    let (status, value, errors) = fake.run(&["--closed", "--duration", "300ms", "-c", "4", "--fail-rate", "5"]);
+    assert!(status == Some(1) && value["achieved_per_s"] == 0.0, "{value} {errors}");
 }
 
 #[test]

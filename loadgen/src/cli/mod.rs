@@ -15,12 +15,13 @@ pub use settings::plain_settings;
 
 use crate::measure::{Point, time};
 use crate::run::CheckFailed;
+use crate::target::redact;
 use anyhow::Result;
 use args::{Cli, Verb};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 /// The status a verdict exits with.
@@ -33,8 +34,10 @@ pub enum Verdict {
 
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
-    // Clap exits with 2 on wrong usage, with 0 on --help.
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return told_by_clap(&error),
+    };
     let json = out::wants_json(&cli.verb);
     let result = match cli.verb {
         Verb::Run(args) => run::verb(&args),
@@ -52,6 +55,24 @@ pub fn main() -> ExitCode {
             ExitCode::from(exit_status(&error))
         }
     }
+}
+
+/// Help, or what is wrong with an argument: clap repeats it, and there may be a password in it.
+fn told_by_clap(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    let hidden = std::env::args().skip(1).fold(text.clone(), |text, argument| {
+        let value =
+            argument.split_once('=').filter(|_| argument.starts_with("--")).map_or(&*argument, |(_, value)| value);
+        let shown = redact(value);
+        if shown == value { text } else { text.replace(value, &shown) }
+    });
+    // Nothing can be done about output that cannot be written.
+    if hidden == text {
+        let _ = error.print();
+    } else {
+        let _ = writeln!(std::io::stderr(), "{}", hidden.trim_end());
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 fn exit_status(error: &anyhow::Error) -> u8 {

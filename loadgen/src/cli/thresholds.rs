@@ -29,7 +29,10 @@ pub fn judge(args: &RunArgs, outcome: &Outcome) -> Verdicts {
         verdicts.missed.push(format!("{errors} errors, the limit {limit}"));
     }
     if let Some(limit) = args.fail_rate.filter(|&limit| !outcome.answers_at_least(limit * (1.0 - RATE_SLACK))) {
-        verdicts.missed.push(format!("{:.1} answers a second, the limit {limit}", outcome.achieved));
+        match &outcome.late {
+            Some(late) => verdicts.unknown.push(format!("whether the rate was held cannot be judged: {late}")),
+            None => verdicts.missed.push(format!("{:.1} answers a second, the limit {limit}", outcome.achieved)),
+        }
     }
     verdicts
 }
