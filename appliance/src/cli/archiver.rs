@@ -1,14 +1,15 @@
 //! `lockgate archiver`: Parquet files of what a gateway records, as a process of its own.
 
-use super::serve::{LogFormat, commit_interval, retention, set, start_log};
+use super::given::{self, Collect, OnLine};
+use super::serve::{LogFormat, commit_interval, retention, start_log};
 use crate::audit::archive::archiver::{self, ArchiverOptions, Finish};
 use crate::audit::archive::deliver::Destination;
 use crate::audit::archive::key::{self, Given, KeySource};
 use crate::audit::archive::supervise::{DRAIN, Program};
-use crate::config::{self, Archiver, Audit, Config};
+use crate::config::{self, Archiver, Config, ConfigError};
 use crate::limits::ARCHIVE_FILE_MIB_MAX;
 use crate::vault;
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::value_parser;
 use std::ffi::OsString;
 use std::io::BufRead as _;
@@ -31,6 +32,8 @@ EXAMPLES
   lockgate archiver --config /etc/lockgate/lockgate.toml"
 )]
 pub struct ArchiverArgs {
+    #[command(flatten)]
+    on_line: OnLine,
     /// The gateway's configuration file.
     #[arg(long, value_name = "FILE", env = "LOCKGATE_CONFIG", default_value = super::CONFIG_DEFAULT)]
     config: PathBuf,
@@ -60,6 +63,26 @@ pub struct ArchiverArgs {
     /// The keys that sign checkpoints come on the first line of standard input.
     #[arg(long, hide = true, requires = "supervised")]
     checkpoint_keys_stdin: bool,
+}
+
+impl ArchiverArgs {
+    /// Reads the file and lays flags and variables over it.
+    fn load(&self) -> Result<Config, ConfigError> {
+        let mut all = Collect::new(&self.on_line);
+        all.add("server", "data_dir", self.data_dir.clone());
+        all.add("audit", "segments_per_shard", self.segments_per_shard);
+        all.add("audit", "commit_interval", self.commit_interval);
+        all.add("audit", "retention", self.retention);
+        self.archive.give(&mut all);
+        let mut given = all.done();
+        if self.supervised {
+            // The gateway's flags say everything: a file that was changed meanwhile is the gateway's to judge.
+            return config::parse_with("", &self.config, &given);
+        }
+        // Nobody hands this process a key out of the encrypted store.
+        given.add("lockgate archiver".into(), "audit", "archiver", "external".to_owned().into());
+        config::load_with(&self.config, &given)
+    }
 }
 
 /// What the gateway and a unit of its own have in common.
@@ -92,17 +115,15 @@ pub struct ArchiveArgs {
 }
 
 impl ArchiveArgs {
-    pub fn overlay(&self, audit: &mut Audit) {
-        set(&mut audit.archive_file_mib, self.archive_file_mib);
-        set(&mut audit.archive_file_age, self.archive_file_age);
-        set(&mut audit.archive_small_file_age, self.archive_small_file_age);
-        audit.checkpoint_key_file = self.checkpoint_key_file.clone().or(audit.checkpoint_key_file.take());
-        let name = self.checkpoint_key_credential.clone();
-        audit.checkpoint_key_credential = name.or(audit.checkpoint_key_credential.take());
-        set(&mut audit.checkpoint_copies, self.checkpoint_copies.clone());
-        audit.archive_url = self.archive_url.clone().or(audit.archive_url.take());
-        let file = self.archive_credentials_file.clone();
-        audit.archive_credentials_file = file.or(audit.archive_credentials_file.take());
+    pub(super) fn give(&self, all: &mut Collect<'_>) {
+        all.add("audit", "archive_file_mib", self.archive_file_mib);
+        all.add("audit", "archive_file_age", self.archive_file_age);
+        all.add("audit", "archive_small_file_age", self.archive_small_file_age);
+        all.add("audit", "checkpoint_key_file", self.checkpoint_key_file.clone());
+        all.add("audit", "checkpoint_key_credential", self.checkpoint_key_credential.clone());
+        all.add("audit", "checkpoint_copies", self.checkpoint_copies.clone());
+        all.add("audit", "archive_url", self.archive_url.clone());
+        all.add("audit", "archive_credentials_file", self.archive_credentials_file.clone());
     }
 }
 
@@ -170,18 +191,7 @@ fn key_file(config: &Config) -> PathBuf {
 
 pub fn run(args: ArchiverArgs) -> anyhow::Result<ExitCode> {
     start_log(&args.log, args.log_format)?;
-    let config = match args.supervised {
-        // The gateway's flags say everything: a file that was changed meanwhile is the gateway's to judge.
-        true => config::parse("", &args.config),
-        false => config::load(&args.config),
-    };
-    let mut config = config
-        .map_err(|error| anyhow!("the configuration is not valid\n\n{error}\n\ncorrect {}", args.config.display()))?;
-    set(&mut config.server.data_dir, args.data_dir);
-    set(&mut config.audit.segments_per_shard, args.segments_per_shard);
-    set(&mut config.audit.commit_interval, args.commit_interval);
-    set(&mut config.audit.retention, args.retention);
-    args.archive.overlay(&mut config.audit);
+    let config = args.load().map_err(|error| given::refused(error, &args.config))?;
     let mut options = options(&config);
     if args.checkpoint_keys_stdin {
         let mut line = Zeroizing::new(String::new());
@@ -261,4 +271,50 @@ fn signals(mut on_signal: impl FnMut() + Send + 'static) -> anyhow::Result<()> {
         });
     })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ArchiverArgs,
+    }
+
+    fn load(file: &str, flags: &[&str]) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gw.toml");
+        std::fs::write(&path, file).unwrap();
+        let path = path.to_str().unwrap();
+        Line::try_parse_from([&["archiver", "--config", path], flags].concat()).unwrap().args.load()
+    }
+
+    #[test]
+    fn a_unit_of_its_own_is_held_to_the_bounds_of_the_file() {
+        for (flags, who) in [
+            (&["--archive-url=x"][..], "--archive-url"),
+            (&["--checkpoint-copies="], "--checkpoint-copies"),
+            (&["--segments-per-shard=1"], "--segments-per-shard"),
+        ] {
+            let error = load("", flags).unwrap_err();
+            assert!(error.by_given && error.to_string().contains(&format!(" --> {who}\n")), "{error}");
+        }
+        assert_eq!(load("", &["--segments-per-shard=3"]).unwrap().audit.segments_per_shard, 3);
+    }
+
+    /// It signed with another key, without a word.
+    #[test]
+    fn a_unit_of_its_own_has_no_key_from_the_encrypted_store() {
+        let error = load("", &["--checkpoint-key-credential=x"]).unwrap_err().to_string();
+        assert!(error.contains("cannot get this key\n --> --checkpoint-key-credential\n"), "{error}");
+        let error = load("[audit]\ncheckpoint_key_credential = \"x\"\n", &[]).unwrap_err().to_string();
+        assert!(error.contains("cannot get this key\n --> lockgate archiver\n"), "{error}");
+        // A gateway that has it starts its own with nothing but flags.
+        let flags = ["--supervised", "--checkpoint-keys-stdin", "--checkpoint-key-file=/c", "--data-dir=/d"];
+        let config = load("[audit]\ncheckpoint_key_credential = \"x\"\n", &flags).unwrap();
+        assert_eq!(config.audit.checkpoint_key_file, Some("/c".into()));
+    }
 }

@@ -71,7 +71,7 @@ fn check(file: &std::path::Path, strict: bool, output: Output) -> anyhow::Result
             findings if findings.is_empty() => (config.warnings, None),
             findings => {
                 let findings = [config.warnings, findings].concat();
-                (findings.clone(), Some(config::ConfigError { findings, hash: Some(config.hash) }))
+                (findings.clone(), Some(config::ConfigError { findings, hash: Some(config.hash), by_given: false }))
             }
         },
         Err(error) if error.findings.iter().all(|finding| finding.line.is_none()) && !file.exists() => {

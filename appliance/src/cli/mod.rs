@@ -19,6 +19,7 @@ mod doctor;
 mod evidence;
 mod explain;
 mod gateway;
+mod given;
 mod healthcheck;
 mod hold;
 mod policy;
@@ -160,7 +161,8 @@ fn refuse(error: &clap::Error) -> ExitCode {
 
 /// The command with its verbs listed under their headings.
 fn command() -> clap::Command {
-    let command = Cli::command();
+    let command =
+        Cli::command().mut_subcommand("serve", given::tell_ranges).mut_subcommand("archiver", given::tell_ranges);
     let style = *command.get_styles().get_header();
     let literal = *command.get_styles().get_literal();
     let mut list = String::new();

@@ -1,10 +1,11 @@
 //! `lockgate serve`: run the gateway.
 
 use super::archiver::{ARCHIVE, ArchiveArgs};
-use crate::config::{self, Archiver, Config, Durability, Payloads};
+use super::given::{self, Collect, OnLine};
+use crate::config::{self, Archiver, Config, ConfigError, Durability, Given, Payloads};
 use crate::control::Refused;
 use crate::limits::*;
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::ArgAction::Set;
 use clap::value_parser;
 use std::io::IsTerminal as _;
@@ -25,6 +26,8 @@ EXAMPLES
   LOCKGATE_LOG=debug lockgate serve --config lockgate.toml"
 )]
 pub struct ServeArgs {
+    #[command(flatten)]
+    pub on_line: OnLine,
     /// The configuration file.
     #[arg(long, value_name = "FILE", env = "LOCKGATE_CONFIG", default_value = super::CONFIG_DEFAULT)]
     pub config: PathBuf,
@@ -128,66 +131,43 @@ pub enum LogFormat {
 
 impl ServeArgs {
     /// Reads the file and lays flags and variables over it.
-    pub fn load(&self) -> anyhow::Result<Config> {
-        let config = self.read().map_err(|error| {
-            anyhow!("the configuration is not valid\n\n{error}\n\ncorrect {}, then start again", self.config.display())
-        })?;
-        self.overlay(config)
-    }
-
-    fn read(&self) -> Result<Config, config::ConfigError> {
-        config::load(&self.config)
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        config::load_with(&self.config, &self.given())
     }
 
     /// The same on HUP, with what the trail needs to know of a file that is refused.
     fn load_again(&self) -> Result<Config, Refused> {
-        let config = self.read().map_err(|error| Refused {
-            report: error.to_string(),
-            reason: error.reason(),
-            hash: error.hash,
-        })?;
-        let hash = config.hash.clone();
-        self.overlay(config).map_err(|error| Refused { hash: Some(hash), ..format!("{error:#}").into() })
+        self.load().map_err(|error| Refused { report: error.to_string(), reason: error.reason(), hash: error.hash })
     }
 
-    /// The file's configuration with these flags on top, valid as before.
-    pub fn overlay(&self, mut config: Config) -> anyhow::Result<Config> {
-        let server = &mut config.server;
-        set(&mut server.shards, self.shards.map(|shards| shards as usize));
-        set(&mut server.pin, self.pin);
-        set(&mut server.balance, self.balance);
-        set(&mut server.spin_us, self.spin_us);
-        set(&mut server.ring_entries, self.ring_entries);
-        set(&mut server.buffers, self.buffers);
-        set(&mut server.buffer_kib, self.buffer_kib);
-        set(&mut server.login_timeout, self.login_timeout);
-        set(&mut server.connect_timeout, self.connect_timeout);
-        set(&mut server.data_dir, self.data_dir.clone());
-        server.vault_key_file = self.vault_key_file.clone().or(server.vault_key_file.take());
-        set(&mut config.ops.address, self.ops_address);
-        set(&mut config.web.address, self.web_address);
-        let audit = &mut config.audit;
-        set(&mut audit.durability, self.durability);
-        set(&mut audit.commit_interval, self.commit_interval);
-        set(&mut audit.segment_mib, self.segment_mib);
-        set(&mut audit.segments_per_shard, self.segments_per_shard);
-        set(&mut audit.payloads, self.payloads);
-        set(&mut audit.payload_kib, self.payload_kib);
-        set(&mut audit.retention, self.retention);
-        set(&mut audit.archive, self.archive);
-        set(&mut audit.archiver, self.archiver);
-        set(&mut audit.keep_segments, self.keep_segments);
-        self.archive_args.overlay(audit);
-        config.audit.fits().map_err(|(what, right)| anyhow!("{what}: give {right}"))?;
-        config.addresses_differ().context("flags and file together")?;
-        config.sinks_stay_outside().context("flags and file together")?;
-        Ok(config)
-    }
-}
-
-pub(super) fn set<T>(place: &mut T, given: Option<T>) {
-    if let Some(given) = given {
-        *place = given;
+    /// What flags and variables say, by the keys of the file.
+    fn given(&self) -> Given {
+        let mut all = Collect::new(&self.on_line);
+        all.add("server", "shards", self.shards);
+        all.add("server", "pin", self.pin);
+        all.add("server", "balance", self.balance);
+        all.add("server", "spin_us", self.spin_us);
+        all.add("server", "ring_entries", self.ring_entries);
+        all.add("server", "buffers", self.buffers);
+        all.add("server", "buffer_kib", self.buffer_kib);
+        all.add("server", "login_timeout", self.login_timeout);
+        all.add("server", "connect_timeout", self.connect_timeout);
+        all.add("server", "data_dir", self.data_dir.clone());
+        all.add("server", "vault_key_file", self.vault_key_file.clone());
+        all.add("ops", "address", self.ops_address);
+        all.add("web", "address", self.web_address);
+        all.choice("audit", "durability", self.durability);
+        all.add("audit", "commit_interval", self.commit_interval);
+        all.add("audit", "segment_mib", self.segment_mib);
+        all.add("audit", "segments_per_shard", self.segments_per_shard);
+        all.choice("audit", "payloads", self.payloads);
+        all.add("audit", "payload_kib", self.payload_kib);
+        all.add("audit", "retention", self.retention);
+        all.add("audit", "archive", self.archive);
+        all.choice("audit", "archiver", self.archiver);
+        all.add("audit", "keep_segments", self.keep_segments);
+        self.archive_args.give(&mut all);
+        all.done()
     }
 }
 
@@ -223,7 +203,7 @@ pub(super) fn retention(text: &str) -> Result<Duration, String> {
 pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     take_small_pages();
     start_log(&args.log, args.log_format)?;
-    let config = args.load()?;
+    let config = args.load().map_err(|error| given::refused(error, &args.config))?;
     for warning in &config.warnings {
         tracing::warn!("{}", warning.rendered);
     }
@@ -266,9 +246,13 @@ mod tests {
         args: ServeArgs,
     }
 
+    fn line(flags: &[&str]) -> Result<Line, clap::Error> {
+        Line::try_parse_from(std::iter::once(&"serve").chain(flags))
+    }
+
     fn over(file: &str, flags: &[&str]) -> anyhow::Result<Config> {
-        let line = Line::try_parse_from(std::iter::once(&"serve").chain(flags))?;
-        line.args.overlay(config::parse(file, Path::new("gw.toml"))?)
+        let line = line(flags)?;
+        Ok(config::parse_with(file, Path::new("gw.toml"), &line.args.given())?)
     }
 
     #[test]
@@ -330,7 +314,19 @@ mod tests {
         assert_eq!(audit.checkpoint_copies, ["/m", "https://h/x"]);
         assert_eq!(audit.archive_url.as_deref(), Some("s3://b/p"));
         assert_eq!(audit.archive_credentials_file.as_deref(), Some(Path::new("/e")));
+        // A flag that is not laid over the file would change nothing.
+        let more = ["--shards=2", "--pin=false", "--web-address=127.0.0.1:3", "--durability=strict"];
+        let mut given: Vec<String> = line(&[&flags[..], &more].concat()).unwrap().args.given().keys().collect();
+        given.extend(line(&["--checkpoint-key-credential=c"]).unwrap().args.given().keys());
+        given.sort();
+        let mut keys: Vec<String> = tuning_keys().into_iter().map(|(key, _)| key).collect();
+        keys.retain(|key| key != ONLY_ONE_VALUE);
+        keys.sort();
+        assert_eq!(given, keys);
     }
+
+    /// It has one value, which is the promise that nothing is dropped.
+    const ONLY_ONE_VALUE: &str = "audit.on_full";
 
     /// Every key of the tables that tune the gateway, as the schema names them, and the flag that it should have.
     fn tuning_keys() -> Vec<(String, String)> {
@@ -350,11 +346,9 @@ mod tests {
     fn every_tuning_key_has_a_flag_and_a_variable_with_default_and_heading() {
         use clap::CommandFactory as _;
         let command = Line::command();
-        // It has one value, which is the promise that nothing is dropped.
-        let only_one_value = "audit.on_full";
         let keys = tuning_keys();
         assert!(keys.len() >= 20, "{keys:?}");
-        for (key, flag) in keys.iter().filter(|(key, _)| key != only_one_value) {
+        for (key, flag) in keys.iter().filter(|(key, _)| key != ONLY_ONE_VALUE) {
             let found = command.get_arguments().find(|argument| argument.get_long() == Some(flag));
             let argument = found.unwrap_or_else(|| panic!("{key} has no flag --{flag}"));
             let variable = format!("LOCKGATE_{}", flag.replace('-', "_").to_uppercase());
@@ -383,11 +377,110 @@ mod tests {
         }
     }
 
+    /// What is wrong and who is to blame, as the report has them.
+    #[track_caller]
+    fn check_refused(file: &str, flags: &[&str], what: &str, who: &str) {
+        let error = over(file, flags).expect_err("the flags are refused");
+        let error = error.downcast::<ConfigError>().expect("a report");
+        let report = error.to_string();
+        assert!(report.contains(&format!("error: {what}")), "{flags:?}: {report}");
+        assert!(report.contains(&format!(" --> {who}\n")), "{flags:?}: {report}");
+        assert!(error.by_given, "{flags:?}");
+        // In the command's manner, and its status.
+        assert!(given::refused(error, Path::new("gw.toml")).is::<crate::cli::WrongUsage>());
+    }
+
+    /// All of these once ran, to fail later or never.
+    #[test]
+    fn flags_meet_every_check_of_the_file_and_the_report_names_them() {
+        for url in ["nonsense", "", "http://x"] {
+            let flag = format!("--archive-url={url}");
+            check_refused("", &[&flag], &format!("`{url}` is no object store"), "--archive-url");
+        }
+        for (copies, what) in [
+            ("ftp://x", "`ftp://x` is no place for checkpoints"),
+            ("/m,ftp://x", "`ftp://x` is no place for checkpoints"),
+            (",", "a path must not be empty"),
+            ("", "a path must not be empty"),
+        ] {
+            check_refused("", &[&format!("--checkpoint-copies={copies}")], what, "--checkpoint-copies");
+        }
+        let credential = "--checkpoint-key-credential";
+        for archiver in ["external", "off"] {
+            let flag = format!("--archiver={archiver}");
+            check_refused("", &[credential, "x", &flag], "the archiver cannot get this key", credential);
+            let file = "[audit]\ncheckpoint_key_credential = \"x\"\n";
+            check_refused(file, &[&flag], "the archiver cannot get this key", "--archiver");
+            let file = format!("[audit]\narchiver = \"{archiver}\"\n");
+            check_refused(&file, &[credential, "x"], "the archiver cannot get this key", credential);
+        }
+        let file = "[audit]\ncheckpoint_key_file = \"k\"\n";
+        check_refused(file, &[credential, "x"], "checkpoints have two keys", credential);
+        let file = "[audit]\ncheckpoint_key_credential = \"k\"\n";
+        check_refused(file, &["--checkpoint-key-file=x"], "checkpoints have two keys", "--checkpoint-key-file");
+        check_refused("", &[credential, " "], "`checkpoint_key_credential` must be text", credential);
+    }
+
+    #[test]
+    fn a_value_that_no_flag_gave_came_from_its_variable() {
+        // Clap reads variables of the process; what it would have found is put where it puts it.
+        let args = ServeArgs {
+            archive_args: ArchiveArgs { archive_url: Some("x".into()), ..Default::default() },
+            ..Default::default()
+        };
+        let error = config::parse_with("", Path::new("gw.toml"), &args.given()).unwrap_err();
+        assert!(error.to_string().contains(" --> LOCKGATE_ARCHIVE_URL\n"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_wrong_by_itself_stays_wrong_under_a_flag() {
+        let error = over("[audit]\narchive_url = \"x\"\n", &["--archive-url=s3://b/p"]).unwrap_err();
+        let error = error.downcast::<ConfigError>().unwrap();
+        assert!(!error.by_given && error.to_string().contains(" --> gw.toml:2:15\n"), "{error}");
+    }
+
+    #[test]
+    fn paths_of_flags_start_where_the_command_does() {
+        let line = line(&["--data-dir=d", "--checkpoint-copies=c"]).unwrap();
+        let config = config::parse_with("", Path::new("/etc/gw.toml"), &line.args.given()).unwrap();
+        assert_eq!(config.server.data_dir, Path::new("d"));
+        assert_eq!(config.audit.checkpoint_copies, ["c"]);
+        let odd = std::ffi::OsString::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"/\xff"));
+        let args = ServeArgs { data_dir: Some(odd.clone().into()), ..ServeArgs::default() };
+        let config = config::parse_with("", Path::new("/etc/gw.toml"), &args.given()).unwrap();
+        assert_eq!(config.server.data_dir.as_os_str(), odd);
+    }
+
+    #[test]
+    fn help_of_a_number_tells_its_range() {
+        use clap::CommandFactory as _;
+        let command = given::tell_ranges(Line::command());
+        let help = |flag| {
+            let argument = command.get_arguments().find(|argument| argument.get_long() == Some(flag));
+            argument.and_then(|argument| argument.get_help()).expect("a flag with help").to_string()
+        };
+        for (flag, range) in [
+            ("shards", format!(". From 1 to {SHARDS_MAX}")),
+            ("buffers", format!(". From {BUFFERS_MIN} to {BUFFERS_MAX}")),
+            ("archive-file-mib", format!(". From 1 to {ARCHIVE_FILE_MIB_MAX}")),
+        ] {
+            assert!(help(flag).ends_with(&range), "{}", help(flag));
+        }
+        assert!(!help("pin").contains("From"));
+    }
+
     #[test]
     fn flags_and_file_are_checked_together() {
-        let error = over("[audit]\npayload_kib = 2048\n", &["--segment-mib", "1"]).unwrap_err();
-        assert!(error.to_string().contains("does not fit a segment of 1 MiB"), "{error:#}");
-        let error = over("[ops]\naddress = \"127.0.0.1:7\"\n", &["--web-address", "127.0.0.1:7"]).unwrap_err();
-        assert!(format!("{error:#}").contains("127.0.0.1:7 is already the address of [ops]"), "{error:#}");
+        let what = "a record with a payload of 2048 KiB does not fit a segment of 1 MiB";
+        check_refused("[audit]\npayload_kib = 2048\n", &["--segment-mib", "1"], what, "--segment-mib");
+        let what = "127.0.0.1:7 is already the address of [ops]";
+        check_refused("[ops]\naddress = \"127.0.0.1:7\"\n", &["--web-address", "127.0.0.1:7"], what, "--web-address");
+        // The file's own listener is not to blame.
+        let listener = "[[listener]]\nprotocol = \"postgres\"\naddress = \"127.0.0.1:7\"\n";
+        let what = "127.0.0.1:7 is already the address of a [[listener]]";
+        check_refused(listener, &["--ops-address", "127.0.0.1:7"], what, "--ops-address");
+        let sink = "[[sink]]\nkind = \"file\"\npath = \"/nowhere/audit/x.ndjson\"\n";
+        let what = "the sink \"file\" would write to /nowhere/audit/x.ndjson, which lies among the files of the trail";
+        check_refused(sink, &["--data-dir=/nowhere"], what, "--data-dir");
     }
 }

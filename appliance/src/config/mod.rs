@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! text -> toml tree -> structure (against the schema) -> raw structs -> meaning -> Config
-//!                          \______ every problem with its line and caret ______/
+//!            ^             \______ every problem with its line and caret ______/
+//!  flags, variables (`given.rs`)
 //! ```
 
 mod at;
+mod given;
 mod meaning;
 mod model;
 mod pattern;
@@ -18,6 +20,7 @@ mod suggest;
 mod tests;
 mod units;
 
+pub use given::{Given, Value};
 pub use model::*;
 pub use pattern::{ColumnPattern, Glob, TablePattern};
 pub use report::{ConfigError, Finding};
@@ -28,6 +31,7 @@ pub use units::{
 };
 
 use crate::limits::CONFIG_BYTES_MAX;
+use given::Over;
 use report::{Problem, Severity};
 use serde::Deserialize;
 use std::path::Path;
@@ -37,6 +41,11 @@ pub const EXAMPLE: &str = include_str!("example.toml");
 
 /// Reads and checks a file. What it refers to (certificates, passwords) is read later, by whoever needs it.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    load_with(path, &Given::default())
+}
+
+/// The same with values that win over the file's, once the file is valid by itself.
+pub fn load_with(path: &Path, given: &Given) -> Result<Config, ConfigError> {
     let text = read(path)
         .map_err(|what| alone(path, "", Problem { severity: Severity::Error, span: None, what, right: None }))?;
     let hash = hash(&text);
@@ -48,18 +57,32 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let problem = Problem { severity: Severity::Error, span: Some(at..at + 1), what, right };
         ConfigError { hash: Some(hash), ..alone(path, &text, problem) }
     })?;
-    parse(&text, path)
+    parse_with(&text, path, given)
 }
 
 /// Checks a text. `path` names it in reports, and relative paths in it start at its folder.
 pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+    check(text, path, &Given::default())
+}
+
+/// The same with values that win over the text's, once the text is valid by itself.
+pub fn parse_with(text: &str, path: &Path, given: &Given) -> Result<Config, ConfigError> {
+    let config = parse(text, path)?;
+    if given.is_empty() {
+        return Ok(config);
+    }
+    check(text, path, given).map_err(|error| ConfigError { by_given: true, ..error })
+}
+
+fn check(text: &str, path: &Path, given: &Given) -> Result<Config, ConfigError> {
     let mut problems = Vec::new();
-    let config = understand(text, path, &mut problems);
+    let over = given.over(text);
+    let config = understand(text, path, over, &mut problems);
     let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
-    let findings = report::render(&path.display().to_string(), text, problems);
+    let findings = report::render(&path.display().to_string(), text, over, problems);
     match config {
         Some(config) if !failed => Ok(Config { warnings: findings, hash: hash(text.as_bytes()), ..config }),
-        _ => Err(ConfigError { findings, hash: Some(hash(text.as_bytes())) }),
+        _ => Err(ConfigError { findings, hash: Some(hash(text.as_bytes())), by_given: false }),
     }
 }
 
@@ -67,18 +90,19 @@ fn hash(bytes: &[u8]) -> String {
     format!("blake3:{}", blake3::hash(bytes).to_hex())
 }
 
-fn understand(text: &str, path: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
+fn understand(text: &str, path: &Path, over: Over<'_>, problems: &mut Vec<Problem>) -> Option<Config> {
     let (tree, errors) = toml::de::DeTable::parse_recoverable(text);
     problems.extend(errors.iter().map(syntax));
     if !errors.is_empty() {
         return None;
     }
     let (span, mut table) = (tree.span(), tree.into_inner());
+    over.lay(&mut table);
     if !structure::check(&mut table, &schema(), problems) {
         return None;
     }
     match raw::File::deserialize(toml::de::Deserializer::from(toml::Spanned::new(span, table))) {
-        Ok(file) => Some(meaning::check(&file, path, problems)),
+        Ok(file) => Some(meaning::check(&file, path, over, problems)),
         Err(error) => {
             problems.push(syntax(&error));
             None
@@ -92,7 +116,9 @@ fn syntax(error: &toml::de::Error) -> Problem {
 }
 
 fn alone(path: &Path, text: &str, problem: Problem) -> ConfigError {
-    ConfigError { findings: report::render(&path.display().to_string(), text, vec![problem]), hash: None }
+    let nothing = Given::default();
+    let findings = report::render(&path.display().to_string(), text, nothing.over(text), vec![problem]);
+    ConfigError { findings, hash: None, by_given: false }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {

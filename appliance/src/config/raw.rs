@@ -379,7 +379,7 @@ pub struct Audit {
     /// Who makes Parquet files of the segments: `supervised` (a process the gateway starts and watches), `external` (`lockgate
     /// archiver`, run as a unit of its own) or `off` (nobody: segments are kept in the archive as they are). Default:
     /// `supervised`.
-    pub archiver: Option<Archiver>,
+    pub archiver: Option<At<Archiver>>,
     /// Bytes of records after which a Parquet file closes, MiB. Default: 128.
     #[schemars(range(min = 1, max = ARCHIVE_FILE_MIB_MAX))]
     pub archive_file_mib: Option<At<i64>>,

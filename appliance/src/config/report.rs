@@ -1,5 +1,6 @@
 //! What is wrong with a configuration, where, and what would be right.
 
+use super::given::Over;
 use std::fmt::{self, Write};
 use std::ops::Range;
 
@@ -24,8 +25,9 @@ pub struct Problem {
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Finding {
     pub severity: &'static str,
+    /// Or the flag or variable that is to blame.
     pub file: String,
-    /// Counting from 1; absent when the finding concerns the file as a whole.
+    /// Counting from 1; absent when the finding concerns the file as a whole, or no file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,6 +47,8 @@ pub struct ConfigError {
     pub findings: Vec<Finding>,
     /// Of the file's bytes, as [`super::Config::hash`]; `None`: they could not be read.
     pub hash: Option<String>,
+    /// The file is valid by itself, and not with the values that were laid over it.
+    pub by_given: bool,
 }
 
 impl ConfigError {
@@ -74,19 +78,21 @@ impl std::error::Error for ConfigError {}
 const LINE_CHARS_MAX: usize = 160;
 
 /// Orders the problems as the file has them and renders each. `file` is the name as the user gave it.
-pub fn render(file: &str, text: &str, mut problems: Vec<Problem>) -> Vec<Finding> {
+pub fn render(file: &str, text: &str, over: Over<'_>, mut problems: Vec<Problem>) -> Vec<Finding> {
     problems.sort_by_key(|problem| problem.span.as_ref().map_or(usize::MAX, |span| span.start));
     problems.dedup();
-    problems.into_iter().map(|problem| finding(file, text, problem)).collect()
+    problems.into_iter().map(|problem| finding(file, text, over, problem)).collect()
 }
 
-fn finding(file: &str, text: &str, problem: Problem) -> Finding {
+fn finding(file: &str, text: &str, over: Over<'_>, problem: Problem) -> Finding {
     let severity = match problem.severity {
         Severity::Error => "error",
         Severity::Warning => "warning",
     };
     let mut rendered = format!("{severity}: {}\n", problem.what);
-    let place = problem.span.as_ref().map(|span| Place::find(text, span));
+    let giver = problem.span.as_ref().and_then(|span| over.name(span));
+    let place = problem.span.as_ref().filter(|_| giver.is_none()).map(|span| Place::find(text, span));
+    let file = giver.unwrap_or(file);
     match &place {
         Some(place) => place.draw(&mut rendered, file, problem.right.as_deref()),
         None => {
@@ -186,12 +192,13 @@ fn floor(text: &str, mut at: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::given::Given;
     use super::*;
 
     fn drawn(text: &str, span: Range<usize>) -> String {
         let problem =
             Problem { severity: Severity::Error, span: Some(span), what: "wrong".into(), right: Some("right".into()) };
-        render("f.toml", text, vec![problem]).remove(0).rendered
+        render("f.toml", text, Given::default().over(text), vec![problem]).remove(0).rendered
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod policy;
 mod sink;
 
 use super::at::At;
+use super::given::{Over, Value};
 use super::model::*;
 use super::pattern::Glob;
 use super::report::{Problem, Severity};
@@ -26,9 +27,9 @@ type Span = Range<usize>;
 type Names = Option<At<Vec<At<String>>>>;
 
 /// The result is a configuration only if no error was added to `problems`.
-pub fn check(file: &raw::File, path: &Path, problems: &mut Vec<Problem>) -> Config {
+pub fn check(file: &raw::File, path: &Path, over: Over<'_>, problems: &mut Vec<Problem>) -> Config {
     let folder = path.parent().map(Path::to_owned).unwrap_or_default();
-    let mut check = Check { folder, problems };
+    let mut check = Check { folder, over, problems };
     let config = Config {
         hash: String::new(),
         path: path.to_owned(),
@@ -56,6 +57,7 @@ pub fn check(file: &raw::File, path: &Path, problems: &mut Vec<Problem>) -> Conf
 
 struct Check<'a> {
     folder: PathBuf,
+    over: Over<'a>,
     problems: &'a mut Vec<Problem>,
 }
 
@@ -70,6 +72,13 @@ impl Check<'_> {
 
     fn add(&mut self, severity: Severity, span: Option<Span>, what: String, right: String) {
         self.problems.push(Problem { severity, span, what, right: Some(right).filter(|right| !right.is_empty()) });
+    }
+
+    /// Of things that do not go together the one that was laid over the file, for the file by itself is sound; else the first
+    /// that is there.
+    fn blame<const N: usize>(&self, spans: [Option<Span>; N]) -> Span {
+        let given = spans.iter().flatten().find(|span| self.over.value(span).is_some());
+        given.or(spans.iter().flatten().next()).cloned().unwrap_or(0..0)
     }
 
     fn server(&mut self, raw: &raw::Server) -> Server {
@@ -117,7 +126,7 @@ impl Check<'_> {
                 RETENTION_BOUNDS,
             ),
             archive: raw.archive.unwrap_or(true),
-            archiver: match raw.archiver.unwrap_or(raw::Archiver::Supervised) {
+            archiver: match raw.archiver.as_ref().map_or(raw::Archiver::Supervised, |archiver| **archiver) {
                 raw::Archiver::Supervised => Archiver::Supervised,
                 raw::Archiver::External => Archiver::External,
                 raw::Archiver::Off => Archiver::Off,
@@ -151,18 +160,20 @@ impl Check<'_> {
             archive_credentials_file: raw.archive_credentials_file.as_ref().map(|file| self.path(file)),
         };
         if let Some(name) = &raw.checkpoint_key_credential {
-            if raw.checkpoint_key_file.is_some() {
-                self.error(name.span(), "checkpoints have two keys", "a file or an entry of the encrypted store");
+            if let Some(file) = &raw.checkpoint_key_file {
+                let at = self.blame([Some(name.span()), Some(file.span())]);
+                self.error(at, "checkpoints have two keys", "a file or an entry of the encrypted store");
             } else if audit.archiver != Archiver::Supervised {
                 let right =
                     "`archiver = \"supervised\"`: only the gateway opens the encrypted store; or `checkpoint_key_file`";
-                self.error(name.span(), "the archiver cannot get this key", right);
+                let at = self.blame([Some(name.span()), raw.archiver.as_ref().map(At::span)]);
+                self.error(at, "the archiver cannot get this key", right);
             }
         }
         let raw::OnFull::Block = raw.on_full.unwrap_or(raw::OnFull::Block);
         if let Err((what, right)) = audit.fits() {
-            let at = raw.payload_kib.as_ref().or(raw.segment_mib.as_ref());
-            self.error(at.map_or(0..0, At::span), what, right);
+            let at = self.blame([raw.payload_kib.as_ref().map(At::span), raw.segment_mib.as_ref().map(At::span)]);
+            self.error(at, what, right);
         }
         audit
     }
@@ -214,11 +225,14 @@ impl Check<'_> {
 
     /// Says at which line, where the configuration only says what.
     fn addresses(&mut self, file: &raw::File, config: &Config) {
-        let mut spans =
-            vec![file.ops.address.as_ref().map_or(0..0, At::span), file.web.address.as_ref().map_or(0..0, At::span)];
-        spans.extend(file.listener.iter().map(|listener| listener.address.span()));
+        let mut spans = vec![file.ops.address.as_ref().map(At::span), file.web.address.as_ref().map(At::span)];
+        spans.extend(file.listener.iter().map(|listener| Some(listener.address.span())));
         if let Some(clash) = config.clash() {
-            self.error(spans[clash.at].clone(), clash.what, "choose another port");
+            let (last, first) = (spans[clash.at].clone(), spans[clash.with].clone());
+            let at = self.blame([last.clone(), first]);
+            let other = if Some(&at) == last.as_ref() { clash.with } else { clash.at };
+            let what = format!("{} is already the address of {}", clash.address, owner(other));
+            self.error(at, what, "choose another port");
         }
     }
 
@@ -237,12 +251,16 @@ impl Check<'_> {
 
     // Values.
 
-    /// Never empty; relative to the folder of the file.
+    /// Never empty; relative to the folder of the file, or to the working directory where it is not the file's.
     fn path(&mut self, text: &At<String>) -> PathBuf {
         if text.is_empty() || text.contains('\0') {
-            self.error(text.span(), "a path must not be empty", "");
+            self.error(text.span(), "a path must not be empty", "name one, or leave it out");
         }
-        self.folder.join(text.as_str())
+        match self.over.value(&text.span()) {
+            Some(Value::Path(path)) => path.clone(),
+            Some(_) => PathBuf::from(text.as_str()),
+            None => self.folder.join(text.as_str()),
+        }
     }
 
     fn text(&mut self, key: &str, text: &At<String>) -> String {
@@ -320,7 +338,7 @@ impl Check<'_> {
 
 impl Audit {
     /// The largest record must fit a segment. The error is what is wrong and what would be right.
-    pub fn fits(&self) -> Result<(), (String, String)> {
+    fn fits(&self) -> Result<(), (String, String)> {
         let payload = self.payload_bytes();
         let record = AUDIT_STATEMENT_BYTES_MAX + AUDIT_BINDS_BYTES_MAX + RECORD_OVERHEAD_BYTES + payload;
         // A payload gets half of a segment at most: what says whose it is has its shares as well.
@@ -350,23 +368,28 @@ impl Audit {
 struct Clash {
     /// Position in: ops, web, then the listeners.
     at: usize,
-    what: String,
+    /// That of who has it already.
+    with: usize,
+    address: SocketAddr,
+}
+
+/// Who listens there, by the same position.
+fn owner(at: usize) -> &'static str {
+    match at {
+        0 => "[ops]",
+        1 => "[web]",
+        _ => "a [[listener]]",
+    }
 }
 
 impl Config {
-    /// Two things cannot listen on one address: flags may bring together what the file keeps apart.
-    pub fn addresses_differ(&self) -> anyhow::Result<()> {
-        self.clash().map_or(Ok(()), |clash| Err(anyhow::anyhow!("{}: choose another port", clash.what)))
-    }
-
-    /// Port 0 asks for any free one.
+    /// Two things cannot listen on one address. Port 0 asks for any free one.
     fn clash(&self) -> Option<Clash> {
-        let own = [(self.ops.address, "[ops]"), (self.web.address, "[web]")];
-        let all: Vec<_> =
-            own.into_iter().chain(self.listeners.iter().map(|listener| (listener.address, "a [[listener]]"))).collect();
-        all.iter().enumerate().find_map(|(at, (address, _))| {
-            let other = all[..at].iter().find(|(other, _)| address.port() != 0 && overlap(*other, *address))?;
-            Some(Clash { at, what: format!("{address} is already the address of {}", other.1) })
+        let own = [self.ops.address, self.web.address];
+        let all: Vec<_> = own.into_iter().chain(self.listeners.iter().map(|listener| listener.address)).collect();
+        all.iter().enumerate().find_map(|(at, &address)| {
+            let with = all[..at].iter().position(|other| address.port() != 0 && overlap(*other, address))?;
+            Some(Clash { at, with, address })
         })
     }
 }

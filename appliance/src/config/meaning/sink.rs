@@ -159,7 +159,8 @@ impl Check<'_> {
     /// Says at which line, where the configuration only says what.
     pub(super) fn sink_places(&mut self, file: &raw::File, config: &Config) {
         if let Some((at, what)) = config.trespass() {
-            let span = file.sink[at].path.as_ref().map_or(file.sink[at].span(), At::span);
+            let own = file.sink[at].path.as_ref().map_or(file.sink[at].span(), At::span);
+            let span = self.blame([Some(own), file.server.data_dir.as_ref().map(At::span)]);
             self.error(span, what, "name a file of its own, outside of data_dir");
         }
     }
@@ -509,13 +510,7 @@ impl Check<'_> {
 }
 
 impl Config {
-    /// No sink writes to the trail or to this file: flags may bring together what the file keeps apart.
-    pub fn sinks_stay_outside(&self) -> anyhow::Result<()> {
-        let wrong = |(_, what)| anyhow::anyhow!("{what}: name a file of its own, outside of data_dir");
-        self.trespass().map_or(Ok(()), |found| Err(wrong(found)))
-    }
-
-    /// The first sink whose file is one of ours, and why.
+    /// No sink writes to the trail or to this file. The first sink whose file is one of ours, and why.
     fn trespass(&self) -> Option<(usize, String)> {
         let (data_dir, own) = (real(&self.server.data_dir), real(&self.path));
         self.sinks.iter().enumerate().find_map(|(at, sink)| {

@@ -67,10 +67,14 @@ impl Buffers {
     /// `count` buffers (a power of two) of `buffer_bytes` each.
     pub fn new(count: u16, buffer_bytes: u32) -> io::Result<Self> {
         assert!(count.is_power_of_two() && count <= 1 << 15, "the kernel takes a power of two, at most 32768");
-        let stride = stride(buffer_bytes);
+        let bytes = count as usize * stride(buffer_bytes);
+        let storage = Mapping::new(bytes).map_err(|error| {
+            let all = format!("{count} receive buffers of {} KiB, {} MiB in all", buffer_bytes >> 10, bytes >> 20);
+            io::Error::new(error.kind(), format!("no memory for {all} (lower --buffers or --buffer-kib): {error}"))
+        })?;
         let mut buffers = Self {
             entries: Mapping::new(count as usize * size_of::<BufRingEntry>())?,
-            storage: Mapping::new(count as usize * stride)?,
+            storage,
             count,
             buffer_bytes,
             tail: 0,
@@ -252,5 +256,21 @@ impl Drop for Mapping {
             // SAFETY: mapped by `new` with this length; chunks cannot be read without the `Buffers` that owns this.
             unsafe { libc::munmap(self.start as *mut libc::c_void, self.len) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// "Cannot allocate memory" alone left everybody to guess of what.
+    #[test]
+    fn too_little_memory_names_what_wanted_it() {
+        // 128 TiB: more than a process has addresses.
+        let error = Buffers::new(1 << 15, u32::MAX - (8 << 10)).err().expect("no such memory");
+        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+        let text = error.to_string();
+        assert!(text.contains("32768 receive buffers of 4194295 KiB"), "{text}");
+        assert!(text.contains("--buffers or --buffer-kib"), "{text}");
     }
 }
