@@ -1,6 +1,7 @@
 //! Whether a response is the right one.
 
 use crate::wire;
+use std::fmt;
 use std::str::FromStr;
 
 /// What one statement's response amounts to.
@@ -146,6 +147,12 @@ impl FromStr for Pattern {
             "a pattern needs three characters at least, `#` for a digit, `@` for a letter or `?` for either among them: ####-####"
         );
         Ok(Pattern(text.as_bytes().to_vec()))
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0))
     }
 }
 

@@ -37,6 +37,9 @@ fn summary(out: &mut String, outcome: &Outcome) {
     if let Some(cut_short) = &outcome.cut_short {
         line("CUT SHORT", cut_short.clone());
     }
+    if let Some(missed) = &outcome.count_missed {
+        line("ended early", missed.clone());
+    }
     if !outcome.closed {
         let apart = if outcome.apart { ", each thread's over its own time" } else { "" };
         let of = format!("{} requests in {:.2} s{apart}", total.offered, outcome.load_s);
@@ -207,6 +210,7 @@ pub fn json(outcome: &Outcome, settings: &Value) -> Value {
         "own_pause_max_ns": total.pause_ns,
         "late": outcome.late,
         "cut_short": outcome.cut_short,
+        "count_missed": outcome.count_missed,
         "interrupted": outcome.interrupted,
         "server_version": outcome.server_version,
         "intervals": outcome.points.iter().map(|one| point(one, outcome.late.is_some())).collect::<Vec<_>>(),

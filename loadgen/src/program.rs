@@ -74,8 +74,15 @@ impl Program {
     pub fn new(protocol: Protocol, script: &str, ends: Ends, extra: &[Variable]) -> Result<Program> {
         let (mut variables, statements) = read_script(script, ends)?;
         variables.extend(extra.iter().cloned());
+        ensure_named_once(&variables)?;
         ensure!(!statements.is_empty(), "there is no statement to send: give --sql or a script with one");
-        let steps = statements.iter().enumerate().map(|(index, sql)| step(protocol, index, sql, &variables)).collect();
+        let steps: Vec<Step> =
+            statements.iter().enumerate().map(|(index, sql)| step(protocol, index, sql, &variables)).collect();
+        let first_extra = variables.len() - extra.len();
+        for (index, variable) in variables.iter().enumerate().skip(first_extra) {
+            let used = steps.iter().any(|step| step.parameters.contains(&index));
+            ensure!(used, "no statement uses `:{0}`, which --set {0}=... is for", variable.name);
+        }
         Ok(Program { protocol, variables, steps })
     }
 
@@ -102,6 +109,15 @@ impl Program {
             None => encode(self.protocol, step, values, out),
         }
     }
+}
+
+/// Of two with one name only the first would count.
+fn ensure_named_once(variables: &[Variable]) -> Result<()> {
+    for (index, variable) in variables.iter().enumerate() {
+        let named_before = variables[..index].iter().any(|other| other.name == variable.name);
+        ensure!(!named_before, "`{}` is set twice, by --set or the script's \\set", variable.name);
+    }
+    Ok(())
 }
 
 fn encode(protocol: Protocol, step: &Step, values: &[i64], out: &mut Vec<u8>) {
@@ -321,6 +337,21 @@ mod tests {
         let script = "\\set x random(1, 1)\nSELECT 1 -- it's :x\n, :x;";
         let program = Program::new(Protocol::Prepared, script, Ends::Anywhere, &[]).expect("it is well formed");
         assert_eq!(program.steps[0].sql(), "SELECT 1 -- it's :x\n, $1");
+    }
+
+    #[test]
+    fn variables_that_would_be_dropped_are_refused() {
+        let check = |script: &str, names: &[&str], message: &str| {
+            let extra: Vec<Variable> = names.iter().filter_map(|name| variable(name, "random(1, 2)").ok()).collect();
+            let result = Program::new(Protocol::Prepared, script, Ends::Anywhere, &extra);
+            let found = result.map_or_else(|error| error.to_string(), |_| String::new());
+            assert!(found.contains(message) && found.is_empty() == message.is_empty(), "{script} {names:?}: {found}");
+        };
+        check("SELECT :x;", &["x"], "");
+        check("\\set y random(1, 2)\nSELECT :x;", &["x"], "");
+        check("SELECT :x;", &["x", "x"], "`x` is set twice");
+        check("\\set x random(1, 2)\nSELECT :x;", &["x"], "`x` is set twice");
+        check("SELECT :x, ':y';", &["x", "y"], "no statement uses `:y`");
     }
 
     #[test]

@@ -53,6 +53,20 @@ pub struct Settings {
     pub seed: u64,
 }
 
+impl Settings {
+    /// A thread without a connection, or without a request of the count, has nothing to do.
+    pub fn threads_used(&self) -> usize {
+        let busy = self.count.map_or(usize::MAX, |count| count.try_into().unwrap_or(usize::MAX));
+        self.threads.min(busy).clamp(1, self.connections.max(1))
+    }
+
+    /// How closely the responses of each statement are looked at.
+    pub fn levels(&self) -> Vec<Level> {
+        let level = |fixed: bool| self.level.unwrap_or(if fixed { Level::Same } else { Level::Rows });
+        self.program.steps.iter().map(|step| level(step.is_fixed())).collect()
+    }
+}
+
 /// One step of a step profile.
 #[derive(Debug)]
 pub struct Step {
@@ -95,6 +109,8 @@ pub struct Outcome {
     pub server_version: String,
     pub closed: bool,
     pub interrupted: bool,
+    /// With a count and a duration, that the duration ended it before the count was reached.
+    pub count_missed: Option<String>,
     /// Why it ended before it should have, if it did.
     pub cut_short: Option<String>,
 }
@@ -125,12 +141,10 @@ fn failed(fault: Fault) -> anyhow::Error {
 
 /// Logs in once, runs the program once, and so learns what right answers look like.
 pub fn prepare(settings: &Settings) -> Result<(Plan, String)> {
-    let levels = settings.program.steps.iter();
-    let levels = levels.map(|step| settings.level.unwrap_or(if step.is_fixed() { Level::Same } else { Level::Rows }));
     let mut plan = Plan {
         tls: transport::tls_config(&settings.target)?,
         target: settings.target.clone(),
-        levels: levels.collect(),
+        levels: settings.levels(),
         program: settings.program.clone(),
         expected: settings.expected.clone(),
         first: Vec::new(),
@@ -158,8 +172,7 @@ pub fn run(settings: &Settings, progress: &mut dyn FnMut(&Point, bool)) -> Resul
     sys::raise_open_files();
     let (plan, version) = prepare(settings)?;
     let plan = Arc::new(plan);
-    let busy = settings.count.map_or(usize::MAX, |count| count.try_into().unwrap_or(usize::MAX));
-    let threads = settings.threads.min(busy).clamp(1, settings.connections);
+    let threads = settings.threads_used();
     let (to_us, reports) = mpsc::channel();
     let stop = Arc::new(AtomicBool::new(false));
     let mut starts = Vec::new();
@@ -443,6 +456,13 @@ impl Collector {
         }
     }
 
+    fn count_missed(&self, settings: &Settings) -> Option<String> {
+        let (count, duration_s) = settings.count.zip(settings.duration_s)?;
+        let offered = self.total.offered;
+        let missed = offered < count && self.cut.is_none() && !self.interrupted;
+        missed.then(|| format!("{duration_s} s were over (--duration) after {offered} of {count} requests (--count)"))
+    }
+
     fn late(&self, settings: &Settings) -> Option<String> {
         self.at_its_limit(settings).or_else(|| self.lagged(settings))
     }
@@ -505,6 +525,7 @@ impl Collector {
             busiest: self.busiest,
             cpu_ns: if self.requests > 0 { self.cpu_ns as f64 / self.requests as f64 } else { 0.0 },
             late: self.late(settings),
+            count_missed: self.count_missed(settings),
             cut_short: self.cut_short(settings, load_s),
             server_version: self.version,
             closed: settings.open.is_none(),

@@ -94,6 +94,22 @@ fn a_count_of_random_arrivals_on_several_threads_offers_its_rate() {
 }
 
 #[test]
+fn settings_are_told_as_they_were_and_a_count_that_was_not_reached_is_told() {
+    let responder = Responder::start(&[]);
+    let arguments = ["--rate", "100", "-n", "1000", "-d", "200ms", "-j", "256", "-c", "1", "--expect-rows", "1"];
+    let output = run(&responder.url, &arguments);
+    let value = json(&output);
+    assert_eq!(output.status.code(), Some(0), "{value}");
+    assert!(value["count_missed"].as_str().is_some_and(|why| why.contains("after 20 of 1000 requests")), "{value}");
+    let settings = &value["settings"];
+    assert!(settings["threads"] == 1 && settings["load"].as_str().is_some_and(|load| load.contains(", 1 thread,")));
+    assert!(settings["timeout_s"] == 10.0 && settings["interval_s"] == 1.0 && settings["check"][0] == "same");
+    assert!(settings["expect_rows"] == 1 && settings["expect_masked"].is_null(), "{value}");
+    let reached = json(&run(&responder.url, &["--rate", "100", "-n", "5", "-d", "2s"]));
+    assert!(reached["count_missed"].is_null(), "{reached}");
+}
+
+#[test]
 fn what_lies_unread_until_the_next_tick_is_timed_when_it_came() {
     let responder = Responder::start(&[]);
     let arguments = ["--rate", "100", "--tick", "400ms", "--count", "160", "--warmup", "400ms", "--connections", "100"];

@@ -228,7 +228,7 @@ pub struct RunArgs {
     #[arg(long, conflicts_with = "rate", value_name = "PROFILE", value_parser = parse_profile)]
     pub profile: Option<Profile>,
     /// Closed loop: every connection sends its next request when the last is answered
-    #[arg(long, conflicts_with_all = ["rate", "profile"])]
+    #[arg(long, conflicts_with_all = ["rate", "profile", "arrivals", "tick", "spin"])]
     pub closed: bool,
     /// Measure for that long [default: 10s, unless --count]
     #[arg(long, short = 'd', value_name = "TIME", value_parser = parse_time)]
@@ -287,7 +287,7 @@ pub struct CompareArgs {
     #[arg(long, short = 'r', value_name = "N", value_parser = parse_rate, required_unless_present = "closed")]
     pub rate: Option<f64>,
     /// Closed loop instead
-    #[arg(long, conflicts_with = "rate")]
+    #[arg(long, conflicts_with_all = ["rate", "arrivals", "tick", "spin"])]
     pub closed: bool,
     /// Rounds
     #[arg(long, default_value_t = 9, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -367,13 +367,13 @@ pub struct SelftestArgs {
     #[arg(long, short = 't', value_name = "URL", help_heading = "Target")]
     pub target: Option<String>,
     /// Requests a second there: clearly below what it can do, or a queue grows that no two runs share
-    #[arg(long, short = 'r', default_value = "200", value_name = "N", value_parser = parse_rate, help_heading = "Target")]
+    #[arg(long, short = 'r', default_value = "200", value_name = "N", value_parser = parse_rate, requires = "target", help_heading = "Target")]
     pub rate: f64,
     /// Connections there
-    #[arg(long, short = 'c', default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000), help_heading = "Target")]
+    #[arg(long, short = 'c', default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000), requires = "target", help_heading = "Target")]
     pub connections: u16,
     /// Read the password or token from this file [default: the target's URL, else PGPASSWORD]
-    #[arg(long, value_name = "FILE", help_heading = "Target")]
+    #[arg(long, value_name = "FILE", requires = "target", help_heading = "Target")]
     pub password_file: Option<PathBuf>,
     /// What goes to standard output
     #[arg(long, short = 'o', value_enum, default_value = "table")]
@@ -454,5 +454,23 @@ mod tests {
         assert!(parse(&[]).is_err());
         assert!(parse(&["--rate", "10"]).is_ok() && parse(&["--closed"]).is_ok());
         assert!(parse(&["--rate", "10", "--closed"]).is_err());
+    }
+
+    #[test]
+    fn what_would_do_nothing_is_refused() {
+        let parse = |args: &[&str]| Cli::try_parse_from([&["lockgate-loadgen"], args].concat()).is_ok();
+        let run = ["run", "--target", "postgres://u@h/d", "--closed"];
+        let compare = ["compare", "-e", "a=postgres://u@h/d", "--closed"];
+        for verb in [&run[..], &compare] {
+            assert!(parse(verb));
+            for ignored in [["--tick", "1ms"], ["--spin", "10us"], ["--arrivals", "poisson"]] {
+                assert!(!parse(&[verb, &ignored].concat()), "{verb:?} {ignored:?}");
+            }
+        }
+        assert!(parse(&["selftest"]));
+        for target in [["--rate", "100"], ["--connections", "2"], ["--password-file", "x"]] {
+            assert!(!parse(&[&["selftest"][..], &target].concat()), "{target:?}");
+            assert!(parse(&[&["selftest", "--target", "postgres://u@h/d"][..], &target].concat()), "{target:?}");
+        }
     }
 }

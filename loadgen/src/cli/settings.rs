@@ -2,7 +2,7 @@
 
 use super::args::{ArrivalsArg, Cli, LevelArg, LoadArgs, Verb, Workload, WorkloadArgs};
 use super::demand;
-use crate::check::{Expectations, Level};
+use crate::check::{Expectations, Level, Pattern};
 use crate::measure::time;
 use crate::program::{Ends, Program, Protocol, Step};
 use crate::rng::fresh_seed;
@@ -135,8 +135,19 @@ pub fn load_line(settings: &Settings) -> String {
         None => "closed loop".into(),
     };
     let tls = if settings.target.tls == TlsMode::Disable { "" } else { ", TLS" };
-    let threads = if settings.threads == 1 { "1 thread".into() } else { format!("{} threads", settings.threads) };
+    let threads = match settings.threads_used() {
+        1 => "1 thread".into(),
+        threads => format!("{threads} threads"),
+    };
     format!("{load}, {} connections{tls}, {threads}, seed {}", settings.connections, settings.seed)
+}
+
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::Same => "same",
+        Level::Rows => "rows",
+        Level::None => "none",
+    }
 }
 
 pub fn describe(settings: &Settings) -> Value {
@@ -147,7 +158,7 @@ pub fn describe(settings: &Settings) -> Value {
         "statements": settings.program.steps.iter().map(Step::sql).collect::<Vec<_>>(),
         "target": settings.target.shown(),
         "connections": settings.connections,
-        "threads": settings.threads,
+        "threads": settings.threads_used(),
         "depth": settings.depth,
         "churn": settings.churn,
         "profile": settings.open.as_ref().map(|(profile, _)| profile.to_string()),
@@ -159,5 +170,11 @@ pub fn describe(settings: &Settings) -> Value {
         "lag_limit_ns": settings.lag_limit_ns,
         "spin_ns": settings.spin_ns,
         "tick_ns": settings.tick_ns,
+        "timeout_s": settings.timeout_s,
+        "interval_s": settings.interval_s,
+        "check": settings.levels().into_iter().map(level_name).collect::<Vec<_>>(),
+        "expect_rows": settings.expected.rows,
+        "expect_value": settings.expected.value,
+        "expect_masked": settings.expected.masked.as_ref().map(Pattern::to_string),
     })
 }
