@@ -57,6 +57,8 @@ pub fn saturate(settings: &Settings, search: Search, progress: &mut dyn FnMut(&P
         if let Some(cut_short) = &outcome.cut_short {
             bail!("{cut_short}");
         }
+        // Random arrivals may leave a short probe empty: then nothing is known of the rate.
+        ensure!(outcome.total.offered > 0, "no request was due while {rate}/s were tried: use a longer --probe");
         let probe = judge(rate, &outcome, search.bound_ns);
         progress(&probe);
         Ok(probe)

@@ -8,6 +8,10 @@ use crate::saturate::{self, Search};
 use crate::schedule::Profile;
 use crate::{manifest, sys};
 use anyhow::Result;
+use std::ops::RangeInclusive;
+
+/// Per cent. Closer than half of one, chance decides; further apart than a doubling, nothing would be halved.
+const PRECISION: RangeInclusive<f64> = 0.5..=100.0;
 
 pub fn verb(args: &SaturateArgs) -> Result<Verdict> {
     sys::catch_interrupt();
@@ -15,7 +19,10 @@ pub fn verb(args: &SaturateArgs) -> Result<Verdict> {
         settings(&args.target, &args.workload, &args.load, Some(Profile::Flat(args.from))).map_err(usage)?;
     settings.duration_s = Some(args.probe);
     settings.warmup_s = (args.probe / 4.0).min(1.0);
-    demand(args.precision > 0.0 && args.from <= args.max, "--precision must be above 0, and --from at most --max")?;
+    demand(PRECISION.contains(&args.precision), "--precision must be from 0.5 to 100 per cent")?;
+    demand(args.from <= args.max, "--from must be at most --max")?;
+    let asks = args.from * args.probe >= 1.0 - 1e-9;
+    demand(asks, "at --from not even one request is due in a --probe: take a higher rate or a longer probe")?;
     demand(args.probe >= 0.01, "--probe must be 10 ms or more")?;
     demand_short_ticks(&settings)?;
     let search = Search {
