@@ -313,18 +313,27 @@ pub fn signal(pid: u32, signal: Signal) -> io::Result<()> {
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// Whichever comes first is noted; the next, also the other, ends the process.
+const ENDING: [libc::c_int; 2] = [libc::SIGINT, libc::SIGTERM];
+
 extern "C" fn note_interrupt(_: libc::c_int) {
     INTERRUPTED.store(true, Ordering::Relaxed);
+    for number in ENDING {
+        // SAFETY: `signal` may be called in a signal handler, and SIG_DFL is no pointer to anything.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
 }
 
-/// From here on the first Ctrl-C only sets a flag; the second ends the process.
+/// From here on the first Ctrl-C or SIGTERM only sets a flag; the second ends the process.
 pub fn catch_interrupt() {
-    // SAFETY: all zeroes is a valid sigaction; the handler only stores to an atomic, which is safe in a signal handler.
-    unsafe {
-        let mut action: libc::sigaction = zeroed();
-        action.sa_sigaction = note_interrupt as extern "C" fn(libc::c_int) as libc::sighandler_t;
-        action.sa_flags = libc::SA_RESETHAND;
-        libc::sigaction(libc::SIGINT, &action, std::ptr::null_mut());
+    for number in ENDING {
+        // SAFETY: all zeroes is a valid sigaction; the handler only stores to an atomic and calls `signal`, both safe in a signal
+        // handler.
+        unsafe {
+            let mut action: libc::sigaction = zeroed();
+            action.sa_sigaction = note_interrupt as extern "C" fn(libc::c_int) as libc::sighandler_t;
+            libc::sigaction(number, &action, std::ptr::null_mut());
+        }
     }
 }
 

@@ -309,6 +309,15 @@ fn what_cannot_be_written_is_told_before_the_run_or_costs_only_itself() {
 }
 
 #[test]
+fn two_results_do_not_share_a_file() {
+    let path = std::env::temp_dir().join(format!("loadgen-shared-{}", std::process::id()));
+    let name = path.to_str().expect("it is text");
+    let run = ["run", "--target", NOWHERE, "--closed", "--hlog", name, "--report"];
+    assert_eq!(status_of(&[&run[..], &[name]].concat()), Some(2));
+    assert!(!path.exists(), "a run that was refused leaves no file");
+}
+
+#[test]
 fn files_are_written_and_hold_the_run() {
     let responder = Responder::start(&[]);
     let directory = std::env::temp_dir().join(format!("loadgen-files-{}", std::process::id()));
@@ -433,6 +442,29 @@ fn saturation_tells_no_times_where_the_generator_was_late() {
     assert!(!probes.is_empty() && probes.iter().all(|probe| probe["p99_ns"].is_null()), "{value}");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("p99        -  the generator itself was late"), "{errors}");
+}
+
+#[test]
+fn a_search_that_could_find_nothing_is_refused() {
+    let status = |arguments: &[&str]| status_of(&[&["saturate", "--target", NOWHERE], arguments].concat());
+    assert_eq!(status(&["--from", "0.01", "--max", "0.04", "--probe", "100ms"]), Some(2));
+    assert_eq!(status(&["--from", "10", "--max", "20", "--probe", "100ms"]), Some(3), "nobody listens there");
+    for (precision, expected) in [("0", 2), ("0.4", 2), ("101", 2), ("nan", 2), ("0.5", 3), ("100", 3)] {
+        assert_eq!(status(&["--precision", precision]), Some(expected), "{precision}");
+    }
+}
+
+#[test]
+fn no_rate_holds_without_a_request() {
+    let responder = Responder::start(&[]);
+    // With this seed no request is due in the first probe, whatever the machine does.
+    let output = Command::new(PROGRAM)
+        .args(["saturate", "--target", &responder.url, "--from", "20", "--max", "20", "--probe", "50ms"])
+        .args(["--arrivals", "poisson", "--seed", "1", "--lag-limit", "10s"])
+        .output()
+        .expect("the program is built");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(3) && errors.contains("no request was due"), "{errors}");
 }
 
 #[test]

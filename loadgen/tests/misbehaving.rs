@@ -309,29 +309,38 @@ fn ctrl_c_ends_a_run_whose_first_request_is_not_answered() {
     let fake = Fake::start(|_| Reply::Silence);
     let mut command = fake.command(&["--closed", "--timeout", "1h"]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program is built");
-    let (status, value, errors) = interrupt_after(&fake, 1, child);
+    let (status, value, errors) = interrupt_after(&fake, 1, child, "-INT");
     assert!(status == Some(3) && value["status"] == 3 && errors.contains("interrupted"), "{value} {errors}");
 }
 
-/// Sends SIGINT once there were that many SELECTs, and waits.
-fn interrupt_after(fake: &Fake, selects: u64, child: Child) -> (Option<i32>, Value, String) {
+/// Sends a signal once there were that many SELECTs, and waits.
+fn interrupt_after(fake: &Fake, selects: u64, child: Child, signal: &str) -> (Option<i32>, Value, String) {
     let mut process = Process(Some(child));
     while fake.selects.load(Ordering::SeqCst) < selects {
         std::thread::yield_now();
     }
     let child = process.0.take().expect("it runs");
-    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("there is kill");
+    let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().expect("there is kill");
     assert!(sent.success());
     told(&child.wait_with_output().expect("it ends"))
 }
 
 #[test]
 fn an_interrupted_run_ends_soon_and_shows_what_there_is() {
+    shows_what_there_is_after("-INT");
+}
+
+#[test]
+fn a_run_that_is_terminated_shows_what_there_is() {
+    shows_what_there_is_after("-TERM");
+}
+
+fn shows_what_there_is_after(signal: &str) {
     let fake = Fake::start(|n| if n > 5 { Reply::Silence } else { Reply::Row("1") });
     let load = ["--rate", "1000", "--duration", "1h", "-c", "1", "--timeout", "1h", "--fail-p99", "1ns"];
     let mut command = fake.command(&load);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program is built");
-    let (status, value, errors) = interrupt_after(&fake, 6, child);
+    let (status, value, errors) = interrupt_after(&fake, 6, child, signal);
     assert_eq!(status, Some(3), "{value} {errors}");
     assert!(value["cut_short"].as_str().is_some_and(|why| why.contains("of 3600 s")), "{value}");
     let [requests, answered, errors] = ["requests", "answered", "errors"].map(|name| value[name].as_u64().unwrap_or(0));

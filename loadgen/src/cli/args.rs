@@ -58,7 +58,7 @@ Open loop is the default: send times are fixed in advance, and response time cou
 charged for everybody who would have waited. --closed sends the next request when the last is answered.
 
 A request that leaves its transaction open, because it failed or ends inside it, is followed by a ROLLBACK that is not counted.
-The rate achieved is of the answers that came while the load lasted. Ctrl-C ends the load and shows what there is.
+The rate achieved is of the answers that came while the load lasted. Ctrl-C or SIGTERM ends the load and shows what there is.
 
 Exit status: 0 done; 1 a threshold was missed or an answer was wrong; 2 wrong usage; 3 could not run, was interrupted, a result could
 not be written, or the generator itself was too late to tell.";
@@ -315,7 +315,7 @@ pub struct SaturateArgs {
     /// The bound on the response time's p99
     #[arg(long, default_value = "2ms", value_name = "TIME", value_parser = parse_time)]
     pub p99: f64,
-    /// First rate to try
+    /// First rate to try; at least one request must be due in a probe
     #[arg(long, default_value = "1k", value_name = "N", value_parser = parse_rate)]
     pub from: f64,
     /// Highest rate to try
@@ -324,7 +324,7 @@ pub struct SaturateArgs {
     /// How long each rate is held
     #[arg(long, default_value = "3s", value_name = "TIME", value_parser = parse_time)]
     pub probe: f64,
-    /// Ends when the rate that holds and the one that does not are this close, per cent
+    /// Ends when the rate that holds and the one that does not are this close, per cent: 0.5 to 100
     #[arg(long, default_value_t = 5.0, value_name = "PERCENT")]
     pub precision: f64,
     #[command(flatten)]

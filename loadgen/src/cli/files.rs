@@ -1,8 +1,9 @@
 //! Files a run's results go to: opened before the run, so that one that cannot be written costs no run.
 
 use anyhow::{Context, Result};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug)]
@@ -18,6 +19,15 @@ impl Output {
     pub fn open(path: &Path) -> Result<Output> {
         let (file, is_new) = open(path).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Output { path: path.into(), file, is_new })
+    }
+
+    /// Whether what is written to one would be lost in the other. A terminal, a pipe or /dev/null takes both.
+    pub fn is_same_file(&self, other: &Output) -> bool {
+        let identity = |output: &Output| {
+            let of = output.file.metadata().ok().filter(Metadata::is_file)?;
+            Some((of.dev(), of.ino()))
+        };
+        identity(self).is_some_and(|own| Some(own) == identity(other))
     }
 
     pub fn write(mut self, text: &str) -> Result<()> {
@@ -50,6 +60,21 @@ impl Drop for Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_known_by_any_of_its_names() {
+        let directory = std::env::temp_dir();
+        let names = ["a", "b", "c"].map(|name| directory.join(format!("loadgen-{name}-{}", std::process::id())));
+        let [first, second, other] = names.each_ref().map(|path| Output::open(path).expect("there is room"));
+        drop(second);
+        fs::hard_link(&names[0], &names[1]).expect("it is there");
+        let second = Output::open(&names[1]).expect("it is there");
+        assert!(first.is_same_file(&second) && !first.is_same_file(&other));
+        let null = || Output::open(Path::new("/dev/null")).expect("it is there");
+        assert!(!null().is_same_file(&null()));
+        drop((first, second, other));
+        let _ = fs::remove_file(&names[1]);
+    }
 
     #[test]
     fn a_run_that_came_to_nothing_leaves_files_as_they_were() {

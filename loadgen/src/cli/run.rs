@@ -22,6 +22,8 @@ pub fn verb(args: &RunArgs) -> Result<Verdict> {
     let settings = what_to_run(args)?;
     let hlog = args.hlog.as_deref().map(Output::open).transpose()?;
     let report = args.report.as_deref().map(Output::open).transpose()?;
+    let shared = hlog.as_ref().zip(report.as_ref()).is_some_and(|(hlog, report)| hlog.is_same_file(report));
+    demand(!shared, "--hlog and --report are the same file: one would overwrite the other")?;
     let bar = progress_bar();
     let outcome = run::run(&settings, &mut |point, warmup| show_progress(&bar, point, warmup, settings.duration_s))?;
     bar.finish_and_clear();
