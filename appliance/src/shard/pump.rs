@@ -173,11 +173,16 @@ impl<D: Drive> Pump<D> {
         self.look_at_log();
         self.commit_and_send(decided_before);
         self.feed_starved();
+        self.io.counters.buffers_held.set(self.io.ring.buffers().held() as u64);
+        self.tell_control();
+    }
+
+    /// What the round has for the control thread.
+    fn tell_control(&mut self) {
         if self.fault.is_some() {
             // What was to be said rests on records that were never kept.
             self.io.control.clear();
         }
-        self.io.counters.buffers_held.set(self.io.ring.buffers().held() as u64);
         for message in self.io.control.drain(..) {
             // The control thread is gone only when the process ends.
             let _ = self.to_control.send(message);
@@ -187,6 +192,8 @@ impl<D: Drive> Pump<D> {
     /// The record of the round, then its sends; what those bring about is of the same round.
     fn commit_and_send(&mut self, decided_before: u64) {
         self.commit_or_fail();
+        // Before anybody reads of it: whoever does may ask about it at once (rule on a ticket, cancel what waits for it).
+        self.tell_control();
         self.tell_overhead(decided_before);
         self.io.ring.depart();
         while let Some(raw) = self.io.ring.departed() {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::audit::{Entry, Full, Journal, Who};
+use crate::shard::mailbox::SessionKey;
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Mutex;
@@ -235,5 +236,60 @@ fn a_full_journal_holds_statements_until_it_has_room() {
     assert_eq!(&back, b"second");
     while shard.counters().room_awaited_since_us.value() != 0 {
         std::thread::yield_now();
+    }
+}
+
+/// Records nothing, and takes its time to say that nothing is wrong.
+struct SlowLog;
+
+impl Journal for SlowLog {
+    fn append(&mut self, _: i64, _: &Who<'_>, _: &Entry<'_>) -> Result<(), Full> {
+        Ok(())
+    }
+}
+
+impl RoundLog for SlowLog {
+    fn dirty(&self) -> bool {
+        false
+    }
+    fn write(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn sync_fd(&self) -> Option<RawFd> {
+        None
+    }
+    fn has_room(&self) -> bool {
+        true
+    }
+    fn failed(&self) -> Option<&str> {
+        std::thread::sleep(Duration::from_millis(20));
+        None
+    }
+}
+
+/// A bare relay that tells the control thread of every answer.
+struct Announcer(BareRelay);
+
+impl Drive for Announcer {
+    fn handle(&mut self, input: Input, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        if matches!(input, Input::Bytes(Side::Target)) {
+            cx.control.push(ToControl::SessionClosed(SessionKey { process: 1, shard: 0, relay: 2 }));
+        }
+        self.0.handle(input, pipes, cx);
+    }
+    fn poll(&mut self) -> Output {
+        self.0.poll()
+    }
+}
+
+#[test]
+fn the_control_thread_is_told_before_the_client_reads_what_it_may_ask_about() {
+    let target = peer(echo);
+    let mut shard = Shard::start(options(), Box::new(SlowLog), move |_, _| Announcer(BareRelay::new(target.clone())));
+    let mut client = shard.connect();
+    for _ in 0..5 {
+        client.write_all(b"x").expect("the shard reads");
+        client.read_exact(&mut [0]).expect("the echo");
+        assert!(matches!(shard.control.try_recv(), Ok(ToControl::SessionClosed(_))), "nobody would know the ticket");
     }
 }
