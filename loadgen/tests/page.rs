@@ -23,7 +23,8 @@ fn browser() -> Option<PathBuf> {
     std::env::split_paths(&path).flat_map(|place| names.map(|name| place.join(name))).find(|file| file.is_file())
 }
 
-fn report(directory: &Path) -> PathBuf {
+/// The page of a run with these arguments.
+fn report(directory: &Path, arguments: &[&str]) -> PathBuf {
     let responder = Command::new(PROGRAM).args(["respond", "--port", "0"]).stdout(Stdio::piped()).spawn();
     let mut responder = Process(responder.expect("the program is built"));
     let mut line = String::new();
@@ -32,38 +33,20 @@ fn report(directory: &Path) -> PathBuf {
     let address = line.trim().strip_prefix("listening on ").expect("it says its address");
     let page = directory.join("report.html");
     let status = Command::new(PROGRAM)
-        .args([
-            "run",
-            "--rate",
-            "500",
-            "--duration",
-            "1s",
-            "--interval",
-            "200ms",
-            "--warmup",
-            "100ms",
-            "--lag-limit",
-            "10s",
-        ])
+        .args(["run", "--duration", "1s", "--warmup", "100ms"])
+        .args(arguments)
         .arg(format!("--target=postgres://test@{address}/test"))
         .arg(format!("--report={}", page.display()))
         .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .status()
         .expect("the program is built");
-    assert!(status.success());
+    assert!(matches!(status.code(), Some(0 | 3)), "{status}");
     page
 }
 
-#[test]
-fn the_report_draws_itself_in_a_browser() {
-    let Some(browser) = browser() else {
-        assert!(std::env::var_os("LOCKGATE_NEEDS_BROWSER").is_none(), "there is no chromium in the path");
-        eprintln!("not checked: there is no chromium in the path");
-        return;
-    };
-    let directory = std::env::temp_dir().join(format!("loadgen-page-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).expect("there is room");
-    let page = report(&directory);
+/// What a browser makes of it, without the data and the script, which both may hold any word.
+fn drawn(browser: &Path, directory: &Path, page: &Path) -> String {
     let output = Command::new(browser)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"])
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync", "--dump-dom"])
@@ -72,11 +55,51 @@ fn the_report_draws_itself_in_a_browser() {
         .output()
         .expect("it was found");
     let dom = String::from_utf8_lossy(&output.stdout);
-    // What was drawn stands before the data and the script, which both may hold any word.
-    let drawn = dom.split("<script").next().unwrap_or_default();
     assert!(dom.contains("data-rendered=\"yes\""), "its script did not come to its end: {dom}");
-    // Two curves by percentile, three over time, two of the rate: offered and answered.
-    assert_eq!(drawn.matches("<path ").count(), 7, "{drawn}");
+    let drawn = dom.split("<script").next().unwrap_or_default();
     assert!(!drawn.contains("NaN") && !drawn.contains("undefined"), "{drawn}");
+    drawn.into()
+}
+
+/// Runs with these arguments, draws the page, and looks for what must be on it and what must not.
+fn check(name: &str, arguments: &[&str], curves: usize, there: &[&str], not_there: &[&str]) {
+    let Some(browser) = browser() else {
+        assert!(std::env::var_os("LOCKGATE_NEEDS_BROWSER").is_none(), "there is no chromium in the path");
+        eprintln!("not checked: there is no chromium in the path");
+        return;
+    };
+    let directory = std::env::temp_dir().join(format!("loadgen-page-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("there is room");
+    let drawn = drawn(&browser, &directory, &report(&directory, arguments));
+    assert_eq!(drawn.matches("<path ").count(), curves, "{drawn}");
+    there.iter().for_each(|text| assert!(drawn.contains(text), "{text}: {drawn}"));
+    not_there.iter().for_each(|text| assert!(!drawn.contains(text), "{text}: {drawn}"));
     std::fs::remove_dir_all(directory).expect("it is ours");
+}
+
+const INTENDED: &str = "from the intended send";
+const CLOSED: &str = "Closed loop: a slow server is asked less often";
+
+#[test]
+fn the_report_draws_itself_in_a_browser() {
+    let load = ["--rate", "500", "--interval", "200ms", "--lag-limit", "10s"];
+    // Two curves by percentile, three over time, two of the rate: offered and answered.
+    check("open", &load, 7, &[INTENDED], &[CLOSED]);
+}
+
+#[test]
+fn the_report_of_a_closed_loop_says_what_its_times_are() {
+    check("closed", &["--closed", "-c", "1"], 5, &[CLOSED, "from the actual send"], &[INTENDED, "<th>response</th>"]);
+}
+
+#[test]
+fn the_report_tells_what_was_offered_in_each_step() {
+    let load = ["--profile", "step:100,200", "--interval", "250ms", "--lag-limit", "10s"];
+    check("steps", &load, 7, &["<th>offered/s</th><th>answered/s</th>"], &[]);
+}
+
+#[test]
+fn the_report_tells_what_cannot_be_said() {
+    let load = ["--rate", "500", "--lag-limit", "1ns", "--fail-p99", "1s"];
+    check("unknown", &load, 2, &["cannot tell: thresholds on time cannot be judged"], &[]);
 }
