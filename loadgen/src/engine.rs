@@ -637,7 +637,7 @@ impl Engine {
         if requests.is_empty() {
             self.note(&fault, now);
         }
-        requests.iter().for_each(|request| self.finish(request, now, Some(request.fault().unwrap_or(&fault))));
+        self.fail_all(&requests, now, &fault);
         if self.task.plan.churn && self.task.schedule.is_some() {
             self.free.push_back(Slot { conn: index, generation: 0, since_ns: now });
         } else if served && !self.task.plan.churn {
@@ -647,6 +647,11 @@ impl Engine {
             // In a closed loop also with churn: the next request would fail as fast, and nothing else would be done.
             self.reconnect.push_back((now + RECONNECT_NS, index));
         }
+    }
+
+    /// Requests whose connection is gone; what went wrong with one before is what is told of it.
+    fn fail_all(&mut self, requests: &VecDeque<Request>, now: u64, fault: &Fault) {
+        requests.iter().for_each(|request| self.finish(request, now, Some(request.fault().unwrap_or(fault))));
     }
 
     fn reopen(&mut self, index: usize, now: u64) {
@@ -706,7 +711,7 @@ impl Engine {
         let fault = Fault::new("unfinished", "not answered when the run ended");
         for index in 0..self.conns.len() {
             let requests = self.conns[index].close();
-            requests.iter().for_each(|request| self.finish(request, now, Some(request.fault().unwrap_or(&fault))));
+            self.fail_all(&requests, now, &fault);
         }
         self.never_sent("no connection was free until the run ended");
         self.last_ns = now;

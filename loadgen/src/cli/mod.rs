@@ -21,7 +21,7 @@ use args::{Cli, Verb};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 /// The status a verdict exits with.
@@ -70,7 +70,7 @@ fn told_by_clap(error: &clap::Error) -> ExitCode {
     if hidden == text {
         let _ = error.print();
     } else {
-        let _ = writeln!(std::io::stderr(), "{}", hidden.trim_end());
+        out::tell(hidden.trim_end());
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }

@@ -1,7 +1,7 @@
 //! First the record, then the bytes: what could not be recorded is never sent.
 
 use super::*;
-use crate::audit::{Entry, Full, Journal, Who};
+use crate::audit::{Entry, Full, Journal, NOBODY, Who};
 use crate::shard::mailbox::SessionKey;
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
@@ -19,6 +19,8 @@ struct Script {
     appended: usize,
     writes: usize,
     turned_away: usize,
+    /// It takes that long to say whether something is wrong.
+    pause: Duration,
     sync: Option<File>,
 }
 
@@ -68,7 +70,11 @@ impl RoundLog for FakeLog {
         !self.script().full
     }
     fn failed(&self) -> Option<&str> {
-        (self.found_astray || self.script().broken).then_some("it is broken")
+        let script = self.script();
+        let (broken, pause) = (script.broken, script.pause);
+        drop(script);
+        std::thread::sleep(pause);
+        (self.found_astray || broken).then_some("it is broken")
     }
     fn look(&mut self) {
         let astray = self.script().astray;
@@ -104,18 +110,6 @@ impl Drive for Recorder {
         self.bare.poll()
     }
 }
-
-const NOBODY: Who<'static> = Who {
-    session: "",
-    user: "",
-    groups: &[],
-    actor: &[],
-    target: "",
-    client: "",
-    application: "",
-    claimed_user: "",
-    packed: None,
-};
 
 /// A shard that records, its script, and what has arrived at the target.
 fn recording(durability: Mode) -> (Shard, FakeLog, Arc<Mutex<Vec<u8>>>) {
@@ -239,34 +233,6 @@ fn a_full_journal_holds_statements_until_it_has_room() {
     }
 }
 
-/// Records nothing, and takes its time to say that nothing is wrong.
-struct SlowLog;
-
-impl Journal for SlowLog {
-    fn append(&mut self, _: i64, _: &Who<'_>, _: &Entry<'_>) -> Result<(), Full> {
-        Ok(())
-    }
-}
-
-impl RoundLog for SlowLog {
-    fn dirty(&self) -> bool {
-        false
-    }
-    fn write(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-    fn sync_fd(&self) -> Option<RawFd> {
-        None
-    }
-    fn has_room(&self) -> bool {
-        true
-    }
-    fn failed(&self) -> Option<&str> {
-        std::thread::sleep(Duration::from_millis(20));
-        None
-    }
-}
-
 /// A bare relay that tells the control thread of every answer.
 struct Announcer(BareRelay);
 
@@ -284,8 +250,10 @@ impl Drive for Announcer {
 
 #[test]
 fn the_control_thread_is_told_before_the_client_reads_what_it_may_ask_about() {
+    let log = FakeLog::default();
+    log.script().pause = Duration::from_millis(20);
     let target = peer(echo);
-    let mut shard = Shard::start(options(), Box::new(SlowLog), move |_, _| Announcer(BareRelay::new(target.clone())));
+    let mut shard = Shard::start(options(), Box::new(log), move |_, _| Announcer(BareRelay::new(target.clone())));
     let mut client = shard.connect();
     for _ in 0..5 {
         client.write_all(b"x").expect("the shard reads");
