@@ -1,12 +1,13 @@
 //! Two to six endpoints side by side: short rounds in random order, so that what changes on the machine hits all alike.
 
 use crate::answers::{self, Unlike};
-use crate::measure::{Faults, add_faults, at, time, total};
+use crate::measure::{Faults, add_faults, at, histogram, time, total};
 use crate::output;
 use crate::process::Server;
 use crate::rng::Rng;
 use crate::run::{self, CheckFailed, Outcome, Settings};
 use anyhow::{Context, Result, bail, ensure};
+use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -57,6 +58,8 @@ pub struct Comparison {
     unlike: Vec<Option<Unlike>>,
     /// By endpoint, then round.
     samples: Vec<Vec<Sample>>,
+    /// By endpoint: response times of all those rounds.
+    times: Vec<Histogram<u64>>,
     /// Rounds in which the generator was late: left out for all endpoints.
     pub late_rounds: usize,
     seed: u64,
@@ -69,6 +72,7 @@ pub struct Comparison {
 /// What all endpoints came to in one round.
 struct Round {
     samples: Vec<Option<Sample>>,
+    times: Vec<Histogram<u64>>,
     late: bool,
 }
 
@@ -85,6 +89,7 @@ pub fn compare(
         names: endpoints.iter().map(|endpoint| endpoint.name.clone()).collect(),
         unlike: unlike(endpoints)?,
         samples: vec![Vec::new(); endpoints.len()],
+        times: vec![histogram(); endpoints.len()],
         late_rounds: 0,
         seed,
         faults: vec![Faults::new(); endpoints.len()],
@@ -189,7 +194,8 @@ impl Comparison {
     fn round(&mut self, endpoints: &[Endpoint], rng: &mut Rng, progress: &mut dyn FnMut(&str, f64)) -> Result<Round> {
         let mut order: Vec<usize> = (0..endpoints.len()).collect();
         rng.shuffle(&mut order);
-        let mut round = Round { samples: vec![None; endpoints.len()], late: false };
+        let mut round =
+            Round { samples: vec![None; endpoints.len()], times: vec![histogram(); endpoints.len()], late: false };
         for index in order {
             let endpoint = &endpoints[index];
             let (outcome, cpu_ns) = measure(endpoint).with_context(|| format!("endpoint `{}`", endpoint.name))?;
@@ -200,6 +206,7 @@ impl Comparison {
             round.late |= outcome.late.is_some();
             progress(&endpoint.name, outcome.achieved);
             round.samples[index] = Some(sample(&outcome, cpu_ns));
+            round.times[index] = outcome.total.response;
         }
         Ok(round)
     }
@@ -210,6 +217,8 @@ impl Comparison {
             return;
         }
         self.samples.iter_mut().zip(round.samples).for_each(|(samples, sample)| samples.extend(sample));
+        let times = self.times.iter_mut().zip(round.times);
+        times.for_each(|(all, of)| all.add(of).expect("all histograms have the same bounds"));
     }
 
     pub fn faults(&self) -> u64 {
@@ -254,6 +263,8 @@ impl Comparison {
             let faults = &self.faults[index];
             let mut value = json!({"name": name, "errors": total(faults), "errors_by_kind": output::faults(faults)});
             value["answer_differs"] = self.unlike[index].as_ref().map(Unlike::name).into();
+            value["response"] = output::histogram(&self.times[index]);
+            value["response_curve"] = output::curve(&self.times[index]).into();
             for (measure, read) in MEASURES {
                 let ratio = self.ratio(index, read).map(|ratio| {
                     let (low, high) = ratio.interval.unzip();
@@ -378,6 +389,7 @@ mod tests {
             names: vec!["a".into(), "b".into()],
             unlike: vec![None, None],
             samples: vec![first, second],
+            times: vec![histogram(); 2],
             late_rounds: 0,
             seed: 1,
             faults: vec![Faults::new(), [("timeout".to_string(), (3, "slow".to_string()))].into()],

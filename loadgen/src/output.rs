@@ -138,7 +138,7 @@ fn step(step: &Step) -> Value {
 }
 
 /// Without samples all times are null.
-fn histogram(histogram: &Histogram<u64>) -> Value {
+pub fn histogram(histogram: &Histogram<u64>) -> Value {
     let some = |value: Value| if histogram.is_empty() { Value::Null } else { value };
     let percentiles: serde_json::Map<String, Value> = PERCENTILES
         .iter()
@@ -157,7 +157,7 @@ fn histogram(histogram: &Histogram<u64>) -> Value {
 }
 
 /// Points of the percentile curve: [percentile, ns], denser towards the end.
-fn curve(histogram: &Histogram<u64>) -> Vec<Value> {
+pub fn curve(histogram: &Histogram<u64>) -> Vec<Value> {
     if histogram.is_empty() {
         return Vec::new();
     }

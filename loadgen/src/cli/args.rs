@@ -305,6 +305,9 @@ pub struct CompareArgs {
     /// What goes to standard output
     #[arg(long, short = 'o', value_enum, default_value = "table", help_heading = "Output")]
     pub output: Format,
+    /// Write a page with plots and the environment: one file, nothing loaded from elsewhere
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub report: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -334,6 +337,9 @@ pub struct SaturateArgs {
     /// What goes to standard output
     #[arg(long, short = 'o', value_enum, default_value = "table", help_heading = "Output")]
     pub output: Format,
+    /// Write a page with plots and the environment: one file, nothing loaded from elsewhere
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub report: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

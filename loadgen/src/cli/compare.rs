@@ -1,14 +1,16 @@
 //! `compare`: endpoints side by side.
 
 use super::args::{CompareArgs, Format};
+use super::files::Output;
 use super::settings::{demand_short_ticks, describe, load_line, settings};
 use super::{Usage, Verdict, demand, out, progress_bar, usage};
-use crate::compare::{self, Endpoint};
+use crate::compare::{self, Comparison, Endpoint};
 use crate::process::Server;
 use crate::rng::fresh_seed;
 use crate::schedule::Profile;
-use crate::{manifest, sys};
+use crate::{manifest, report, sys};
 use anyhow::{Result, bail};
+use serde_json::Value;
 use std::collections::BTreeSet;
 
 pub fn verb(args: &CompareArgs) -> Result<Verdict> {
@@ -41,6 +43,7 @@ pub fn verb(args: &CompareArgs) -> Result<Verdict> {
         let known = endpoints.iter().any(|endpoint| endpoint.name == *name);
         demand(known, &format!("--pid names `{name}`, which is no endpoint"))?;
     }
+    let report = args.report.as_deref().map(Output::open).transpose()?;
     let bar = progress_bar();
     let rounds = usize::from(args.rounds);
     let comparison = compare::compare(&endpoints, rounds, seed, &mut |round, name, rate| {
@@ -53,18 +56,13 @@ pub fn verb(args: &CompareArgs) -> Result<Verdict> {
             "the generator itself was late in every round; use a lower --rate, more --threads or a higher --lag-limit"
         );
     }
-    match args.output {
-        Format::Json => {
-            let mut value = comparison.json();
-            comparison.warnings().iter().for_each(|warning| out::tell(&format!("lockgate-loadgen: {warning}")));
-            value["settings"] = describe(&endpoints[0].settings);
-            value["manifest"] = manifest::collect();
-            out::print_json(&value)?;
-        }
-        Format::Table => {
-            let load = load_line(&endpoints[0].settings);
-            out::print(&format!("{load}, {} s a round\n{}", args.round_time, comparison.table()))?;
-        }
+    let value = json(args, &endpoints, &comparison);
+    let written = [
+        show(args, &endpoints, &comparison, &value),
+        report.map_or(Ok(()), |file| file.write(&report::page(report::Of::Compare, &value))),
+    ];
+    if out::tell_lost(written) {
+        return Ok(Verdict::CannotTell);
     }
     if let Some(unfinished) = &comparison.unfinished {
         out::tell(&format!("lockgate-loadgen: {unfinished}"));
@@ -76,4 +74,29 @@ pub fn verb(args: &CompareArgs) -> Result<Verdict> {
         0 => Verdict::Yes,
         _ => Verdict::No,
     })
+}
+
+fn json(args: &CompareArgs, endpoints: &[Endpoint], comparison: &Comparison) -> Value {
+    let mut value = comparison.json();
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        value["endpoints"][index]["target"] = endpoint.settings.target.shown().into();
+    }
+    value["loop"] = if args.closed { "closed" } else { "open" }.into();
+    value["round_s"] = args.round_time.into();
+    value["settings"] = describe(&endpoints[0].settings);
+    value["manifest"] = manifest::collect();
+    value
+}
+
+fn show(args: &CompareArgs, endpoints: &[Endpoint], comparison: &Comparison, value: &Value) -> Result<()> {
+    match args.output {
+        Format::Json => {
+            comparison.warnings().iter().for_each(|warning| out::tell(&format!("lockgate-loadgen: {warning}")));
+            out::print_json(value)
+        }
+        Format::Table => {
+            let load = load_line(&endpoints[0].settings);
+            out::print(&format!("{load}, {} s a round\n{}", args.round_time, comparison.table()))
+        }
+    }
 }

@@ -48,6 +48,11 @@ pub fn tell_error(json: bool, error: &anyhow::Error) {
     }
 }
 
+/// Tells of every result that did not get where it should, and whether there was one: none must cost the others.
+pub fn tell_lost<const N: usize>(written: [Result<()>; N]) -> bool {
+    written.into_iter().filter_map(Result::err).map(|error| tell_error(false, &error)).count() > 0
+}
+
 pub fn wants_json(verb: &Verb) -> bool {
     let format = match verb {
         Verb::Run(args) => args.output,

@@ -31,16 +31,14 @@ pub fn verb(args: &RunArgs) -> Result<Verdict> {
     let mut value = output::json(&outcome, &describe(&settings));
     value["thresholds_missed"] = json!(verdicts.missed);
     value["thresholds_unknown"] = json!(verdicts.unknown);
-    // One that cannot be written must not cost the others.
     let written = [
         show(args, &settings, &outcome, &value),
         hlog.map_or(Ok(()), |file| file.write(&log(&outcome))),
-        report.map_or(Ok(()), |file| file.write(&report::page(&value))),
+        report.map_or(Ok(()), |file| file.write(&report::page(report::Of::Run, &value))),
     ];
     verdicts.missed.iter().for_each(|miss| out::tell(&format!("missed: {miss}")));
     verdicts.unknown.iter().for_each(|why| out::tell(&format!("lockgate-loadgen: {why}")));
-    let lost = written.into_iter().filter_map(Result::err).map(|error| out::tell_error(false, &error)).count();
-    Ok(if lost > 0 { Verdict::CannotTell } else { verdict(&verdicts, &outcome) })
+    Ok(if out::tell_lost(written) { Verdict::CannotTell } else { verdict(&verdicts, &outcome) })
 }
 
 fn show(args: &RunArgs, settings: &Settings, outcome: &Outcome, value: &Value) -> Result<()> {

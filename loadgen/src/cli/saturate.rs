@@ -1,13 +1,15 @@
 //! `saturate`: the highest rate that holds.
 
 use super::args::{Format, SaturateArgs};
+use super::files::Output;
 use super::settings::{demand_short_ticks, describe, settings};
 use super::{Verdict, demand, out, usage};
 use crate::measure::time;
-use crate::saturate::{self, Search};
+use crate::saturate::{self, Found, Search};
 use crate::schedule::Profile;
-use crate::{manifest, sys};
+use crate::{manifest, report, sys};
 use anyhow::Result;
+use serde_json::Value;
 use std::ops::RangeInclusive;
 
 /// Per cent. Closer than half of one, chance decides; further apart than a doubling, nothing would be halved.
@@ -31,22 +33,24 @@ pub fn verb(args: &SaturateArgs) -> Result<Verdict> {
         bound_ns: (args.p99 * 1e9) as u64,
         precision: args.precision / 100.0,
     };
+    let report = args.report.as_deref().map(Output::open).transpose()?;
     let found = saturate::saturate(&settings, search, &mut |probe| {
         let verdict = probe.why_not.as_deref().unwrap_or("held");
         let p99 = probe.p99_ns.map_or("-".into(), time);
         out::tell(&format!("{:>9.0}/s  p99 {p99:>8}  {verdict}", probe.rate));
     })?;
-    match args.output {
-        Format::Json => {
-            let mut value = found.json();
-            value["settings"] = describe(&settings);
-            value["manifest"] = manifest::collect();
-            out::print_json(&value)?;
-        }
-        Format::Table => out::print(&match found.rate {
-            Some(rate) => format!("{rate:.0}/s with p99 under {}; {}\n", time(search.bound_ns), found.limit),
-            None => format!("no rate held: {}\n", found.limit),
-        })?,
+    let mut value = found.json();
+    value["bound_ns"] = search.bound_ns.into();
+    value["settings"] = describe(&settings);
+    // Every probe has a rate of its own.
+    value["settings"]["profile"] = Value::Null;
+    value["manifest"] = manifest::collect();
+    let written = [
+        show(args, search, &found, &value),
+        report.map_or(Ok(()), |file| file.write(&report::page(report::Of::Saturate, &value))),
+    ];
+    if out::tell_lost(written) {
+        return Ok(Verdict::CannotTell);
     }
     if found.own_fault {
         out::tell("the generator was the limit: the target may do more");
@@ -56,4 +60,14 @@ pub fn verb(args: &SaturateArgs) -> Result<Verdict> {
         Some(_) => Verdict::Yes,
         None => Verdict::No,
     })
+}
+
+fn show(args: &SaturateArgs, search: Search, found: &Found, value: &Value) -> Result<()> {
+    match args.output {
+        Format::Json => out::print_json(value),
+        Format::Table => out::print(&match found.rate {
+            Some(rate) => format!("{rate:.0}/s with p99 under {}; {}\n", time(search.bound_ns), found.limit),
+            None => format!("no rate held: {}\n", found.limit),
+        }),
+    }
 }
