@@ -507,6 +507,10 @@ impl Engine {
                 self.counts.offered += 1;
                 self.left -= 1;
             }
+            if self.left == 0 {
+                // Nor does a duration end it any more.
+                self.load_end_ns = u64::MAX;
+            }
             self.send(plan, slot.conn, now, now);
         }
         self.flush_dirty();

@@ -107,6 +107,11 @@ fn settings_are_told_as_they_were_and_a_count_that_was_not_reached_is_told() {
     assert!(settings["expect_rows"] == 1 && settings["expect_masked"].is_null(), "{value}");
     let reached = json(&run(&responder.url, &["--rate", "100", "-n", "5", "-d", "2s"]));
     assert!(reached["count_missed"].is_null(), "{reached}");
+    // A closed loop that reaches its count is over: its rate is over the time it took.
+    let closed = json(&run(&responder.url, &["--closed", "-n", "50", "-d", "10m", "-c", "2", "-j", "2"]));
+    let (rate, load_s) = (closed["achieved_per_s"].as_f64(), closed["load_s"].as_f64());
+    assert!(load_s.is_some_and(|load_s| load_s < 60.0), "{closed}");
+    assert!(rate.zip(load_s).is_some_and(|(rate, load_s)| (rate * load_s - 50.0).abs() < 1e-6), "{closed}");
 }
 
 #[test]
