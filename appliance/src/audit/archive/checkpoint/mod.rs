@@ -1,17 +1,20 @@
 //! Signed checkpoints: what the trail was at a moment, so that a tail cut off or a trail rolled back later shows.
-//! FORMAT.md, "Checkpoints".
+//! FORMAT.md, "Checkpoints". `line.rs`: a line; `chain.rs`: who reads them; here: who writes them.
+
+mod chain;
+mod line;
+
+pub use self::chain::{Follower, Latest, days_of, files, is_day, latest, promised};
+pub use self::line::{Checkpoint, LineHead, Next, Promise, Statement};
 
 use super::holds;
 use super::key::{self, Given, KeySource, PublicKey, SigningKey};
-use super::lines::{self, Appender, Head, Line, LineBroken, Lines};
-use super::manifest::{Position, hex_hash, invalid, rfc3339};
-use super::publish::{day, make_dir};
+use super::lines::{self, Appender, Head};
+use super::manifest::invalid;
+use super::publish::{self, day, make_dir};
 use super::steady::{Doubt, Steady};
-use crate::audit::frame::Hash;
 use crate::audit::segment::{self, at, hex};
 use crate::audit::when;
-use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer, Serialize};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,151 +29,12 @@ pub fn dir(data_dir: &Path) -> PathBuf {
     segment::archive_dir(data_dir).join("checkpoints")
 }
 
-/// What is promised of one shard: all frames up to this one, which has this hash.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Promise {
-    pub shard: u32,
-    pub segment: u64,
-    pub frame: u64,
-    pub record: u64,
-    #[serde(with = "hex_hash")]
-    pub hash: Hash,
-}
-
-impl Promise {
-    pub fn of(position: &Position) -> Option<Self> {
-        let Position { shard, segment, frame, record, hash, .. } = *position;
-        (frame > 0).then_some(Self { shard, segment, frame, record, hash })
-    }
-}
-
-/// A line of another file: its number and hash.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct LineHead {
-    pub number: u64,
-    #[serde(with = "hex_hash")]
-    pub hash: Hash,
-}
-
-impl From<Head> for LineHead {
-    fn from(Head { number, hash }: Head) -> Self {
-        Self { number, hash }
-    }
-}
-
-impl From<LineHead> for Head {
-    fn from(LineHead { number, hash }: LineHead) -> Self {
-        Self { number, hash }
-    }
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Statement {
-    Checkpoint {
-        manifest: LineHead,
-        shards: Vec<Promise>,
-        /// The last line of the holds; `None`: there never was one.
-        #[serde(default, deserialize_with = "there", skip_serializing_if = "Option::is_none")]
-        holds: Option<LineHead>,
-    },
-    /// The next line is signed by another key.
-    Key {
-        #[serde(with = "hex_hash")]
-        next: PublicKey,
-    },
-}
-
-/// A member that may be missing, and is no null.
-fn there<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
-}
-
-impl Statement {
-    fn in_range(&self) -> bool {
-        let Self::Checkpoint { manifest, shards, holds } = self else { return true };
-        let holds = holds.map_or(0, |holds| holds.number);
-        let promises = |promise: &Promise| lines::in_range([promise.segment, promise.frame, promise.record]);
-        lines::in_range([manifest.number, holds]) && shards.iter().all(promises)
-    }
-}
-
-/// A line whose hash holds; whether its signature does is for whoever knows the keys.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Checkpoint {
-    pub head: Head,
-    pub previous: Hash,
-    pub time_us: i64,
-    pub statement: Statement,
-    pub key: PublicKey,
-    /// Under the key it names.
-    pub signature_holds: bool,
-}
-
-#[derive(Deserialize)]
-struct Members {
-    #[serde(rename = "number")]
-    _number: IgnoredAny,
-    #[serde(rename = "previous")]
-    _previous: IgnoredAny,
-    #[serde(with = "rfc3339")]
-    time: i64,
-    #[serde(flatten)]
-    statement: Statement,
-    #[serde(with = "hex_hash")]
-    key: PublicKey,
-}
-
-impl Checkpoint {
-    /// A line without its line end.
-    pub fn parse(line: &[u8]) -> Result<Self, LineBroken> {
-        let line = lines::split(line, true)?;
-        let checkpoint = Self::unverified(&line)?;
-        let verifies = |signature| key::verifies(&checkpoint.key, line.body, &signature);
-        let signature_holds = line.signature.is_some_and(verifies);
-        Ok(Self { signature_holds, ..checkpoint })
-    }
-
-    /// The same, for a line that a later one vouches for.
-    fn unverified(line: &Line<'_>) -> Result<Self, LineBroken> {
-        let Members { time, statement, key, .. } =
-            serde_json::from_slice(&line.json()).map_err(|_| LineBroken::Json)?;
-        if !statement.in_range() {
-            return Err(LineBroken::Json);
-        }
-        let (head, previous, signature_holds) = (line.head, line.previous, false);
-        Ok(Self { head, previous, time_us: time, statement, key, signature_holds })
-    }
-
-    fn promises(&self) -> impl Iterator<Item = &Promise> {
-        let shards = match &self.statement {
-            Statement::Checkpoint { shards, .. } => &shards[..],
-            Statement::Key { .. } => &[],
-        };
-        shards.iter()
-    }
-
-    fn latest(&self) -> Option<Latest> {
-        let Statement::Checkpoint { manifest, holds, .. } = &self.statement else { return None };
-        let holds = holds.map_or(Head::START, Head::from);
-        Some(Latest { time_us: self.time_us, manifest: (*manifest).into(), holds })
-    }
-
-    /// Whose signature the next line must bear.
-    pub fn next_key(&self) -> PublicKey {
-        match self.statement {
-            Statement::Checkpoint { .. } => self.key,
-            Statement::Key { next } => next,
-        }
-    }
-}
-
 const RENAMED: &str = "is no file of checkpoints (2026-11-29.jsonl): was it renamed? Name it as it was, or move the folder aside to begin \
      a new chain";
 
 /// A chain begins in a folder of its own: what lies in it under other names may be the one that was begun before.
 fn nothing_else(dir: &Path) -> io::Result<()> {
-    match super::publish::listed(dir)?.into_iter().find(|path| !is_day(path)) {
+    match publish::listed(dir)?.into_iter().find(|path| !is_day(path)) {
         Some(other) => Err(at(&other, invalid(RENAMED))),
         None => Ok(()),
     }
@@ -189,212 +53,6 @@ fn found_again(left: Head, last: Option<&Checkpoint>) -> io::Result<()> {
          until the right one is back. (If it is lost: restart the gateway, which goes on with what is there, or begins anew)",
         left.number
     )))
-}
-
-/// What continues a chain of checkpoints. (Whether a signature holds is another question.)
-#[derive(Clone, Copy, Debug)]
-pub struct Next {
-    pub number: u64,
-    pub previous: Hash,
-    /// Who has to sign it; `None`, at the first line of all: anybody.
-    pub key: Option<PublicKey>,
-}
-
-impl Next {
-    pub const FIRST: Self = Self { number: 1, previous: Head::START.hash, key: None };
-
-    pub fn behind(line: &Checkpoint) -> Self {
-        Self { number: line.head.number + 1, previous: line.head.hash, key: Some(line.next_key()) }
-    }
-
-    pub fn is(&self, line: &Checkpoint) -> bool {
-        (line.head.number, line.previous) == (self.number, self.previous) && self.key.is_none_or(|key| key == line.key)
-    }
-}
-
-/// The files of checkpoints, in their order.
-pub fn files(data_dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let dir = dir(data_dir);
-    let listed = match fs::read_dir(&dir) {
-        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => Err(error),
-    };
-    let mut files = listed.map_err(|error| at(&dir, error))?;
-    files.retain(|path| file_day(path).is_some());
-    files.sort();
-    Ok(files)
-}
-
-/// What the last checkpoint promises.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Latest {
-    pub time_us: i64,
-    /// The manifest's last entry: what is newer nobody has signed.
-    pub manifest: Head,
-    /// The last line of the holds.
-    pub holds: Head,
-}
-
-const NOT_OURS: &str = "lines were added, removed or put back. Put right what is wrong (`lockgate audit verify`), or move the folder \
-     aside to begin a new chain";
-
-/// By the last checkpoint, which has to hold and to continue the line before it. `None`: there is none. (A look at the end: whoever
-/// acts on it follows the whole chain with a [`Follower`].)
-pub fn latest(data_dir: &Path) -> io::Result<Option<Latest>> {
-    Ok(last_of_all(data_dir)?.and_then(|last| last.latest()))
-}
-
-/// What it promises of each shard.
-pub fn promised(data_dir: &Path) -> io::Result<Vec<Promise>> {
-    Ok(last_of_all(data_dir)?.map(|last| last.promises().copied().collect()).unwrap_or_default())
-}
-
-/// The last line that is a checkpoint.
-fn last_of_all(data_dir: &Path) -> io::Result<Option<Checkpoint>> {
-    let is_one = |line: &Checkpoint| matches!(line.statement, Statement::Checkpoint { .. });
-    for path in files(data_dir)?.into_iter().rev() {
-        let (mut end, mut after) = (u64::MAX, None::<Checkpoint>);
-        // Behind the last checkpoint there may be the change of a key.
-        loop {
-            let tail = lines::tail_until(&path, end)?;
-            if tail.line.is_empty() {
-                break;
-            }
-            let checkpoint = Checkpoint::parse(&tail.line)
-                .map_err(|broken| at(&path, invalid(&format!("the last checkpoint: {broken}"))))?;
-            if !checkpoint.signature_holds || after.as_ref().is_some_and(|after| !Next::behind(&checkpoint).is(after)) {
-                return Err(at(
-                    &path,
-                    invalid(&format!("its last line does not continue what precedes it: {NOT_OURS}")),
-                ));
-            }
-            match after.take() {
-                Some(after) if is_one(&after) => return Ok(Some(after)),
-                None if is_one(&checkpoint) && tail.line_offset() == 0 => return Ok(Some(checkpoint)),
-                _ => (end, after) = (tail.line_offset(), Some(checkpoint)),
-            }
-        }
-        if let Some(found) = after.filter(is_one) {
-            return Ok(Some(found));
-        }
-    }
-    Ok(None)
-}
-
-/// Follows the chain of checkpoints as it grows, every line of the last file and of those to come: an old line that was put behind the
-/// last one is signed as well, and so is a line by somebody else's key. Signatures are verified of the last line that is there:
-/// what it is the end of, it vouches for.
-#[derive(Debug)]
-pub struct Follower {
-    data_dir: PathBuf,
-    /// The file that is read, and how far.
-    place: Option<(PathBuf, u64)>,
-    last: Option<Checkpoint>,
-    latest: Option<Latest>,
-    /// What the last checkpoint promises of the shards.
-    promises: Vec<Promise>,
-}
-
-impl Follower {
-    pub fn new(data_dir: &Path) -> Self {
-        Self { data_dir: data_dir.to_owned(), place: None, last: None, latest: None, promises: Vec::new() }
-    }
-
-    /// What is promised by now. An error: the chain does not hold, and nothing new is believed.
-    pub fn poll(&mut self) -> io::Result<Option<Latest>> {
-        let files = files(&self.data_dir)?;
-        let begin = match &self.place {
-            Some((path, _)) => files
-                .iter()
-                .position(|file| file == path)
-                .ok_or_else(|| at(path, invalid(&format!("it is gone: {NOT_OURS}"))))?,
-            None => last_begun(&files)?,
-        };
-        let (mut place, mut last, mut latest) = match &self.place {
-            Some(place) => (Some(place.clone()), self.last.clone(), self.latest),
-            None => (None, last_where(&files[..begin], |_| true)?, None),
-        };
-        let mut promises = self.promises.clone();
-        if self.place.is_none()
-            // Behind it there may be changes of the key.
-            && let Some(before) = last_where(&files[..begin], |line| line.latest().is_some())?
-        {
-            (latest, promises) = (before.latest(), before.promises().copied().collect());
-        }
-        let mut raw = Vec::new();
-        for path in &files[begin..] {
-            let mut offset = place.as_ref().filter(|(open, _)| open == path).map_or(0, |(_, offset)| *offset);
-            let mut reader = Lines::open_at(path, offset)?;
-            while let Some(line) = reader.next_line()? {
-                let line = match line {
-                    Err(LineBroken::Unfinished) => break,
-                    line => line.and_then(|raw| Ok((raw, Checkpoint::unverified(&lines::split(raw, true)?)?))),
-                };
-                let broken = |what: &str| at(path, invalid(&format!("the line at byte {offset} {what}")));
-                let (line, checkpoint) = line.map_err(|error| broken(&format!("does not hold: {error}")))?;
-                if !last.as_ref().map_or(Next::FIRST, Next::behind).is(&checkpoint) {
-                    return Err(broken(&format!("does not continue what precedes it: {NOT_OURS}")));
-                }
-                if let Some(found) = checkpoint.latest() {
-                    (latest, promises) = (Some(found), checkpoint.promises().copied().collect());
-                }
-                (raw, last) = (line.to_vec(), Some(checkpoint));
-                offset = reader.next_offset;
-            }
-            // A file without a line is none to wait at: the one before it may still be written.
-            if offset > 0 {
-                place = Some((path.clone(), offset));
-            }
-        }
-        if !raw.is_empty() && !Checkpoint::parse(&raw).is_ok_and(|line| line.signature_holds) {
-            let path = place.map(|(path, _)| path).unwrap_or_default();
-            return Err(at(&path, invalid("the last checkpoint: its signature does not hold")));
-        }
-        (self.place, self.last, self.latest, self.promises) = (place, last, latest, promises);
-        Ok(latest)
-    }
-}
-
-/// The last file with a line in it.
-fn last_begun(files: &[PathBuf]) -> io::Result<usize> {
-    for (index, path) in files.iter().enumerate().rev() {
-        if !lines::tail(path)?.line.is_empty() {
-            return Ok(index);
-        }
-    }
-    Ok(0)
-}
-
-/// The last line of all these files that is wanted; it and those behind it have to hold.
-fn last_where(files: &[PathBuf], wanted: impl Fn(&Checkpoint) -> bool) -> io::Result<Option<Checkpoint>> {
-    for path in files.iter().rev() {
-        let mut end = u64::MAX;
-        loop {
-            let tail = lines::tail_until(path, end)?;
-            if tail.line.is_empty() {
-                break;
-            }
-            let line = Checkpoint::parse(&tail.line).ok().filter(|line| line.signature_holds);
-            let line = line.ok_or_else(|| at(path, invalid("a line at its end does not hold")))?;
-            if wanted(&line) {
-                return Ok(Some(line));
-            }
-            end = tail.line_offset();
-        }
-    }
-    Ok(None)
-}
-
-/// Is it the file of a day?
-pub fn is_day(path: &Path) -> bool {
-    file_day(path).is_some()
-}
-
-fn file_day(path: &Path) -> Option<jiff::civil::Date> {
-    let day = path.file_name()?.to_str()?.strip_suffix(".jsonl")?;
-    // One spelling: the order of the names is the order of the lines.
-    day.parse().ok().filter(|parsed: &jiff::civil::Date| parsed.year() >= 0 && parsed.to_string() == day)
 }
 
 /// Writes checkpoints. Whoever holds one holds `archive/lock`.
@@ -669,12 +327,6 @@ fn first(given: &Given) -> io::Result<SigningKey> {
 fn date(day: i64) -> jiff::civil::Date {
     let time = jiff::Timestamp::from_second(day.saturating_mul(86_400)).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     time.to_zoned(jiff::tz::TimeZone::UTC).date()
-}
-
-/// The day of such a file, counted from 1970.
-pub fn days_of(path: &Path) -> i64 {
-    let midnight = file_day(path).and_then(|date| date.to_zoned(jiff::tz::TimeZone::UTC).ok());
-    midnight.map_or(0, |midnight| day(midnight.timestamp().as_microsecond()))
 }
 
 #[cfg(test)]
