@@ -1,0 +1,85 @@
+//! What becomes of a request: in which number it counts, and with which time.
+
+use super::{Engine, NEVER_SENT};
+use crate::conn::{Fault, Request};
+use crate::measure::add_fault;
+use crate::sys::now_ns;
+use std::collections::VecDeque;
+
+impl Engine {
+    pub(super) fn finish(&mut self, request: &Request, at_ns: u64, fault: Option<&Fault>) {
+        self.inflight -= 1;
+        self.requests += 1;
+        // Timeouts are looked for now and then only: an answer that came in between may be too late.
+        let too_late = fault.is_none() && at_ns.saturating_sub(request.sent_ns) > self.task.timeout_ns;
+        let timeout = too_late.then(|| self.timed_out());
+        let fault = fault.or(timeout.as_ref());
+        if request.intended_ns < self.measure_ns {
+            return self.finish_of_warmup(request, at_ns, fault);
+        }
+        self.last_ns = at_ns;
+        self.counts.bytes += request.bytes;
+        match fault {
+            Some(fault) => add_fault(&mut self.counts.faults, &fault.kind, 1, &fault.detail),
+            None => {
+                let response_ns = at_ns.saturating_sub(request.intended_ns).max(1);
+                self.counts.response.saturating_record(response_ns);
+                self.counts.service.saturating_record(at_ns.saturating_sub(request.sent_ns).max(1));
+                self.count_in_time(at_ns, response_ns);
+            }
+        }
+    }
+
+    fn count_in_time(&mut self, at_ns: u64, response_ns: u64) {
+        if at_ns < self.load_end_ns {
+            self.note_quickest(response_ns);
+            self.counts.in_time += 1;
+        } else if self.quickest_ns.is_some_and(|quickest_ns| at_ns - self.load_end_ns <= quickest_ns) {
+            self.counts.just_after += 1;
+        }
+    }
+
+    fn note_quickest(&mut self, response_ns: u64) {
+        self.quickest_ns = Some(self.quickest_ns.map_or(response_ns, |quickest_ns| quickest_ns.min(response_ns)));
+    }
+
+    fn finish_of_warmup(&mut self, request: &Request, at_ns: u64, fault: Option<&Fault>) {
+        if fault.is_none() && at_ns < self.load_end_ns {
+            self.note_quickest(at_ns.saturating_sub(request.intended_ns).max(1));
+        }
+        match fault {
+            Some(fault) => add_fault(&mut self.counts.warmup_faults, &fault.kind, 1, &fault.detail),
+            None if (self.measure_ns..self.load_end_ns).contains(&at_ns) => self.counts.carried_in += 1,
+            None => {}
+        }
+    }
+
+    /// Requests whose connection is gone; what went wrong with one before is what is told of it.
+    pub(super) fn fail_all(&mut self, requests: &VecDeque<Request>, now: u64, fault: &Fault) {
+        requests.iter().for_each(|request| self.finish(request, now, Some(request.fault().unwrap_or(fault))));
+    }
+
+    pub(super) fn timed_out(&self) -> Fault {
+        Fault::new("timeout", format!("no answer within {} s", self.task.timeout_ns as f64 / 1e9))
+    }
+
+    /// What is not answered by now counts as failed: silence must not look like success.
+    pub(super) fn give_up(&mut self) {
+        let now = now_ns();
+        let fault = Fault::new("unfinished", "not answered when the run ended");
+        for index in 0..self.conns.len() {
+            let requests = self.conns[index].close();
+            self.fail_all(&requests, now, &fault);
+        }
+        self.never_sent("no connection was free until the run ended");
+        self.last_ns = now;
+    }
+
+    pub(super) fn never_sent(&mut self, why: &str) {
+        let measured = self.backlog.iter().filter(|waiting| waiting.due_ns >= self.measure_ns).count() as u64;
+        if measured > 0 {
+            add_fault(&mut self.counts.faults, NEVER_SENT, measured, why);
+        }
+        self.backlog.clear();
+    }
+}
