@@ -13,7 +13,7 @@ use super::{ControlOptions, Order, Poster, StartError, api, cancel, ops, reload}
 use crate::approval::{Ruling, Ticket};
 use crate::audit::sinks::Sinks;
 use crate::metrics::{ControlCounters, Scrape};
-use crate::shard::mailbox::{RelayId, SessionInfo, ToControl, ToShard};
+use crate::shard::mailbox::{Cancel, RelayId, SessionInfo, ToControl, ToShard};
 use crate::snapshot::{Snapshot, Target};
 use std::net::TcpListener;
 use std::sync::atomic::Ordering::Relaxed;
@@ -140,6 +140,7 @@ impl Core {
                 self.state().shards.iter().for_each(moved);
             }
             ToControl::Cancel { process, secret, waiter } => self.cancel(process, &secret, waiter),
+            ToControl::PassCancel(cancel) => self.pass_cancel(*cancel),
             ToControl::Ended { shard, fault } => self.shard_ended(shard, fault),
         }
     }
@@ -226,33 +227,36 @@ impl Core {
     }
 
     /// An unknown key is no news to anybody: PostgreSQL ignores it as well.
-    fn cancel(self: &Arc<Self>, process: i32, secret: &[u8], waiter: Option<(usize, RelayId)>) {
-        let found = {
-            let mut state = self.state();
-            let live = state.sessions.by_cancel_key(process, secret);
-            let place = live.map(|live| live.info.key.place());
-            let found = live.and_then(|live| Some((live.target.clone()?, live.info.target_secret.clone())));
-            if let Some((shard, relay)) = place {
-                // What waits for a ruling is with us, not with the target: passed on, the cancel could only hit the
-                // statement after it.
-                let held = state.board.abandon_session(shard, relay, now_us());
-                state.settle(&self.counters);
-                if held {
-                    self.counters.cancels.fetch_add(1, Relaxed);
-                    return state.cancelled(waiter);
-                }
-            }
-            found
+    fn cancel(&self, process: i32, secret: &[u8], waiter: Option<(usize, RelayId)>) {
+        let mut state = self.state();
+        let live = state.sessions.by_cancel_key(process, secret);
+        let found = live.and_then(|live| {
+            let (target, secret) = (live.target.clone()?, live.info.target_secret.clone());
+            Some((live.info.key.place(), Box::new(Cancel { target, process, secret, waiter })))
+        });
+        let Some(((shard, relay), cancel)) = found else {
+            self.counters.cancels_unknown.fetch_add(1, Relaxed);
+            return state.cancelled(waiter);
         };
-        let permit = self.cancels.clone().try_acquire_owned();
-        let (Some((target, target_secret)), Ok(permit)) = (found, permit) else {
+        // What waits for a ruling is with us, not with the target: passed on, the cancel could only hit the statement after it.
+        let held = state.board.abandon_session(shard, relay, now_us());
+        state.settle(&self.counters);
+        if held {
+            self.counters.cancels.fetch_add(1, Relaxed);
+            return state.cancelled(waiter);
+        }
+        state.post(shard, ToShard::Cancel { relay, cancel });
+    }
+
+    fn pass_cancel(self: &Arc<Self>, Cancel { target, process, secret, waiter }: Cancel) {
+        let Ok(permit) = self.cancels.clone().try_acquire_owned() else {
             self.counters.cancels_unknown.fetch_add(1, Relaxed);
             return self.state().cancelled(waiter);
         };
         self.counters.cancels.fetch_add(1, Relaxed);
         let core = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = cancel::send(&target, process, &target_secret).await {
+            if let Err(error) = cancel::send(&target, process, &secret).await {
                 tracing::warn!(target = target.name, %error, "a cancel request did not reach its target");
             }
             core.state().cancelled(waiter);

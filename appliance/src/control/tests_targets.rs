@@ -131,6 +131,9 @@ fn a_cancel_request_reaches_the_target_with_the_targets_key_and_no_other_does() 
         assert!(matches!(running.told(), ToShard::Cancelled { relay: 5 }));
     }
     running.tell(ToControl::Cancel { process: 7, secret: b"aaaa".to_vec(), waiter: Some((0, 6)) });
+    // The shard says when the statement has gone to the target.
+    let ToShard::Cancel { cancel, .. } = running.told() else { panic!("the shard is to be asked") };
+    running.tell(ToControl::PassCancel(cancel));
     let (mut stream, _) = listener.accept().unwrap();
     let mut message = [0; 16];
     stream.read_exact(&mut message).unwrap();

@@ -56,6 +56,14 @@ pub struct CatalogueTable {
     pub columns: HashMap<i16, String>,
 }
 
+/// A cancel request for a target, with the target's own key.
+pub struct Cancel {
+    pub target: Arc<Target>,
+    pub process: i32,
+    pub secret: Box<[u8]>,
+    pub waiter: Option<(usize, RelayId)>,
+}
+
 /// Shard -> control.
 pub enum ToControl {
     SessionOpened(Box<SessionInfo>),
@@ -91,6 +99,8 @@ pub enum ToControl {
         secret: Vec<u8>,
         waiter: Option<(usize, RelayId)>,
     },
+    /// What [`ToShard::Cancel`] asked about has gone to the target.
+    PassCancel(Box<Cancel>),
     /// This shard has closed its last session after [`ToShard::Drain`], or cannot go on.
     Ended {
         shard: usize,
@@ -118,6 +128,12 @@ pub enum ToShard {
     },
     Cancelled {
         relay: RelayId,
+    },
+    /// Comes back with [`ToControl::PassCancel`] when nothing of that session waits here for its record to be safe: until then
+    /// the target would have nothing to cancel.
+    Cancel {
+        relay: RelayId,
+        cancel: Box<Cancel>,
     },
     /// What [`ToControl::NamesMoved`] said, to all shards with the one it came from.
     NamesMoved {

@@ -5,7 +5,7 @@ use super::balance::Place;
 use super::counters::Counters;
 use super::io::Io;
 use super::journal::Ledger;
-use super::mailbox::{Mailbox, RelayId, ToControl, ToShard};
+use super::mailbox::{Cancel, Mailbox, RelayId, ToControl, ToShard};
 use super::relay::{self, Relay};
 use super::ring::{Completion, OpId, Raw, Thread};
 use super::turn;
@@ -47,6 +47,8 @@ pub struct Pump<D> {
     pub draining: bool,
     /// Records about the gateway that the trail has no room for yet: they go before any other.
     pub owed: VecDeque<String>,
+    /// Cancel requests for sessions of this shard, to be passed on behind the statements they are for.
+    pub cancels: Vec<(RelayId, Box<Cancel>)>,
     /// Receives whose relay has had its share of the round they came in: the next one begins with them.
     pub deferred: Vec<Raw>,
     /// Counts the rounds.
@@ -172,9 +174,21 @@ impl<D: Drive> Pump<D> {
         self.carry_on();
         self.look_at_log();
         self.commit_and_send(decided_before);
+        self.pass_cancels();
         self.feed_starved();
         self.io.counters.buffers_held.set(self.io.ring.buffers().held() as u64);
         self.tell_control();
+    }
+
+    /// A cancel that overtook its statement would find nothing to cancel: in strict mode that waits here for its record to be safe.
+    fn pass_cancels(&mut self) {
+        let (relays, ring) = (&self.relays, &self.io.ring);
+        let waits = |id: RelayId| {
+            let slot = id as u32;
+            relays.get(slot as usize).is_some_and(|relay| relay.id() == id) && ring.holds_for_target_of(slot)
+        };
+        let gone = self.cancels.extract_if(.., |(relay, _)| !waits(*relay));
+        self.io.control.extend(gone.map(|(_, cancel)| ToControl::PassCancel(cancel)));
     }
 
     /// What the round has for the control thread.
@@ -362,6 +376,7 @@ impl<D: Drive> Pump<D> {
             ToShard::Keys { relay, keys } => self.tell(relay, Input::Keys(keys)),
             ToShard::Catalogue { relay, catalogue } => self.tell(relay, Input::Catalogue(catalogue)),
             ToShard::Cancelled { relay } => self.tell(relay, Input::Cancelled),
+            ToShard::Cancel { relay, cancel } => self.cancels.push((relay, cancel)),
             ToShard::NamesMoved { target, from } => {
                 let (number, now_us) = (self.io.number, self.io.now.unix_us);
                 let more = self.io.shared.catalogues.heard(&target, from == number, number, now_us);

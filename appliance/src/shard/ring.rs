@@ -353,6 +353,12 @@ impl Ring {
         self.parked.iter().any(|(_, side, _)| *side == Side::Target)
     }
 
+    /// The same of one relay.
+    pub fn holds_for_target_of(&self, relay: u32) -> bool {
+        let is_of = |data: u64| matches!(self.ops.get(data as usize), Some(Op::Send { relay: of, .. }) if *of == relay);
+        self.parked.iter().any(|(_, side, departure)| *side == Side::Target && is_of(departure.data))
+    }
+
     /// Records could not be made safe: the parked sends are never submitted. Tells whose they were.
     pub fn forsake(&mut self) -> Vec<(u32, Side, Payload)> {
         let parked = std::mem::take(&mut self.parked);

@@ -186,6 +186,7 @@ impl<F> Seed<F> {
             generation: 0,
             draining: false,
             owed: VecDeque::new(),
+            cancels: Vec::new(),
             deferred: Vec::new(),
             turn: 0,
             look_us: 0,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::audit::{Entry, Full, Journal, NOBODY, Who};
-use crate::shard::mailbox::SessionKey;
+use crate::shard::mailbox::{Cancel, SessionKey};
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Mutex;
@@ -260,4 +260,38 @@ fn the_control_thread_is_told_before_the_client_reads_what_it_may_ask_about() {
         client.read_exact(&mut [0]).expect("the echo");
         assert!(matches!(shard.control.try_recv(), Ok(ToControl::SessionClosed(_))), "nobody would know the ticket");
     }
+}
+
+/// Asks the shard about a cancel request; when the answer has come, it may go to the target.
+fn may_be_cancelled(shard: &mut Shard, relay: u64) {
+    let cancel = Cancel { target: target(Vec::new()), process: 1, secret: Box::default(), waiter: Some((0, relay)) };
+    shard.handle().post.send(ToShard::Cancel { relay, cancel: Box::new(cancel) });
+    match shard.control.blocking_recv() {
+        Some(ToControl::PassCancel(cancel)) => assert_eq!(cancel.waiter, Some((0, relay))),
+        _ => panic!("nobody would pass the cancel request on"),
+    }
+}
+
+#[test]
+fn a_cancel_request_does_not_overtake_a_statement_that_waits_for_its_record() {
+    let (mut shard, log, _) = recording(Mode::Strict);
+    // With a neighbour: for one alone the shard itself waits for the disk.
+    let (mut client, mut neighbour) = (shard.connect(), shard.connect());
+    say(&mut client, b"first");
+    say(&mut neighbour, b"too");
+    // A file with this much to bring to the disk takes its time.
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    file.write_all(&vec![7; 64 << 20]).expect("room for it");
+    log.script().sync = Some(file);
+    let (written, synced) = (log.script().writes, shard.counters().journal_syncs.value());
+    client.write_all(b"slow").expect("the shard reads");
+    while log.script().writes == written {
+        std::thread::yield_now();
+    }
+    may_be_cancelled(&mut shard, 1 << 32);
+    assert!(shard.counters().journal_syncs.value() > synced, "the statement was still here");
+    client.read_exact(&mut [0; 4]).expect("the echo");
+    // With nothing that waits, and for a session that is no more.
+    may_be_cancelled(&mut shard, 1 << 32);
+    may_be_cancelled(&mut shard, 77 << 32);
 }
