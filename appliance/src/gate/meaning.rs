@@ -50,6 +50,8 @@ pub(crate) struct Meaning {
 #[derive(Debug)]
 pub(crate) struct Does {
     pub analysis: Analysis,
+    /// What it does instead where the target has `standard_conforming_strings` off by now and has not said so, if that is something else.
+    otherwise: Option<Box<Analysis>>,
     pub classes: Classes,
     /// Names for the trail, `schema.table` where the text says so.
     pub tables: Vec<String>,
@@ -66,7 +68,7 @@ impl Deref for Meaning {
 }
 
 impl Does {
-    fn new(analysis: Analysis) -> Self {
+    fn new(analysis: Analysis, otherwise: Option<Analysis>) -> Self {
         let mut classes = Classes::default();
         let (mut tables, mut seen) = (Vec::new(), HashSet::new());
         for statement in &analysis.statements {
@@ -81,7 +83,7 @@ impl Does {
                 }
             }
         }
-        Self { analysis, classes, tables, shape: OnceCell::new() }
+        Self { analysis, otherwise: otherwise.map(Box::new), classes, tables, shape: OnceCell::new() }
     }
 }
 
@@ -94,12 +96,17 @@ impl Meaning {
     /// Of something that was not sent as a text of its own: `text` is for the trail.
     pub fn unread(text: &[u8], statement: sql::Statement) -> Self {
         let (classes, analysis) = (statement.classes, one(statement));
-        let does = Does { classes, tables: Vec::new(), analysis, shape: OnceCell::new() };
+        let does = Does { classes, tables: Vec::new(), analysis, otherwise: None, shape: OnceCell::new() };
         Self::of(text, Rc::new(does))
     }
 
     pub fn is_of(&self, text: &[u8]) -> bool {
         self.text_bytes == text.len() as u64 && *self.text == *text
+    }
+
+    /// What it does, and what it may do instead.
+    pub fn readings(&self) -> impl Iterator<Item = &Analysis> {
+        std::iter::once(&self.does.analysis).chain(self.does.otherwise.as_deref())
     }
 
     /// May change names, columns or rights that the catalogue tells of.
@@ -380,7 +387,7 @@ impl Cache {
         }
         counters.parsed_texts.add(1);
         let sql::Reading { analysis, by_shape } = sql::read(text);
-        let meaning = Rc::new(Meaning::of(text, Rc::new(Does::new(analysis))));
+        let meaning = Rc::new(Meaning::of(text, Rc::new(Does::new(analysis, sql::otherwise(text)))));
         let short = text.len() <= limits::CACHED_TEXT_BYTES_MAX;
         if let Some(shape) = shape.filter(|_| by_shape) {
             meaning.does.shape.get_or_init(|| shape.into());
@@ -403,7 +410,8 @@ impl Shared {
             return self.cache.meaning(text, &self.counters);
         }
         self.counters.parsed_texts.add(1);
-        Rc::new(Meaning::of(text, Rc::new(Does::new(read(text, encoding, standard_strings)))))
+        let otherwise = if standard_strings { sql::otherwise(text) } else { None };
+        Rc::new(Meaning::of(text, Rc::new(Does::new(read(text, encoding, standard_strings), otherwise))))
     }
 
     /// What `text` does whatever settings have become meanwhile; unparsed where that cannot be told.
@@ -411,7 +419,7 @@ impl Shared {
         self.counters.parsed_texts.add(1);
         let read = read(text, encoding, standard_strings);
         let analysis = if sql::reads_alike(text, &read) { read } else { unreadable() };
-        Rc::new(Meaning::of(text, Rc::new(Does::new(analysis))))
+        Rc::new(Meaning::of(text, Rc::new(Does::new(analysis, None))))
     }
 
     /// The mark on a text of a shape that this session has had a verdict on, if `holds` says that it still stands.
@@ -427,7 +435,7 @@ impl Shared {
 
     /// The verdict on a text sent under the default settings.
     pub fn decide(&mut self, text: &[u8], view: &View) -> Decision {
-        view.decide(&self.meaning(text, Encoding::Utf8, true).analysis)
+        super::verdict::by_rules(&self.meaning(text, Encoding::Utf8, true), view)
     }
 }
 
@@ -474,7 +482,7 @@ mod tests {
     #[track_caller]
     fn check(shared: &mut Shared, text: &str, counted: [u64; 3]) -> Rc<Meaning> {
         let meaning = shared.meaning(text.as_bytes(), Encoding::Utf8, true);
-        let fresh = Does::new(sql::analyse(text.as_bytes(), true));
+        let fresh = Does::new(sql::analyse(text.as_bytes(), true), None);
         let does = |does: &Does| format!("{:?} {:?} {:?}", does.analysis, does.classes, does.tables);
         assert_eq!(does(&meaning.does), does(&fresh), "{text}");
         assert_eq!(meaning.text_bytes, text.len() as u64);

@@ -169,6 +169,7 @@ enum State {
 enum Retry {
     Request(codecs::postgres::Request),
     Ruling(Ruling),
+    NotRun(statement::NotRun),
     Opened,
     Outcome(codecs::postgres::Outcome),
     /// A login was refused: the record, then the answer.
@@ -470,6 +471,7 @@ impl Gate {
             None => {}
             Some(Retry::Request(request)) => self.request(request, pipes, cx),
             Some(Retry::Ruling(ruling)) => self.apply_ruling(ruling, pipes, cx),
+            Some(Retry::NotRun(not_run)) => self.not_run(not_run, pipes, cx),
             Some(Retry::Opened) => self.opened(cx),
             Some(Retry::Outcome(outcome)) => self.outcome(outcome, cx),
             Some(Retry::Refuse { sqlstate, reason }) => self.refuse_login(side, sqlstate, &reason, pipes, cx),

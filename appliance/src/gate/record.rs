@@ -1,6 +1,6 @@
 //! What a gate writes into the trail, and who it says it was.
 
-use super::{Context, Gate, Origin};
+use super::{Context, Gate, Origin, Retry};
 use crate::audit::{Entry, Full, NOBODY, Outcome, OwnedWho, PackedWho, Who};
 use crate::identity::Principal;
 use crate::shard::mailbox::ToControl;
@@ -132,6 +132,10 @@ impl Gate {
             };
             self.record(&entry, cx)?;
             self.held.as_mut().expect("just looked at").recorded = true;
+        }
+        if let Some(Retry::NotRun(not_run)) = self.retry_client.as_deref() {
+            self.record(&not_run.entry(), cx)?;
+            self.retry_client = None;
         }
         // What the client has got of the oldest one's response. Tried again, it is still there.
         if !self.open.is_empty() {

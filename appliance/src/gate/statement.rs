@@ -38,6 +38,34 @@ impl Held {
     }
 }
 
+/// A statement that was approved and is refused all the same.
+pub(super) struct NotRun {
+    pub request: u64,
+    pub refusal: Refusal,
+    /// Why the session ends with it, if it does.
+    pub ends: Option<&'static str>,
+}
+
+impl NotRun {
+    fn ask_again(request: u64, why: &str) -> Self {
+        Self { request, refusal: refusal(b"42501", why, None, Some("ask again")), ends: None }
+    }
+
+    pub fn entry(&self) -> Entry<'_> {
+        Entry::Outcome(audit::Outcome {
+            request: self.request,
+            rows: 0,
+            bytes: 0,
+            duration_us: 0,
+            error: str::from_utf8(&self.refusal.sqlstate).expect("letters and digits"),
+            masked: 0,
+            more: false,
+            payload: b"",
+            payload_cut: false,
+        })
+    }
+}
+
 /// Tells the person at the client that somebody has to say yes, and where.
 pub(super) fn waiting_notice(ticket: &TicketId, terms: &ApprovalTerms) -> Refusal {
     refusal(
@@ -81,8 +109,11 @@ impl Gate {
                     refusal(b"57P01", "the identity token has expired", None, Some("connect again with a fresh token"));
                 return self.end("the session's time is over", &over, pipes);
             }
-            Standing::Stale if self.renew_view(pipes, cx) => {}
-            Standing::Stale => return,
+            Standing::Stale => {
+                if let Err((reason, refusal)) = self.renew_view(cx) {
+                    return self.end(reason, &refusal, pipes);
+                }
+            }
         }
         self.look_at_portals();
         let mark = self.mark(&request, pipes, cx);
@@ -97,12 +128,16 @@ impl Gate {
             Action::Deny => self.deny(request, &mark, pipes, cx),
             // Preparing runs nothing: the hold comes at Execute, with the values it will run with.
             Action::Approve if request.kind == RequestKind::Parse => self.forward(request, mark, pipes, cx),
-            Action::Approve if matches!(request.kind, RequestKind::Execute { resumed: true }) => {
-                self.forward(request, mark, pipes, cx)
-            }
+            Action::Approve if self.goes_on(&request) => self.forward(request, mark, pipes, cx),
             Action::Approve => self.hold(request, mark, pipes, cx),
             Action::Allow | Action::Alert => self.forward(request, mark, pipes, cx),
         }
+    }
+
+    /// A portal that was asked about when it began goes on behind its row limit unasked. (One that began under other rules was not.)
+    fn goes_on(&self, request: &Request) -> bool {
+        let asked = |mark: &Mark| mark.decision.action == Action::Approve;
+        matches!(request.kind, RequestKind::Execute { resumed: true }) && self.session.requested().is_some_and(asked)
     }
 
     /// A mask refuses this statement unless its tables have no masked column: the catalogue tells, when it has been read.
@@ -123,24 +158,22 @@ impl Gate {
         self.deny(*request, &mark, pipes, cx);
     }
 
-    /// The configuration changed: what may this session do now? `false`: the session ends here.
-    fn renew_view(&mut self, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) -> bool {
+    /// The configuration changed: what may this session do now? An error: it ends, for that reason and with that refusal.
+    fn renew_view(&mut self, cx: &mut Context<'_>) -> Result<(), (&'static str, Refusal)> {
         let old = self.view.as_ref().expect("statements come after the login");
         let Some(new) = cx.shared.views.of(cx.snapshot, self.identity.target(), &old.principal) else {
             let gone = refusal(b"57P01", "the grant for this target was withdrawn", None, None);
-            self.end("the grant was withdrawn", &gone, pipes);
-            return false;
+            return Err(("the grant was withdrawn", gone));
         };
         // Column plans were made under the old masks and live with prepared statements: a session that would need
         // new ones starts again.
         if !same_masks(&new, old) {
             let changed = refusal(b"57P01", "the masking rules for this session changed", None, Some("connect again"));
-            self.end("the masks changed", &changed, pipes);
-            return false;
+            return Err(("the masks changed", changed));
         }
         self.view = Some(new);
         self.snapshot_version = cx.snapshot.version;
-        true
+        Ok(())
     }
 
     fn deny(&mut self, request: Request, mark: &Mark, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
@@ -158,7 +191,7 @@ impl Gate {
             let describe = login::masks_anything(self.view.as_ref().expect("logged in"));
             return self.session.answer(Side::Client, Answer::Forward { id: 0, tag: mark, describe }, pipes);
         }
-        // A portal that was approved and goes on after its row limit is not asked about again.
+        // What goes on after its row limit was approved before.
         let action = if mark.decision.action == Action::Alert { Action::Alert } else { Action::Allow };
         if self.record_request(&request, &mark, action.name(), "", pipes, cx).is_err() {
             return self.wait_for_room(request, pipes);
@@ -311,22 +344,17 @@ impl Gate {
         match held.what {
             Waiting::Access => self.access_granted(pipes, cx),
             Waiting::Statement { request, mark, digest } => {
-                let late = cx.now.mono_us >= self.ends_at_us;
-                if late {
+                if cx.now.mono_us >= self.ends_at_us {
                     let over = refusal(b"57P01", "the identity token has expired", None, Some("connect again"));
-                    return self.end("the session's time is over", &over, pipes);
+                    let ends = Some("the session's time is over");
+                    return self.not_run(NotRun { request: held.request, refusal: over, ends }, pipes, cx);
                 }
                 if cx.snapshot.version != self.snapshot_version {
                     return self.decide_again(request, held.request, &mark, pipes, cx);
                 }
                 if mark.leaning == Leaning::Passed && !self.still_passes(&mark, cx) {
-                    let changed = refusal(
-                        b"42501",
-                        "the tables of this statement changed while it waited",
-                        None,
-                        Some("ask again"),
-                    );
-                    return self.session.answer(Side::Client, Answer::Refuse(changed), pipes);
+                    let changed = "the tables of this statement changed while it waited";
+                    return self.not_run(NotRun::ask_again(held.request, changed), pipes, cx);
                 }
                 // One ruling, one use, for exactly these bytes.
                 assert_eq!(
@@ -341,8 +369,8 @@ impl Gate {
 
     /// The configuration has changed while the statement waited: the ruling is worth what it was if the same would be asked now.
     fn decide_again(&mut self, request: Request, number: u64, old: &Mark, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
-        if !self.renew_view(pipes, cx) {
-            return;
+        if let Err((reason, refusal)) = self.renew_view(cx) {
+            return self.not_run(NotRun { request: number, refusal, ends: Some(reason) }, pipes, cx);
         }
         let new = self.mark(&request, pipes, cx);
         let (then, now) = (&old.decision, &new.decision);
@@ -351,9 +379,20 @@ impl Gate {
         if new.leaning != Leaning::Unasked && (same || allowed) {
             return self.release(request.kind, number, new, pipes, cx);
         }
-        let changed =
-            refusal(b"42501", "the rules changed while this statement waited for approval", None, Some("ask again"));
-        self.session.answer(Side::Client, Answer::Refuse(changed), pipes);
+        let changed = "the rules changed while this statement waited for approval";
+        self.not_run(NotRun::ask_again(number, changed), pipes, cx);
+    }
+
+    /// Approved, and not run all the same: the trail says so before the client reads it.
+    pub(super) fn not_run(&mut self, not_run: NotRun, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        if self.record(&not_run.entry(), cx).is_err() {
+            self.retry_client = Some(Box::new(Retry::NotRun(not_run)));
+            return;
+        }
+        match not_run.ends {
+            Some(reason) => self.end(reason, &not_run.refusal, pipes),
+            None => self.session.answer(Side::Client, Answer::Refuse(not_run.refusal), pipes),
+        }
     }
 
     /// No mask refuses it by the last reading of the catalogue, and nothing has moved since that.

@@ -76,30 +76,30 @@ impl Gate {
     }
 
     fn judge(&self, meaning: Rc<Meaning>, kind: RequestKind, view: &View, known: Option<&Catalogue>) -> Mark {
-        let mut decision = view.decide(&meaning.analysis);
-        let mut reads = meaning::reads(&meaning.analysis, view);
+        let mut decision = by_rules(&meaning, view);
+        let mut reads = meaning.readings().map(|reading| meaning::reads(reading, view)).max().expect("there is one");
         // What a rule refuses anyway needs no catalogue.
         let ruled = decision.action == Action::Deny;
         let mut leaning = Leaning::No;
         let mut touched = Touched::default();
+        let mut weigh = |statement: &Statement| {
+            let (refused, leans) = masked::refused(statement, view, known);
+            leaning = leaning.max(if ruled { Leaning::No } else { leans });
+            refused
+        };
         for statement in &meaning.analysis.statements {
-            let mut weigh = |statement: &Statement| {
-                let (refused, leans) = masked::refused(statement, view, known);
-                leaning = leaning.max(if ruled { Leaning::No } else { leans });
-                refused
-            };
             decision = weigh(statement).into_iter().fold(decision, stricter);
             match &statement.uses {
                 Some(Named::Prepared(name)) => match self.session.prepared(name.as_bytes()) {
                     Some(used) => {
                         touched.add(used);
-                        decision = stricter(decision, used.decision.clone());
+                        decision = stricter(decision, self.decided(used, view));
                         if (statement.stores || masked::writes_from_variables(statement)) && used.reads != Reads::Open {
                             // CREATE TABLE ... AS EXECUTE
                             decision = stricter(decision, masked::denied(masked::STORED));
                         }
-                        if used.leaning != Leaning::No {
-                            let again = used.meaning.analysis.statements.iter().filter_map(weigh);
+                        if used.leaning != Leaning::No || self.is_outdated(used) {
+                            let again = used.meaning.analysis.statements.iter().filter_map(&mut weigh);
                             decision = again.fold(decision, stricter);
                         }
                         reads = reads.max(used.reads);
@@ -120,8 +120,14 @@ impl Gate {
                     // A portal runs when it is fetched from.
                     let bound = self.session.bound(name.as_bytes());
                     decision =
-                        bound.iter().fold(decision, |decision, bound| stricter(decision, bound.decision.clone()));
-                    let used = self.cursors.get(name).or(bound);
+                        bound.iter().fold(decision, |decision, bound| stricter(decision, self.decided(bound, view)));
+                    let declared = self.cursors.get(name);
+                    // What was asked about when it was declared is not asked about again.
+                    let tightened = declared.filter(|cursor| self.is_outdated(cursor)).and_then(|cursor| {
+                        Some(self.decided(cursor, view)).filter(|now| now.action > cursor.decision.action)
+                    });
+                    decision = tightened.into_iter().fold(decision, stricter);
+                    let used = declared.or(bound);
                     used.into_iter().for_each(|used| touched.add(used));
                     reads = reads.max(used.map_or_else(|| unknown_reads(view), |used| used.reads));
                     if used.is_none() && self.portals_named > 0 {
@@ -131,10 +137,31 @@ impl Gate {
                 None => {}
             }
         }
+        // Read otherwise: what a name in it would stand for is nobody's guess.
+        for statement in meaning.readings().skip(1).flat_map(|reading| &reading.statements) {
+            decision = weigh(statement).into_iter().fold(decision, stricter);
+            if statement.uses.is_some() {
+                decision = stricter(decision, view.decide_unknown());
+            }
+        }
         if self.may_run_another(&meaning, kind) {
             decision = stricter(decision, view.decide_unknown());
         }
         Marked::new(meaning, decision, self.snapshot_version, reads, leaning).behind(touched)
+    }
+
+    /// The rules have changed since the verdict on it.
+    fn is_outdated(&self, mark: &Marked) -> bool {
+        mark.version != self.snapshot_version
+    }
+
+    /// The verdict on what a name stands for, under the rules of now.
+    fn decided(&self, used: &Marked, view: &View) -> Decision {
+        if !self.is_outdated(used) {
+            return used.decision.clone();
+        }
+        let now = by_rules(&used.meaning, view);
+        if uses_names(&used.meaning) { stricter(now, view.decide_unknown()) } else { now }
     }
 
     /// It may run what no rule has let run: a body can use any name, and whatever runs while a portal waits that needs a ruling can fetch
@@ -151,7 +178,9 @@ impl Gate {
 
     /// A portal has been bound that needs a ruling, or that nobody knows.
     fn portal_waits(&self, unnamed: bool) -> bool {
-        let restricted = |bound: Option<&Mark>| bound.is_none_or(|mark| mark.decision.action >= Action::Approve);
+        let view = self.view.as_ref().expect("statements come after the login");
+        let restricted =
+            |bound: Option<&Mark>| bound.is_none_or(|mark| self.decided(mark, view).action >= Action::Approve);
         self.session.portals_named() > 0 && self.session.waiting_portals(unnamed).any(restricted)
     }
 
@@ -181,6 +210,12 @@ impl Gate {
         let meaning = Rc::new(Meaning::unread(text, statement));
         Marked::new(meaning, decision, self.snapshot_version, unknown_reads(view), Leaning::No)
     }
+}
+
+/// What the rules say of a text, however the target reads it.
+pub(super) fn by_rules(meaning: &Meaning, view: &View) -> Decision {
+    let decided = meaning.readings().map(|reading| view.decide(reading));
+    decided.reduce(stricter).expect("there is a reading")
 }
 
 pub(super) fn uses_names(meaning: &Meaning) -> bool {

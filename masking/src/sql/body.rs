@@ -54,7 +54,7 @@ pub(super) fn returns_trigger(s: &pg::CreateFunctionStmt) -> bool {
 
 /// `source`: the statement whose body `text` is.
 fn block_text(reader: &mut Reader<'_>, text: &str, source: &str) {
-    let Some(tokens) = super::tokens::scan(text) else { return reader.dynamic() };
+    let Ok(tokens) = super::tokens::scan(text) else { return reader.dynamic() };
     super::words::collect_from(text, &tokens, &mut reader.words);
     if super::alike::turns_quotes(text.as_bytes()) {
         return reader.dynamic();

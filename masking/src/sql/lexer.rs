@@ -165,11 +165,15 @@ fn word(text: &[u8], start: usize) -> Result<(Kind, usize), Unsure> {
     }
 }
 
-/// `'it''s'`; `start` is the opening quote's place.
+/// `'it''s'`; `start` is the opening quote's place. What `standard_conforming_strings` would end elsewhere is not followed: it matters
+/// which text it is ([`super::otherwise`]).
 fn quoted(text: &[u8], start: usize) -> Result<usize, Unsure> {
     let mut at = start + 1;
     loop {
         let quote = at + memchr(b'\'', &text[at..]).ok_or(Unsure)?;
+        if text[quote - 1] == b'\\' {
+            return Err(Unsure);
+        }
         if text.get(quote + 1) != Some(&b'\'') {
             return Ok(quote + 1);
         }

@@ -10,6 +10,7 @@ mod depth;
 mod inputs;
 mod kinds;
 mod lexer;
+mod otherwise;
 mod outputs;
 mod plain;
 mod plpgsql;
@@ -26,6 +27,7 @@ mod cases;
 pub use alike::{analyse_bytes, reads_alike};
 pub use class::{Class, Classes};
 pub use inputs::{Inputs, Name, Read, Source};
+pub use otherwise::otherwise;
 pub use outputs::Expressions;
 pub use reach::Reach;
 pub use shape::shape;
@@ -217,15 +219,37 @@ fn parse<T: Send>(
     mode: ParserOptions,
     read: impl FnOnce(&pg::ParseResult, &str, Vec<String>) -> T + Send,
 ) -> Option<T> {
+    try_parse(text, mode, read).ok()
+}
+
+/// Why there is no tree of a text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Unread {
+    /// PostgreSQL refuses it as well.
+    Refused,
+    /// It is beyond our bounds.
+    TooMuch,
+}
+
+fn try_parse<T: Send>(
+    text: &str,
+    mode: ParserOptions,
+    read: impl FnOnce(&pg::ParseResult, &str, Vec<String>) -> T + Send,
+) -> Result<T, Unread> {
     let tokens = tokens::scan(text)?;
     let mut words = Vec::new();
     words::collect_from(text, &tokens, &mut words);
     let bound = depth::bound(&tokens);
     drop(tokens);
-    depth::with_stack(bound, || {
-        let parsed = std::panic::catch_unwind(|| pg_query::parse(text, mode)).ok()?.ok()?;
-        Some(read(&parsed.protobuf, text, words))
-    })?
+    let parsed = depth::with_stack(bound, || {
+        let parsed = std::panic::catch_unwind(|| pg_query::parse(text, mode)).map_err(|_| Unread::TooMuch)?;
+        let parsed = parsed.map_err(|error| match error {
+            pg_query::Error::Parse(why) if !why.contains("stack depth") && !why.contains("memory") => Unread::Refused,
+            _ => Unread::TooMuch,
+        })?;
+        Ok(read(&parsed.protobuf, text, words))
+    });
+    parsed.unwrap_or(Err(Unread::TooMuch))
 }
 
 /// A statement's own part of the text it stands in.

@@ -4,18 +4,20 @@
 //! scanner alone 33 bytes. So a text is counted first, roughly and without allocating. Long constants are one token each: an
 //! INSERT of a 64 MiB value is not concerned.
 
+use super::Unread;
 use pg_query::protobuf::ScanToken;
 
 /// Beyond it a text is refused: some 220 MB and 0.8 s. Loads larger than this are what COPY is for.
 pub(super) const TOKENS_MAX: usize = 300_000;
 
-/// The tokens of a text; `None` when the scanner refuses it or there are too many.
-pub(super) fn scan(text: &str) -> Option<Vec<ScanToken>> {
+/// The tokens of a text, unless the scanner refuses it or there are too many.
+pub(super) fn scan(text: &str) -> Result<Vec<ScanToken>, Unread> {
     // A short text cannot cost too much, whatever it is.
     if text.len() * text.len() > LOOKS_MAX && cost(text.as_bytes()).is_too_much() {
-        return None;
+        return Err(Unread::TooMuch);
     }
-    pg_query::scan_tokens(text).ok().filter(|tokens| tokens.len() <= TOKENS_MAX)
+    let tokens = pg_query::scan_tokens(text).map_err(|_| Unread::Refused)?;
+    if tokens.len() <= TOKENS_MAX { Ok(tokens) } else { Err(Unread::TooMuch) }
 }
 
 /// PostgreSQL's scanner takes a run of operator characters whole, gives all but the beginning back, and goes on behind that: `+-+-...` and
@@ -145,21 +147,21 @@ mod tests {
             let started = std::time::Instant::now();
             let scanned = scan(&slow(what));
             assert!(started.elapsed() < std::time::Duration::from_secs(2), "{what}");
-            assert!(scanned.is_none() || what == "/**/", "{what}");
+            assert!(scanned.is_err() || what == "/**/", "{what}");
         }
         assert!(
             scan(&format!("SELECT '{}' /* {} */ -- {}", "+-".repeat(50_000), "-".repeat(50_000), "*".repeat(50_000)))
-                .is_some()
+                .is_ok()
         );
-        assert!(scan(&format!("SELECT 1 {}", "/* a */ ".repeat(20_000))).is_some());
+        assert!(scan(&format!("SELECT 1 {}", "/* a */ ".repeat(20_000))).is_ok());
     }
 
     #[test]
     fn too_many_tokens_are_refused_and_long_constants_are_not() {
-        assert!(scan(&";".repeat(TOKENS_MAX + 1)).is_none());
-        assert!(scan(&";".repeat(64 << 20)).is_none());
-        assert!(scan(&format!("SELECT '{}'", ", ".repeat(TOKENS_MAX))).is_some());
-        assert!(scan(&format!("SELECT $$ {} $$, 1", "; ".repeat(TOKENS_MAX))).is_some());
-        assert!(scan(&format!("SELECT 1 /* {} */", "; ".repeat(TOKENS_MAX))).is_some());
+        assert!(scan(&";".repeat(TOKENS_MAX + 1)).is_err());
+        assert!(scan(&";".repeat(64 << 20)).is_err());
+        assert!(scan(&format!("SELECT '{}'", ", ".repeat(TOKENS_MAX))).is_ok());
+        assert!(scan(&format!("SELECT $$ {} $$, 1", "; ".repeat(TOKENS_MAX))).is_ok());
+        assert!(scan(&format!("SELECT 1 /* {} */", "; ".repeat(TOKENS_MAX))).is_ok());
     }
 }

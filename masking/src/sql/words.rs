@@ -7,7 +7,7 @@ const IDENTIFIER_BYTES_MAX: usize = 63;
 
 /// Appends the words of `text`, lower-cased, unsorted. A text that the scanner refuses adds nothing.
 pub(super) fn collect(text: &str, words: &mut Vec<String>) {
-    if let Some(tokens) = super::tokens::scan(text) {
+    if let Ok(tokens) = super::tokens::scan(text) {
         collect_from(text, &tokens, words);
     }
 }

@@ -45,6 +45,9 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     for (name, flight) in resettled() {
         report.case(&format!("read as the target reads it: {name}"), || is_not_fooled(&world, &flight));
     }
+    report.case("a setting that the server takes from its configuration file while nobody is told", || {
+        reconfigured(&world)
+    });
     report.case("a text that every setting reads alike passes, whatever was set before it", || reads_alike(&world));
     report.case("what fails at its commit failed, in the trail too", || failed_commit(&world));
     report.case("rows that were sent before an error or a hang-up are counted", || counted(&world));
@@ -196,6 +199,35 @@ fn is_not_fooled(world: &World, flight: &[Vec<u8>]) -> Result<()> {
     let changed = left()?;
     world.target.execute("shop", "TRUNCATE ledger; INSERT INTO ledger TABLE kept; DROP TABLE kept")?;
     ensure!(changed != before, "the server changes nothing either: {:?}", server.map(|server| tags(&server)));
+    Ok(())
+}
+
+/// The server reads its configuration again when the next message has come, and tells of it behind the answer.
+fn reconfigured(world: &World) -> Result<()> {
+    let (mut through, mut straight) = (session(world)?, direct(world)?);
+    let like = through.query(r"SELECT 'a_c' LIKE 'a\_c' ESCAPE '\'")?;
+    ensure!(complaint(&like).is_none(), "{:?}", complaint(&like));
+    world.target.execute("shop", "CREATE TABLE kept AS TABLE ledger")?;
+    let left = || world.target.execute("shop", "SELECT count(*) FROM ledger");
+    let before = left()?;
+    let configure = |how: &str, now: &str| {
+        world.target.execute("shop", &format!("ALTER SYSTEM {how}"))?;
+        world.target.execute("shop", "SELECT pg_reload_conf()")?;
+        eventually("the server has read its configuration", Duration::from_secs(10), || {
+            world.target.execute("shop", "SHOW standard_conforming_strings").is_ok_and(|shown| shown.trim() == now)
+        })
+    };
+    configure("SET standard_conforming_strings = off", "off")?;
+    let text = r"SELECT '\'' ; DELETE FROM ledger WHERE id = 1; --'";
+    let gateway = through.query(text)?;
+    let kept = left()?;
+    let server = straight.query(text);
+    let harmed = left()?;
+    configure("RESET standard_conforming_strings", "on")?;
+    world.target.execute("shop", "TRUNCATE ledger; INSERT INTO ledger TABLE kept; DROP TABLE kept")?;
+    ensure!(complaint(&gateway).is_some_and(|said| said.sqlstate == "42501"), "not refused: {}", tags(&gateway));
+    ensure!(kept == before, "the ledger was changed");
+    ensure!(harmed != before, "the server changes nothing either: {:?}", server.map(|server| tags(&server)));
     Ok(())
 }
 

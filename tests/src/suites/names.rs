@@ -34,7 +34,35 @@ columns = ["people.ssn"]
 style = "fill"
 "#;
 
-const TABLES: &str = "CREATE TABLE people (id int PRIMARY KEY, name text, ssn text); \
+/// What a reload adds.
+const TIGHTER: &str = r#"
+[[rule]]
+name = "no-more-lines"
+tables = ["public.ledger"]
+classes = ["insert"]
+action = "deny"
+
+[[rule]]
+name = "no-more-changes"
+tables = ["public.ledger"]
+classes = ["update"]
+action = "deny"
+
+[[rule]]
+name = "nobody-reads-rumours"
+tables = ["public.rumours"]
+action = "deny"
+
+[[rule]]
+name = "ask-before-reading"
+tables = ["public.ledger"]
+classes = ["select"]
+action = "approve"
+approvers = ["leads"]
+expires = "1m"
+"#;
+
+const TABLES: &str = "CREATE TABLE rumours AS SELECT 'they say' AS what; CREATE TABLE people (id int PRIMARY KEY, name text, ssn text); \
                       INSERT INTO people SELECT n, 'name ' || n, '07805' || n FROM generate_series(1, 9) n; \
                       CREATE TABLE ledger AS SELECT n AS id, 'as it was' AS note FROM generate_series(1, 9) n;";
 
@@ -56,6 +84,7 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     report.case("a suspended portal is one statement in the trail, with all its rows", || suspended_recorded(&world));
     report.case("a portal does not outlive its Sync, nor a refusal in its transaction", || portal_ends(&world));
     let endpoint = world.endpoint("ada@example.com", &["engineering"], true);
+    report.case("rules that a reload tightens bind what was named before", || tightened(&world));
     script(report, "cursors of psycopg and asyncpg under a mask", python("masked_cursors.py"), &endpoint);
     Ok(())
 }
@@ -286,4 +315,42 @@ fn portal_ends(world: &World) -> Result<()> {
     wire.send(&[&execute("p", 0)[..], SYNC].concat())?;
     refused(&wire.read_until_ready()?, "25P02").context("after a refusal")?;
     wire.query("ROLLBACK").map(drop)
+}
+
+fn tightened(world: &World) -> Result<()> {
+    let mut wires = [session(world)?, session(world)?, session(world)?, session(world)?, session(world)?];
+    let [by_sql, by_protocol, cursor, portal, held] = &mut wires;
+    by_sql.query("PREPARE line AS INSERT INTO ledger VALUES (10, 'stale') /* n4 */")?;
+    by_protocol.send(&[parse("line", "INSERT INTO ledger VALUES (11, 'stale') /* n4 */"), SYNC.to_vec()].concat())?;
+    by_protocol.read_until_ready()?;
+    cursor.query("BEGIN")?;
+    cursor.query("DECLARE c CURSOR FOR SELECT what FROM rumours")?;
+    portal.query("BEGIN")?;
+    let open = [parse("", "SELECT id FROM ledger"), bind("p", "", &[], 0), execute("p", 2)].concat();
+    portal.send(&[&open[..], SYNC].concat())?;
+    ensure!(tags(&portal.read_until_ready()?) == "12DDsZ");
+    let ticket = hold(held, &query("UPDATE ledger SET note = 'late' /* n5 */"))?;
+
+    let setup = Setup { more: format!("{POLICY}{TIGHTER}"), ..Setup::default() };
+    world.gateway().configure(&world.target, &world.issuer, &setup)?;
+    world.gateway().reload()?;
+    eventually("the rules apply", Duration::from_secs(10), || {
+        by_sql.query("TABLE rumours").is_ok_and(|messages| refused(&messages, "42501").is_ok())
+    })?;
+    refused(&by_sql.query("EXECUTE line")?, "42501").context("PREPARE")?;
+    refused(&by_protocol.query("EXECUTE line")?, "42501").context("EXECUTE of a Parse")?;
+    refused(&cursor.query("FETCH 1 FROM c")?, "42501").context("FETCH")?;
+    let resumed = hold(portal, &[&execute("p", 2)[..], SYNC].concat())?;
+    lead_rules(world, "reject", &resumed)?;
+    refused(&portal.read_until_ready()?, "42501").context("a suspended portal")?;
+    ensure!(world.target.execute("shop", "SELECT max(id) FROM ledger")?.trim() == "9", "a line was added");
+
+    lead_rules(world, "approve", &ticket)?;
+    refused(&held.read_until_ready()?, "42501").context("approved under other rules")?;
+    let mut records = Vec::new();
+    eventually("the trail says that it was not run", Duration::from_secs(10), || {
+        records = audit::search(world.gateway(), &["--contains", "/* n5 */"]).unwrap_or_default();
+        matches!(&records[..], [one] if one["error"] == "42501" && one["rows"] == 0)
+    })
+    .with_context(|| format!("{records:?}"))
 }
