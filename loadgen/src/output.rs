@@ -64,8 +64,8 @@ fn summary(out: &mut String, outcome: &Outcome) {
     if total.bytes > 0 {
         line("row data", bytes_per_second(total.bytes as f64 / outcome.elapsed_s));
     }
-    let busiest = format!("the busiest thread {:.0} % of a core", outcome.busiest * 100.0);
-    line("own CPU", format!("{:.2} us a request, {busiest}", outcome.cpu_ns / 1e3));
+    let busiest = outcome.busiest.map(|busiest| format!(", the busiest thread {:.0} % of a core", busiest * 100.0));
+    line("own CPU", format!("{:.2} us a request{}", outcome.cpu_ns / 1e3, busiest.unwrap_or_default()));
     if !outcome.closed {
         let (p50, p999, max) = (at(&total.lag, 50.0), at(&total.lag, 99.9), total.lag.max());
         line("own send lag", format!("p50 {}, p99.9 {}, max {}", time(p50), time(p999), time(max)));

@@ -102,8 +102,8 @@ pub struct Outcome {
     pub elapsed_s: f64,
     /// The generator's own CPU, nanoseconds a request.
     pub cpu_ns: f64,
-    /// Of a core, that the busiest thread took while the load lasted.
-    pub busiest: f64,
+    /// Of a core, that the busiest thread took while the load lasted; `None`: that was too short to tell.
+    pub busiest: Option<f64>,
     /// Why percentiles are not to be believed.
     pub late: Option<String>,
     pub server_version: String,
@@ -299,7 +299,7 @@ struct Collector {
     requests: u64,
     last_ns: u64,
     load_end_ns: u64,
-    busiest: f64,
+    busiest: Option<f64>,
     cut: Option<Cut>,
     interrupted: bool,
 }
@@ -328,7 +328,7 @@ impl Collector {
             requests: 0,
             last_ns: 0,
             load_end_ns: u64::MAX,
-            busiest: 0.0,
+            busiest: None,
             cut: None,
             interrupted: false,
         }
@@ -392,7 +392,8 @@ impl Collector {
         // By a count each thread ends with its own share: of evenly spaced arrivals the first that was not sent any more ends the
         // load of all.
         self.load_end_ns = self.load_end_ns.min(end.load_end_ns);
-        self.busiest = self.busiest.max(end.busy);
+        // `None` is below every number.
+        self.busiest = if end.busy > self.busiest { end.busy } else { self.busiest };
         self.cut = self.cut.or(end.cut);
     }
 
@@ -470,11 +471,12 @@ impl Collector {
     /// A thread without a moment to spare takes answers in when it gets round to it, and its connections look busy meanwhile.
     fn at_its_limit(&self, settings: &Settings) -> Option<String> {
         // A thread that spins is busy by order.
-        (settings.open.is_some() && settings.spin_ns == 0 && self.busiest > BUSY_MAX).then(|| {
+        let judged = settings.open.is_some() && settings.spin_ns == 0;
+        self.busiest.filter(|&busiest| judged && busiest > BUSY_MAX).map(|busiest| {
             format!(
                 "the generator itself was at its limit: a thread of it took {:.0} % of a core. Percentiles would blame the server \
                  for that, so none are shown. Use more --threads, fewer requests a second, a cheaper check, or a less busy machine",
-                self.busiest * 100.0
+                busiest * 100.0
             )
         })
     }

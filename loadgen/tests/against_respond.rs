@@ -234,6 +234,16 @@ fn a_generator_at_its_limit_says_so() {
 }
 
 #[test]
+fn a_load_too_short_to_tell_how_busy_the_generator_was_is_not_held_against_it() {
+    let responder = Responder::start(&[]);
+    for load in [["-r", "1", "-d", "1s"], ["-r", "1", "-n", "1"], ["-r", "1000", "-n", "1"]] {
+        let output = run(&responder.url, &load);
+        let value = json(&output);
+        assert_eq!((output.status.code(), &value["late"]), (Some(0), &Value::Null), "{load:?}: {value}");
+    }
+}
+
+#[test]
 fn passwords_in_arguments_that_are_refused_are_not_repeated() {
     for arguments in [
         &["compare", "-e", "postgres://u:S3cret@127.0.0.1:5/db", "--rate", "10"][..],

@@ -35,6 +35,8 @@ const STOP_WAIT_NS: u64 = 1_000_000_000;
 /// Requests that may wait for a connection, a thread: 64 MB of them. Those beyond have failed.
 const BACKLOG_MAX: usize = 4_000_000;
 const NEVER_SENT: &str = "never sent";
+/// Over less than this CPU is no share of a core: the few wakes around the beginning of measuring are all there is of it.
+const BUSY_SPAN_NS_MIN: u64 = 100_000_000;
 /// Events taken from the kernel at a time.
 const EVENTS_MAX: usize = 256;
 
@@ -86,8 +88,8 @@ pub struct End {
     pub last_ns: u64,
     /// When no more requests were due; `u64::MAX` in a closed loop that ended by its count.
     pub load_end_ns: u64,
-    /// Of a core, from the start of measuring to the end of the load.
-    pub busy: f64,
+    /// Of a core, from the start of measuring to the end of the load; `None`: that was too short to tell.
+    pub busy: Option<f64>,
     pub cut: Option<Cut>,
 }
 
@@ -190,8 +192,8 @@ struct Engine {
     quickest_ns: Option<u64>,
     /// CPU and requests when measuring began.
     before: Option<(u64, u64)>,
-    /// Of a core, while the load lasted; `None`: it lasts.
-    busy: Option<f64>,
+    /// Of a core, while the load lasted, as in [`End::busy`]; `None`: it lasts.
+    busy: Option<Option<f64>>,
     requests: u64,
     inflight: usize,
     last_ns: u64,
@@ -456,9 +458,10 @@ impl Engine {
         }
     }
 
-    fn busy_until(&self, now: u64) -> f64 {
-        let Some((cpu_ns, _)) = self.before else { return 0.0 };
-        (sys::thread_cpu_ns() - cpu_ns) as f64 / now.saturating_sub(self.measure_ns).max(1) as f64
+    fn busy_until(&self, now: u64) -> Option<f64> {
+        let (cpu_ns, _) = self.before?;
+        let span_ns = now.saturating_sub(self.measure_ns);
+        (span_ns >= BUSY_SPAN_NS_MIN).then(|| (sys::thread_cpu_ns() - cpu_ns) as f64 / span_ns as f64)
     }
 
     /// Draws the next times to send.
