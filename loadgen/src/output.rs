@@ -41,12 +41,10 @@ fn summary(out: &mut String, outcome: &Outcome) {
         line("ended early", missed.clone());
     }
     if !outcome.closed {
-        let apart = if outcome.apart { ", each thread's over its own time" } else { "" };
-        let of = format!("{} requests in {:.2} s{apart}", total.offered, outcome.load_s);
+        let of = format!("{} requests in {:.2} s{}", total.offered, outcome.load_s, apart(outcome));
         line("offered", format!("{:.1}/s ({of})", outcome.offered));
     }
-    let answered = total.response.len();
-    line("achieved", format!("{:.1}/s ({answered} answered rightly in {:.2} s)", outcome.achieved, outcome.elapsed_s));
+    line("achieved", achieved(outcome));
     let mut failures = |name: &str, faults: &Faults| {
         line(name, measure::total(faults).to_string());
         faults.iter().for_each(|(kind, (count, detail))| line("", format!("{count} x {kind}: {detail}")));
@@ -71,6 +69,19 @@ fn summary(out: &mut String, outcome: &Outcome) {
         line("own send lag", format!("p50 {}, p99.9 {}, max {}", time(p50), time(p999), time(max)));
     }
     line("own pauses", format!("max {}", time(total.pause_ns)));
+}
+
+fn apart(outcome: &Outcome) -> &'static str {
+    if outcome.apart { ", each thread's over its own time" } else { "" }
+}
+
+/// The rate with what it is made of. Where requests that were due in time were answered after it, also how many that makes.
+fn achieved(outcome: &Outcome) -> String {
+    let (in_time, answered) = (outcome.in_time, outcome.total.response.len());
+    let of = format!("{in_time} answered rightly in {:.2} s{}", outcome.load_s, apart(outcome));
+    let later = !outcome.closed && answered > in_time;
+    let in_all = if later { format!("; {answered} in {:.2} s", outcome.elapsed_s) } else { String::new() };
+    format!("{:.1}/s ({of}{in_all})", outcome.achieved)
 }
 
 fn bytes_per_second(rate: f64) -> String {

@@ -187,6 +187,34 @@ fn waiting_for_a_connection_counts() {
     assert!((20.0..60.0).contains(&service), "{service} ms");
 }
 
+/// What the table says was achieved: rate, answers and seconds.
+fn achieved(url: &str, load: &[&str]) -> (f64, f64, f64, String) {
+    let mut command = Command::new(PROGRAM);
+    command.args(["run", "--target", url, "--lag-limit", "10s"]).args(load);
+    let text = String::from_utf8_lossy(&command.output().expect("the program is built").stdout).into_owned();
+    let line = text.lines().find_map(|line| line.strip_prefix("achieved")).unwrap_or_else(|| panic!("{text}"));
+    let (rate, of) = line.split_once("/s (").expect("a rate and what it is made of");
+    let (answers, of) = of.split_once(" answered rightly in ").expect("how many");
+    let (seconds, rest) = of.split_once(" s").expect("in how long");
+    let number = |text: &str| text.trim().parse().expect("it is a number");
+    (number(rate), number(answers), number(seconds), rest.to_string())
+}
+
+#[test]
+fn the_answers_beside_a_rate_are_those_it_is_made_of() {
+    let responder = Responder::start(&["--delay", "20ms"]);
+    let closed = ["--closed", "--duration", "200ms", "--warmup", "100ms", "-c", "8"];
+    let (rate, answers, seconds, rest) = achieved(&responder.url, &closed);
+    assert!((rate * seconds - answers).abs() < 0.1 && rest == ")", "{rate} {answers} {seconds} {rest}");
+    // One in 20 ms, asked for every 10 ms: half of them come after the load.
+    let open = ["--rate", "100", "--duration", "400ms", "--warmup", "0s", "-c", "1"];
+    let (rate, answers, seconds, rest) = achieved(&responder.url, &open);
+    assert!(
+        (rate * seconds - answers).abs() < 0.1 && rest.starts_with("; 40 in "),
+        "{rate} {answers} {seconds} {rest}"
+    );
+}
+
 #[test]
 fn thresholds_set_the_exit_status() {
     let responder = Responder::start(&["--delay", "5ms"]);
