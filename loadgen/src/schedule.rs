@@ -43,6 +43,8 @@ impl FromStr for Profile {
 
 /// Requests a second. Several times what a machine can send; beyond, memory would hold what waits.
 const RATE_MAX: f64 = 10e6;
+/// One request in 10,000 s. Below, the time until the next would soon be beyond every clock.
+const RATE_MIN: f64 = 1e-4;
 
 /// Requests a second: `500`, `2.5k`.
 pub fn parse_rate(text: &str) -> Result<f64> {
@@ -50,6 +52,7 @@ pub fn parse_rate(text: &str) -> Result<f64> {
     let (number, scale) = text.strip_suffix('k').map_or((text, 1.0), |number| (number, 1000.0));
     let rate: f64 = number.parse().with_context(|| format!("`{text}` is no rate; one looks like 500 or 20k"))?;
     ensure!(rate.is_finite() && rate > 0.0, "a rate must be above 0");
+    ensure!(rate * scale >= RATE_MIN, "a rate must not be below {RATE_MIN}/s, one request in {:.0} s", 1.0 / RATE_MIN);
     ensure!(rate * scale <= RATE_MAX, "a rate must not be above {}k", RATE_MAX / 1000.0);
     Ok(rate * scale)
 }
@@ -184,6 +187,7 @@ impl Schedule {
         Schedule { tick_ns: tick_ns.max(1), ..self }
     }
 
+    /// `u64::MAX` is never.
     pub fn next_ns(&mut self) -> u64 {
         let due = match self.arrivals {
             Arrivals::Constant => self.share.place(self.drawn) as f64,
@@ -197,7 +201,7 @@ impl Schedule {
             let segment = self.segments[self.segment];
             if segment.seconds.is_infinite() || due < self.count_before + segment.count() {
                 let at = ((self.seconds_before + segment.at(due - self.count_before)) * 1e9) as u64;
-                return at.next_multiple_of(self.tick_ns);
+                return at.checked_next_multiple_of(self.tick_ns).unwrap_or(u64::MAX);
             }
             self.count_before += segment.count();
             self.seconds_before += segment.seconds;
@@ -236,6 +240,14 @@ mod tests {
         let mut schedule = schedule.in_ticks(2_000_000);
         let times: Vec<u64> = (0..9).map(|_| schedule.next_ns()).collect();
         assert_eq!(times, [0, 1, 1, 1, 1, 2, 2, 2, 2].map(|tick| tick * 2_000_000));
+    }
+
+    #[test]
+    fn what_is_due_beyond_every_clock_is_never_due() {
+        let share = Share { thread: 0, threads: 1, connections: 1 };
+        let schedule = Schedule::new(&Profile::Flat(1e-12), Arrivals::Constant, 0.0, 1.0, share, 1);
+        let mut schedule = schedule.in_ticks(1_000_000);
+        assert_eq!([schedule.next_ns(), schedule.next_ns()], [0, u64::MAX]);
     }
 
     #[test]
@@ -295,7 +307,8 @@ mod tests {
     fn profiles_are_read_and_nonsense_is_refused() {
         assert_eq!("ramp:10-20".parse::<Profile>().ok(), Some(Profile::Ramp(10.0, 20.0)));
         assert_eq!("step:1,2, 3k".parse::<Profile>().ok(), Some(Profile::Steps(vec![1.0, 2.0, 3000.0])));
-        for bad in ["ramp:10", "step:", "step:0", "ramp:5--1", "flat", "ramp:nan-1"] {
+        let small = ["ramp:0-10", "ramp:10-0.00009", "step:1,1e-12"];
+        for bad in ["ramp:10", "step:", "step:0", "ramp:5--1", "flat", "ramp:nan-1"].iter().chain(&small) {
             assert!(bad.parse::<Profile>().is_err(), "{bad}");
         }
     }

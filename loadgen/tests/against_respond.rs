@@ -156,6 +156,23 @@ fn a_tick_that_is_long_beside_the_run_is_refused() {
 }
 
 #[test]
+fn rates_and_timeouts_that_cannot_be_meant_are_refused() {
+    let run = ["run", "--target", NOWHERE];
+    for (arguments, status) in [
+        (&["--rate", "1e-12"][..], 2),
+        (&["--profile", "step:0.00001,5"], 2),
+        (&["--profile", "ramp:5-0.00001"], 2),
+        (&["--closed", "--timeout", "0s"], 2),
+        (&["--closed", "--timeout", "500us"], 2),
+        // Nobody listens there: these got as far as that.
+        (&["--rate", "0.0001"], 3),
+        (&["--closed", "--timeout", "1ms"], 3),
+    ] {
+        assert_eq!(status_of(&[&run, arguments].concat()), Some(status), "{arguments:?}");
+    }
+}
+
+#[test]
 fn each_step_of_a_profile_is_told_apart() {
     let responder = Responder::start(&[]);
     let profile = ["--profile", "step:100,0.3k", "--duration", "2s", "--interval", "500ms"];

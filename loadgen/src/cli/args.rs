@@ -195,7 +195,7 @@ pub struct LoadArgs {
     #[arg(long, value_enum, default_value = "constant")]
     pub arrivals: ArrivalsArg,
     /// A request that takes longer has failed, and its connection is replaced where no answer came at all
-    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_timeout)]
     pub timeout: f64,
     /// Refuse to print percentiles when the generator's own send lag p99.9 is above
     #[arg(long, default_value = "1ms", value_name = "TIME", value_parser = parse_time)]
@@ -410,6 +410,15 @@ pub fn parse_time(text: &str) -> Result<f64> {
     Ok(number * scale)
 }
 
+/// Below nothing could be answered, and nobody could log in.
+const TIMEOUT_S_MIN: f64 = 0.001;
+
+pub fn parse_timeout(text: &str) -> Result<f64> {
+    let seconds = parse_time(text)?;
+    ensure!(seconds >= TIMEOUT_S_MIN, "a timeout must be 1 ms or more");
+    Ok(seconds)
+}
+
 pub fn parse_profile(text: &str) -> Result<Profile> {
     text.parse()
 }
@@ -449,7 +458,9 @@ mod tests {
         }
         assert_eq!(parse_rate("20k").ok(), Some(20_000.0));
         assert_eq!(parse_rate("10000k").ok(), Some(10_000_000.0));
-        assert!(["0", "1e9", "100000k"].iter().all(|bad| parse_rate(bad).is_err()));
+        assert!(["0", "1e9", "100000k", "1e-12", "0.00009"].iter().all(|bad| parse_rate(bad).is_err()));
+        assert_eq!((parse_rate("0.0001").ok(), parse_timeout("1ms").ok()), (Some(1e-4), Some(0.001)));
+        assert!(["0s", "999us"].iter().all(|bad| parse_timeout(bad).is_err()));
     }
 
     #[test]

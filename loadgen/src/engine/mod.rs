@@ -468,7 +468,7 @@ impl Engine {
     fn look_ahead(&mut self, alarms: &mut Alarms) {
         let Some(schedule) = self.task.schedule.as_mut() else { return };
         while !alarms.is_full() {
-            alarms.add(self.start_ns + schedule.next_ns());
+            alarms.add(self.start_ns.saturating_add(schedule.next_ns()));
         }
     }
 
