@@ -324,16 +324,37 @@ extern "C" fn note_interrupt(_: libc::c_int) {
     }
 }
 
-/// From here on the first Ctrl-C or SIGTERM only sets a flag; the second ends the process.
+/// A terminal that closes may say so twice, through the kernel and through the shell: the second is no order to hurry.
+extern "C" fn note_hangup(_: libc::c_int) {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// From here on the first Ctrl-C or SIGTERM only sets a flag; the second ends the process. A hangup sets it too, unless it was
+/// ignored when the process began, as under nohup: then the run is to outlive its terminal.
 pub fn catch_interrupt() {
     for number in ENDING {
-        // SAFETY: all zeroes is a valid sigaction; the handler only stores to an atomic and calls `signal`, both safe in a signal
-        // handler.
-        unsafe {
-            let mut action: libc::sigaction = zeroed();
-            action.sa_sigaction = note_interrupt as extern "C" fn(libc::c_int) as libc::sighandler_t;
-            libc::sigaction(number, &action, std::ptr::null_mut());
-        }
+        catch(number, note_interrupt);
+    }
+    if !is_ignored(libc::SIGHUP) {
+        catch(libc::SIGHUP, note_hangup);
+    }
+}
+
+/// `handler` does only what is safe in a signal handler.
+fn catch(number: libc::c_int, handler: extern "C" fn(libc::c_int)) {
+    // SAFETY: all zeroes is a valid sigaction; the handlers only store to an atomic and call `signal`, both safe in a signal handler.
+    unsafe {
+        let mut action: libc::sigaction = zeroed();
+        action.sa_sigaction = handler as libc::sighandler_t;
+        libc::sigaction(number, &action, std::ptr::null_mut());
+    }
+}
+
+fn is_ignored(number: libc::c_int) -> bool {
+    // SAFETY: all zeroes is a valid sigaction; it outlives the call, which fills it and changes nothing.
+    unsafe {
+        let mut action: libc::sigaction = zeroed();
+        libc::sigaction(number, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
     }
 }
 

@@ -335,6 +335,22 @@ fn a_run_that_is_terminated_shows_what_there_is() {
     shows_what_there_is_after("-TERM");
 }
 
+#[test]
+fn a_run_whose_terminal_closes_shows_what_there_is() {
+    shows_what_there_is_after("-HUP");
+}
+
+#[test]
+fn a_run_under_nohup_outlives_its_terminal() {
+    let fake = Fake::start(|_| Reply::Row("1"));
+    let run = fake.command(&["--rate", "20", "--count", "20", "-c", "1"]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(run.get_program()).args(run.get_args());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("there is a shell");
+    let (status, value, errors) = interrupt_after(&fake, 6, child, "-HUP");
+    assert_eq!((status, &value["answered"], &value["interrupted"]), (Some(0), &20.into(), &false.into()), "{errors}");
+}
+
 fn shows_what_there_is_after(signal: &str) {
     let fake = Fake::start(|n| if n > 5 { Reply::Silence } else { Reply::Row("1") });
     let load = ["--rate", "1000", "--duration", "1h", "-c", "1", "--timeout", "1h", "--fail-p99", "1ns"];

@@ -58,7 +58,8 @@ Open loop is the default: send times are fixed in advance, and response time cou
 charged for everybody who would have waited. --closed sends the next request when the last is answered.
 
 A request that leaves its transaction open, because it failed or ends inside it, is followed by a ROLLBACK that is not counted.
-The rate achieved is of the answers that came while the load lasted. Ctrl-C or SIGTERM ends the load and shows what there is.
+The rate achieved is of the answers that came while the load lasted. Ctrl-C, SIGTERM or SIGHUP ends the load and shows what
+there is.
 
 Exit status: 0 done; 1 a threshold was missed or an answer was wrong; 2 wrong usage; 3 could not run, was interrupted, a result could
 not be written, or the generator itself was too late to tell.";
