@@ -96,7 +96,7 @@ pub fn compare(
         unfinished: None,
     };
     for number in 1..=rounds {
-        let round = comparison.round(endpoints, &mut rng, &mut |name, rate| progress(number, name, rate));
+        let round = comparison.round(endpoints, number, &mut rng, &mut |name, rate| progress(number, name, rate));
         match round {
             Ok(round) => comparison.take_in(round),
             // The rounds before are worth telling; without any the reason is all there is.
@@ -118,14 +118,14 @@ fn unlike(endpoints: &[Endpoint]) -> Result<Vec<Option<Unlike>>> {
     Ok(answers.iter().map(|answer| answer.unlike(&answers[0])).collect())
 }
 
-/// One run, and the CPU the server used per request meanwhile: from the end of the last interval of warm-up on, so that neither
+/// One run in the round of that number, and the CPU the server used per request meanwhile: from the end of the last interval of warm-up on, so that neither
 /// logins nor warm-up count on either side of the division.
-fn measure(endpoint: &Endpoint) -> Result<(Outcome, Option<f64>)> {
+fn measure(endpoint: &Endpoint, number: usize) -> Result<(Outcome, Option<f64>)> {
     let mut before = None;
     let mut after = None;
     let server = endpoint.server.as_ref();
     let mut done = 0;
-    let outcome = run::run(&endpoint.settings, &mut |point, warmup| {
+    let outcome = run::run(&endpoint.settings.of_round(number), &mut |point, warmup| {
         let cpu = server.and_then(|server| server.cpu_ns().ok());
         if warmup || before.is_none() {
             before = cpu;
@@ -191,14 +191,21 @@ fn order_interval(values: usize) -> Option<OrderInterval> {
 
 impl Comparison {
     /// Each endpoint once, in random order.
-    fn round(&mut self, endpoints: &[Endpoint], rng: &mut Rng, progress: &mut dyn FnMut(&str, f64)) -> Result<Round> {
+    fn round(
+        &mut self,
+        endpoints: &[Endpoint],
+        number: usize,
+        rng: &mut Rng,
+        progress: &mut dyn FnMut(&str, f64),
+    ) -> Result<Round> {
         let mut order: Vec<usize> = (0..endpoints.len()).collect();
         rng.shuffle(&mut order);
         let mut round =
             Round { samples: vec![None; endpoints.len()], times: vec![histogram(); endpoints.len()], late: false };
         for index in order {
             let endpoint = &endpoints[index];
-            let (outcome, cpu_ns) = measure(endpoint).with_context(|| format!("endpoint `{}`", endpoint.name))?;
+            let (outcome, cpu_ns) =
+                measure(endpoint, number).with_context(|| format!("endpoint `{}`", endpoint.name))?;
             add_faults(&mut self.faults[index], &outcome.total.faults);
             if let Some(cut_short) = &outcome.cut_short {
                 bail!("endpoint `{}`: {cut_short}", endpoint.name);

@@ -52,6 +52,12 @@ impl Rng {
     }
 }
 
+/// The seed of the run with that number among several that were given one seed: each draws numbers of its own, and the same ones
+/// whenever all is repeated.
+pub fn seed_of(seed: u64, number: u64) -> u64 {
+    Rng::new(seed ^ Rng::new(number).bits()).bits()
+}
+
 /// A seed nobody chose, for those who give none.
 pub fn fresh_seed() -> u64 {
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -67,6 +73,15 @@ mod tests {
         let (mut one, mut two, mut other) = (Rng::new(7), Rng::new(7), Rng::new(8));
         assert!((0..100).all(|_| one.bits() == two.bits()));
         assert_ne!(one.bits(), other.bits());
+    }
+
+    #[test]
+    fn each_of_several_runs_has_a_seed_of_its_own() {
+        let mut seeds: Vec<u64> = (0..4).flat_map(|seed| (0..100).map(move |number| seed_of(seed, number))).collect();
+        assert_eq!(seeds[7], seed_of(0, 7));
+        seeds.sort_unstable();
+        seeds.dedup();
+        assert_eq!(seeds.len(), 400);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::hlog;
 use crate::measure::{Counts, Point, at, time};
 use crate::probe;
 use crate::program::Program;
+use crate::rng;
 use crate::schedule::{Arrivals, Profile, Schedule, Share};
 use crate::spans::Spans;
 use crate::sys::{self, Address, now_ns};
@@ -58,6 +59,12 @@ impl Settings {
     pub fn threads_used(&self) -> usize {
         let busy = self.count.map_or(usize::MAX, |count| count.try_into().unwrap_or(usize::MAX));
         self.threads.min(busy).clamp(1, self.connections.max(1))
+    }
+
+    /// The same load in the round or try of that number: with arrivals and variables of its own, or chance would fall out alike in
+    /// all of them and what many say would be no better than what one says.
+    pub fn of_round(&self, number: usize) -> Settings {
+        Settings { seed: rng::seed_of(self.seed, number as u64), ..self.clone() }
     }
 
     /// How closely the responses of each statement are looked at.
@@ -544,6 +551,24 @@ impl Collector {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_round_has_arrivals_of_its_own_and_within_a_round_all_have_the_same() {
+        let settings = |url| Settings {
+            open: Some((Profile::Flat(1000.0), Arrivals::Poisson)),
+            seed: 7,
+            ..crate::cli::plain_settings(url, None).expect("it is well formed")
+        };
+        let (one, other) = (settings("postgres://u@127.0.0.1:1/a"), settings("postgres://u@127.0.0.1:2/b"));
+        let arrivals = |settings: &Settings| {
+            let (profile, arrivals) = settings.open.as_ref().expect("it is an open loop");
+            let alone = Share { thread: 0, threads: 1, connections: 1 };
+            let mut schedule = Schedule::new(profile, *arrivals, 0.0, 1.0, alone, settings.seed);
+            (0..20).map(|_| schedule.next_ns()).collect::<Vec<_>>()
+        };
+        assert_eq!(arrivals(&one.of_round(1)), arrivals(&other.of_round(1)));
+        assert_ne!(arrivals(&one.of_round(1)), arrivals(&one.of_round(2)));
+    }
 
     #[test]
     fn each_threads_requests_are_divided_by_its_own_time() {

@@ -49,8 +49,10 @@ pub struct Found {
 /// Doubles until a rate fails, then halves the gap.
 pub fn saturate(settings: &Settings, search: Search, progress: &mut dyn FnMut(&Probe)) -> Result<Found> {
     ensure!(settings.open.is_some(), "the search needs an open loop");
+    let mut tries = 0;
     find(search, &mut |rate| {
-        let mut settings = settings.clone();
+        tries += 1;
+        let mut settings = settings.of_round(tries);
         let arrivals = settings.open.as_ref().expect("it was checked").1;
         settings.open = Some((Profile::Flat(rate), arrivals));
         let outcome = run::run(&settings, &mut |_, _| {})?;

@@ -209,7 +209,8 @@ pub struct LoadArgs {
     /// tenth of the measured time, and the warm-up if there is one
     #[arg(long, default_value = "0us", value_name = "TIME", value_parser = parse_time)]
     pub tick: f64,
-    /// Seed of arrivals and variables, to repeat a run exactly [default: a new one]
+    /// Seed of arrivals and variables, to repeat a run exactly; each round of `compare` and each try of `saturate` has its own,
+    /// which follows from it [default: a new one]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Read the password or token from this file [default: the target's URL, else PGPASSWORD]
