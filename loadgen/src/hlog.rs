@@ -50,6 +50,10 @@ fn encode(histogram: &Histogram<u64>) -> Vec<u8> {
             break;
         }
     }
+    if counts.is_empty() {
+        // As the reference implementation writes a histogram without values: one count, of zero.
+        zig_zag(0, &mut counts);
+    }
     let mut out = Vec::with_capacity(40 + counts.len());
     for word in [V2_COOKIE, counts.len() as u32, 0, DIGITS] {
         out.extend_from_slice(&word.to_be_bytes());
@@ -169,6 +173,12 @@ mod tests {
             .collect();
         assert_eq!(found, indices);
         assert_eq!(found.iter().map(|(_, count)| count).sum::<i64>(), 4);
+    }
+
+    #[test]
+    fn an_interval_without_answers_is_a_line_too() {
+        assert_eq!(encode(&measure::histogram())[40..], [0]);
+        assert!(line(1.0, 1.0, &measure::histogram()).starts_with("1.000,1.000,0.000,HISTFAAA"));
     }
 
     #[test]

@@ -170,6 +170,20 @@ impl Point {
         }
     }
 
+    pub fn begin_s(&self) -> f64 {
+        self.at_s - self.seconds
+    }
+
+    /// Nothing was due, answered or failed in it.
+    pub fn is_empty(&self) -> bool {
+        (self.offered, self.done, self.faults) == (0, 0, 0)
+    }
+
+    /// The load had ended when it began. Times are sums: a microsecond is no difference.
+    pub fn begins_after(&self, load_s: f64) -> bool {
+        self.begin_s() > load_s - 1e-6
+    }
+
     pub fn rate(&self) -> f64 {
         self.per_second(self.done)
     }

@@ -78,7 +78,7 @@ impl Settings {
 #[derive(Debug)]
 pub struct Step {
     pub rate: f64,
-    /// Of its intervals.
+    /// Of its intervals while the load lasted.
     pub seconds: f64,
     /// Answers that came in these.
     pub answered: u64,
@@ -424,21 +424,29 @@ impl Collector {
         let until_s = (until_ns as f64 / 1e9).max(from_s);
         let point = Point::of(&open.counts, until_s, until_s - from_s);
         progress(&point, warmup);
-        // Without requests there is nothing to plot.
-        if !warmup && (point.done > 0 || point.faults > 0 || point.offered > 0) {
+        if !warmup {
             self.hlog.push(hlog::line(from_s, point.seconds, &open.counts.response));
             self.points.push(point);
-            self.count_in_step(from_s, &point, &open.counts);
+            let last = self.steps.len().saturating_sub(1);
+            let of = self.step_of(&point).min(last);
+            self.steps.get_mut(of).into_iter().for_each(|step| step.counts.add(&open.counts));
         }
     }
 
-    /// Intervals divide steps evenly.
-    fn count_in_step(&mut self, from_s: f64, point: &Point, counts: &Counts) {
-        let of = ((from_s + point.at_s) / 2.0 / self.step_s) as usize;
-        let after_load = of >= self.steps.len();
-        let Some(step) = (if after_load { self.steps.last_mut() } else { self.steps.get_mut(of) }) else { return };
-        step.counts.add(counts);
-        if !after_load {
+    /// Intervals divide steps evenly. Beyond the last: after the load.
+    fn step_of(&self, point: &Point) -> usize {
+        ((point.begin_s() + point.seconds / 2.0) / self.step_s) as usize
+    }
+
+    /// Now that it is known when the load ended: what comes after it, and in which nothing happened, is left out. Before that
+    /// such an interval says that the server stood still, or that nothing was due.
+    fn end_series(&mut self, load_s: f64) {
+        while self.points.pop_if(|point| point.is_empty() && point.begins_after(load_s)).is_some() {
+            self.hlog.pop();
+        }
+        for point in self.points.iter().filter(|point| !point.begins_after(load_s)) {
+            let of = self.step_of(point);
+            let Some(step) = self.steps.get_mut(of) else { continue };
             step.seconds += point.seconds;
             step.answered += point.done;
         }
@@ -522,8 +530,9 @@ impl Collector {
         Rates { load_s, offered: total.offered as f64 / load_s, achieved: answers as f64 / load_s, answers }
     }
 
-    fn outcome(self, settings: &Settings) -> Outcome {
+    fn outcome(mut self, settings: &Settings) -> Outcome {
         let Rates { load_s, offered, achieved, answers } = self.rates(settings);
+        self.end_series(load_s);
         Outcome {
             offered,
             achieved,

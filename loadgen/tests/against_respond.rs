@@ -190,6 +190,33 @@ fn each_step_of_a_profile_is_told_apart() {
 }
 
 #[test]
+fn time_in_which_nothing_happened_is_a_part_of_its_step_and_of_the_series() {
+    let responder = Responder::start(&[]);
+    let log = std::env::temp_dir().join(format!("loadgen-gaps-{}", std::process::id()));
+    let file = log.to_str().expect("it is text");
+    // In most of the first step's intervals nothing is due.
+    let load = ["--profile", "step:4,16", "--duration", "2s", "--interval", "50ms", "--hlog", file];
+    let value = json(&run(&responder.url, &load));
+    let number = |value: &Value, name: &str| value[name].as_f64().expect("it is a number");
+    for step in value["steps"].as_array().expect("it is a list") {
+        assert!((number(step, "seconds") - 1.0).abs() < 1e-6, "{value}");
+    }
+    let intervals = value["intervals"].as_array().expect("it is a list");
+    let spans = intervals.iter().map(|one| (number(one, "at_s") - number(one, "seconds"), number(one, "at_s")));
+    let end = spans.fold(0.0, |end: f64, (from, until)| {
+        assert!((from - end).abs() < 1e-6, "a gap at {end} s: {value}");
+        until
+    });
+    assert!(end > 2.0 - 1e-6 && intervals.iter().any(|one| one["done"] == 0 && one["p50_ns"].is_null()), "{value}");
+    // What begins with the end of the load holds at least an answer.
+    let last = intervals.last().expect("there are some");
+    assert!(number(last, "at_s") < 2.0 + 1e-6 || last["done"] != 0, "{value}");
+    let lines = std::fs::read_to_string(&log).expect("it was written");
+    assert_eq!(lines.lines().filter(|line| line.contains(",HISTFAAA")).count(), intervals.len(), "{lines}");
+    std::fs::remove_file(log).expect("it is ours");
+}
+
+#[test]
 fn waiting_for_a_connection_counts() {
     // 20 ms a request on one connection, one request every 10 ms: each waits 10 ms longer than the one before.
     let responder = Responder::start(&["--delay", "20ms"]);

@@ -105,6 +105,13 @@ fn the_report_tells_what_was_offered_in_each_step() {
 }
 
 #[test]
+fn the_report_draws_no_line_across_a_time_without_answers() {
+    let load = ["--rate", "5", "--interval", "50ms", "--lag-limit", "10s"];
+    // Points between two gaps are dots; of the rate nothing is missing. Ticks have the decimals they need.
+    check("gaps", &load, 7, &["<circle class=\"a\"", "<circle class=\"c\"", ">0.2 s<"], &["<circle class=\"due\""]);
+}
+
+#[test]
 fn the_report_tells_what_cannot_be_said() {
     let load = ["--rate", "500", "--lag-limit", "1ns", "--fail-p99", "1s"];
     check("unknown", &load, 2, &["cannot tell: thresholds on time cannot be judged"], &[]);

@@ -15,7 +15,7 @@ function time(ns) {
   const [value, unit] = ns < 1e3 ? [ns, "ns"] : ns < 1e6 ? [ns / 1e3, "\u00b5s"] : ns < 1e9 ? [ns / 1e6, "ms"] : [ns / 1e9, "s"];
   return (value < 10 ? value.toFixed(2) : value < 100 ? value.toFixed(1) : value.toFixed(0)) + " " + unit;
 }
-const number = value => value.toLocaleString("en", { maximumFractionDigits: 1 });
+const number = (value, decimals = 1) => value.toLocaleString("en", { maximumFractionDigits: decimals });
 function row(table, cells, head) {
   const line = add(table, "tr");
   for (const cell of cells) add(line, head ? "th" : "td", {}, cell);
@@ -27,6 +27,7 @@ function section(heading) {
   return add(at("main"), "div");
 }
 // One plot: x and y map data to 0..1; ticks are [value, label]. A series is a line through its points, or, with `dots`, the points.
+// Where a point has no value the line breaks: nobody knows what was there. One between two such is a dot.
 function plot(place, name, series, x, y, xTicks, yTicks) {
   const keys = add(place, "p", { class: "soft" });
   for (const one of series) add(keys, "span", { class: "key " + one.style }, one.name);
@@ -41,10 +42,11 @@ function plot(place, name, series, x, y, xTicks, yTicks) {
     add(svg, "text", { x: px(value), y: H - B + 18, "text-anchor": "middle" }, label);
   }
   for (const one of series) {
-    if (!one.points.length) continue;
-    const d = one.points.map((p, i) => (i ? "L" : "M") + px(p[0]).toFixed(1) + " " + py(p[1]).toFixed(1)).join("");
+    const known = i => i in one.points && one.points[i][1] !== null, points = one.points.filter((p, i) => known(i));
+    if (!points.length) continue;
+    const d = one.points.map((p, i) => known(i) ? (known(i - 1) ? "L" : "M") + px(p[0]).toFixed(1) + " " + py(p[1]).toFixed(1) : "").join("");
     if (!one.dots) add(svg, "path", { class: one.style, d });
-    const dots = one.dots ? one.points : one.points.length === 1 ? one.points : [];
+    const dots = one.dots ? points : one.points.filter((p, i) => known(i) && !known(i - 1) && !known(i + 1));
     for (const p of dots) add(svg, "circle", { class: one.style, cx: px(p[0]), cy: py(p[1]), r: one.dots ? 4 : 3 });
   }
 }
@@ -61,8 +63,9 @@ function logScale(values) {
 }
 function linearScale(high, label) {
   const raw = high / 5 || 1, unit = 10 ** Math.floor(Math.log10(raw)), step = [1, 2, 5, 10].find(s => s * unit >= raw) * unit;
-  const ticks = [];
-  for (let value = 0; value <= high * 1.0001; value += step) ticks.push([value, label(value)]);
+  // As many decimals as tell one tick from the next.
+  const ticks = [], decimals = Math.max(0, -Math.floor(Math.log10(step)));
+  for (let value = 0; value <= high * 1.0001; value += step) ticks.push([value, label(value, decimals)]);
   return [value => value / (high || 1), ticks];
 }
 // Latency by percentile: `samples` decide how far the axis goes.

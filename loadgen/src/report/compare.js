@@ -1,6 +1,6 @@
 // The page of `compare`.
 const names = data.endpoints.map(one => one.name), first = names[0], styles = ["a", "b", "c", "d", "e", "f"];
-const rate = value => value === null ? "\u2013" : number(value) + "/s";
+const rate = (value, decimals) => value === null ? "\u2013" : number(value, decimals) + "/s";
 const measures = [["cpu_per_request", "CPU a request", time], ["p50", "p50", time], ["p99", "p99", time], ["rate", "rate", rate]];
 const perCent = data.confidence_percent === null ? null : data.confidence_percent.toFixed(1) + " %";
 head(names.join(", "), data.settings.load);
@@ -62,6 +62,6 @@ for (const [measure, name, show] of measures) {
   const series = data.endpoints.map((one, index) => ({ name: one.name, style: styles[index],
     points: one[measure].rounds.map((value, i) => [i + 1, value]).filter(p => p[1] !== null) })).filter(one => one.points.length);
   if (!series.length) continue;
-  const [y, yTicks] = linearScale(Math.max(...series.flatMap(one => one.points.map(p => p[1])), 1e-9) * 1.05, value => show(value));
+  const [y, yTicks] = linearScale(Math.max(...series.flatMap(one => one.points.map(p => p[1])), 1e-9) * 1.05, show);
   plot(section(name + ", round by round"), name + ", round by round", series, roundX, y, roundTicks, yTicks);
 }
