@@ -161,10 +161,10 @@ pub fn prepare(settings: &Settings) -> Result<(Plan, String)> {
     };
     let (first, version) = probe::probe(&plan, (settings.timeout_s * 1e9) as u64).map_err(failed)?;
     plan.first = first;
-    // Only what is answered in one piece and never holds up the server may lie unread until the next send.
+    // Only what is answered in one piece and never holds up the server may lie unread until the next send, or while this generator
+    // stands still, and still be timed rightly.
     let bytes: u64 = plan.first.iter().map(|tally| tally.bytes).sum::<u64>() * settings.depth as u64;
     plan.stamped = matches!(settings.target.address, Address::Inet(_))
-        && settings.open.is_some()
         && settings.target.tls == TlsMode::Disable
         && plan.program.steps.len() == 1
         && !settings.churn

@@ -233,8 +233,9 @@ impl Engine {
             requests: 0,
             inflight: 0,
             last_ns: 0,
-            // Answers read together would all have come when the last of them did.
-            naps: task.plan.stamped && task.plan.depth == 1,
+            // Answers read together would all have come when the last of them did. In a closed loop an answer is what the next
+            // request waits for.
+            naps: task.plan.stamped && task.plan.depth == 1 && task.schedule.is_some(),
             reports,
             stop,
             task,
