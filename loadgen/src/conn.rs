@@ -40,6 +40,8 @@ pub struct Plan {
     pub churn: bool,
     /// The kernel notes when responses arrive, so they need not be read at once to be timed.
     pub stamped: bool,
+    /// Taking one in may take long, so that it is worth the price (1 us) to know how much of that was work.
+    pub long_answers: bool,
 }
 
 /// A request on its way.
@@ -119,6 +121,8 @@ pub enum News {
     Finished {
         request: Request,
         at_ns: u64,
+        /// That is when it arrived, by the kernel's account; else when it was read.
+        stamped: bool,
         fault: Option<Box<Fault>>,
         /// The connection can take the next request in its place; else [`News::RolledBack`] says when.
         free: bool,
@@ -514,7 +518,8 @@ impl Conn {
         }
         let fault = request.fault.take();
         let free = outside || plan.churn || !self.roll_back();
-        news.push(News::Finished { request, at_ns: self.arrived_ns.unwrap_or_else(now_ns), fault, free });
+        let (at_ns, stamped) = (self.arrived_ns.unwrap_or_else(now_ns), self.arrived_ns.is_some());
+        news.push(News::Finished { request, at_ns, stamped, fault, free });
         Ok(())
     }
 

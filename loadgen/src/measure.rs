@@ -69,6 +69,11 @@ pub struct Counts {
     pub warmup_dropped: u64,
     /// The longest this generator did not look at its connections although it meant to, nanoseconds.
     pub pause_ns: u64,
+    /// Answers that may have waited because it stood still for longer than `--lag-limit`, and the kernel did not note when they
+    /// came ...
+    pub touched: u64,
+    /// ... and for how long it did at most, nanoseconds.
+    pub still_ns: u64,
 }
 
 impl Default for Counts {
@@ -87,6 +92,8 @@ impl Default for Counts {
             warmup_faults: Faults::new(),
             warmup_dropped: 0,
             pause_ns: 0,
+            touched: 0,
+            still_ns: 0,
         }
     }
 }
@@ -105,6 +112,8 @@ impl Counts {
         self.bytes += other.bytes;
         self.warmup_dropped += other.warmup_dropped;
         self.pause_ns = self.pause_ns.max(other.pause_ns);
+        self.touched += other.touched;
+        self.still_ns = self.still_ns.max(other.still_ns);
         add_faults(&mut self.faults, &other.faults);
         add_faults(&mut self.events, &other.events);
         add_faults(&mut self.warmup_faults, &other.warmup_faults);

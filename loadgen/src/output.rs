@@ -219,6 +219,7 @@ pub fn json(outcome: &Outcome, settings: &Value) -> Value {
         "busiest_thread_cores": outcome.busiest,
         "own_lag": if outcome.closed { Value::Null } else { histogram(&total.lag) },
         "own_pause_max_ns": total.pause_ns,
+        "answered_after_own_pause": total.touched,
         "late": outcome.late,
         "cut_short": outcome.cut_short,
         "count_missed": outcome.count_missed,

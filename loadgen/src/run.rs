@@ -26,6 +26,8 @@ const HEAD_START_NS: u64 = 20_000_000;
 
 /// A thread that takes more of a core than this has no moment to spare.
 const BUSY_MAX: f64 = 0.95;
+/// Of the answers may have waited for this generator as it stood still, before percentiles are refused: what p99.9 leaves out.
+const TOUCHED_MAX: f64 = 0.001;
 /// Of responses on one connection that are left in the kernel until the next tick: a fraction of any receive buffer.
 const UNREAD_BYTES_MAX: u64 = 16 << 10;
 
@@ -158,6 +160,7 @@ pub fn prepare(settings: &Settings) -> Result<(Plan, String)> {
         depth: settings.depth,
         churn: settings.churn,
         stamped: false,
+        long_answers: false,
     };
     let (first, version) = probe::probe(&plan, (settings.timeout_s * 1e9) as u64).map_err(failed)?;
     plan.first = first;
@@ -169,6 +172,7 @@ pub fn prepare(settings: &Settings) -> Result<(Plan, String)> {
         && plan.program.steps.len() == 1
         && !settings.churn
         && bytes <= UNREAD_BYTES_MAX;
+    plan.long_answers = bytes > UNREAD_BYTES_MAX;
     Ok((plan, version))
 }
 
@@ -218,6 +222,7 @@ fn task(settings: &Settings, plan: &Arc<Plan>, thread: usize, threads: usize) ->
         count: settings.count.map(|count| share.of_first(count)),
         timeout_ns: (settings.timeout_s * 1e9) as u64,
         spin_ns: settings.spin_ns,
+        lag_limit_ns: settings.lag_limit_ns,
         seed: settings.seed.wrapping_add(thread as u64),
     }
 }
@@ -285,6 +290,21 @@ fn rates_apart(threads: &[Own], load_s: &dyn Fn(&Own) -> f64) -> Rates {
         rates.answers += own.answers();
     }
     rates
+}
+
+/// In open loops too: that requests were sent when they were due says nothing of when their answers were read.
+fn stood_still(total: &Counts, settings: &Settings) -> Option<String> {
+    let share = total.touched as f64 / total.response.len().max(1) as f64;
+    (share > TOUCHED_MAX).then(|| {
+        format!(
+            "{:.2} % of the requests waited while the generator itself stood still, for {} at most, above the limit of {} \
+             (--lag-limit). Percentiles would blame the server for that, so none are shown. Use a less busy machine, or requests \
+             of one statement over TCP without TLS: their answers are timed by the kernel",
+            share * 100.0,
+            time(total.still_ns),
+            time(settings.lag_limit_ns)
+        )
+    })
 }
 
 /// Puts the threads' intervals together.
@@ -480,7 +500,7 @@ impl Collector {
     }
 
     fn late(&self, settings: &Settings) -> Option<String> {
-        self.at_its_limit(settings).or_else(|| self.lagged(settings))
+        self.at_its_limit(settings).or_else(|| self.lagged(settings)).or_else(|| stood_still(&self.total, settings))
     }
 
     /// A thread without a moment to spare takes answers in when it gets round to it, and its connections look busy meanwhile.
@@ -577,6 +597,20 @@ mod tests {
         };
         assert_eq!(arrivals(&one.of_round(1)), arrivals(&other.of_round(1)));
         assert_ne!(arrivals(&one.of_round(1)), arrivals(&one.of_round(2)));
+    }
+
+    #[test]
+    fn percentiles_are_refused_where_more_than_one_in_a_thousand_answers_waited_for_the_generator() {
+        let settings = crate::cli::plain_settings("postgres://u@127.0.0.1:1/a", None).expect("it is well formed");
+        let settings = Settings { lag_limit_ns: 1_000_000, ..settings };
+        let late = |touched| {
+            let mut total = Counts { touched, still_ns: 30_000_000, ..Counts::default() };
+            (0..1000).for_each(|_| total.response.saturating_record(1));
+            stood_still(&total, &settings)
+        };
+        assert_eq!((late(0), late(1)), (None, None));
+        let why = late(2).expect("that is too many");
+        assert!(why.starts_with("0.20 % of the requests waited") && why.contains("for 30.0 ms at most"), "{why}");
     }
 
     #[test]

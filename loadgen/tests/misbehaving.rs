@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -34,42 +35,72 @@ enum Reply {
 /// Decides by how many SELECTs there have been, this one included. The first is the generator's look at a right answer.
 type Plan = fn(u64) -> Reply;
 
-/// On a Unix socket in a folder of its own.
+/// On a Unix socket in a folder of its own, or on TCP.
 struct Fake {
     folder: PathBuf,
+    port: Option<u16>,
     selects: Arc<AtomicU64>,
 }
 
 impl Fake {
     fn start(plan: Plan) -> Fake {
+        let fake = Fake::new(None);
+        let listener = UnixListener::bind(fake.socket()).expect("nobody else has it");
+        fake.listen(plan, move || listener.accept().map(|(stream, _)| stream));
+        fake
+    }
+
+    fn start_on_tcp(plan: Plan) -> Fake {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("there are ports");
+        let fake = Fake::new(Some(listener.local_addr().expect("it listens").port()));
+        std::fs::write(fake.socket(), "").expect("there is room");
+        fake.listen(plan, move || listener.accept().map(|(stream, _)| stream));
+        fake
+    }
+
+    fn new(port: Option<u16>) -> Fake {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("loadgen-fake-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("there is room");
-        let socket = folder.join(".s.PGSQL.5432");
-        let listener = UnixListener::bind(&socket).expect("nobody else has it");
-        let selects = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&selects);
+        Fake { folder, port, selects: Arc::new(AtomicU64::new(0)) }
+    }
+
+    /// What is there as long as it serves: its socket, if it has one.
+    fn socket(&self) -> PathBuf {
+        self.folder.join(".s.PGSQL.5432")
+    }
+
+    fn listen<S: Read + Write + Send + 'static>(
+        &self,
+        plan: Plan,
+        accept: impl Fn() -> std::io::Result<S> + Send + 'static,
+    ) {
+        let (selects, socket) = (Arc::clone(&self.selects), self.socket());
         std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (counter, socket) = (Arc::clone(&counter), socket.clone());
-                let stream = stream.expect("it is accepted");
+            loop {
+                let stream = accept().expect("it is accepted");
+                let (selects, socket) = (Arc::clone(&selects), socket.clone());
                 // However a session ends, it is over.
-                std::thread::spawn(move || serve(stream, plan, &counter, &socket));
+                std::thread::spawn(move || serve(stream, plan, &selects, &socket));
             }
         });
-        Fake { folder, selects }
     }
 
     fn url(&self) -> String {
-        format!("postgres://u@/d?host={}", self.folder.display())
+        match self.port {
+            Some(port) => format!("postgres://u@127.0.0.1:{port}/d"),
+            None => format!("postgres://u@/d?host={}", self.folder.display()),
+        }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
-        command.args(["run", "--target", &self.url(), "-o", "json", "--lag-limit", "1h"]).args(arguments);
-        if !arguments.contains(&"--warmup") {
-            command.args(["--warmup", "0s"]);
+        command.args(["run", "--target", &self.url(), "-o", "json"]).args(arguments);
+        for (name, value) in [("--warmup", "0s"), ("--lag-limit", "1h")] {
+            if !arguments.contains(&name) {
+                command.args([name, value]);
+            }
         }
         command
     }
@@ -108,7 +139,12 @@ fn error(sqlstate: &str) -> Vec<u8> {
 }
 
 /// One session: the simple protocol, with transactions that fail as PostgreSQL's do.
-fn serve(mut stream: UnixStream, plan: Plan, selects: &AtomicU64, socket: &std::path::Path) -> std::io::Result<()> {
+fn serve(
+    mut stream: impl Read + Write,
+    plan: Plan,
+    selects: &AtomicU64,
+    socket: &std::path::Path,
+) -> std::io::Result<()> {
     let gone = || !socket.exists();
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
@@ -320,9 +356,49 @@ fn interrupt_after(fake: &Fake, selects: u64, child: Child, signal: &str) -> (Op
         std::thread::yield_now();
     }
     let child = process.0.take().expect("it runs");
+    send(signal, &child);
+    told(&child.wait_with_output().expect("it ends"))
+}
+
+fn send(signal: &str, child: &Child) {
     let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().expect("there is kill");
     assert!(sent.success());
+}
+
+/// A closed loop of eight connections, in the middle of which the generator is stopped for a second: far longer than the server
+/// takes, and than any machine stands still by itself.
+fn stopped_for_a_second(fake: &Fake, more: &[&str]) -> (Option<i32>, Value, String) {
+    let load = ["--closed", "-c", "8", "--count", "400", "--lag-limit", "100ms", "--fail-p99", "500ms"];
+    let mut command = fake.command(&[&load, more].concat());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program is built");
+    let mut process = Process(Some(child));
+    while fake.selects.load(Ordering::SeqCst) < 50 {
+        std::thread::yield_now();
+    }
+    let child = process.0.take().expect("it runs");
+    send("-STOP", &child);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    send("-CONT", &child);
     told(&child.wait_with_output().expect("it ends"))
+}
+
+#[test]
+fn what_waited_while_the_generator_stood_still_is_not_held_against_the_server() {
+    let fake = Fake::start_on_tcp(|_| Reply::Late(20));
+    let file = script(&fake, "SELECT 1; SELECT 1;");
+    let (status, value, errors) = stopped_for_a_second(&fake, &["--script", &file]);
+    assert!(status == Some(3) && errors.contains("waited while the generator itself stood still"), "{value} {errors}");
+    assert!(value["answered_after_own_pause"].as_u64().is_some_and(|answers| (1..=8).contains(&answers)), "{value}");
+    assert!(value.get("response").is_none(), "{value}");
+}
+
+#[test]
+fn answers_that_the_kernel_timed_do_not_wait_for_a_generator_that_stood_still() {
+    let fake = Fake::start_on_tcp(|_| Reply::Late(20));
+    let (status, value, errors) = stopped_for_a_second(&fake, &[]);
+    assert_eq!((status, &value["late"]), (Some(0), &Value::Null), "{value} {errors}");
+    assert!(value["response"]["percentiles"]["p99"]["ns"].as_u64().is_some_and(|p99| p99 < 500_000_000), "{value}");
+    assert!(value["own_pause_max_ns"].as_u64().is_some_and(|pause| pause > 500_000_000), "it was stopped: {value}");
 }
 
 #[test]

@@ -198,7 +198,8 @@ pub struct LoadArgs {
     /// A request that takes longer has failed, and its connection is replaced where no answer came at all
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_timeout)]
     pub timeout: f64,
-    /// Refuse to print percentiles when the generator's own send lag p99.9 is above
+    /// Refuse to print percentiles when the generator's own send lag p99.9 is above, or when more than 0.1 % of the answers may
+    /// have waited because it stood still for longer
     #[arg(long, default_value = "1ms", value_name = "TIME", value_parser = parse_time)]
     pub lag_limit: f64,
     /// Wake this much before a send is due and poll: less lag, more CPU

@@ -3,15 +3,20 @@
 use super::{Cut, Engine, RECONNECT_NS, Slot, patience_ns};
 use crate::conn::{Conn, Fault, News, Plan};
 use crate::measure::add_fault;
-use crate::sys::now_ns;
+use crate::sys::{self, now_ns};
 use std::sync::Arc;
 
 impl Engine {
     pub(super) fn event(&mut self, plan: &Plan, index: usize, hangup: bool) {
         let mut news = std::mem::take(&mut self.news);
+        if !self.conns[index].stamped {
+            self.look(now_ns());
+        }
+        let cpu_ns = plan.long_answers.then(sys::thread_cpu_ns);
         let conn = &mut self.conns[index];
         let generation = conn.generation;
         let result = if conn.is_closed() { Ok(()) } else { conn.ready(plan, &self.epoll, hangup, &mut news) };
+        cpu_ns.into_iter().for_each(|before| self.watch.worked(sys::thread_cpu_ns() - before));
         self.naps &= self.conns[index].stamped;
         if self.conns[index].unread {
             self.unread.push(index);
@@ -19,8 +24,8 @@ impl Engine {
         for item in news.drain(..) {
             match item {
                 News::Ready => self.is_up(plan, index),
-                News::Finished { request, at_ns, fault, free } => {
-                    self.finish(&request, at_ns, fault.as_deref());
+                News::Finished { request, at_ns, stamped, fault, free } => {
+                    self.finish(&request, at_ns, stamped, fault.as_deref());
                     if plan.churn {
                         self.conns[index].close();
                     }

@@ -7,7 +7,8 @@ use crate::sys::now_ns;
 use std::collections::VecDeque;
 
 impl Engine {
-    pub(super) fn finish(&mut self, request: &Request, at_ns: u64, fault: Option<&Fault>) {
+    /// `stamped`: the kernel noted that time. Else it is when this thread got round to it.
+    pub(super) fn finish(&mut self, request: &Request, at_ns: u64, stamped: bool, fault: Option<&Fault>) {
         self.inflight -= 1;
         self.requests += 1;
         // Timeouts are looked for now and then only: an answer that came in between may be too late.
@@ -24,8 +25,10 @@ impl Engine {
             Some(fault) => add_fault(&mut self.counts.faults, &fault.kind, 1, &fault.detail),
             None => {
                 let response_ns = at_ns.saturating_sub(request.intended_ns).max(1);
+                let service_ns = at_ns.saturating_sub(request.sent_ns).max(1);
                 self.counts.response.saturating_record(response_ns);
-                self.counts.service.saturating_record(at_ns.saturating_sub(request.sent_ns).max(1));
+                self.counts.service.saturating_record(service_ns);
+                self.counts.touched += u64::from(!stamped && self.watch.touches(request.sent_ns, service_ns));
                 self.count_in_time(at_ns, response_ns);
             }
         }
@@ -57,7 +60,7 @@ impl Engine {
 
     /// Requests whose connection is gone; what went wrong with one before is what is told of it.
     pub(super) fn fail_all(&mut self, requests: &VecDeque<Request>, now: u64, fault: &Fault) {
-        requests.iter().for_each(|request| self.finish(request, now, Some(request.fault().unwrap_or(fault))));
+        requests.iter().for_each(|request| self.finish(request, now, false, Some(request.fault().unwrap_or(fault))));
     }
 
     pub(super) fn timed_out(&self) -> Fault {

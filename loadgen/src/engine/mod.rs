@@ -8,6 +8,7 @@
 
 mod connections;
 mod counting;
+mod watch;
 
 use crate::alarms::{self, Alarms};
 use crate::conn::{Conn, Fault, News, Plan};
@@ -21,6 +22,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
+use watch::Watch;
 
 /// Logins under way at a time, a thread: a server's listen backlog is not what is measured.
 const LOGINS_MAX: usize = 32;
@@ -58,6 +60,8 @@ pub struct Task {
     pub timeout_ns: u64,
     /// Wakes that much before a send is due and polls until it is.
     pub spin_ns: u64,
+    /// How long it may stand still and go on as if nothing had been.
+    pub lag_limit_ns: u64,
     pub seed: u64,
 }
 
@@ -186,6 +190,7 @@ struct Engine {
     giving_up_ns: u64,
     /// What it meant to wake for.
     awaited_ns: u64,
+    watch: Watch,
     /// When a connection was last known to be up.
     up_ns: u64,
     /// The shortest response time while the load lasts, the warm-up's included; `None`: nothing was answered.
@@ -226,6 +231,7 @@ impl Engine {
             sweep_ns: u64::MAX,
             giving_up_ns: u64::MAX,
             awaited_ns: u64::MAX,
+            watch: Watch::new(task.lag_limit_ns),
             up_ns: 0,
             quickest_ns: None,
             before: None,
@@ -314,6 +320,7 @@ impl Engine {
 
     /// What has to be done at its time, whatever the load does.
     fn keep_time(&mut self, now: u64) {
+        self.look(now);
         if now >= self.measure_ns {
             self.counts.pause_ns = self.counts.pause_ns.max(now.saturating_sub(self.awaited_ns));
             if self.before.is_none() {
@@ -331,6 +338,16 @@ impl Engine {
             if self.stop.load(Ordering::Relaxed) && !self.stopped {
                 self.stop_now(now);
             }
+        }
+    }
+
+    /// To be called wherever the clock is read.
+    fn look(&mut self, now: u64) {
+        if let Some(still_ns) = self.watch.look(now)
+            && now >= self.measure_ns
+        {
+            self.counts.pause_ns = self.counts.pause_ns.max(still_ns);
+            self.counts.still_ns = self.counts.still_ns.max(still_ns);
         }
     }
 
@@ -419,8 +436,12 @@ impl Engine {
         }
         // The kernel notes when answers arrive: unless somebody waits for a connection they may lie until the next send.
         let nap_ns_max = if self.task.ticks { u64::MAX } else { NAP_NS_MAX };
+        self.look(now);
+        self.watch.sleep_until(self.awaited_ns);
         let nap = self.naps && self.backlog.is_empty() && wait.is_none() && left_ns <= nap_ns_max;
         let events = self.epoll.wait(if nap { Some(0) } else { wait })?;
+        // Before anything is read: whatever lies there has lain there while this thread stood still, if it did.
+        self.look(now_ns());
         for index in 0..events {
             let event = self.epoll.event(index);
             if event.token != alarms::TOKEN {
@@ -433,6 +454,7 @@ impl Engine {
             }
         }
         if nap && self.unread.is_empty() && now_ns() < due {
+            self.watch.sleep_until(self.awaited_ns);
             alarms.sleep()?;
         }
         Ok(())
@@ -495,6 +517,7 @@ impl Engine {
             let Some(slot) = self.take_slot(plan.churn) else { break };
             self.backlog.pop_front();
             let now = now_ns();
+            self.look(now);
             if waiting.due_ns >= self.measure_ns {
                 self.counts.lag.saturating_record(waiting.lag_ns(slot.since_ns, now).max(1));
             }
@@ -506,6 +529,7 @@ impl Engine {
     fn dispatch_closed(&mut self, plan: &Plan) {
         while self.left > 0 {
             let now = now_ns();
+            self.look(now);
             if now >= self.end_ns {
                 break;
             }
