@@ -15,8 +15,8 @@ pub struct Tally {
     pub hash: u64,
     /// A value somewhere was the one expected.
     pub value_seen: bool,
-    /// A value somewhere had the shape that must not come through.
-    pub leaked: bool,
+    /// Where a value had the shape that must not come through, if one had.
+    pub leaked: Option<&'static str>,
 }
 
 /// How much of it must agree with the first response.
@@ -40,6 +40,11 @@ pub struct Expectations {
 }
 
 impl Expectations {
+    /// Whether a value that must not come through is in the text of an error, which then must not be told.
+    pub fn leaks_in_error(&self, body: &[u8]) -> bool {
+        self.masked.as_ref().is_some_and(|pattern| wire::fields(body).any(|(_, text)| pattern.occurs(text)))
+    }
+
     pub fn judge(&self, rows: u64, value_seen: bool) -> Result<(), Wrong> {
         if self.rows.is_some_and(|expected| expected != rows) {
             return Err(Wrong::Rows);
@@ -91,13 +96,29 @@ impl Tally {
                 body.trim_ascii_end().split(|&byte| byte == b'\t').any(|found| found == value.as_bytes())
             };
         }
-        if let Some(pattern) = expected.masked.as_ref().filter(|_| !self.leaked) {
-            self.leaked = if kind == b'D' {
+        if let Some(pattern) = expected.masked.as_ref().filter(|_| self.leaked.is_none()) {
+            let leaked = if kind == b'D' {
                 wire::values(body).flatten().any(|found| pattern.occurs(found))
             } else {
                 pattern.occurs(body)
             };
+            self.leaked = leaked.then_some("a row");
         }
+    }
+
+    /// Takes in what else comes with an answer and is text that somebody may read: only whether a value came through there.
+    pub fn aside(&mut self, kind: u8, body: &[u8], expected: &Expectations) {
+        let Some(pattern) = expected.masked.as_ref().filter(|_| self.leaked.is_none()) else { return };
+        let occurs = |text: &[u8]| pattern.occurs(text);
+        let (place, leaked) = match kind {
+            b'E' => ("an error", wire::fields(body).any(|(_, text)| occurs(text))),
+            b'N' => ("a notice", wire::fields(body).any(|(_, text)| occurs(text))),
+            b'T' => ("a column's name", wire::column_names(body).any(occurs)),
+            b'A' => ("a notification", wire::notification(body).any(occurs)),
+            b'C' => ("a command's tag", wire::texts(body).any(occurs)),
+            _ => return,
+        };
+        self.leaked = leaked.then_some(place);
     }
 
     /// Takes in a CommandComplete: `UPDATE 1` is another answer than `UPDATE 0`.
@@ -106,7 +127,7 @@ impl Tally {
     }
 
     pub fn judge(&self, first: Option<&Tally>, level: Level, expected: &Expectations) -> Result<(), Wrong> {
-        if self.leaked {
+        if self.leaked.is_some() {
             return Err(Wrong::Unmasked);
         }
         let Some(first) = first else { return Ok(()) };

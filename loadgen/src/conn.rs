@@ -76,7 +76,8 @@ impl Request {
         self.value_seen |= tally.value_seen;
         let first = plan.first.get(self.step);
         if let Err(wrong) = tally.judge(first, plan.levels[self.step], &plan.expected) {
-            self.fail(wrong, format!("statement {}: {} rows, {} bytes", self.step + 1, tally.rows, tally.bytes));
+            let place = tally.leaked.map_or(String::new(), |place| format!("in {place} of "));
+            self.fail(wrong, format!("{place}statement {}: {} rows, {} bytes", self.step + 1, tally.rows, tally.bytes));
         }
         self.step += 1;
     }
@@ -259,8 +260,8 @@ impl Conn {
         self.to_send.clear();
         self.unread = false;
         let cut = std::mem::take(&mut self.tally);
-        if let Some(request) = self.inflight.front_mut().filter(|_| cut.leaked) {
-            request.fail(Wrong::Unmasked, format!("in a response that was cut off after {} rows", cut.rows));
+        if let Some((request, place)) = self.inflight.front_mut().zip(cut.leaked) {
+            request.fail(Wrong::Unmasked, format!("in {place} of a response that was cut off after {} rows", cut.rows));
         }
         self.inflight.retain(|request| !request.rollback);
         std::mem::take(&mut self.inflight)
@@ -424,6 +425,9 @@ impl Conn {
     }
 
     fn message(&mut self, plan: &Plan, frame: Frame<'_>, news: &mut Vec<News>) -> Result<(), Fault> {
+        if self.stage == Stage::Ready && !self.inflight.is_empty() {
+            self.tally.aside(frame.kind, frame.body, &plan.expected);
+        }
         match (self.stage, frame.kind) {
             (Stage::Ready, b'D' | b'd') => {
                 self.tally.row(frame.kind, frame.body, &plan.expected);
@@ -434,7 +438,7 @@ impl Conn {
                 Ok(())
             }
             (Stage::Ready, b'Z') => self.finish_step(plan, frame.body.first() == Some(&OUTSIDE), news),
-            (_, b'E') => self.refuse(wire::server_error(frame.body)),
+            (_, b'E') => self.refuse(plan, frame.body),
             (Stage::Login, b'R') => self.login.answer(&plan.target, frame.body, &mut self.to_send),
             (Stage::Login, b'Z') => {
                 self.to_send.extend_from_slice(&plan.program.preparation());
@@ -475,21 +479,39 @@ impl Conn {
     }
 
     /// An ErrorResponse: of a request it is remembered until ReadyForQuery, before that it ends the connection.
-    fn refuse(&mut self, error: wire::ServerError) -> Result<(), Fault> {
+    fn refuse(&mut self, plan: &Plan, body: &[u8]) -> Result<(), Fault> {
+        let fault = self.fault_of(plan, body);
+        if self.stage != Stage::Ready {
+            return Err(fault);
+        }
+        match self.inflight.front_mut() {
+            Some(request) if request.fault.is_none() => request.fault = Some(Box::new(fault)),
+            Some(_) => {}
+            None => self.refused = Some(fault),
+        }
+        Ok(())
+    }
+
+    /// What an error says, unless that is what nobody may see: then only that it is.
+    fn fault_of(&self, plan: &Plan, body: &[u8]) -> Fault {
+        let when = match self.stage {
+            Stage::Ready => "",
+            Stage::Preparing => "preparing: ",
+            Stage::Closed | Stage::Connecting | Stage::AwaitTls | Stage::Login => "login: ",
+        };
+        if plan.expected.leaks_in_error(body) {
+            return Fault::new(Wrong::Unmasked.name(), format!("{when}an error holds one, so its text is not shown"));
+        }
+        let error = wire::server_error(body);
         let hint = if error.hint.is_empty() { String::new() } else { format!(" (hint: {})", error.hint) };
         let detail = format!("{}{hint}", error.message);
         match self.stage {
-            Stage::Ready => {
-                let fault = Fault::new(format!("SQLSTATE {}", error.sqlstate), detail);
-                match self.inflight.front_mut() {
-                    Some(request) if request.fault.is_none() => request.fault = Some(Box::new(fault)),
-                    Some(_) => {}
-                    None => self.refused = Some(fault),
-                }
-                Ok(())
+            Stage::Ready | Stage::Preparing => {
+                Fault::new(format!("SQLSTATE {}", error.sqlstate), format!("{when}{detail}"))
             }
-            Stage::Preparing => Err(Fault::new(format!("SQLSTATE {}", error.sqlstate), format!("preparing: {detail}"))),
-            _ => Err(Fault::new("login", format!("{} {detail}", error.sqlstate))),
+            Stage::Closed | Stage::Connecting | Stage::AwaitTls | Stage::Login => {
+                Fault::new("login", format!("{} {detail}", error.sqlstate))
+            }
         }
     }
 

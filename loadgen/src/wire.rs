@@ -101,10 +101,38 @@ pub struct ServerError {
     pub hint: String,
 }
 
+/// The fields of an ErrorResponse or NoticeResponse: the code of each, and its text.
+pub fn fields(body: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    texts(body).filter_map(|field| field.split_first().map(|(&code, value)| (code, value)))
+}
+
+/// Texts that follow each other, each with a zero behind it.
+pub fn texts(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    body.split(|&byte| byte == 0)
+}
+
+/// The names in a RowDescription. Ends early on a malformed one.
+pub fn column_names(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    /// Table, column, type, its length, modifier and format: after each name.
+    const NUMBERS_BYTES: usize = 18;
+    let count = body.first_chunk::<2>().map_or(0, |bytes| u16::from_be_bytes(*bytes));
+    let mut rest = body.get(2..).unwrap_or_default();
+    (0..count).map_while(move |_| {
+        let end = rest.iter().position(|&byte| byte == 0)?;
+        let name = &rest[..end];
+        rest = rest.get(end + 1 + NUMBERS_BYTES..)?;
+        Some(name)
+    })
+}
+
+/// Channel and payload of a NotificationResponse, which begins with the sender's process.
+pub fn notification(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    texts(body.get(4..).unwrap_or_default())
+}
+
 pub fn server_error(body: &[u8]) -> ServerError {
     let mut error = ServerError::default();
-    for field in body.split(|&byte| byte == 0) {
-        let Some((&code, value)) = field.split_first() else { continue };
+    for (code, value) in fields(body) {
         let value = String::from_utf8_lossy(value).into_owned();
         match code {
             b'C' => error.sqlstate = value,
@@ -155,6 +183,25 @@ mod tests {
         let row = [0, 3, 0, 0, 0, 2, b'a', b'b', 255, 255, 255, 255, 0, 0, 0, 0];
         assert_eq!(values(&row).collect::<Vec<_>>(), [Some(&b"ab"[..]), None, Some(&b""[..])]);
         assert_eq!(values(&row[..7]).count(), 0);
+    }
+
+    #[test]
+    fn names_of_columns_are_found_among_their_numbers() {
+        let mut description = vec![0, 2];
+        for name in ["id", "card"] {
+            text(&mut description, name);
+            description.extend_from_slice(&[b'1'; 18]);
+        }
+        assert_eq!(column_names(&description).collect::<Vec<_>>(), [&b"id"[..], b"card"]);
+        let whole = |cut: usize| column_names(&description[..cut]).count();
+        assert!((0..description.len()).all(|cut| whole(cut) <= 1) && whole(22) == 0 && whole(23) == 1);
+    }
+
+    #[test]
+    fn notifications_are_texts_behind_a_number() {
+        let body = b"1234channel\0payload\0";
+        assert_eq!(notification(body).collect::<Vec<_>>(), [&b"channel"[..], b"payload", b""]);
+        assert_eq!(notification(b"123").collect::<Vec<_>>(), [b""]);
     }
 
     #[test]

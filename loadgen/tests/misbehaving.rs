@@ -13,6 +13,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_lockgate-loadgen");
 
 const CARD: &str = "4111-1111-1111-1111";
 
+type Make = fn() -> Vec<u8>;
+
 /// What the server does with one SELECT.
 enum Reply {
     Row(&'static str),
@@ -26,13 +28,16 @@ enum Reply {
     LeakAndError,
     LeakAndHangUp,
     LeakAndSilence,
+    /// These messages; for a login (SELECT number 0) instead of letting anybody in.
+    Messages(Make),
     /// Rows without end.
     Endless,
     /// It hangs up on everybody from now on, and its socket is gone.
     Gone,
 }
 
-/// Decides by how many SELECTs there have been, this one included. The first is the generator's look at a right answer.
+/// Decides by how many SELECTs there have been, this one included. The first is the generator's look at a right answer; before
+/// each login it is asked about number 0.
 type Plan = fn(u64) -> Reply;
 
 /// On a Unix socket in a folder of its own, or on TCP.
@@ -134,6 +139,15 @@ fn row(value: &str) -> Vec<u8> {
     [row, message(b'C', b"SELECT 1\0")].concat()
 }
 
+/// A column's name, then its numbers, which are digits too.
+fn column(name: &str) -> Vec<u8> {
+    message(b'T', &[&[0, 1][..], name.as_bytes(), b"\0", &[b'4'; 18]].concat())
+}
+
+fn fields(kind: u8, text: &str) -> Vec<u8> {
+    message(kind, format!("SERROR\0C22P02\0Mno\0D{text}\0\0").as_bytes())
+}
+
 fn error(sqlstate: &str) -> Vec<u8> {
     message(b'E', format!("SERROR\0C{sqlstate}\0Mno\0\0").as_bytes())
 }
@@ -151,6 +165,9 @@ fn serve(
     stream.read_exact(&mut vec![0; u32::from_be_bytes(length) as usize - 4])?;
     if gone() {
         return Ok(());
+    }
+    if let Reply::Messages(make) = plan(0) {
+        return stream.write_all(&make());
     }
     stream.write_all(&[message(b'R', &[0; 4]), message(b'Z', b"I")].concat())?;
     let mut status = b'I';
@@ -189,6 +206,7 @@ fn serve(
                     row("1")
                 }
                 Reply::LeakAndError => [row(CARD), error("22012")].concat(),
+                Reply::Messages(make) => make(),
                 Reply::LeakAndHangUp => return stream.write_all(&row(CARD)),
                 Reply::LeakAndSilence => {
                     stream.write_all(&row(CARD))?;
@@ -263,6 +281,59 @@ fn a_value_that_came_through_unmasked_counts_whatever_becomes_of_its_response() 
         assert!(status == Some(1) && errors.contains("unmasked value"), "{value} {errors}");
         assert_eq!(value["errors_by_kind"]["unmasked value"]["count"], 1, "{value}");
     }
+}
+
+/// Texts with a card number in them, in each place that is no row.
+const LEAKS: [(&str, Make); 5] = [
+    ("in an error", || fields(b'E', CARD)),
+    ("in a notice", || [fields(b'N', CARD), row("1")].concat()),
+    ("in a column's name", || [column(CARD), row("1")].concat()),
+    ("in a notification", || [message(b'A', &[b"4444news\0", CARD.as_bytes(), b"\0"].concat()), row("1")].concat()),
+    ("in a command's tag", || message(b'C', format!("SELECT {CARD}\0").as_bytes())),
+];
+
+const MASKED: [&str; 2] = ["--expect-masked", "####-####-####-####"];
+
+#[test]
+fn a_value_that_came_through_beside_the_rows_is_found_and_not_repeated() {
+    let plans: [Plan; LEAKS.len()] = [
+        |n| if n == 3 { Reply::Messages(LEAKS[0].1) } else { Reply::Row("1") },
+        |n| if n == 3 { Reply::Messages(LEAKS[1].1) } else { Reply::Row("1") },
+        |n| if n == 3 { Reply::Messages(LEAKS[2].1) } else { Reply::Row("1") },
+        |n| if n == 3 { Reply::Messages(LEAKS[3].1) } else { Reply::Row("1") },
+        |n| if n == 3 { Reply::Messages(LEAKS[4].1) } else { Reply::Row("1") },
+    ];
+    for (plan, (place, _)) in plans.into_iter().zip(LEAKS) {
+        let load = ["--rate", "50", "--count", "5", "-c", "1", "--check", "none"];
+        let (status, value, errors) = Fake::start(plan).run(&[&load[..], &MASKED].concat());
+        let fault = &value["errors_by_kind"]["unmasked value"];
+        assert!(status == Some(1) && errors.contains("unmasked value"), "{value} {errors}");
+        assert_eq!((&fault["count"], &value["errors"]), (&1.into(), &1.into()), "{value}");
+        assert!(fault["example"].as_str().is_some_and(|example| example.starts_with(place)), "{value}");
+        assert!(!value.to_string().contains(CARD) && !errors.contains(CARD), "{value} {errors}");
+    }
+}
+
+#[test]
+fn an_error_with_a_value_in_it_keeps_a_run_from_beginning_and_is_not_repeated() {
+    let plans: [Plan; 2] = [
+        // The login, and the first request.
+        |n| if n == 0 { Reply::Messages(LEAKS[0].1) } else { Reply::Row("1") },
+        |n| if n == 1 { Reply::Messages(LEAKS[0].1) } else { Reply::Row("1") },
+    ];
+    for plan in plans {
+        let (status, value, errors) = Fake::start(plan).run(&[&["--closed", "--count", "5"][..], &MASKED].concat());
+        assert!(status == Some(1) && errors.contains("unmasked value"), "{value} {errors}");
+        assert!(!value.to_string().contains(CARD) && !errors.contains(CARD), "{value} {errors}");
+    }
+}
+
+#[test]
+fn numbers_of_a_column_are_no_text() {
+    let plan: Plan = |n| if n > 0 { Reply::Messages(|| [column("card"), row("1")].concat()) } else { Reply::Row("1") };
+    let fake = Fake::start(plan);
+    let (status, value, errors) = fake.run(&["--closed", "--count", "5", "--expect-masked", "####"]);
+    assert_eq!((status, &value["errors"]), (Some(0), &0.into()), "{value} {errors}");
 }
 
 #[test]

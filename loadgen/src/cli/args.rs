@@ -177,7 +177,7 @@ pub struct WorkloadArgs {
     /// Each response must have that value somewhere
     #[arg(long, value_name = "TEXT")]
     pub expect_value: Option<String>,
-    /// No value may contain this shape: `#` a digit, `@` a letter, `?` either, else itself (a longer run of digits is another number)
+    /// No value may contain this shape, nor any error, notice, notification, column's name or command's tag: `#` a digit, `@` a letter, `?` either, else itself (a longer run of digits is another number)
     #[arg(long, value_name = "PATTERN", value_parser = parse_pattern)]
     pub expect_masked: Option<Pattern>,
 }

@@ -19,6 +19,7 @@ pub struct Verdicts {
 pub fn judge(args: &RunArgs, outcome: &Outcome) -> Verdicts {
     let mut verdicts = Verdicts { missed: wrong_answers(&outcome.total.faults, ""), unknown: Vec::new() };
     verdicts.missed.extend(wrong_answers(&outcome.total.warmup_faults, " (in the warm-up)"));
+    verdicts.missed.extend(wrong_answers(&outcome.total.events, " (on a connection that carried no request)"));
     if let Some(why) = &outcome.cut_short {
         verdicts.unknown.push(why.clone());
         return verdicts;
