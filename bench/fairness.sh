@@ -57,7 +57,7 @@ rows = collections.defaultdict(list)
 for line in open(sys.argv[1]):
     proxy, *numbers = line.split()
     rows[proxy].append([float(number) for number in numbers])
-print("| proxy | p50 quiet, us | p50 beside the stream | ratio | p99 quiet, us | p99 beside the stream | ratio | stream, MB/s |\n|---|---|---|---|---|---|---|---|")
+print("| proxy | p50 quiet, us | p50 beside the stream | p50 ratio | p99 quiet, us | p99 beside the stream | p99 ratio | stream, MB/s |\n|---|---|---|---|---|---|---|---|")
 for proxy, of in rows.items():
     middle = [statistics.median(column) for column in zip(*of)]
     ratio = [statistics.median(row[at + 1] / row[at] for row in of) for at in (0, 2)]

@@ -47,7 +47,9 @@ await_port() { # name: until it listens
   cat "$dir/$1.log" >&2 2>/dev/null || true
   exit 1
 }
-ticks() { awk '{ print $14 + $15 }' "/proc/${pid[$1]}/stat"; } # user and system time of a server, all threads
+ticks() { # user and system time of a server, all threads; 0 where the server is many processes
+  if [ -n "${pid[$1]:-}" ]; then awk '{ print $14 + $15 }' "/proc/${pid[$1]}/stat"; else echo 0; fi
+}
 TICK_US=$((1000000 / $(getconf CLK_TCK)))
 run_server() { # name, command...
   local name=$1; shift
@@ -180,25 +182,36 @@ pgbench_round() { # label, round, server, pgbench's arguments...
 }
 
 # The table of $dir/samples: by label, medians over rounds, with the median of each round's ratio to the row FIRST. A label of several
-# columns, `64 | on`, is compared with the row that differs in the last one only.
-table() { # headings of the label's columns, FIRST
+# columns, `64 | on`, is compared with the row that differs in the last one only. The row BARE has nothing between, and no CPU here:
+# what FIRST adds to its latency is what the others' addition is compared with.
+table() { # headings of the label's columns, FIRST, BARE
   python3 - "$dir/samples" "$TICK_US" "$@" <<'PY'
 import collections, statistics, sys
-samples, tick, headings, first = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+samples, tick, headings, first, bare = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4], (sys.argv[5:] or [None])[0]
 cost, slow, rate = (collections.defaultdict(dict) for _ in range(3))
 for line in open(samples):
     label, turn, ticks, queries, ms, tps = line.rstrip("\n").split("\t")
     if int(queries) == 0:
         sys.exit(f"{label}: not one query was answered in round {turn}; is the machine free?")
     cost[label][turn], slow[label][turn], rate[label][turn] = float(ticks) * tick / int(queries), float(ms) * 1000, float(tps)
-print(f"| {headings} | CPU us each | over {first} | latency us | over {first} | a second |")
-print("|" + "---|" * (headings.count("|") + 6))
+def median(values):
+    values = list(values)
+    return f"{statistics.median(values):.2f}" if values else "-"
+columns = [headings, "CPU us each", f"CPU over {first}", "latency us", f"latency over {first}"]
+columns += [f"added over {first}", "a second"] if bare else ["a second"]
+print("|", " | ".join(columns), "|\n|" + "---|" * (headings.count("|") + len(columns)))
 for label in cost:
-    to = label[: label.rfind("|") + 2] + first if "|" in label else first
+    group = label[: label.rfind("|") + 2] if "|" in label else ""
     row = [label]
     for of in (cost, slow):
-        ratios = [of[label][turn] / of[to][turn] for turn in of[label] if of[to].get(turn)]
-        row += [f"{statistics.median(of[label].values()):.2f}", f"{statistics.median(ratios):.2f}" if ratios else "-"]
+        to = of[group + first]
+        row += [median(of[label].values()), median(of[label][turn] / to[turn] for turn in of[label] if to.get(turn))]
+    if bare:
+        nothing, to = slow[group + bare], slow[group + first]
+        turns = [turn for turn in slow[label] if to.get(turn, 0) > nothing.get(turn, float("inf"))]
+        row.append(median((slow[label][turn] - nothing[turn]) / (to[turn] - nothing[turn]) for turn in turns))
+        if label == group + bare:
+            row[1:3] = "-", "-"
     print("|", " | ".join(row), "|", f"{statistics.median(rate[label].values()):.0f} |")
 PY
 }

@@ -14,7 +14,10 @@ const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A script, and the rows its table has to have, by their beginnings.
 const SCRIPTS: &[(&str, &[&str])] = &[
-    ("side-by-side.sh", &["| 8 | pgbouncer |", "| 8 | haproxy |", "| 8 | relay |", "| 8 | off |", "| 8 | on |"]),
+    (
+        "cpu.sh",
+        &["| 8 | direct |", "| 8 | pgbouncer |", "| 8 | haproxy |", "| 8 | relay |", "| 8 | off |", "| 8 | on |"],
+    ),
     ("knobs.sh", &["| (defaults) |", "| --shards 2 |"]),
     ("tls.sh", &["| 4 | on |", "| 4 | on-tls |", "| 4 | pgbouncer |", "| 4 | pgbouncer-tls |"]),
     ("storm.sh", &["| rustls |", "| off-plain |", "| off-tls |", "| on-tls |", "| pgbouncer-tls |"]),

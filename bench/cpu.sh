@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # What a query costs through the gateway, beside PgBouncer and HAProxy.
 #
-#   bench/side-by-side.sh            --smoke: one short round, to see that it works
-#   ROUNDS=5 SECONDS_EACH=4 CLIENTS="1 8 64" MODE=prepared|simple|extended PEERS="pgbouncer haproxy relay off on" WARM_UP=25
+#   bench/cpu.sh            --smoke: one short round, to see that it works
+#   ROUNDS=5 SECONDS_EACH=4 CLIENTS="1 8 64" MODE=prepared|simple|extended PEERS="direct pgbouncer haproxy relay off on" WARM_UP=25
 #
 # Starts a private PostgreSQL 15, PgBouncer (session mode), HAProxy (TCP mode), the bare relay (our shard, nothing
 # understood) and Lockgate twice (off: token login and a grant, async audit without responses; on: besides, ten deny rules,
 # masks on two columns, four detectors, group-committed audit with each response) on loopback, runs pgbench -S -j 1 through each: WARM_UP
 # seconds of 64 clients that do not count (by then a gateway's ring has been round once, and its segments are reused), then interleaved rounds; and
-# prints CPU per query (user + system, from /proc/PID/stat) with the median over rounds of each round's ratio to PgBouncer.
+# prints CPU per query (user + system, from /proc/PID/stat) with the median over rounds of each round's ratio to PgBouncer. `direct` is
+# PostgreSQL with nothing between: what a proxy adds to its latency is compared with what PgBouncer adds in the same round.
 . "$(dirname "$0")/lib.sh"
 begin "$@"
 default ROUNDS 5 1
@@ -16,11 +17,12 @@ default SECONDS_EACH 4 1
 default CLIENTS "1 8 64" 8
 default MODE prepared prepared
 default WARM_UP 25 1
-default PEERS "pgbouncer haproxy relay off on" "pgbouncer haproxy relay off on"
+default PEERS "direct pgbouncer haproxy relay off on" "direct pgbouncer haproxy relay off on"
 cargo_build -p lockgate-bench -p lockgate --bins
 
 start_postgres
 pgbench_tables
+port[direct]=${port[postgres]}
 issuer
 start_pgbouncer pgbouncer "${port[postgres]}" </dev/null
 start_haproxy haproxy "${port[postgres]}"
@@ -30,6 +32,7 @@ start_gateway on "${port[postgres]}" group --payloads masked < <(everything)
 
 manifest "$ROUNDS rounds of $SECONDS_EACH s each after $WARM_UP s of warm-up, pgbench -S -M $MODE"
 for proxy in $PEERS; do
+  [ "$proxy" != direct ] || continue
   "$BIN/pgbench" -n -j 1 -h 127.0.0.1 -p "${port[$proxy]}" -U postgres -S -M "$MODE" -c 64 -T "$WARM_UP" postgres >"$dir/warm-up.log" 2>&1 ||
     { echo "$proxy:" >&2; cat "$dir/warm-up.log" >&2; exit 1; }
 done
@@ -40,4 +43,4 @@ for clients in $CLIENTS; do
     done
   done
 done
-table "clients | proxy" pgbouncer
+table "clients | proxy" pgbouncer direct
