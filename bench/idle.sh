@@ -32,8 +32,8 @@ resident_kib() { awk '/^VmRSS:/ { print $2 }' "/proc/${pid[$1]}/status"; }
 kernel_kib() { awk '/^(Slab|KernelStack|PageTables):/ { kib += $2 } END { print kib }' /proc/meminfo; }
 issuer
 manifest "$SESSIONS sessions"
-echo "| proxy | before, MiB | with $SESSIONS idle sessions, MiB | KiB a session | over pgbouncer | kernel, KiB a session |"
-echo "|---|---|---|---|---|---|"
+echo "| proxy | sessions | MiB before | MiB with them idle | KiB a session | over pgbouncer | kernel, KiB a session |"
+echo "|---|---|---|---|---|---|---|"
 for proxy in pgbouncer haproxy off on; do
   start_respond "behind-$proxy"
   target=${port[behind-$proxy]}
@@ -57,7 +57,7 @@ for proxy in pgbouncer haproxy off on; do
   kill $load; wait $load || true
   each=$(python3 -c "print(f'{($after - $before) / $SESSIONS:.2f}')")
   [ "$proxy" != pgbouncer ] || of=$after
-  python3 -c "print(f'| $proxy | {$before / 1024:.1f} | {$after / 1024:.1f} | $each | {$after / $of:.2f} | {$kernel / $SESSIONS:.1f} |')"
+  python3 -c "print(f'| $proxy | $SESSIONS | {$before / 1024:.1f} | {$after / 1024:.1f} | $each | {$after / $of:.2f} | {$kernel / $SESSIONS:.1f} |')"
   kill "${pid[$proxy]}" "${pid[behind-$proxy]}"
   for server in "${pid[$proxy]}" "${pid[behind-$proxy]}"; do wait "$server" 2>/dev/null || true; done
   unset "pid[$proxy]" "pid[behind-$proxy]"

@@ -4,6 +4,7 @@
 #
 # Needs Debian's postgresql-15, pgbouncer and haproxy, and python3.
 set -euo pipefail
+SCRIPT=$(realpath "$0")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 BIN=/usr/lib/postgresql/15/bin
 RELEASE=${CARGO_TARGET_DIR:-target}/release LOCKGATE=$RELEASE/lockgate LOADGEN=$RELEASE/lockgate-loadgen
@@ -14,7 +15,7 @@ begin() { # the script's own arguments: --smoke (everything once and briefly, to
   case ${1:-} in
     '') ;;
     --smoke) SMOKE=1 ;;
-    *) sed -n '2,/^set\|^\. /{/^#/s/^# \{0,1\}//p}' "$0"; [ "$1" = --help ] || exit 2; exit 0 ;;
+    *) sed -n '2,/^set\|^\. /{/^#/s/^# \{0,1\}//p}' "$SCRIPT"; [ "$1" = --help ] || exit 2; exit 0 ;;
   esac
   dir=$(mktemp -d "${TMPDIR:-/tmp}/lockgate-bench.XXXXXX")
   chmod 755 "$dir"
@@ -197,6 +198,7 @@ for line in open(samples):
 def median(values):
     values = list(values)
     return f"{statistics.median(values):.2f}" if values else "-"
+bare = bare if any(label.split("| ")[-1] == bare for label in slow) else None
 columns = [headings, "CPU us each", f"CPU over {first}", "latency us", f"latency over {first}"]
 columns += [f"added over {first}", "a second"] if bare else ["a second"]
 print("|", " | ".join(columns), "|\n|" + "---|" * (headings.count("|") + len(columns)))
