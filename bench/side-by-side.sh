@@ -21,29 +21,29 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 DEFAULT=(cpu simple gigabyte idle fairness tls storm enters shards promises instructions allocations)
 LENGTHS=(ROUNDS SECONDS_EACH WARM_UP MB SESSIONS TURN_S RATE SCALE)
-declare -A COMMAND=(
-  [cpu]='CLIENTS="1 8 64" bench/cpu.sh'
-  [simple]='MODE=simple CLIENTS=64 PEERS="pgbouncer haproxy relay off on" bench/cpu.sh'
+declare -A COMMAND=( # MANY and SOME: 64 and 32 clients; fewer where a round is so brief that a busy machine might not log in more
+  [cpu]='CLIENTS="1 8 MANY" bench/cpu.sh'
+  [simple]='MODE=simple CLIENTS=MANY PEERS="pgbouncer haproxy relay off on" bench/cpu.sh'
   [gigabyte]='bench/gigabyte.sh'
   [idle]='bench/idle.sh'
   [fairness]='bench/fairness.sh'
-  [tls]='CLIENTS="8 64" bench/tls.sh'
+  [tls]='CLIENTS="8 MANY" bench/tls.sh'
   [storm]='bench/storm.sh'
-  [enters]='CLIENTS="1 8 32 64" bench/enters.sh'
-  [shards]="bench/knobs.sh 64 '' '--shards 2'"
+  [enters]='CLIENTS="1 8 SOME MANY" bench/enters.sh'
+  [shards]="bench/knobs.sh MANY '' '--shards 2'"
   [promises]="cargo bench -p lockgate-bench --bench promises -- --quiet --discard-baseline 'at most|pg_query'"
   [instructions]='bench/instructions.sh'
   [allocations]='cargo test --release -p lockgate-bench --test allocations'
-  [durability]='CLIENTS="1 64" bench/durability.sh'
+  [durability]='CLIENTS="1 MANY" bench/durability.sh'
 )
 
-parts=("${DEFAULT[@]}") only='' output='' child='' given='' whole=$(basename "$0")
+parts=("${DEFAULT[@]}") many=64 some=32 only='' output='' child='' given='' whole=$(basename "$0")
 arguments() {
   local argument part
   for argument in "$@"; do whole+=" $([[ $argument =~ ^[A-Za-z0-9_./,=-]+$ ]] && echo "$argument" || printf %q "$argument")"; done
   while [ $# -gt 0 ]; do
     case $1 in
-      --smoke) SMOKE=1 ;;
+      --smoke) SMOKE=1 many=16 some=12 ;;
       --all) parts=("${DEFAULT[@]}" durability) ;;
       --only) [ $# -ge 2 ] || usage 2; only=1; IFS=, read -ra parts <<<"$2"; shift ;;
       --output) [ $# -ge 2 ] || usage 2; output=$(cd "$called_from" && realpath -m "$2"); shift ;;
@@ -87,13 +87,17 @@ build_all() {
   if wants promises; then "$CARGO" bench -q -p lockgate-bench --bench promises --no-run || return 1; fi
 }
 
-to_run() { # name: the command, as this run wants it; nothing if there is nothing to run
+command_of() { # name: what somebody would type
+  local command=${COMMAND[$1]//MANY/$many}
+  command=${command//SOME/$some}
   case $1 in
-    allocations | promises) compiled "$1" ;;
-    shards) if [ -n "$SMOKE" ]; then echo "bench/knobs.sh --smoke"; else echo "${COMMAND[$1]}"; fi ;;
-    instructions) echo "${COMMAND[$1]}" ;;
-    *) echo "${COMMAND[$1]}${SMOKE:+ --smoke}" ;;
+    allocations | promises | instructions) echo "$command" ;;
+    shards) if [ -n "$SMOKE" ]; then echo "bench/knobs.sh --smoke"; else echo "$command"; fi ;;
+    *) echo "$command${SMOKE:+ --smoke}" ;;
   esac
+}
+to_run() { # name: what we run for it; nothing if there is nothing to run
+  case $1 in allocations | promises) compiled "$1" ;; *) command_of "$1" ;; esac
 }
 compiled() { # name of a test or bench: by cargo where we build, else the program that a build has left
   local command=${COMMAND[$1]/#cargo/$(printf %q "$CARGO")} program
@@ -110,7 +114,7 @@ compiled() { # name of a test or bench: by cargo where we build, else the progra
 run_part() { # name: leaves NAME.command, .out, .err and .status in $dir
   local command status=0 began=$SECONDS
   command=$(to_run "$1")
-  case ${COMMAND[$1]} in cargo*) echo "${COMMAND[$1]}" ;; *) echo "$given$command" ;; esac >"$dir/$1.command"
+  case $command in bench/* | [A-Z]*) echo "$given$command" ;; *) command_of "$1" ;; esac >"$dir/$1.command"
   if [ -z "$command" ]; then
     echo "skipped: BUILT=1, and nobody has built it" | tee "$dir/$1.status" | sed 's/^/    /' >&2
     return
@@ -127,23 +131,23 @@ stop() { # the script that runs ends its own servers
 }
 
 report() { # reads $dir, prints the page; status 1: something is not in it
-  python3 - "$dir" "${parts[@]}" <<'PY'
+  python3 - "$dir" "$many" "$some" "${parts[@]}" <<'PY'
 import fractions, pathlib, re, sys
 
-folder, parts = pathlib.Path(sys.argv[1]), sys.argv[2:]
+folder, many, some, parts = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]
 
 # What was promised: the script that shows it, the promise, the aim, the cells that are judged by it (what each is, its row's first
 # cells, its column), and cells that tell more.
 CPU, ADDED = "CPU over pgbouncer", "added over pgbouncer"
 PROMISES = [
-    ("cpu", "everything on, 64 clients: CPU a query", "at most 0.95 x PgBouncer's", [("", "64 | on", CPU)], []),
+    ("cpu", f"everything on, {many} clients: CPU a query", "at most 0.95 x PgBouncer's", [("", f"{many} | on", CPU)], []),
     ("cpu", "everything on, 8 clients: CPU a query", "at most 1.15 x PgBouncer's", [("", "8 | on", CPU)], []),
-    ("simple", "everything on, `-M simple` with new constants, 64 clients: CPU a query", "at most 1.15 x PgBouncer's",
-     [("", "64 | on", CPU)], []),
+    ("simple", f"everything on, `-M simple` with new constants, {many} clients: CPU a query", "at most 1.15 x PgBouncer's",
+     [("", f"{many} | on", CPU)], []),
     ("cpu", "everything on, one client: latency added to PostgreSQL's own", "at most 1.2 x PgBouncer's", [("", "1 | on", ADDED)],
      [("whole latency", "1 | on", "latency over pgbouncer"), ("HAProxy adds", "1 | haproxy", ADDED)]),
-    ("cpu", "everything off, 64 clients: CPU a query", "at most 0.8 x PgBouncer's", [("", "64 | off", CPU)],
-     [("bare relay", "64 | relay", CPU), ("HAProxy", "64 | haproxy", CPU)]),
+    ("cpu", f"everything off, {many} clients: CPU a query", "at most 0.8 x PgBouncer's", [("", f"{many} | off", CPU)],
+     [("bare relay", f"{many} | relay", CPU), ("HAProxy", f"{many} | haproxy", CPU)]),
     ("gigabyte", "1 GB through a masked column: CPU a byte", "at most 2 x HAProxy's", [("", "mask", "over haproxy")],
      [("with four detectors besides", "detect", "over haproxy")]),
     ("allocations", "a steady statement: heap allocations, copies of its payload", "at most 0 allocations and 1 copy",
@@ -153,11 +157,11 @@ PROMISES = [
     ("fairness", "one session streams 1 GB: its neighbours' p99", "at most 2 x quiet", [("", "on", "p99 ratio")],
      [("HAProxy", "haproxy", "p99 ratio"), ("PgBouncer", "pgbouncer", "p99 ratio")]),
     ("tls", "TLS on both legs: CPU a query", "at most 1.6 x our plaintext",
-     [("8 clients", "8 | on-tls", "CPU over on"), ("64 clients", "64 | on-tls", "CPU over on")], []),
+     [("8 clients", "8 | on-tls", "CPU over on"), (f"{many} clients", f"{many} | on-tls", "CPU over on")], []),
     ("storm", "1,000 new TLS sessions: CPU a session", "at most 1.5 x rustls's own handshake", [("", "on-tls", "CPU over rustls")],
      [("PgBouncer", "pgbouncer-tls", "CPU over rustls")]),
-    ("enters", "`io_uring_enter` a query, 32 clients", "at most 0.5",
-     [("one shard", "32 | 1", "io_uring_enter a query"), ("two shards", "32 | 2", "io_uring_enter a query")], []),
+    ("enters", f"`io_uring_enter` a query, {some} clients", "at most 0.5",
+     [("one shard", f"{some} | 1", "io_uring_enter a query"), ("two shards", f"{some} | 2", "io_uring_enter a query")], []),
     ("shards", "two shards: CPU a query", "at most 1.05 x one shard's", [("", "--shards 2", "CPU over (defaults)")], []),
     ("promises", "an audit append on the path", "at most 150 ns", [("", "audit append, a record", "ns")], []),
     ("promises", "an identity check", "at most 20 ns", [("", "identity check", "ns")], []),
@@ -166,8 +170,8 @@ PROMISES = [
     ("promises", "a cached decision", "at most 100 ns", [("", "cached decision", "ns")], []),
     ("instructions", "instructions of a prepared statement inside the gateway", "at most 1 x bench/budget.toml",
      [("off", "prepared_off", "of the budget"), ("on", "prepared_on", "of the budget")], []),
-    ("durability", "`group`, 64 sessions that pipeline: records a second", "at least 30 x one fdatasync each",
-     [("", "64 | group, pipelines, canned server", "over the disk")], [("PostgreSQL behind", "64 | group, pipelines", "over the disk")]),
+    ("durability", f"`group`, {many} sessions that pipeline: records a second", "at least 30 x one fdatasync each",
+     [("", f"{many} | group, pipelines, canned server", "over the disk")], [("PostgreSQL behind", f"{many} | group, pipelines", "over the disk")]),
     ("durability", "`strict`, one session: added to the median", "at most 1.3 fdatasyncs", [("", "1 | strict", "p50 over async, in fdatasyncs")], []),
 ]
 # A script that says so by its exit status has measured all the same.
@@ -283,7 +287,7 @@ described=$(manifest "${#parts[@]} scripts${SMOKE:+, briefly (--smoke): these nu
 number=0
 for part in "${parts[@]}"; do
   number=$((number + 1))
-  echo "[$number of ${#parts[@]}] $part: ${COMMAND[$part]} ($(elapsed) so far)" >&2
+  echo "[$number of ${#parts[@]}] $part: $(command_of "$part") ($(elapsed) so far)" >&2
   run_part "$part"
 done
 printf 'command: %s\n%s\ntook: %s\n' "$whole" "$described" "$(elapsed)" >"$dir/run.manifest"
