@@ -21,7 +21,9 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 DEFAULT=(cpu simple gigabyte idle fairness tls storm enters shards promises instructions allocations)
 LENGTHS=(ROUNDS SECONDS_EACH WARM_UP MB SESSIONS TURN_S RATE SCALE)
-declare -A COMMAND=( # MANY and SOME: 64 and 32 clients; fewer where a round is so brief that a busy machine might not log in more
+# MANY and SOME: 64 and 32 clients; fewer where a round is so brief that a busy machine might not log in more. The benches have longer than
+# they ask for: making the segment that records are appended to takes so long that criterion would append a handful, all of them cold.
+declare -A COMMAND=(
   [cpu]='CLIENTS="1 8 MANY" bench/cpu.sh'
   [simple]='MODE=simple CLIENTS=MANY PEERS="pgbouncer haproxy relay off on" bench/cpu.sh'
   [gigabyte]='bench/gigabyte.sh'
@@ -31,19 +33,19 @@ declare -A COMMAND=( # MANY and SOME: 64 and 32 clients; fewer where a round is 
   [storm]='bench/storm.sh'
   [enters]='CLIENTS="1 8 SOME MANY" bench/enters.sh'
   [shards]="bench/knobs.sh MANY '' '--shards 2'"
-  [promises]="cargo bench -p lockgate-bench --bench promises -- --quiet --discard-baseline 'at most|pg_query'"
+  [promises]="cargo bench -p lockgate-bench --bench promises -- --quiet --discard-baseline TIMES 'at most|pg_query'"
   [instructions]='bench/instructions.sh'
   [allocations]='cargo test --release -p lockgate-bench --test allocations'
   [durability]='CLIENTS="1 MANY" bench/durability.sh'
 )
 
-parts=("${DEFAULT[@]}") many=64 some=32 only='' output='' child='' given='' whole=$(basename "$0")
+parts=("${DEFAULT[@]}") many=64 some=32 times='--warm-up-time 3 --measurement-time 5' only='' output='' child='' given='' whole=$(basename "$0")
 arguments() {
   local argument part
   for argument in "$@"; do whole+=" $([[ $argument =~ ^[A-Za-z0-9_./,=-]+$ ]] && echo "$argument" || printf %q "$argument")"; done
   while [ $# -gt 0 ]; do
     case $1 in
-      --smoke) SMOKE=1 many=16 some=12 ;;
+      --smoke) SMOKE=1 many=16 some=12 times='--sample-size 10 --warm-up-time 0.1 --measurement-time 0.1' ;;
       --all) parts=("${DEFAULT[@]}" durability) ;;
       --only) [ $# -ge 2 ] || usage 2; only=1; IFS=, read -ra parts <<<"$2"; shift ;;
       --output) [ $# -ge 2 ] || usage 2; output=$(cd "$called_from" && realpath -m "$2"); shift ;;
@@ -89,7 +91,7 @@ build_all() {
 
 command_of() { # name: what somebody would type
   local command=${COMMAND[$1]//MANY/$many}
-  command=${command//SOME/$some}
+  command=${command//SOME/$some} command=${command//TIMES/$times}
   case $1 in
     allocations | promises | instructions) echo "$command" ;;
     shards) if [ -n "$SMOKE" ]; then echo "bench/knobs.sh --smoke"; else echo "$command"; fi ;;
@@ -100,15 +102,14 @@ to_run() { # name: what we run for it; nothing if there is nothing to run
   case $1 in allocations | promises) compiled "$1" ;; *) command_of "$1" ;; esac
 }
 compiled() { # name of a test or bench: by cargo where we build, else the program that a build has left
-  local command=${COMMAND[$1]/#cargo/$(printf %q "$CARGO")} program
+  local command program
+  command=$(command_of "$1")
   if [ -n "${BUILT:-}" ]; then
     program=$(find "$RELEASE/deps" -maxdepth 1 -name "$1-*" -executable -type f -printf '%T@ %p\n' 2>/dev/null | sort -n | tail -n 1 | cut -d' ' -f2-)
     [ -n "$program" ] || return 0
-    command="$(printf %q "$program")"
-    [ "$1" != promises ] || command+=" --bench --quiet --discard-baseline 'at most|pg_query'"
+    case $command in *' -- '*) command="cargo --bench ${command#* -- }" ;; *) command=cargo ;; esac
   fi
-  [ "$1" != promises ] || [ -z "$SMOKE" ] || command+=" --sample-size 10 --warm-up-time 0.1 --measurement-time 0.1"
-  echo "$command"
+  echo "$(printf %q "${program:-$CARGO}") ${command#cargo}"
 }
 
 run_part() { # name: leaves NAME.command, .out, .err and .status in $dir
