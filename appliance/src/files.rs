@@ -1,5 +1,5 @@
-//! Files of our own in folders where others may put something else in their place: a FIFO is an error and never waited for, and
-//! what is written anew follows no link.
+//! Files of our own in folders where others may put something else in their place, and files that a reload reads while others wait
+//! for it: a FIFO is an error and never waited for, and what is written anew follows no link.
 
 use rustix::fs::SeekFrom;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -144,7 +144,7 @@ fn regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let file = options.custom_flags(libc::O_NONBLOCK).open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::new(io::ErrorKind::InvalidData, "is not a file")),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "is not a file but a folder, a FIFO or a device")),
     }
 }
 

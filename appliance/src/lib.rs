@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod identity;
 pub mod limits;
 pub mod metrics;
+pub mod pem;
 pub mod policy;
 pub mod shard;
 pub mod snapshot;

@@ -154,7 +154,7 @@ impl Store {
     pub fn open(data_dir: &Path) -> Result<Self, VaultError> {
         let path = data_dir.join(STORE_NAME);
         let mut text = String::new();
-        let read = File::open(&path).and_then(|file| file.take(STORE_BYTES_MAX + 1).read_to_string(&mut text));
+        let read = crate::files::open(&path).and_then(|file| file.take(STORE_BYTES_MAX + 1).read_to_string(&mut text));
         match read {
             Ok(len) if len as u64 > STORE_BYTES_MAX => {
                 return Err(VaultError::Damaged { path, reason: "it is too long".to_owned() });
@@ -218,7 +218,7 @@ fn read_key(path: &Path) -> Result<LessSafeKey, VaultError> {
         ErrorKind::NotFound => VaultError::NoKey(path.to_owned()),
         _ => VaultError::File { path: path.to_owned(), error },
     };
-    let file = File::open(path).map_err(failed)?;
+    let file = crate::files::open(path).map_err(failed)?;
     if file.metadata().map_err(failed)?.permissions().mode() & 0o077 != 0 {
         return Err(VaultError::KeyIsOpen(path.to_owned()));
     }

@@ -124,7 +124,7 @@ fn alone(path: &Path, text: &str, problem: Problem) -> ConfigError {
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     use std::io::Read;
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(|error| format!("could not open the configuration: {error}"))?;
+    let file = crate::files::open(path).map_err(|error| format!("could not open the configuration: {error}"))?;
     file.take(CONFIG_BYTES_MAX + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| format!("could not read the configuration: {error}"))?;

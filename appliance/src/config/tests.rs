@@ -1724,7 +1724,7 @@ fn files_that_cannot_be_read_are_reported_like_any_mistake() {
     let huge = folder.path().join("huge.toml");
     std::fs::write(&huge, vec![b'#'; CONFIG_BYTES_MAX as usize + 1]).unwrap();
     assert!(load(&huge).unwrap_err().to_string().contains("larger than 4 MiB"));
-    assert!(load(folder.path()).unwrap_err().to_string().contains("could not read the configuration"));
+    assert!(load(folder.path()).unwrap_err().to_string().contains("is not a file"));
 }
 
 /// Any text is either a configuration or a report: never a panic. Cuts and bit flips of the example, from a fixed seed.
@@ -1766,4 +1766,16 @@ fn a_secret_in_the_file_never_reaches_the_report() {
         let report = report(text);
         assert!(report.contains("error") && !report.contains("hunter2"), "{report}");
     }
+}
+
+#[test]
+fn a_file_that_would_be_waited_for_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("gw.toml");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let error = super::load(&fifo).unwrap_err().to_string();
+    assert!(
+        error.contains("could not open the configuration: is not a file but a folder, a FIFO or a device"),
+        "{error}"
+    );
 }

@@ -1,12 +1,11 @@
 //! The listeners' certificates: read at start, and again on reload without closing a listener.
 
 use crate::config::{self, Config};
+use crate::pem;
 use crate::shard::ListenerTls;
 use arc_swap::ArcSwap;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,8 +67,8 @@ impl Replacement {
 fn server_config(address: SocketAddr, tls: &config::ListenerTls) -> Result<ListenerTls, CertificateError> {
     let file = |path: &Path, why: String| CertificateError::File { address, path: path.to_owned(), why };
     let failed = |error| CertificateError::Rustls { address, error };
-    let chain = read_certificates(&tls.cert).map_err(|why| file(&tls.cert, why))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| file(&tls.key, error.to_string()))?;
+    let chain = pem::certificates(&tls.cert).map_err(|why| file(&tls.cert, why))?;
+    let key = pem::key(&tls.key).map_err(|why| file(&tls.key, why))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone());
     let builder = builder.with_safe_default_protocol_versions().map_err(failed)?;
@@ -77,7 +76,7 @@ fn server_config(address: SocketAddr, tls: &config::ListenerTls) -> Result<Liste
         None => builder.with_no_client_auth(),
         Some(path) => {
             let mut roots = RootCertStore::empty();
-            for certificate in read_certificates(path).map_err(|why| file(path, why))? {
+            for certificate in pem::certificates(path).map_err(|why| file(path, why))? {
                 roots.add(certificate).map_err(|error| file(path, error.to_string()))?;
             }
             // Whoever has no certificate of that authority does not get as far as a token.
@@ -92,15 +91,6 @@ fn server_config(address: SocketAddr, tls: &config::ListenerTls) -> Result<Liste
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(ListenerTls { config: Arc::new(config), client_certificate: tls.client_ca.is_some() })
-}
-
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())?;
-    let certificates = certificates.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
-    match certificates.is_empty() {
-        true => Err("there is no certificate in it".into()),
-        false => Ok(certificates),
-    }
 }
 
 #[cfg(test)]

@@ -192,7 +192,7 @@ impl Kept {
 /// Reads a key file, no further than a key set may be long.
 pub fn read_keys(path: &Path) -> Result<Jwks, String> {
     let mut document = Vec::new();
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let file = crate::files::open(path).map_err(|error| error.to_string())?;
     file.take(DOCUMENT_BYTES_MAX as u64 + 1).read_to_end(&mut document).map_err(|error| error.to_string())?;
     Jwks::parse(&document).map_err(|error| error.to_string())
 }

@@ -171,7 +171,7 @@ fn password(
 
 /// Without the line's end that editors add.
 fn read_password(path: &Path) -> io::Result<(Zeroizing<Vec<u8>>, u32)> {
-    let file = std::fs::File::open(path)?;
+    let file = crate::files::open(path)?;
     let mode = file.metadata()?.permissions().mode();
     // Room for all of it at once: a buffer that grows leaves copies behind.
     let mut password = Zeroizing::new(Vec::with_capacity(PASSWORD_BYTES_MAX as usize + 1));
@@ -230,6 +230,9 @@ mod tests {
         }
         std::fs::write(&path, vec![b'x'; PASSWORD_BYTES_MAX as usize + 1]).unwrap();
         assert!(read_password(&path).is_err());
+        std::fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert!(read_password(&path).is_err(), "nobody waits for who would write into it");
     }
 
     #[test]

@@ -4,7 +4,6 @@ use crate::config::{Target, TargetTls};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,12 +51,8 @@ pub fn roots(ca: Option<&Path>) -> Result<Arc<RootCertStore>, TlsError> {
 fn read_ca(path: &Path) -> Result<RootCertStore, TlsError> {
     let fail = |why: String| TlsError::Ca { path: path.to_owned(), why };
     let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| fail(error.to_string()))? {
-        let certificate = certificate.map_err(|error| fail(error.to_string()))?;
+    for certificate in crate::pem::certificates(path).map_err(fail)? {
         store.add(certificate).map_err(|error| fail(error.to_string()))?;
-    }
-    if store.is_empty() {
-        return Err(fail("there is no certificate in it".into()));
     }
     Ok(store)
 }

@@ -31,7 +31,7 @@ impl Http {
             let unreadable = |error: &dyn std::fmt::Display| {
                 Failure::mend(format!("{}: {error}", path.display()), "name a PEM file with the receiver's authorities")
             };
-            let pem = std::fs::read(path).map_err(|error| unreadable(&error))?;
+            let pem = crate::files::read(path).map_err(|error| unreadable(&error))?;
             let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unreadable(&error))?;
             if certificates.is_empty() {
                 return Err(unreadable(&"there is no certificate in it"));

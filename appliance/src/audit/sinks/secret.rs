@@ -17,7 +17,7 @@ pub fn read(place: &Secret) -> Result<Zeroizing<String>, Failure> {
         })?),
         Secret::File(path) => {
             let mut text = Zeroizing::new(String::new());
-            let file = std::fs::File::open(path);
+            let file = crate::files::open(path);
             file.and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text)).map_err(|error| {
                 let mend = format!("put the secret there, readable for the gateway: {}", path.display());
                 Failure::mend(format!("{} cannot be read: {error}", path.display()), mend)

@@ -11,9 +11,9 @@ use super::deliver::{Deliver, Delivered, Failure, said};
 use super::join::Event;
 use crate::audit::when;
 use crate::config::{SyslogSink, SyslogTransport};
+use crate::pem;
 use crate::snapshot::tls;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
@@ -186,10 +186,8 @@ fn tls_of(
     let config = match &settings.identity {
         None => builder.with_no_client_auth(),
         Some((cert, key)) => {
-            let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect);
-            let chain = chain.map_err(|error| wrong(format!("{}: {error}", cert.display())))?;
-            let secret =
-                PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(format!("{}: {error}", key.display())))?;
+            let chain = pem::certificates(cert).map_err(|error| wrong(format!("{}: {error}", cert.display())))?;
+            let secret = pem::key(key).map_err(|error| wrong(format!("{}: {error}", key.display())))?;
             builder
                 .with_client_auth_cert(chain, secret)
                 .map_err(|error| wrong(format!("{}: {error}", cert.display())))?
