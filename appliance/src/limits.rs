@@ -67,6 +67,8 @@ pub const BUFFER_KIB_MAX: u32 = 1024;
 /// MiB. A segment is preallocated: this much disk, times the segments, times the shards.
 pub const SEGMENT_MIB_MAX: u32 = 4096;
 /// One being written, one being sealed.
+/// The kernel's own bound (IORING_MAX_CQ_ENTRIES).
+pub const RING_COMPLETIONS_MAX: u32 = 65_536;
 pub const SEGMENTS_MIN: u32 = 2;
 pub const SEGMENTS_MAX: u32 = 4096;
 /// KiB of a response in one record: a frame is 16 MiB at most, and every session may hold one such response.
@@ -112,6 +114,7 @@ const _: () = assert!(AUDIT_STATEMENT_BYTES_MAX + AUDIT_BINDS_BYTES_MAX + RECORD
 /// generation is forgotten.
 pub const CACHED_TEXTS_MAX: usize = 4096;
 /// A text or shape that is remembered. Longer ones are parsed each time.
+const _: () = assert!(RING_ENTRIES_MAX <= RING_COMPLETIONS_MAX);
 pub const CACHED_TEXT_BYTES_MAX: usize = 16 << 10;
 /// A text that is looked up by its shape, constants and all. Longer ones are parsed each time.
 pub const SHAPED_TEXT_BYTES_MAX: usize = 1 << 20;

@@ -13,6 +13,7 @@ pub use buffers::{Buffers, Chunk, HEADROOM_BYTES};
 pub use nudge::Thread;
 
 use super::journal::Safe;
+use crate::limits::{RING_COMPLETIONS_MAX, RING_ENTRIES_MIN};
 use codecs::Side;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use slab::Slab;
@@ -182,7 +183,7 @@ impl Departure {
 /// Sizes of a ring.
 #[derive(Clone, Copy, Debug)]
 pub struct RingSizes {
-    /// Submission entries; completions get four times as many.
+    /// Submission entries; completions get four times as many, as far as the kernel goes.
     pub entries: u32,
     /// Provided buffers, a power of two.
     pub buffers: u16,
@@ -549,13 +550,21 @@ fn outcome(result: i32) -> io::Result<usize> {
 }
 
 fn build(entries: u32) -> io::Result<IoUring> {
+    set_up(entries).map_err(|error| match error.raw_os_error() {
+        // A kernel that makes a small ring lacks nothing.
+        Some(libc::EINVAL) if set_up(RING_ENTRIES_MIN).is_ok() => {
+            let why = format!("no ring of {entries} entries: {error}; lower --ring-entries ([server] ring_entries)");
+            io::Error::new(error.kind(), why)
+        }
+        _ => explain(error, "SINGLE_ISSUER and DEFER_TASKRUN (Linux 6.1 or later)"),
+    })
+}
+
+fn set_up(entries: u32) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
-    builder.setup_cqsize(entries * 4).setup_single_issuer().setup_defer_taskrun();
+    builder.setup_cqsize(RING_COMPLETIONS_MAX.min(entries * 4)).setup_single_issuer().setup_defer_taskrun();
     // Without the indirection array (Linux 6.6) a submission touches one cache line less.
-    if let Ok(ring) = builder.clone().setup_no_sqarray().build(entries) {
-        return Ok(ring);
-    }
-    builder.build(entries).map_err(|e| explain(e, "SINGLE_ISSUER and DEFER_TASKRUN (Linux 6.1 or later)"))
+    builder.clone().setup_no_sqarray().build(entries).or_else(|_| builder.build(entries))
 }
 
 fn explain(error: io::Error, feature: &str) -> io::Error {
@@ -568,7 +577,9 @@ fn explain(error: io::Error, feature: &str) -> io::Error {
         Some(libc::ENOSYS) => {
             "this kernel has no io_uring, or a seccomp profile hides it (install deploy/seccomp.json)".to_string()
         }
-        Some(libc::ENOMEM) => "not enough locked memory for io_uring (raise RLIMIT_MEMLOCK)".to_string(),
+        Some(libc::ENOMEM) => "not enough locked memory for io_uring (raise RLIMIT_MEMLOCK: LimitMEMLOCK in the unit, or `ulimit -l`; or lower \
+             --ring-entries)"
+                .to_string(),
         Some(libc::EINVAL) => format!("this kernel's io_uring lacks {feature}"),
         _ => format!("io_uring: {error}"),
     };
