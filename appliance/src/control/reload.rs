@@ -86,6 +86,7 @@ async fn take_into_use(core: &Arc<Core>, reloader: &mut Reloader, config: Arc<Co
             return Err(error.to_string());
         }
     };
+    config.warnings.iter().for_each(|warning| tracing::warn!("{}", warning.rendered));
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     for key in needs_restart(&reloader.config, &config) {
         tracing::warn!(key, "this change takes effect at the next start only");

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 /// A password file beyond this many bytes is something else.
 const PASSWORD_BYTES_MAX: u64 = 64 << 10;
 
-/// A snapshot, and what is odd about it but no error.
+/// A snapshot, and what is odd about it but no error; what is odd about the configuration itself is in [`Config::warnings`].
 pub struct Built {
     pub snapshot: Snapshot,
     pub warnings: Vec<String>,
@@ -44,7 +44,7 @@ pub enum BuildError {
 
 /// `verifier`: the issuers' keys as known by now.
 pub fn build(config: &Config, version: u64, verifier: Verifier) -> Result<Built, BuildError> {
-    let mut warnings: Vec<_> = config.warnings.iter().map(|finding| finding.rendered.clone()).collect();
+    let mut warnings = Vec::new();
     let mut roots = tls::Roots::default();
     let mut targets = Vec::with_capacity(config.targets.len());
     for target in &config.targets {
