@@ -10,7 +10,7 @@ use crate::audit::{
     Entry, Full, Journal, NOBODY, Release, RingOptions, Sealer, SealerOptions, SegmentWriter, Who, origin,
 };
 use crate::config::{self, Config, Durability, Listener};
-use crate::control::{self, Certificates, Claim, ControlOptions, Loader, Poster, Prepared};
+use crate::control::{self, Certificates, Claim, ControlOptions, Hangups, Loader, Poster, Prepared};
 use crate::gate::{Context, Gate, Origin};
 use crate::metrics::ShardCounters;
 use crate::shard::mailbox::ToControl;
@@ -72,7 +72,7 @@ fn mode(durability: Durability) -> Mode {
 
 /// Runs the gateway until it has drained. `load` reads the configuration again on HUP.
 /// `archiver`: how it starts the archiver it watches.
-pub fn run(config: Config, load: Loader, archiver: Option<Program>) -> Result<()> {
+pub fn run(config: Config, hangups: Hangups, load: Loader, archiver: Option<Program>) -> Result<()> {
     let claim = Claim::take(&config.server.data_dir)?;
     let appliance = origin::read_or_make(&config.server.data_dir).context("the appliance's id")?;
     let certificates = Certificates::load(&config)?;
@@ -106,7 +106,7 @@ pub fn run(config: Config, load: Loader, archiver: Option<Program>) -> Result<()
         sockets: shards.handles.iter().map(|shard| shard.counters.clone()).collect(),
         inbox,
         archive: watched,
-        signals: true,
+        signals: Some(hangups),
         sinks: sinks.clone(),
         sealer: shards.sealer.trouble.clone(),
     })?;

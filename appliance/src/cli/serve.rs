@@ -3,7 +3,7 @@
 use super::archiver::{ARCHIVE, ArchiveArgs};
 use super::given::{self, Collect, OnLine};
 use crate::config::{self, Archiver, Config, ConfigError, Durability, Given, Payloads};
-use crate::control::Refused;
+use crate::control::{Hangups, Refused};
 use crate::limits::*;
 use anyhow::Context;
 use clap::ArgAction::Set;
@@ -201,6 +201,8 @@ pub(super) fn retention(text: &str) -> Result<Duration, String> {
 }
 
 pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    // Ahead of all else: until then, HUP ends the process.
+    let hangups = Hangups::catch().context("HUP cannot be caught")?;
     take_small_pages();
     start_log(&args.log, args.log_format)?;
     let config = args.load().map_err(|error| given::refused(error, &args.config))?;
@@ -209,7 +211,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     }
     let archiver = super::archiver::command(&config, &args.log, args.log_format)?;
     let load = Box::new(move || args.load_again());
-    crate::gateway::run(config, load, archiver)?;
+    crate::gateway::run(config, hangups, load, archiver)?;
     Ok(ExitCode::SUCCESS)
 }
 

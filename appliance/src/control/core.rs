@@ -9,7 +9,7 @@ use super::sessions::Sessions;
 use super::socket::Socket;
 use super::ticket_file::TicketFile;
 use super::time::now_us;
-use super::{ControlOptions, Order, Poster, StartError, api, cancel, ops, reload};
+use super::{ControlOptions, Hangups, Order, Poster, StartError, api, cancel, ops, reload};
 use crate::approval::{Ruling, Ticket};
 use crate::audit::sinks::Sinks;
 use crate::metrics::{ControlCounters, Scrape};
@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Notify, Semaphore};
+
+/// The core, what the shards tell it, and the signals it follows, if any.
+type Ready = (Arc<Core>, UnboundedReceiver<ToControl>, Option<Hangups>);
 
 /// Shared by the tasks of the control thread. The lock is held for a moment and never across an await.
 pub struct Core {
@@ -69,7 +72,7 @@ pub struct State {
 }
 
 impl Core {
-    pub fn new(options: ControlOptions) -> Result<(Arc<Core>, UnboundedReceiver<ToControl>, bool), StartError> {
+    pub fn new(options: ControlOptions) -> Result<Ready, StartError> {
         let data_dir = options.claim.data_dir().to_owned();
         let now = now_us();
         let (tickets, board) =
@@ -400,7 +403,7 @@ impl State {
 
 /// The thread.
 pub fn run(
-    (core, inbox, signals): (Arc<Core>, UnboundedReceiver<ToControl>, bool),
+    (core, inbox, hangups): Ready,
     socket: Socket,
     ops: TcpListener,
     orders: UnboundedReceiver<Order>,
@@ -412,7 +415,7 @@ pub fn run(
         .build()
         .map_err(|error| format!("no runtime for the control thread: {error}"))?;
     let path = socket.path.clone();
-    let result = runtime.block_on(serve(core, inbox, signals, socket, ops, orders));
+    let result = runtime.block_on(serve(core, inbox, hangups, socket, ops, orders));
     // Nobody is behind it any more. A failure leaves a stale file, which the next start replaces.
     let _ = std::fs::remove_file(path);
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -422,7 +425,7 @@ pub fn run(
 async fn serve(
     core: Arc<Core>,
     inbox: UnboundedReceiver<ToControl>,
-    signals: bool,
+    hangups: Option<Hangups>,
     socket: Socket,
     ops: TcpListener,
     orders: UnboundedReceiver<Order>,
@@ -434,8 +437,8 @@ async fn serve(
     tokio::spawn(api::serve(listener, socket.owner, core.clone()));
     tokio::spawn(reload::keep_addresses(core.clone()));
     tokio::spawn(reload::keep_keys(core.clone()));
-    if signals {
-        tokio::spawn(follow_signals(core.clone()));
+    if let Some(hangups) = hangups {
+        tokio::spawn(follow_signals(core.clone(), hangups));
     }
     follow(core, inbox, orders).await
 }
@@ -472,15 +475,9 @@ async fn sleep(wait: Option<Duration>) {
     }
 }
 
-async fn follow_signals(core: Arc<Core>) {
-    let streams = || {
-        Ok::<_, std::io::Error>((
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::hangup())?,
-        ))
-    };
-    let (mut term, mut int, mut hup) = match streams() {
+async fn follow_signals(core: Arc<Core>, mut hangups: Hangups) {
+    let streams = || Ok::<_, std::io::Error>((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?));
+    let (mut term, mut int) = match streams() {
         Ok(streams) => streams,
         Err(error) => return tracing::error!(%error, "signals cannot be followed"),
     };
@@ -488,7 +485,7 @@ async fn follow_signals(core: Arc<Core>) {
         tokio::select! {
             Some(()) = term.recv() => core.terminate(),
             Some(()) = int.recv() => core.terminate(),
-            Some(()) = hup.recv() => { tokio::spawn(reload::reload(core.clone())); }
+            Some(()) = hangups.next() => { tokio::spawn(reload::reload(core.clone())); }
             else => return,
         }
     }

@@ -16,6 +16,7 @@ mod certificates;
 pub mod client;
 mod core;
 mod derive;
+mod hangups;
 pub mod limits;
 mod ops;
 mod plain_guard;
@@ -27,6 +28,7 @@ mod ticket_file;
 mod time;
 
 pub use certificates::{CertificateError, Certificates};
+pub use hangups::Hangups;
 pub use socket::{Claim, ClaimError};
 
 use self::core::Core;
@@ -116,8 +118,8 @@ pub struct ControlOptions {
     pub inbox: UnboundedReceiver<ToControl>,
     /// `None`: nobody archives.
     pub archive: Option<ArchiveWatch>,
-    /// TERM and INT drain, HUP reloads. `false`: the caller has signals of its own.
-    pub signals: bool,
+    /// TERM and INT drain, HUP reloads, also one that came before. `None`: the caller has signals of its own.
+    pub signals: Option<Hangups>,
     /// Replaced by a reload.
     pub sinks: Arc<Sinks>,
     pub sealer: SealerTrouble,

@@ -120,7 +120,7 @@ impl Running {
             sockets: vec![Arc::default()],
             inbox,
             archive: None,
-            signals: false,
+            signals: None,
             sinks: Arc::new(Sinks::start(dir.path(), "0000000000000000", &[]).unwrap()),
             sealer: sealer.clone(),
         };
