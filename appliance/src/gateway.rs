@@ -1,7 +1,7 @@
 //! Putting the parts together: configuration, trail, shards, control thread; and taking them apart in order.
 //!
 //! ```text
-//!   claim data_dir -> keys -> snapshot -> per shard: trail, listeners, ring, thread -> sinks -> control thread -> wait -> sinks, sealer
+//!   claim data_dir -> keys -> snapshot -> doors -> per shard: trail, listeners, ring, thread -> sinks -> control thread -> wait -> sinks, sealer
 //! ```
 
 use crate::audit::archive::supervise::{ArchiveWatch, Program, Restarts, Supervisor};
@@ -10,7 +10,7 @@ use crate::audit::{
     Entry, Full, Journal, NOBODY, Release, RingOptions, Sealer, SealerOptions, SegmentWriter, Who, origin,
 };
 use crate::config::{self, Config, Durability, Listener};
-use crate::control::{self, Certificates, Claim, ControlOptions, Hangups, Loader, Poster, Prepared};
+use crate::control::{self, Certificates, Claim, ControlOptions, Doors, Hangups, Loader, Poster, Prepared};
 use crate::gate::{Context, Gate, Origin};
 use crate::metrics::ShardCounters;
 use crate::shard::mailbox::ToControl;
@@ -82,6 +82,8 @@ pub fn run(config: Config, hangups: Hangups, load: Loader, archiver: Option<Prog
     }
     let (to_control, inbox) = tokio::sync::mpsc::unbounded_channel();
     let shards = start_shards(&config, &certificates, &snapshot, &to_control)?;
+    let doors = Doors::open(config.ops.address, &claim)?;
+    config.listeners.iter().try_for_each(|listener| shard::must_be_free(listener.address))?;
     // Only the shards hold a sender: when all are gone, the control thread notices.
     drop(to_control);
     let restarts = Arc::new(Restarts::default());
@@ -94,7 +96,7 @@ pub fn run(config: Config, hangups: Hangups, load: Loader, archiver: Option<Prog
     }
     let sinks = Sinks::start(&config.server.data_dir, &appliance, &config.sinks).context("the sinks did not start")?;
     let sinks = Arc::new(sinks);
-    let control = control::start(ControlOptions {
+    let options = ControlOptions {
         claim,
         config,
         snapshot,
@@ -109,7 +111,8 @@ pub fn run(config: Config, hangups: Hangups, load: Loader, archiver: Option<Prog
         signals: Some(hangups),
         sinks: sinks.clone(),
         sealer: shards.sealer.trouble.clone(),
-    })?;
+    };
+    let control = control::start(options, doors)?;
     tracing::info!(ops = %control.ops_address(), "ready");
     let watch = Watch::start(shards.handles.iter().map(|shard| shard.counters.clone()).collect());
     let watch = watch.context("the watch over the shards did not start")?;

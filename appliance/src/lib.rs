@@ -1,5 +1,6 @@
 //! Lockgate, the appliance: see ARCHITECTURE.md for the map.
 
+pub mod address;
 pub mod approval;
 pub mod audit;
 pub mod cli;

@@ -16,6 +16,7 @@ mod certificates;
 pub mod client;
 mod core;
 mod derive;
+mod doors;
 mod hangups;
 pub mod limits;
 mod ops;
@@ -28,10 +29,12 @@ mod ticket_file;
 mod time;
 
 pub use certificates::{CertificateError, Certificates};
+pub use doors::Doors;
 pub use hangups::Hangups;
 pub use socket::{Claim, ClaimError};
 
 use self::core::Core;
+use crate::address;
 use crate::audit::SealerTrouble;
 use crate::audit::archive::supervise::ArchiveWatch;
 use crate::audit::sinks::Sinks;
@@ -128,7 +131,7 @@ pub struct ControlOptions {
 /// Why the control thread did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the ops listener cannot use {address}: {error}")]
+    #[error("the ops listener ([ops] address, --ops-address) cannot use {address}: {}", address::refusal(*address, error))]
     Ops { address: SocketAddr, error: std::io::Error },
     #[error("the control socket {path} cannot be made: {error}")]
     Socket { path: PathBuf, error: std::io::Error },
@@ -174,16 +177,9 @@ impl ControlHandle {
     }
 }
 
-/// Binds the control socket and the ops listener, then starts the thread.
-pub fn start(options: ControlOptions) -> Result<ControlHandle, StartError> {
-    let address = options.config.ops.address;
-    let ops = std::net::TcpListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok((listener.local_addr()?, listener))
-    });
-    let (ops_address, ops) = ops.map_err(|error| StartError::Ops { address, error })?;
-    let socket =
-        options.claim.bind().map_err(|error| StartError::Socket { path: options.claim.socket_path(), error })?;
+/// Starts the thread, which answers at these doors from then on.
+pub fn start(options: ControlOptions, doors: Doors) -> Result<ControlHandle, StartError> {
+    let Doors { ops, ops_address, socket } = doors;
     let core = Core::new(options)?;
     let (orders, ordered) = unbounded_channel();
     let thread = std::thread::Builder::new()

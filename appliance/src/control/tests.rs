@@ -124,7 +124,8 @@ impl Running {
             sinks: Arc::new(Sinks::start(dir.path(), "0000000000000000", &[]).unwrap()),
             sealer: sealer.clone(),
         };
-        let handle = Some(start(options).unwrap());
+        let doors = Doors::open(options.config.ops.address, &options.claim).unwrap();
+        let handle = Some(start(options, doors).unwrap());
         Self { dir, handle, to_control, shard, sealer, reload }
     }
 

@@ -2,6 +2,7 @@
 
 use super::ring::{OpId, Ring, socket};
 use super::timers::NEVER;
+use crate::address;
 use crate::limits;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -39,6 +40,18 @@ pub struct Terms {
 pub fn bind(options: &ListenerOptions) -> io::Result<TcpListener> {
     socket::listen(options.address)
         .map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {}: {e}", options.address)))
+}
+
+/// An error: somebody listens there already. The shards share an address with whoever asks to: another gateway would get a part of the
+/// connections, and lose them when it ends.
+pub fn must_be_free(address: SocketAddr) -> io::Result<()> {
+    if address.port() == 0 {
+        return Ok(());
+    }
+    socket::try_address(address).map_err(|error| {
+        let why = address::refusal(address, &error);
+        io::Error::new(error.kind(), format!("the listener ([[listener]] address) cannot use {address}: {why}"))
+    })
 }
 
 /// One listener of this shard.

@@ -25,7 +25,7 @@ mod windows;
 #[cfg(test)]
 mod tests;
 
-pub use accept::{ListenerOptions, ListenerTls};
+pub use accept::{ListenerOptions, ListenerTls, must_be_free};
 pub use balance::Balance;
 pub use bare::BareRelay;
 pub use counters::Counters;

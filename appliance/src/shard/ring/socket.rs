@@ -70,9 +70,22 @@ pub fn peer_has_left(socket: &TcpStream) -> bool {
 
 /// A listener that shares its address with those of the other shards.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = bound(address, true)?;
+    // SAFETY: no pointers.
+    check(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) })?;
+    Ok(TcpListener::from(socket))
+}
+
+/// An error: somebody listens there, whether he shares the address or not. Connections that are still open or linger there are no
+/// hindrance, and nobody can connect to what only tries.
+pub fn try_address(address: SocketAddr) -> io::Result<()> {
+    bound(address, false).map(drop)
+}
+
+fn bound(address: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
     let socket = stream(address)?;
     option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-    option(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    option(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, shared.into())?;
     if address.is_ipv6() {
         option(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
     }
@@ -80,9 +93,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let (pointer, len) = address.parts();
     // SAFETY: the address outlives the call.
     check(unsafe { libc::bind(socket.as_raw_fd(), pointer, len) })?;
-    // SAFETY: no pointers.
-    check(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) })?;
-    Ok(TcpListener::from(socket))
+    Ok(socket)
 }
 
 /// A TCP socket of the address's family, not yet connected, set up like every socket of ours.
