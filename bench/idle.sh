@@ -9,21 +9,21 @@
 # (lockgate-loadgen respond); lockgate-loadgen logs in on every connection and asks over each in turn (PgBouncer connects to
 # its server only then). `on` is without masks on columns.
 # Memory is the process's own (RSS); `kernel` is what the kernel's memory (slab, sockets) grew by for both ends of both legs, which is the
-# same whoever the proxy is. Needs two descriptors a session: where they are not to
-# be had, there are fewer sessions.
+# same whoever the proxy is. Needs two descriptors a session, and what
+# the gateway keeps for itself: where they are not to be had, there are fewer sessions.
 . "$(dirname "$0")/lib.sh"
 begin "$@"
 default SESSIONS 10000 200
 default TURN_S 20 3
 cargo_build -p lockgate -p lockgate-loadgen
-need=$((2 * SESSIONS + 150))
+need=$((2 * SESSIONS + 400))
 ulimit -Sn "$(ulimit -Hn)"
 if [ "$(ulimit -n)" != unlimited ] && [ "$(ulimit -n)" -lt "$need" ] && (ulimit -Hn "$need") 2>/dev/null; then
   ulimit -Hn "$need"
   ulimit -Sn "$need"
 fi
 if [ "$(ulimit -n)" != unlimited ] && [ "$(ulimit -n)" -lt "$need" ]; then
-  SESSIONS=$((($(ulimit -n) - 150) / 2))
+  SESSIONS=$((($(ulimit -n) - 400) / 2))
   echo "only $(ulimit -n) open files are allowed here: $SESSIONS sessions" >&2
 fi
 CONNECTIONS=$((SESSIONS + 10))

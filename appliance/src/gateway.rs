@@ -12,7 +12,9 @@ use crate::audit::{
 use crate::config::{self, Config, Durability, Listener};
 use crate::control::{self, Certificates, Claim, ControlOptions, Doors, Hangups, Loader, Poster, Prepared};
 use crate::gate::{Context, Gate, Origin};
+use crate::limits::RELAYS_MAX;
 use crate::metrics::ShardCounters;
+use crate::open_files::{self, RAISE};
 use crate::shard::mailbox::ToControl;
 use crate::shard::{self, Balance, Deadlines, ListenerOptions, Mode, RoundLog, ShardHandle, ShardOptions, Watch};
 use crate::snapshot::Snapshot;
@@ -80,10 +82,10 @@ pub fn run(config: Config, hangups: Hangups, load: Loader, archiver: Option<Prog
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    let (to_control, inbox) = tokio::sync::mpsc::unbounded_channel();
-    let shards = start_shards(&config, &certificates, &snapshot, &to_control)?;
     let doors = Doors::open(config.ops.address, &claim)?;
     config.listeners.iter().try_for_each(|listener| shard::must_be_free(listener.address))?;
+    let (to_control, inbox) = tokio::sync::mpsc::unbounded_channel();
+    let shards = start_shards(&config, &certificates, &snapshot, &to_control)?;
     // Only the shards hold a sender: when all are gone, the control thread notices.
     drop(to_control);
     let restarts = Arc::new(Restarts::default());
@@ -166,6 +168,7 @@ fn start_shards(
         release: release(&config.audit),
     })
     .context("the sealer of audit segments did not start")?;
+    tell_room(config.server.shards);
     let mut handles = Vec::new();
     let mut counters = Vec::new();
     let evens_out = config.server.balance && config.server.shards > 1;
@@ -242,7 +245,7 @@ fn start_shard(
             connect_us: micros(server.connect_timeout),
             ..Deadlines::default()
         },
-        ..ShardOptions::default()
+        relays_max: RELAYS_MAX.min(open_files::connections(open_files::limit(), server.shards) / server.shards),
     };
     let counters = trail.counters.clone();
     let payload_bytes_max = config.audit.payload_bytes();
@@ -254,6 +257,15 @@ fn start_shard(
     };
     shard::start(options, snapshot.clone(), Box::new(trail), to_control.clone(), factory)
         .with_context(|| format!("shard {number} did not start"))
+}
+
+/// Whoever meets this bound has to know what to raise.
+fn tell_room(shards: usize) {
+    let files = open_files::limit();
+    let connections = open_files::connections(files, shards);
+    if connections < shards * RELAYS_MAX {
+        tracing::info!(files, connections, "the limit on open files bounds the connections: for more, {RAISE}");
+    }
 }
 
 fn listener(listener: &Listener, certificates: &Certificates) -> ListenerOptions {

@@ -12,6 +12,7 @@ pub mod gateway;
 pub mod identity;
 pub mod limits;
 pub mod metrics;
+pub mod open_files;
 pub mod pem;
 pub mod policy;
 pub mod shard;

@@ -39,6 +39,17 @@ pub const FLUSH_US: u64 = 5_000_000;
 pub const LINGER_US: u64 = 1_000_000;
 /// Silence after which a session gives back the memory that only work needs; it has it again, a microsecond later, with its next bytes.
 pub const REST_US: u64 = 1_000_000;
+/// Connections of one shard at one time, where the limit on open files has room for as many. Beyond: turned away.
+pub const RELAYS_MAX: usize = 100_000;
+/// Descriptors of a connection: its client's and its target's.
+pub const FILES_PER_CONNECTION: u64 = 2;
+/// Descriptors of a shard beside its connections: rings, listeners, segments. Ten were counted; half as many again for segments that change.
+pub const FILES_PER_SHARD: u64 = 16;
+/// Descriptors of everything else: log, control thread, its cancel requests (64) and name look-ups, scrapers, sinks. Connections never
+/// take them: without one the trail could not go on to its next segment, and every session would stand still.
+pub const FILES_RESERVED: u64 = 256;
+/// Where there is room for fewer connections than that, `serve` does not start.
+pub const CONNECTIONS_MIN: usize = 10;
 /// Accepting pauses this long when descriptors or memory run out.
 pub const ACCEPT_PAUSE_US: u64 = 100_000;
 
@@ -56,6 +67,8 @@ pub const SPIN_US_MAX: u32 = 10_000;
 pub const RING_ENTRIES_MIN: u32 = 64;
 /// The kernel's own bound (IORING_MAX_ENTRIES).
 pub const RING_ENTRIES_MAX: u32 = 32_768;
+/// The kernel's own bound (IORING_MAX_CQ_ENTRIES).
+pub const RING_COMPLETIONS_MAX: u32 = 65_536;
 /// Below, one connection that straddles buffers starves the next.
 pub const BUFFERS_MIN: u32 = 64;
 /// The kernel's own bound for a provided-buffer ring.
@@ -67,8 +80,6 @@ pub const BUFFER_KIB_MAX: u32 = 1024;
 /// MiB. A segment is preallocated: this much disk, times the segments, times the shards.
 pub const SEGMENT_MIB_MAX: u32 = 4096;
 /// One being written, one being sealed.
-/// The kernel's own bound (IORING_MAX_CQ_ENTRIES).
-pub const RING_COMPLETIONS_MAX: u32 = 65_536;
 pub const SEGMENTS_MIN: u32 = 2;
 pub const SEGMENTS_MAX: u32 = 4096;
 /// KiB of a response in one record: a frame is 16 MiB at most, and every session may hold one such response.
@@ -103,6 +114,7 @@ pub const SYSLOG_FACILITY_MAX: u32 = 23;
 pub const SINK_KEEP_MAX: u32 = 100_000;
 
 const _: () = assert!(RING_ENTRIES_MIN.is_power_of_two() && RING_ENTRIES_MAX.is_power_of_two());
+const _: () = assert!(RING_ENTRIES_MAX <= RING_COMPLETIONS_MAX);
 const _: () = assert!(BUFFERS_MIN.is_power_of_two() && BUFFERS_MAX.is_power_of_two());
 const _: () = assert!(BUFFERS_MAX <= u16::MAX as u32);
 // The largest record without a payload fits the smallest segment.
@@ -114,7 +126,6 @@ const _: () = assert!(AUDIT_STATEMENT_BYTES_MAX + AUDIT_BINDS_BYTES_MAX + RECORD
 /// generation is forgotten.
 pub const CACHED_TEXTS_MAX: usize = 4096;
 /// A text or shape that is remembered. Longer ones are parsed each time.
-const _: () = assert!(RING_ENTRIES_MAX <= RING_COMPLETIONS_MAX);
 pub const CACHED_TEXT_BYTES_MAX: usize = 16 << 10;
 /// A text that is looked up by its shape, constants and all. Longer ones are parsed each time.
 pub const SHAPED_TEXT_BYTES_MAX: usize = 1 << 20;

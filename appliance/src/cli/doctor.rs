@@ -84,6 +84,16 @@ pub fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     Ok(if failed { ExitCode::from(ANSWER_NO) } else { ExitCode::SUCCESS })
 }
 
+/// An error: what keeps the shards from running here, in the words of `doctor`.
+pub(super) fn must_run_here(shards: usize) -> anyhow::Result<()> {
+    let mut findings = host::of_shards(shards);
+    findings.retain(|finding| finding.state == State::Fail);
+    match findings.is_empty() {
+        true => Ok(()),
+        false => anyhow::bail!("this host cannot run the gateway:\n{}", table(&findings).trim_end()),
+    }
+}
+
 fn table(findings: &[Finding]) -> String {
     let width = findings.iter().map(|finding| finding.check.chars().count()).max().unwrap_or(0);
     let mut text = String::new();

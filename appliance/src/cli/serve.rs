@@ -209,6 +209,8 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     for warning in &config.warnings {
         tracing::warn!("{}", warning.rendered);
     }
+    crate::open_files::raise();
+    super::doctor::must_run_here(config.server.shards)?;
     let archiver = super::archiver::command(&config, &args.log, args.log_format)?;
     let load = Box::new(move || args.load_again());
     crate::gateway::run(config, hangups, load, archiver)?;

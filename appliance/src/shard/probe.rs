@@ -1,6 +1,8 @@
-//! Can this host run a shard: for `lockgate doctor`.
+//! Can this host run a shard: for `lockgate doctor`, and for `serve` before it starts one.
 
 use super::ring::{Ring, RingSizes, socket};
+use super::turn;
+use std::io;
 
 /// One thing a shard needs of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,10 +17,8 @@ pub struct Finding {
 
 /// Tries what a shard does at its start and the operations it submits.
 pub fn probe() -> Vec<Finding> {
-    let sizes = RingSizes { entries: 8, buffers: 8, buffer_bytes: 4096 };
     // On a thread of its own: a ring belongs to the thread that made it.
-    let ring = std::thread::spawn(move || Ring::new(sizes).map(|ring| ring.missing_operations())).join();
-    match ring {
+    match std::thread::spawn(try_ring).join() {
         Ok(Ok(missing)) => vec![
             finding("io_uring", true, "SINGLE_ISSUER, DEFER_TASKRUN and provided buffers work".into(), ""),
             finding(
@@ -37,11 +37,29 @@ pub fn probe() -> Vec<Finding> {
     }
 }
 
+/// The operations that are missing.
+fn try_ring() -> io::Result<Vec<&'static str>> {
+    let mut ring = Ring::new(RingSizes { entries: 8, buffers: 8, buffer_bytes: 4096 })?;
+    ring.try_enter()?;
+    Ok(ring.missing_operations())
+}
+
 fn cores() -> Finding {
-    match socket::cores() {
-        Ok(cores) => finding("cores", true, format!("{} usable", cores.len()), ""),
-        Err(error) => finding("cores", false, error.to_string(), "sched_getaffinity must be permitted"),
+    match std::thread::spawn(try_cores).join().unwrap_or_else(|_| Err(io::Error::other("the probe ended abnormally"))) {
+        Ok(cores) => finding("cores", true, format!("{cores} usable"), ""),
+        Err(error) => {
+            let mend = "sched_getaffinity and sched_setaffinity must be permitted: in a container, deploy/seccomp.json";
+            finding("cores", false, error.to_string(), mend)
+        }
     }
+}
+
+/// How many there are. A shard is bound to one when it starts, whether it is to stay there or not.
+fn try_cores() -> io::Result<usize> {
+    let cores = socket::cores()?;
+    turn::bind(&cores[..1])
+        .map_err(|error| io::Error::other(format!("a thread cannot be bound to a core: {error}")))?;
+    Ok(cores.len())
 }
 
 fn finding(name: &'static str, ok: bool, detail: String, mend: &'static str) -> Finding {

@@ -256,6 +256,11 @@ impl Ring {
         needed.into_iter().filter(|(code, _)| !probe.is_supported(*code)).map(|(_, name)| name).collect()
     }
 
+    /// Enters the kernel, for nothing.
+    pub fn try_enter(&mut self) -> io::Result<()> {
+        self.look().map_err(|error| explain(error, "io_uring_enter"))
+    }
+
     /// Operations the kernel still owes a completion for.
     pub fn in_flight(&self) -> usize {
         self.ops.len() + self.receiving

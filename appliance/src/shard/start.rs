@@ -12,6 +12,7 @@ use super::rest::Awake;
 use super::ring::{Ring, RingSizes};
 use super::turn;
 use crate::gate::{Context, Drive, Now, Origin, Shared};
+use crate::limits::RELAYS_MAX;
 use crate::snapshot::Snapshot;
 use slab::Slab;
 use std::collections::VecDeque;
@@ -57,7 +58,7 @@ impl Default for ShardOptions {
             ring_entries: 1024,
             durability: Mode::Group,
             commit_interval: Duration::from_millis(5),
-            relays_max: 100_000,
+            relays_max: RELAYS_MAX,
             deadlines: Deadlines::default(),
         }
     }

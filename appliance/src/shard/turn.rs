@@ -27,11 +27,16 @@ pub fn executor(core: usize, free: Option<&[usize]>) -> io::Result<LocalExecutor
     let builder = LocalExecutorBuilder::new(Placement::Fixed(core)).io_memory(MEMORY_BYTES).spin_before_park(SPIN);
     let executor = builder.make().map_err(|error| io::Error::other(format!("glommio: {error}")))?;
     if let Some(cores) = free {
-        let mut set = CpuSet::new();
-        cores.iter().filter(|core| **core < CpuSet::MAX_CPU).for_each(|core| set.set(*core));
-        sched_setaffinity(None, &set)?;
+        bind(cores)?;
     }
     Ok(executor)
+}
+
+/// This thread runs on these cores alone.
+pub fn bind(cores: &[usize]) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    cores.iter().filter(|core| **core < CpuSet::MAX_CPU).for_each(|core| set.set(*core));
+    Ok(sched_setaffinity(None, &set)?)
 }
 
 /// One turn: run the executor dry so that it visits its reactor, then once more for what that woke. With one round
