@@ -40,6 +40,8 @@ pub struct Setup {
     pub role: &'static str,
     /// Whose certificates clients have to show.
     pub client_ca: Option<PathBuf>,
+    /// A program and its arguments that `lockgate serve` is started by; it becomes the gateway.
+    pub launcher: Vec<String>,
 }
 
 impl Default for Setup {
@@ -56,6 +58,7 @@ impl Default for Setup {
             target: "orders",
             role: "service",
             client_ca: None,
+            launcher: Vec::new(),
         }
     }
 }
@@ -67,6 +70,7 @@ pub struct Gateway {
     pub port: u16,
     pub ops_port: u16,
     web_port: u16,
+    launcher: Vec<String>,
     child: Option<Child>,
 }
 
@@ -87,8 +91,9 @@ impl Gateway {
         let home = run_dir.join(format!("gateway.{}", free_port()?));
         fs::create_dir_all(&home)?;
         make_certificate(&home, "gateway")?;
-        let mut gateway =
-            Gateway { home, port: free_port()?, ops_port: free_port()?, web_port: free_port()?, child: None };
+        let (port, ops_port, web_port) = (free_port()?, free_port()?, free_port()?);
+        let launcher = setup.launcher.clone();
+        let mut gateway = Gateway { home, port, ops_port, web_port, launcher, child: None };
         gateway.configure(target, issuer, setup)?;
         before(&gateway.config())?;
         gateway.start_again()?;
@@ -125,7 +130,8 @@ impl Gateway {
     pub fn start_again(&mut self) -> Result<()> {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.home.join("gateway.log"))?;
         let program = built("lockgate")?;
-        let mut command = Command::new(&program);
+        let mut command = Command::new(self.launcher.first().map_or(program.as_path(), Path::new));
+        command.args(self.launcher.iter().skip(1)).args(self.launcher.first().map(|_| &program));
         command.arg("serve").arg("--config").arg(self.config()).env("TARGET_PASSWORD", PASSWORD);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("could not start {}", program.display()))?;

@@ -27,6 +27,7 @@ pub mod regress;
 pub mod replay;
 pub mod search;
 pub mod sinks;
+pub mod starting;
 pub mod store;
 pub mod tamper;
 
@@ -74,6 +75,7 @@ pub const SUITES: &[Suite] = &[
     Suite { name: "catalogue", run: catalogue::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "replay", run: replay::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "operations", run: operations::suite, full_only: false, direct: false, held_back: None },
+    Suite { name: "starting", run: starting::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "sinks", run: sinks::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "loadgen", run: loadgen::suite, full_only: false, direct: false, held_back: None },
     Suite { name: "demo", run: demo::suite, full_only: false, direct: false, held_back: None },
