@@ -1,4 +1,4 @@
-//! Statements by name: what SQL and the protocol prepare, declare and suspend keeps its verdict and its masks.
+//! Statements by name: what SQL and the protocol prepare, declare and suspend keeps its masks, and its verdict as long as the rules stay the same.
 
 use std::time::Duration;
 
