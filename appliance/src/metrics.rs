@@ -297,12 +297,13 @@ pub struct ControlCounters {
     pub cancels_unknown: AtomicU64,
     pub reloads: AtomicU64,
     pub reloads_failed: AtomicU64,
+    pub restart_needed: AtomicU64,
     pub snapshot_version: AtomicU64,
 }
 
 type ControlRow = (&'static str, &'static str, MetricType, fn(&ControlCounters) -> &AtomicU64);
 
-const CONTROL_ROWS: [ControlRow; 7] = [
+const CONTROL_ROWS: [ControlRow; 8] = [
     ("lockgate_approvals_pending", "Statements that wait for a ruling", MetricType::Gauge, |c| &c.approvals_pending),
     ("lockgate_approvals_asked", "Approvals asked for", MetricType::Counter, |c| &c.approvals_total),
     ("lockgate_cancels", "Cancel requests passed on to a target", MetricType::Counter, |c| &c.cancels),
@@ -311,6 +312,9 @@ const CONTROL_ROWS: [ControlRow; 7] = [
     }),
     ("lockgate_reloads", "Configurations taken into use", MetricType::Counter, |c| &c.reloads),
     ("lockgate_reloads_failed", "Configurations refused on reload", MetricType::Counter, |c| &c.reloads_failed),
+    ("lockgate_restart_needed", "1: the file says what takes effect at the next start only", MetricType::Gauge, |c| {
+        &c.restart_needed
+    }),
     ("lockgate_snapshot_version", "Version of the snapshot the shards work from", MetricType::Gauge, |c| {
         &c.snapshot_version
     }),

@@ -119,6 +119,15 @@ impl<'g> Over<'g> {
     }
 }
 
+/// A webhook's address may be all that keeps others from using it: neither the trail nor the log gets more than its host.
+pub fn without_secrets(text: &str) -> String {
+    let web = ["https://", "http://"].iter().find_map(|scheme| Some((scheme, text.strip_prefix(scheme)?)));
+    let Some((scheme, rest)) = web else { return text.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let host = rest[..end].rsplit('@').next().unwrap_or_default();
+    format!("{scheme}{host}{}", if end < rest.len() { "/..." } else { "" })
+}
+
 impl Value {
     fn toml(&self, span: &Range<usize>) -> DeValue<'_> {
         match self {

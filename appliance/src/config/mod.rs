@@ -14,6 +14,7 @@ mod pattern;
 mod raw;
 mod report;
 mod schema;
+mod settled;
 mod structure;
 mod suggest;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub use model::*;
 pub use pattern::{ColumnPattern, Glob, TablePattern};
 pub use report::{ConfigError, Finding};
 pub use schema::schema;
+pub use settled::{Change, Settled};
 pub use units::{
     ARCHIVE_AGE_BOUNDS, COMMIT_INTERVAL_BOUNDS, RETENTION_BOUNDS, TIMEOUT_BOUNDS, bounded_duration, parse_duration,
     show_duration,

@@ -108,6 +108,7 @@ async fn status(State(api): State<Api>) -> Json<Value> {
         "sessions": state.sessions.len(),
         "approvals_pending": state.board.pending(),
         "last_reload": last_reload,
+        "needs_restart": state.needs_restart,
     }))
 }
 
@@ -284,8 +285,9 @@ async fn sinks(State(api): State<Api>) -> Json<Value> {
 }
 
 async fn reload_now(State(api): State<Api>) -> Response {
-    match reload::reload(api.core).await.result {
-        Ok(version) => Json(json!({ "snapshot": version })).into_response(),
+    let reload::Outcome { result, needs_restart, .. } = reload::reload(api.core).await;
+    match result {
+        Ok(version) => Json(json!({ "snapshot": version, "needs_restart": needs_restart })).into_response(),
         Err(report) => refuse(StatusCode::UNPROCESSABLE_ENTITY, report),
     }
 }

@@ -12,6 +12,7 @@ use super::time::now_us;
 use super::{ControlOptions, Hangups, Order, Poster, StartError, api, cancel, ops, reload};
 use crate::approval::{Ruling, Ticket};
 use crate::audit::sinks::Sinks;
+use crate::config::Change;
 use crate::metrics::{ControlCounters, Scrape};
 use crate::shard::mailbox::{Cancel, RelayId, SessionInfo, ToControl, ToShard};
 use crate::snapshot::{Snapshot, Target};
@@ -67,6 +68,8 @@ pub struct State {
     /// When a drain that is not `now` becomes one.
     drain_deadline: Option<Instant>,
     pub last_reload: Option<reload::Outcome>,
+    /// What the file said at the last reload and the process cannot do before its next start.
+    pub needs_restart: Vec<Change>,
     // Held as long as the control thread lives.
     _claim: super::Claim,
 }
@@ -91,6 +94,7 @@ impl Core {
             draining: Draining::No,
             drain_deadline: None,
             last_reload: None,
+            needs_restart: Vec::new(),
             _claim: options.claim,
         };
         let core = Core {

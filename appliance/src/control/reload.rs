@@ -4,7 +4,7 @@ use super::core::Core;
 use super::limits::{KEYS_INTERVAL, REASON_CHARS_MAX, RESOLVE_INTERVAL};
 use super::time::now_us;
 use super::{Certificates, Loader, Refused};
-use crate::config::Config;
+use crate::config::{Change, Config, Settled};
 use crate::identity::KeyKeeper;
 use crate::snapshot::{self, Built, Snapshot};
 use std::sync::Arc;
@@ -16,11 +16,15 @@ pub struct Outcome {
     pub at_us: i64,
     /// The version now in use; the error is the whole report.
     pub result: Result<u64, String>,
+    /// What the file in use says and the process cannot do before its next start.
+    pub needs_restart: Vec<Change>,
 }
 
 /// The configuration in use and the ways to a new one. Behind an async lock: one change at a time.
 pub struct Reloader {
     config: Arc<Config>,
+    /// What the process runs with, whatever files have said since.
+    running: Settled,
     load: Option<Arc<Loader>>,
     keys: KeyKeeper,
     certificates: Certificates,
@@ -28,7 +32,8 @@ pub struct Reloader {
 
 impl Reloader {
     pub fn new(config: Config, load: Option<Loader>, keys: KeyKeeper, certificates: Certificates) -> Self {
-        Self { config: Arc::new(config), load: load.map(Arc::new), keys, certificates }
+        let running = Settled::of(&config);
+        Self { config: Arc::new(config), running, load: load.map(Arc::new), keys, certificates }
     }
 }
 
@@ -47,7 +52,8 @@ pub async fn reload(core: Arc<Core>) -> Outcome {
             core.state().record_once(&refusal(refused));
         }
     }
-    let outcome = Outcome { at_us: now_us(), result: result.map_err(|refused| refused.report) };
+    let needs_restart = core.state().needs_restart.clone();
+    let outcome = Outcome { at_us: now_us(), result: result.map_err(|refused| refused.report), needs_restart };
     core.state().last_reload = Some(outcome.clone());
     outcome
 }
@@ -67,12 +73,19 @@ fn refusal(refused: &Refused) -> String {
 async fn load_and_build(core: &Arc<Core>, reloader: &mut Reloader) -> Result<u64, Refused> {
     let no_file = || "there is no configuration file behind this gateway".to_owned();
     let load = reloader.load.clone().ok_or_else(no_file)?;
-    let config = Arc::new(worker(move || load()).await??);
-    let hash = config.hash.clone();
-    take_into_use(core, reloader, config).await.map_err(|report| Refused { hash: Some(hash), ..report.into() })
+    let config = worker(move || load()).await??;
+    let (hash, waits) = (config.hash.clone(), reloader.running.changes(&config));
+    let config = Arc::new(config.settled_as(&reloader.config));
+    take_into_use(core, reloader, config, waits).await.map_err(|report| Refused { hash: Some(hash), ..report.into() })
 }
 
-async fn take_into_use(core: &Arc<Core>, reloader: &mut Reloader, config: Arc<Config>) -> Result<u64, String> {
+/// `waits`: what the file says besides, and the process cannot do before its next start.
+async fn take_into_use(
+    core: &Arc<Core>,
+    reloader: &mut Reloader,
+    config: Arc<Config>,
+    waits: Vec<Change>,
+) -> Result<u64, String> {
     let certificates = reloader.certificates.prepare(&config).map_err(|error| error.to_string())?;
     reloader.keys.replace_issuers(&config.issuers);
     reloader.keys.reload();
@@ -88,14 +101,16 @@ async fn take_into_use(core: &Arc<Core>, reloader: &mut Reloader, config: Arc<Co
     };
     config.warnings.iter().for_each(|warning| tracing::warn!("{}", warning.rendered));
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    for key in needs_restart(&reloader.config, &config) {
-        tracing::warn!(key, "this change takes effect at the next start only");
+    for Change { key, running, configured } in &waits {
+        tracing::warn!(key, running, configured, "this change takes effect at the next start only");
     }
     certificates.take_into_use();
     {
         let mut state = core.state();
         // Ahead of the snapshot: in each shard's trail, what is decided by it comes behind this.
-        state.record_everywhere(&format!("reloaded: configuration {}, version {version}", config.hash));
+        state.record_everywhere(&success(&config, version, &waits));
+        core.counters.restart_needed.store(u64::from(!waits.is_empty()), Relaxed);
+        state.needs_restart = waits;
         state.replace_snapshot(Arc::new(snapshot), &core.counters);
     }
     let (sinks, of) = (core.sinks.clone(), config.clone());
@@ -106,24 +121,11 @@ async fn take_into_use(core: &Arc<Core>, reloader: &mut Reloader, config: Arc<Co
     Ok(version)
 }
 
-/// Settings that differ and that a running process cannot change.
-fn needs_restart(old: &Config, new: &Config) -> impl Iterator<Item = &'static str> {
-    let listeners = |config: &Config| {
-        config
-            .listeners
-            .iter()
-            .map(|listener| (listener.address, listener.tls.is_some(), listener.allow_plaintext))
-            .collect::<Vec<_>>()
-    };
-    let changed = [
-        (old.server.shards != new.server.shards, "server.shards"),
-        (old.server.data_dir != new.server.data_dir, "server.data_dir"),
-        (old.ops.address != new.ops.address, "ops.address"),
-        (old.web.address != new.web.address, "web.address"),
-        (listeners(old) != listeners(new), "listener"),
-        (old.audit.durability != new.audit.durability, "audit.durability"),
-    ];
-    changed.into_iter().filter_map(|(differs, key)| differs.then_some(key))
+/// What the trail says of a configuration that is in use from here on.
+fn success(config: &Config, version: u64, waits: &[Change]) -> String {
+    let waits: Vec<_> = waits.iter().map(|change| change.key).collect();
+    let waits = if waits.is_empty() { String::new() } else { format!("; needs a restart: {}", waits.join(", ")) };
+    format!("reloaded: configuration {}, version {version}{waits}", config.hash)
 }
 
 /// Asks issuers for their keys when it is time to, or when a token came with a key nobody knows.

@@ -82,6 +82,8 @@ fn with_issuer(data_dir: &std::path::Path) -> Config {
     Config { issuers: vec![config::Issuer { keys, ..issuer }], ..config(data_dir) }
 }
 
+type Edit = fn(&mut Config);
+
 /// A control thread, one shard's mailbox and its voice.
 pub struct Running {
     dir: tempfile::TempDir,
@@ -89,8 +91,8 @@ pub struct Running {
     to_control: UnboundedSender<ToControl>,
     shard: mpsc::Receiver<ToShard>,
     sealer: SealerTrouble,
-    /// What the next reload reads.
-    reload: Arc<std::sync::Mutex<Result<(), String>>>,
+    /// What the next reload reads: a configuration, changed in this way.
+    reload: Arc<std::sync::Mutex<Result<Edit, String>>>,
 }
 
 /// Long enough for a loaded machine; a test that waits this long has failed.
@@ -104,7 +106,7 @@ impl Running {
     fn in_folder(dir: tempfile::TempDir, targets: Vec<Target>) -> Self {
         let (to_control, inbox) = unbounded_channel();
         let (post, shard) = mpsc::channel();
-        let reload = Arc::new(std::sync::Mutex::new(Ok(())));
+        let reload: Arc<std::sync::Mutex<Result<Edit, String>>> = Arc::new(std::sync::Mutex::new(Ok(|_| {})));
         let sealer = SealerTrouble::default();
         let snapshot = Snapshot { targets: targets.into_iter().map(Arc::new).collect(), ..Snapshot::empty() };
         let (next, used) = (reload.clone(), with_issuer(dir.path()));
@@ -113,7 +115,11 @@ impl Running {
             config: used.clone(),
             snapshot: Arc::new(snapshot),
             keys: KeyKeeper::new(&used.issuers),
-            load: Some(Box::new(move || next.lock().unwrap().clone().map(|()| used.clone()).map_err(Into::into))),
+            load: Some(Box::new(move || {
+                let mut config = used.clone();
+                next.lock().unwrap().clone()?(&mut config);
+                Ok(config)
+            })),
             certificates: Certificates::default(),
             shards: vec![Box::new(move |message| drop(post.send(message)))],
             counters: vec![Arc::default()],
@@ -361,12 +367,50 @@ fn a_wrong_configuration_changes_nothing_and_says_so() {
     assert!(matches!(running.told(), ToShard::Record(detail) if detail == "reload refused: line 3: no such key"));
     assert!(running.shard.try_recv().is_err(), "the old snapshot stays");
 
-    *running.reload.lock().unwrap() = Ok(());
-    assert_eq!(running.post("/reload", json!({})).body, json!({ "snapshot": 1 }));
+    *running.reload.lock().unwrap() = Ok(|_| {});
+    assert_eq!(running.post("/reload", json!({})).body, json!({ "snapshot": 1, "needs_restart": [] }));
     assert!(matches!(running.told(), ToShard::Record(detail) if detail.starts_with("reloaded: configuration ")));
     assert!(matches!(running.told(), ToShard::Snapshot(snapshot) if snapshot.version == 1));
     let status = running.get("/status").body;
     assert_eq!((&status["snapshot"], &status["last_reload"]["error"]), (&json!(1), &Value::Null));
+}
+
+/// Responses were recorded on while the trail said "reloaded", and the second reload was silent.
+#[test]
+fn each_reload_tells_what_waits_for_a_restart() {
+    let running = Running::new(vec![]);
+    let reload = |edit: Edit| {
+        *running.reload.lock().unwrap() = Ok(edit);
+        running.post("/reload", json!({})).body["needs_restart"].clone()
+    };
+    let recorded = || {
+        let ToShard::Record(detail) = running.told() else { panic!("a record") };
+        assert!(matches!(running.told(), ToShard::Snapshot(_)));
+        detail
+    };
+    let waits = json!([
+        { "key": "server.spin_us", "running": "0", "configured": "7" },
+        { "key": "audit.payloads", "running": "none", "configured": "masked" },
+    ]);
+    for _ in 0..2 {
+        let told = reload(|config| {
+            config.server.spin_us = 7;
+            config.audit.payloads = config::Payloads::Masked;
+        });
+        assert_eq!(told, waits);
+        assert!(recorded().ends_with("; needs a restart: server.spin_us, audit.payloads"));
+        assert_eq!(running.get("/status").body["needs_restart"], waits);
+        assert!(running.ops("/metrics").1.contains("\nlockgate_restart_needed 1"));
+    }
+    // One that is refused changes nothing, this included.
+    *running.reload.lock().unwrap() = Err("line 3: no such key".into());
+    assert_eq!(running.post("/reload", json!({})).status, 422);
+    assert!(matches!(running.told(), ToShard::Record(_)));
+    assert_eq!(running.get("/status").body["needs_restart"], waits);
+
+    assert_eq!(reload(|_| {}), json!([]));
+    assert!(!recorded().contains("restart"));
+    assert!(running.ops("/metrics").1.contains("\nlockgate_restart_needed 0"));
 }
 
 #[test]

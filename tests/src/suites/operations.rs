@@ -29,6 +29,7 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     report.case("healthcheck says whether it is ready", || healthcheck(&world));
     report.case("HUP applies a new rule to a session that is open", || reload(&world, &setup));
     report.case("HUP with a wrong file changes nothing", || wrong_reload(&world));
+    report.case("each HUP tells what of the file waits for a restart", || restart_needed(&world, &setup));
     report.case("the trail tells of each reload, with the configuration's hash", || reloads_recorded(&world));
     report.case("a token of lockgate's own development issuer is accepted", || development_token(settings, &world));
     report.case("an actor's version is in every record", || actor(&world));
@@ -168,6 +169,28 @@ fn wrong_reload(world: &World) -> Result<()> {
     world.gateway().reload()?;
     ensure!(complaint(&still).is_some_and(|said| said.sqlstate == "42501"), "the old rules no longer hold");
     told
+}
+
+/// The first said nothing of most keys, and the second nothing at all.
+fn restart_needed(world: &World, setup: &Setup) -> Result<()> {
+    let gateway = world.gateway();
+    let told = || gateway.log().matches("audit.payload_kib").count();
+    let needed = |wanted: f64| {
+        let page = gateway.ops("/metrics").unwrap_or_default();
+        metric(&page, "lockgate_restart_needed").is_ok_and(|needed| needed == wanted)
+    };
+    gateway.configure(&world.target, &world.issuer, &Setup { audit: "payload_kib = 7".into(), ..setup.clone() })?;
+    for times in 1..=2 {
+        gateway.reload()?;
+        eventually("the log names the key", DEADLINE, || told() >= times && needed(1.0))?;
+    }
+    let doctor = gateway.command(&["doctor"])?;
+    ensure!(doctor.stdout.contains("what its file says of audit.payload_kib"), "{doctor:?}");
+    let recorded = || gateway.json(&["audit", "search", "--contains", "needs a restart: audit.payload_kib"]);
+    eventually("the trail of each shard names it", DEADLINE, || recorded().is_ok_and(|records| records.len() >= 4))?;
+    gateway.configure(&world.target, &world.issuer, setup)?;
+    gateway.reload()?;
+    eventually("the file is what runs", DEADLINE, || needed(0.0))
 }
 
 fn reloads_recorded(world: &World) -> Result<()> {

@@ -4,6 +4,7 @@ use super::Finding;
 use crate::audit::archive::{key, store};
 use crate::cli::archiver::stored_keys;
 use crate::config::{self, Config, Credential, Issuer, KeySource, ListenerTls, Target, TargetTls};
+use crate::control::client;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::io::{ErrorKind, Read, Write};
@@ -45,7 +46,17 @@ pub fn examine(config: &Config) -> Vec<Finding> {
     findings.extend(config.issuers.iter().map(issuer));
     findings.extend(config.sinks.iter().map(sink));
     findings.extend(proof(config));
+    findings.extend(running(config));
     findings
+}
+
+/// What a gateway that runs here was told by its file and cannot do before its next start.
+fn running(config: &Config) -> Option<Finding> {
+    let status = client::request(&config.server.data_dir, "/status", None).ok()?.body;
+    let waits: Vec<_> =
+        status["needs_restart"].as_array()?.iter().filter_map(|change| change["key"].as_str()).collect();
+    let detail = format!("it was not started with what its file says of {}", waits.join(", "));
+    (!waits.is_empty()).then(|| Finding::warn("running gateway", detail, "start it again"))
 }
 
 /// Whether its receiver answers shows when it delivers: `lockgate audit sinks`.
