@@ -27,9 +27,14 @@ pub const SPARE: &str = "spare";
 /// How long a reader waits for a segment that is leaving the ring that very moment: one rename and its sync.
 const REUSE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Where the rings of all shards lie.
+pub fn all_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("segments")
+}
+
 /// Where a shard's ring lies.
 pub fn ring_dir(data_dir: &Path, shard: u32) -> PathBuf {
-    data_dir.join("segments").join(format!("shard-{shard}"))
+    all_dir(data_dir).join(format!("shard-{shard}"))
 }
 
 pub fn archive_dir(data_dir: &Path) -> PathBuf {
@@ -83,7 +88,7 @@ pub struct Listing {
 pub fn list_all(data_dir: &Path) -> io::Result<Listing> {
     let mut listing = Listing::default();
     // The ring first: a segment moved in between is then found in the archive.
-    for (name, path) in entries(&data_dir.join("segments"))? {
+    for (name, path) in entries(&all_dir(data_dir))? {
         if let Some(shard) = parse_ring(&name) {
             listing.take_ring(shard, &path)?;
         }
@@ -149,7 +154,7 @@ fn is_regular(path: &Path) -> bool {
 /// The shards that have a ring or archived segments.
 pub fn list_shards(data_dir: &Path) -> io::Result<BTreeSet<u32>> {
     let mut shards = BTreeSet::new();
-    for (name, _) in entries(&data_dir.join("segments"))? {
+    for (name, _) in entries(&all_dir(data_dir))? {
         shards.extend(name.strip_prefix("shard-").and_then(|shard| shard.parse::<u32>().ok()));
     }
     for (name, _) in entries(&archive_dir(data_dir))? {

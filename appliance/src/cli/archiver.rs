@@ -6,14 +6,15 @@ use crate::audit::archive::archiver::{self, ArchiverOptions, Finish};
 use crate::audit::archive::deliver::Destination;
 use crate::audit::archive::key::{self, Given, KeySource};
 use crate::audit::archive::supervise::{DRAIN, Program};
+use crate::audit::segment;
 use crate::config::{self, Archiver, Config, ConfigError};
 use crate::limits::ARCHIVE_FILE_MIB_MAX;
 use crate::vault;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::value_parser;
 use std::ffi::OsString;
-use std::io::BufRead as _;
-use std::path::PathBuf;
+use std::io::{BufRead as _, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -60,6 +61,9 @@ pub struct ArchiverArgs {
     /// Started by a gateway: it ends with it, and is told on its standard input to finish.
     #[arg(long, hide = true)]
     supervised: bool,
+    /// One place that checkpoints are copied to, whatever is in its name; again for each.
+    #[arg(long, hide = true, requires = "supervised")]
+    checkpoint_copy: Vec<String>,
     /// The keys that sign checkpoints come on the first line of standard input.
     #[arg(long, hide = true, requires = "supervised")]
     checkpoint_keys_stdin: bool,
@@ -75,6 +79,10 @@ impl ArchiverArgs {
         all.add("audit", "retention", self.retention);
         self.archive.give(&mut all);
         let mut given = all.done();
+        if !self.checkpoint_copy.is_empty() {
+            let copies = self.checkpoint_copy.clone().into();
+            given.add("--checkpoint-copy".into(), "audit", "checkpoint_copies", copies);
+        }
         if self.supervised {
             // The gateway's flags say everything: a file that was changed meanwhile is the gateway's to judge.
             return config::parse_with("", &self.config, &given);
@@ -151,9 +159,8 @@ pub(super) fn command(config: &Config, log: &str, format: LogFormat) -> anyhow::
     add("--archive-file-age", us(audit.archive_file_age).into());
     add("--archive-small-file-age", us(audit.archive_small_file_age).into());
     add("--checkpoint-key-file", key_file(config).into());
-    if !audit.checkpoint_copies.is_empty() {
-        add("--checkpoint-copies", audit.checkpoint_copies.join(",").into());
-    }
+    // The flag that people give splits at commas, which a folder may have in its name.
+    audit.checkpoint_copies.iter().for_each(|copy| add("--checkpoint-copy", copy.into()));
     if let Some(url) = &audit.archive_url {
         add("--archive-url", url.into());
     }
@@ -192,6 +199,7 @@ fn key_file(config: &Config) -> PathBuf {
 pub fn run(args: ArchiverArgs) -> anyhow::Result<ExitCode> {
     start_log(&args.log, args.log_format)?;
     let config = args.load().map_err(|error| given::refused(error, &args.config))?;
+    must_be_used(&config.server.data_dir)?;
     let mut options = options(&config);
     if args.checkpoint_keys_stdin {
         let mut line = Zeroizing::new(String::new());
@@ -206,6 +214,24 @@ pub fn run(args: ArchiverArgs) -> anyhow::Result<ExitCode> {
     }
     archiver::run(&options, &finish).context("the archiver")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A mistyped folder has nothing to archive, and would get a key of its own that no auditor knows. A gateway makes its segments before
+/// it starts its archiver.
+fn must_be_used(data_dir: &Path) -> anyhow::Result<()> {
+    let shown = data_dir.display();
+    if let Err(error) = std::fs::read_dir(data_dir) {
+        bail!("data_dir {shown}: {error}");
+    }
+    match std::fs::read_dir(segment::all_dir(data_dir)) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            bail!(
+                "data_dir {shown}: no gateway has recorded here, it has no folder `segments`; start the gateway first, or name its data_dir"
+            )
+        }
+        Err(error) => bail!("data_dir {shown}: segments: {error}"),
+    }
 }
 
 fn options(config: &Config) -> ArchiverOptions {
@@ -303,6 +329,39 @@ mod tests {
             assert!(error.by_given && error.to_string().contains(&format!(" --> {who}\n")), "{error}");
         }
         assert_eq!(load("", &["--segments-per-shard=3"]).unwrap().audit.segments_per_shard, 3);
+    }
+
+    /// Half a name was taken for a folder.
+    #[test]
+    fn a_comma_in_the_name_of_a_place_reaches_the_supervised_archiver() {
+        let flags =
+            ["--supervised", "--data-dir=/d", "--checkpoint-copy", "/mnt/a,b", "--checkpoint-copy", "https://h/x"];
+        assert_eq!(load("", &flags).unwrap().audit.checkpoint_copies, ["/mnt/a,b", "https://h/x"]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gw.toml");
+        let config = config::parse("[audit]\ncheckpoint_copies = [\"/mnt/a,b\", \"/c\"]\n", &path).unwrap();
+        let program = command(&config, "info", LogFormat::Text).unwrap().expect("one of its own");
+        let arguments: Vec<_> = program.arguments.iter().filter_map(|argument| argument.to_str()).collect();
+        assert!(arguments.join(" ").contains("--checkpoint-copy /mnt/a,b --checkpoint-copy /c "), "{arguments:?}");
+        assert!(Line::try_parse_from([&["archiver"], &arguments[1..]].concat()).is_ok());
+        // What people type is split as it always was.
+        let config = load("", &["--checkpoint-copies=/a,/b"]).unwrap();
+        assert_eq!(config.audit.checkpoint_copies, ["/a", "/b"]);
+    }
+
+    /// A typing error made the folders, and a key that no auditor knew.
+    #[test]
+    fn a_folder_that_no_gateway_has_used_is_no_data_dir() {
+        let folder = tempfile::tempdir().unwrap();
+        let absent = folder.path().join("absent");
+        assert!(
+            must_be_used(&absent).unwrap_err().to_string().ends_with("absent: No such file or directory (os error 2)")
+        );
+        let error = must_be_used(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("no gateway has recorded here"), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        std::fs::create_dir(segment::all_dir(folder.path())).unwrap();
+        must_be_used(folder.path()).unwrap();
     }
 
     /// It signed with another key, without a word.

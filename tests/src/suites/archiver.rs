@@ -79,6 +79,8 @@ fn knows_no_secret(world: &World) -> Result<()> {
     let config = fs::read_to_string(gateway.config())?
         .replace("password_env = \"TARGET_PASSWORD\"", &format!("password_file = \"{}\"", fifo.display()))
         .replace(&data(gateway).display().to_string(), &gateway.home().join("elsewhere").display().to_string());
+    // Of a gateway that has recorded nothing yet.
+    fs::create_dir_all(gateway.home().join("elsewhere/segments"))?;
     let file = gateway.home().join("external.toml");
     fs::write(&file, config)?;
     let mut external = Command::new(built("lockgate")?);
