@@ -204,10 +204,10 @@ fn open_trail(config: &Config, number: usize, segment_bytes: u64) -> Result<Trai
         tracing::warn!(shard = number, "audit: {note}");
     }
     let detail = format!(
-        "started: lockgate {}, durability {:?}, configuration {}",
+        "started: lockgate {}, durability {:?}, {}",
         env!("CARGO_PKG_VERSION"),
         config.audit.durability,
-        config.hash
+        config.origin()
     );
     // A ring that is full at start takes its record when there is room: statements wait for the same.
     let _ = writer.append(unix_us(), &NOBODY, &Entry::Gateway { detail: &detail });

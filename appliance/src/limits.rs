@@ -110,6 +110,8 @@ pub const SINK_BATCH_KIB_MAX: u32 = 64 << 10;
 pub const SINK_ROTATE_MIB_MAX: u32 = 1 << 20;
 /// The highest facility RFC 5424 knows.
 pub const SYSLOG_FACILITY_MAX: u32 = 23;
+/// Of one value that a flag or variable gave, in the trail. Beyond: its beginning.
+pub const GIVEN_CHARS_MAX: usize = 200;
 /// Rotated files of a sink that are kept.
 pub const SINK_KEEP_MAX: u32 = 100_000;
 

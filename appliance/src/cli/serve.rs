@@ -132,7 +132,7 @@ pub enum LogFormat {
 impl ServeArgs {
     /// Reads the file and lays flags and variables over it.
     pub fn load(&self) -> Result<Config, ConfigError> {
-        config::load_with(&self.config, &self.given())
+        config::load_with(&self.config, &self.given())?.servable()
     }
 
     /// The same on HUP, with what the trail needs to know of a file that is refused.
@@ -288,7 +288,7 @@ mod tests {
             "--payloads=none",
             "--payload-kib=9",
             "--retention=2d",
-            "--archive=false",
+            "--archive=true",
             "--archiver=external",
             "--keep-segments=false",
             "--archive-file-mib=7",
@@ -296,7 +296,6 @@ mod tests {
             "--archive-small-file-age=3s",
             "--checkpoint-key-file=/c",
             "--checkpoint-copies=/m,https://h/x",
-            "--archive-url=s3://b/p",
             "--archive-credentials-file=/e",
             "--spin-us=5",
             "--balance=false",
@@ -310,16 +309,17 @@ mod tests {
         assert_eq!(server.vault_key_file.as_deref(), Some(Path::new("/k")));
         let audit = &config.audit;
         assert_eq!((audit.commit_interval.as_millis(), audit.segment_mib, audit.segments_per_shard), (20, 8, 3));
-        assert_eq!((audit.payloads, audit.payload_kib, audit.archive), (Payloads::None, 9, false));
+        assert_eq!((audit.payloads, audit.payload_kib, audit.archive), (Payloads::None, 9, true));
+        assert!(!over("", &["--archive=false"]).unwrap().audit.archive);
         assert_eq!(audit.retention, Duration::from_secs(2 * 86_400));
         assert_eq!((audit.archiver, audit.keep_segments, audit.archive_file_mib), (Archiver::External, false, 7));
         assert_eq!((audit.archive_file_age.as_secs(), audit.archive_small_file_age.as_secs()), (2, 3));
         assert_eq!(audit.checkpoint_key_file.as_deref(), Some(Path::new("/c")));
         assert_eq!(audit.checkpoint_copies, ["/m", "https://h/x"]);
-        assert_eq!(audit.archive_url.as_deref(), Some("s3://b/p"));
         assert_eq!(audit.archive_credentials_file.as_deref(), Some(Path::new("/e")));
         // A flag that is not laid over the file would change nothing.
-        let more = ["--shards=2", "--pin=false", "--web-address=127.0.0.1:3", "--durability=strict"];
+        let url = "--archive-url=s3://b/p";
+        let more = ["--shards=2", "--pin=false", "--web-address=127.0.0.1:3", "--durability=strict", url];
         let mut given: Vec<String> = line(&[&flags[..], &more].concat()).unwrap().args.given().keys().collect();
         given.extend(line(&["--checkpoint-key-credential=c"]).unwrap().args.given().keys());
         given.sort();
@@ -423,6 +423,75 @@ mod tests {
         let file = "[audit]\ncheckpoint_key_credential = \"k\"\n";
         check_refused(file, &["--checkpoint-key-file=x"], "checkpoints have two keys", "--checkpoint-key-file");
         check_refused("", &[credential, " "], "`checkpoint_key_credential` must be text", credential);
+    }
+
+    /// Such a gateway ran, archived nowhere, and said so in one line.
+    #[test]
+    fn stores_that_this_program_cannot_reach_are_refused() {
+        let url = "--archive-url=s3://b/p";
+        if cfg!(feature = "object-store") {
+            assert_eq!(over("", &[url]).unwrap().audit.archive_url.as_deref(), Some("s3://b/p"));
+            return;
+        }
+        let what = "this program was built without object stores";
+        check_refused("", &[url], what, "--archive-url");
+        check_refused("", &["--checkpoint-copies=/m,s3://b/p"], what, "--checkpoint-copies");
+        let error = over("[audit]\narchive_url = \"s3://b/p\"\n", &[]).unwrap_err().to_string();
+        assert!(error.contains(what) && error.contains(" --> gw.toml:2:15\n"), "{error}");
+    }
+
+    #[test]
+    fn places_for_an_archive_that_nobody_makes_are_refused_by_their_givers() {
+        let copies = "--checkpoint-copies=/m";
+        let what = "--checkpoint-copies goes without an archive: --archive is false";
+        check_refused("", &["--archive=false", copies], what, "--checkpoint-copies");
+        let file = "[audit]\ncheckpoint_copies = [\"/m\"]\n";
+        let what = "`checkpoint_copies` goes without an archive: --archiver is off";
+        check_refused(file, &["--archiver=off"], what, "--archiver");
+        let what = "--checkpoint-copies goes without an archive: `archiver` is off";
+        check_refused("[audit]\narchiver = \"off\"\n", &[copies], what, "--checkpoint-copies");
+        let error = over("[audit]\narchive = false\narchive_url = \"s3://b/p\"\n", &[]).unwrap_err().to_string();
+        let what = "`archive_url` goes without an archive: `archive` is false";
+        assert!(error.contains(what) && error.contains(" --> gw.toml:3:15\n"), "{error}");
+        assert!(over("[audit]\narchive = false\ncheckpoint_copies = []\n", &[]).is_ok());
+    }
+
+    #[test]
+    fn the_trail_is_told_of_flags_and_variables_with_their_values() {
+        let line =
+            line(&["--shards=2", "--checkpoint-copies=/m,https://u:p@hooks.example:1/s3cret?t=1", "--pin"]).unwrap();
+        let args = ServeArgs { payloads: Some(Payloads::None), ..line.args };
+        let config = config::parse_with("", Path::new("gw.toml"), &args.given()).unwrap();
+        let wanted =
+            "--shards 2, --pin true, LOCKGATE_PAYLOADS none, --checkpoint-copies /m,https://hooks.example:1/...";
+        assert_eq!(config.origin(), format!("configuration {}, with {wanted}", config.hash));
+        let plain = config::parse("", Path::new("gw.toml")).unwrap();
+        assert_eq!(plain.origin(), format!("configuration {}", plain.hash));
+    }
+
+    /// The log named the flag, the trail only what was wrong.
+    #[test]
+    fn a_reload_that_a_flag_prevents_is_recorded_by_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("gw.toml");
+        std::fs::write(&file, "[audit]\ncheckpoint_key_file = \"k\"\n").unwrap();
+        let line = line(&["--checkpoint-key-credential=x", "--config", file.to_str().unwrap()]).unwrap();
+        let refused = line.args.load_again().unwrap_err();
+        assert_eq!(refused.reason, "--checkpoint-key-credential: checkpoints have two keys");
+    }
+
+    /// What an editor leaves behind that was stopped in the middle took everything from a gateway at its next reload.
+    #[test]
+    fn a_file_without_a_listener_is_nothing_to_serve_by() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("gw.toml");
+        std::fs::write(&file, "").unwrap();
+        let line = line(&["--config", file.to_str().unwrap()]).unwrap();
+        let refused = line.args.load_again().unwrap_err();
+        assert_eq!(refused.reason, "there is no [[listener]]: nobody can connect");
+        assert!(refused.hash.is_some() && refused.report.matches("[[listener]]").count() == 1, "{}", refused.report);
+        std::fs::write(&file, "[[listener]]\nprotocol = \"postgres\"\naddress = \"127.0.0.1:1\"\n").unwrap();
+        assert!(line.args.load_again().is_ok());
     }
 
     #[test]

@@ -7,7 +7,9 @@
 //! ```
 
 use super::units::show_duration;
+use crate::limits::GIVEN_CHARS_MAX;
 use std::borrow::Cow;
+use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -109,13 +111,24 @@ impl<'g> Over<'g> {
         self.at(span).map(|entry| &entry.value)
     }
 
-    /// Who gave it.
+    /// Who gave it: a flag, a variable.
     pub fn name(&self, span: &Range<usize>) -> Option<&'g str> {
         self.at(span).map(|entry| &*entry.name)
     }
 
     fn at(&self, span: &Range<usize>) -> Option<&'g Entry> {
         self.given.0.get(span.start.checked_sub(self.first)?)
+    }
+}
+
+/// `--shards 2, LOCKGATE_PAYLOADS none`: for the trail.
+impl fmt::Display for Over<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, Entry { name, value, .. }) in self.given.0.iter().enumerate() {
+            let value: String = value.show().chars().take(GIVEN_CHARS_MAX).collect();
+            write!(f, "{}{name} {value}", if at == 0 { "" } else { ", " })?;
+        }
+        Ok(())
     }
 }
 
@@ -129,6 +142,16 @@ pub fn without_secrets(text: &str) -> String {
 }
 
 impl Value {
+    fn show(&self) -> String {
+        match self {
+            Value::Number(digits) => digits.clone(),
+            Value::Switch(on) => on.to_string(),
+            Value::Text(text) => without_secrets(text),
+            Value::Path(path) => path.display().to_string(),
+            Value::List(list) => list.iter().map(|item| without_secrets(item)).collect::<Vec<_>>().join(","),
+        }
+    }
+
     fn toml(&self, span: &Range<usize>) -> DeValue<'_> {
         match self {
             // Its type is made by its own parser alone.

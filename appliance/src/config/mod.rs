@@ -88,6 +88,22 @@ fn check(text: &str, path: &Path, given: &Given) -> Result<Config, ConfigError> 
     }
 }
 
+impl Config {
+    /// For who serves by it. A first look at a file can do without a listener, and a file that was cut short while it was written is
+    /// often valid: a gateway that took it into use would stand there without anybody's rules.
+    pub fn servable(self) -> Result<Self, ConfigError> {
+        if !self.listeners.is_empty() {
+            return Ok(self);
+        }
+        let mut findings = self.warnings;
+        findings.retain(|finding| finding.message != meaning::NO_LISTENER);
+        let right = Some("add one with `protocol = \"postgres\"` and `address = \"127.0.0.1:6432\"`".to_owned());
+        let problem = Problem { severity: Severity::Error, span: None, what: meaning::NO_LISTENER.into(), right };
+        let error = alone(&self.path, "", problem);
+        Err(ConfigError { findings: [error.findings, findings].concat(), hash: Some(self.hash), by_given: false })
+    }
+}
+
 fn hash(bytes: &[u8]) -> String {
     format!("blake3:{}", blake3::hash(bytes).to_hex())
 }

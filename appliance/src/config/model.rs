@@ -18,6 +18,8 @@ pub struct Config {
     pub path: PathBuf,
     /// `blake3:` and the hash of the file's bytes, for the trail.
     pub hash: String,
+    /// Flags and variables that were laid over the file, with their values, for the trail; empty: none.
+    pub given: String,
     pub server: Server,
     pub ops: Ops,
     pub web: Web,
@@ -35,6 +37,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// For the trail: what this configuration was made of.
+    pub fn origin(&self) -> String {
+        let with = if self.given.is_empty() { "" } else { ", with " };
+        format!("configuration {}{with}{}", self.hash, self.given)
+    }
+
     pub fn target(&self, name: &str) -> Option<&Target> {
         self.targets.iter().find(|target| target.name == name)
     }

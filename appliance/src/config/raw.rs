@@ -375,7 +375,7 @@ pub struct Audit {
     /// What statements do when there is no room for their record. Default and only value: `block`.
     pub on_full: Option<OnFull>,
     /// Let full segments leave the ring for the archive. Default: true.
-    pub archive: Option<bool>,
+    pub archive: Option<At<bool>>,
     /// Who makes Parquet files of the segments: `supervised` (a process the gateway starts and watches), `external` (`lockgate
     /// archiver`, run as a unit of its own) or `off` (nobody: segments are kept in the archive as they are). Default:
     /// `supervised`.

@@ -56,6 +56,8 @@ impl ConfigError {
     pub fn reason(&self) -> String {
         match self.findings.iter().find(|finding| finding.severity == "error") {
             Some(Finding { line: Some(line), message, .. }) => format!("line {line}: {message}"),
+            // The flag or variable that is to blame.
+            Some(Finding { file, message, .. }) if self.by_given => format!("{file}: {message}"),
             Some(finding) => finding.message.clone(),
             None => "not valid".to_owned(),
         }

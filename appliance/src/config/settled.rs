@@ -36,6 +36,7 @@ impl Settled {
             sinks: _,
             path: _,
             hash: _,
+            given: _,
             warnings: _,
         } = config;
         let mut all = Vec::new();

@@ -125,7 +125,7 @@ async fn take_into_use(
 fn success(config: &Config, version: u64, waits: &[Change]) -> String {
     let waits: Vec<_> = waits.iter().map(|change| change.key).collect();
     let waits = if waits.is_empty() { String::new() } else { format!("; needs a restart: {}", waits.join(", ")) };
-    format!("reloaded: configuration {}, version {version}{waits}", config.hash)
+    format!("reloaded: {}, version {version}{waits}", config.origin())
 }
 
 /// Asks issuers for their keys when it is time to, or when a token came with a key nobody knows.

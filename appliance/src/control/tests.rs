@@ -26,6 +26,7 @@ pub fn config(data_dir: &std::path::Path) -> Config {
     let loopback = "127.0.0.1:0".parse().unwrap();
     Config {
         hash: String::new(),
+        given: String::new(),
         path: "lockgate.toml".into(),
         server: config::Server {
             shards: 1,

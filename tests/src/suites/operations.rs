@@ -163,6 +163,11 @@ fn wrong_reload(world: &World) -> Result<()> {
     fs::write(world.gateway().config(), format!("{right}\n[[rule]]\naction = \"explode\"\n"))?;
     world.gateway().reload()?;
     let told = eventually("the log names the mistake", DEADLINE, || world.gateway().log().contains("explode"));
+    // As an editor leaves it that was stopped in the middle.
+    fs::write(world.gateway().config(), "")?;
+    world.gateway().reload()?;
+    let cut = || world.gateway().log().contains("there is no [[listener]]");
+    let told = told.and_then(|()| eventually("the log says what is missing", DEADLINE, cut));
     let mut wire = session(world)?;
     let still = wire.query("SELECT 1 FROM pg_class LIMIT 1")?;
     fs::write(world.gateway().config(), right)?;
@@ -205,7 +210,8 @@ fn reloads_recorded(world: &World) -> Result<()> {
     })?;
     let refused = recorded("reload refused: configuration blake3:")?;
     ensure!(!refused.is_empty(), "the refused configuration is not recorded");
-    let named = refused.iter().all(|record| record.to_string().contains(": line "));
+    let named = [": line ", ": there is no [[listener]]"];
+    let named = refused.iter().all(|record| named.iter().any(|reason| record.to_string().contains(reason)));
     ensure!(named, "{refused:?}");
     ensure!(!recorded("started: lockgate")?.is_empty(), "the start is not recorded");
     Ok(())

@@ -1,7 +1,7 @@
 //! One configuration on this host: disk, addresses, certificates, targets, credentials, issuers.
 
 use super::Finding;
-use crate::audit::archive::{key, store};
+use crate::audit::archive::key;
 use crate::cli::archiver::stored_keys;
 use crate::config::{self, Config, Credential, Issuer, KeySource, ListenerTls, Target, TargetTls};
 use crate::control::client;
@@ -84,11 +84,6 @@ fn proof(config: &Config) -> Vec<Finding> {
             true => Finding::ok("checkpoint copies", format!("{folder} is there")),
             false => Finding::fail("checkpoint copies", format!("{folder} is not there"), "mount or make it"),
         });
-    }
-    let stores = audit.archive_url.iter().chain(&audit.checkpoint_copies).filter(|address| store::is_address(address));
-    if !cfg!(feature = "object-store") && stores.count() > 0 {
-        let mend = "build with `--features object-store`";
-        findings.push(Finding::fail("archive", "this program was built without object stores", mend));
     }
     findings
 }

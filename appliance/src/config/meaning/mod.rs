@@ -23,6 +23,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// A warning here; [`Config::servable`] refuses it.
+pub const NO_LISTENER: &str = "there is no [[listener]]: nobody can connect";
+
 type Span = Range<usize>;
 type Names = Option<At<Vec<At<String>>>>;
 
@@ -32,6 +35,7 @@ pub fn check(file: &raw::File, path: &Path, over: Over<'_>, problems: &mut Vec<P
     let mut check = Check { folder, over, problems };
     let config = Config {
         hash: String::new(),
+        given: over.to_string(),
         path: path.to_owned(),
         server: check.server(&file.server),
         ops: Ops { address: check.socket_or(file.ops.address.as_ref(), 9180) },
@@ -125,7 +129,7 @@ impl Check<'_> {
                 Duration::from_secs(400 * 86_400),
                 RETENTION_BOUNDS,
             ),
-            archive: raw.archive.unwrap_or(true),
+            archive: raw.archive.as_ref().is_none_or(|archive| **archive),
             archiver: match raw.archiver.as_ref().map_or(raw::Archiver::Supervised, |archiver| **archiver) {
                 raw::Archiver::Supervised => Archiver::Supervised,
                 raw::Archiver::External => Archiver::External,
@@ -159,6 +163,7 @@ impl Check<'_> {
             archive_url: raw.archive_url.as_ref().map(|url| self.store(url)),
             archive_credentials_file: raw.archive_credentials_file.as_ref().map(|file| self.path(file)),
         };
+        self.archived(raw, &audit);
         if let Some(name) = &raw.checkpoint_key_credential {
             if let Some(file) = &raw.checkpoint_key_file {
                 let at = self.blame([Some(name.span()), Some(file.span())]);
@@ -178,6 +183,30 @@ impl Check<'_> {
         audit
     }
 
+    /// What nobody makes goes nowhere: whoever names a place for it counts on it.
+    fn archived(&mut self, raw: &raw::Audit, audit: &Audit) {
+        let (off, (key, value)) = match (&raw.archive, &raw.archiver) {
+            (Some(archive), _) if !audit.archive => (archive.span(), ("archive", "false")),
+            (_, Some(archiver)) if audit.archiver == Archiver::Off => (archiver.span(), ("archiver", "off")),
+            (None | Some(_), None | Some(_)) => return,
+        };
+        let places = [
+            ("archive_url", raw.archive_url.as_ref().map(At::span)),
+            ("checkpoint_copies", raw.checkpoint_copies.as_ref().filter(|copies| !copies.is_empty()).map(At::span)),
+        ];
+        for (place, span) in places.into_iter().filter_map(|(place, span)| Some((place, span?))) {
+            let (place, key) = (self.giver(&span, place), self.giver(&off, key));
+            let at = self.blame([Some(span), Some(off.clone())]);
+            let what = format!("{place} goes without an archive: {key} is {value}");
+            self.error(at, what, "take one of them out");
+        }
+    }
+
+    /// The flag or variable that gave what stands here, or the file's own words.
+    fn giver(&self, span: &Span, key: &str) -> String {
+        self.over.name(span).map_or_else(|| format!("`{key}`"), str::to_owned)
+    }
+
     /// An address as it is, a folder from the configuration's.
     fn copy(&mut self, copy: &At<String>) -> String {
         let webhook = copy.starts_with("https://") || copy.starts_with("http://");
@@ -187,6 +216,8 @@ impl Check<'_> {
         if !webhook && !store::is_address(copy) {
             let what = format!("`{}` is no place for checkpoints", **copy);
             self.error(copy.span(), what, "a folder, https://... or s3://...");
+        } else if !webhook {
+            self.store_is_built(copy);
         }
         copy.to_string()
     }
@@ -195,8 +226,17 @@ impl Check<'_> {
         if !store::is_address(url) {
             let what = format!("`{}` is no object store", **url);
             self.error(url.span(), what, "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX");
+        } else {
+            self.store_is_built(url);
         }
         url.to_string()
+    }
+
+    fn store_is_built(&mut self, address: &At<String>) {
+        if !cfg!(feature = "object-store") {
+            let what = "this program was built without object stores (cargo feature `object-store`)";
+            self.error(address.span(), what, "build with `--features object-store`, or take it out");
+        }
     }
 
     /// Names that must tell things apart.
@@ -239,7 +279,7 @@ impl Check<'_> {
     /// What no gateway can do without. Not errors: `explain` and a first look at a file work all the same.
     fn present(&mut self, config: &Config) {
         let absent = [
-            (config.listeners.is_empty(), "there is no [[listener]]: nobody can connect"),
+            (config.listeners.is_empty(), NO_LISTENER),
             (config.issuers.is_empty(), "there is no [[issuer]]: no token will be believed"),
             (config.targets.is_empty(), "there is no [[target]]: there is nothing to open"),
             (config.grants.is_empty() && !config.targets.is_empty(), "there is no [[grant]]: nobody may open a target"),
