@@ -1,17 +1,25 @@
 //! The built program: what it prints where, and its exit status.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-fn lockgate(arguments: &[&str]) -> Output {
+fn lockgate(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lockgate"));
-    command.args(arguments).env_clear().env("NO_COLOR", "1");
+    command.args(arguments).env_clear().env("NO_COLOR", "1").envs(variables.iter().copied());
     command.output().expect("the program was built beside this test")
 }
 
 #[track_caller]
 fn check(arguments: &[&str], status: i32, on_stdout: &str, on_stderr: &str) -> Output {
-    let output = lockgate(arguments);
+    check_with(&[], arguments, status, on_stdout, on_stderr)
+}
+
+/// The same with these variables, and no others.
+#[track_caller]
+fn check_with(variables: &[(&str, &str)], arguments: &[&str], status: i32, on_stdout: &str, on_stderr: &str) -> Output {
+    let output = lockgate(arguments, variables);
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(status), "{arguments:?}\n{stdout}\n{stderr}");
     for (stream, wanted) in [(&stdout, on_stdout), (&stderr, on_stderr)] {
@@ -48,6 +56,7 @@ fn wrong_usage_is_status_2_and_says_what_is_right() {
 #[test]
 fn what_could_not_run_is_status_3() {
     check(&["config", "check", "/nonexistent/gw.toml"], 3, "", "lockgate: /nonexistent/gw.toml: no such file");
+    check(&["config", "check", "/proc"], 3, "", "lockgate: /proc: could not read the configuration: Is a directory");
 }
 
 #[test]
@@ -71,7 +80,89 @@ fn config_check_answers_with_its_status() {
     check(&["serve", "--config", &path], 3, "", "did you mean `address`?");
 
     let path = file(folder.path(), "");
-    check(&["config", "check", "--strict", &path], 1, "", "there is no [[listener]]");
+    check(&["config", "check", &path], 1, "", "error: there is no [[listener]]");
+    check(&["serve", "--config", &path], 3, "", "error: there is no [[listener]]");
+    let path = file(folder.path(), LISTENER);
+    check(&["config", "check", &path], 0, "is valid\n", "warning: there is no [[issuer]]");
+    check(&["config", "check", "--strict", &path], 1, "", "there is no [[issuer]]");
+}
+
+const LISTENER: &str = "[[listener]]\nprotocol = \"postgres\"\naddress = \"127.0.0.1:1\"\n";
+
+/// They were blamed on flags that nobody had typed.
+#[test]
+fn what_is_wrong_with_a_variable_is_told_by_its_name() {
+    let serve = ["serve", "--config", "/nonexistent/gw.toml"];
+    for (name, value, said) in [
+        ("LOCKGATE_SHARDS", "abc", "invalid value 'abc' for 'LOCKGATE_SHARDS'"),
+        ("LOCKGATE_PIN", "yes", "invalid value 'yes' for 'LOCKGATE_PIN'"),
+        (
+            "LOCKGATE_OPS_ADDRESS",
+            "localhost:1",
+            "for 'LOCKGATE_OPS_ADDRESS': `localhost:1` is not an IP address and a port",
+        ),
+        ("LOCKGATE_LOG", "bogus=zzz", "lockgate: LOCKGATE_LOG: `bogus=zzz` is not a filter"),
+        ("LOCKGATE_LOG", "warning", "lockgate: LOCKGATE_LOG: `warning` is not a level"),
+    ] {
+        let output = check_with(&[(name, value)], &serve, 2, "", said);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("--") || said.contains("--help"), "{said}");
+    }
+    check(&["serve", "--shards", "abc"], 2, "", "'abc' for '--shards <N>'");
+    check(&["serve", "--log", "warning"], 2, "", "lockgate: --log: `warning` is not a level");
+    // The flag is what is wrong, whatever the variable is.
+    check_with(&[("LOCKGATE_SHARDS", "2")], &["serve", "--shards", "abc"], 2, "", "'abc' for '--shards <N>'");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lockgate"));
+    command.args(serve).env_clear().env("LOCKGATE_LOG", OsStr::from_bytes(b"inf\xff"));
+    let output = command.output().expect("the program was built beside this test");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.contains("the value of LOCKGATE_LOG is not UTF-8"), "{said}");
+}
+
+/// Compose files write `LOCKGATE_SHARDS=${SHARDS:-}`.
+#[test]
+fn an_empty_variable_is_not_set() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = file(folder.path(), "");
+    let empty: Vec<_> =
+        ["SHARDS", "PIN", "LOG", "LOG_FORMAT", "DATA_DIR", "ARCHIVE_URL", "CHECKPOINT_COPIES", "DURABILITY"]
+            .iter()
+            .map(|name| (format!("LOCKGATE_{name}"), ""))
+            .collect();
+    let empty: Vec<_> = empty.iter().map(|(name, value)| (&**name, *value)).collect();
+    check_with(&empty, &["serve", "--config", &path], 3, "", "error: there is no [[listener]]");
+    check_with(&[("LOCKGATE_CONFIG", "")], &["serve"], 3, "", "/etc/lockgate/lockgate.toml");
+    check_with(&empty, &["serve", "--help"], 0, "[env: LOCKGATE_SHARDS=]", "");
+}
+
+/// They looked at another gateway than `serve` would have run.
+#[test]
+fn variables_are_laid_over_the_file_by_whoever_reads_it() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = file(folder.path(), LISTENER);
+    let elsewhere = folder.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).expect("a fresh folder is writable");
+    let data_dir = [("LOCKGATE_DATA_DIR", elsewhere.to_str().expect("temporary names are UTF-8"))];
+    let found = format!("{} is writable", elsewhere.display());
+    let output = lockgate(&["doctor", "--config", &path], &data_dir);
+    assert!(String::from_utf8_lossy(&output.stdout).contains(&found), "{output:?}");
+    let said = format!("{}: there is no audit trail", elsewhere.display());
+    check_with(&data_dir, &["audit", "search", "--config", &path], 3, "", &said);
+
+    let small = [("LOCKGATE_SEGMENT_MIB", "1"), ("LOCKGATE_PAYLOAD_KIB", "4096")];
+    check_with(&small, &["config", "check", &path], 1, "", " --> LOCKGATE_PAYLOAD_KIB\n");
+    check_with(&[("LOCKGATE_SHARDS", "abc")], &["config", "check", &path], 2, "", "'abc' for 'LOCKGATE_SHARDS'");
+    check_with(&[("LOCKGATE_SHARDS", "abc")], &["doctor", "--config", &path], 2, "", "'abc' for 'LOCKGATE_SHARDS'");
+}
+
+#[test]
+fn an_archiver_makes_nothing_where_no_gateway_was() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = file(folder.path(), LISTENER);
+    let absent = folder.path().join("absent");
+    let data_dir = absent.to_str().expect("temporary names are UTF-8");
+    check(&["archiver", "--config", &path, "--data-dir", data_dir], 3, "", "absent: No such file or directory");
+    assert!(!absent.exists());
 }
 
 #[test]
@@ -94,7 +185,7 @@ fn shells_and_manual_readers_get_theirs() {
 
 #[test]
 fn doctor_gives_every_finding_a_state() {
-    let output = lockgate(&["doctor", "-o", "json"]);
+    let output = lockgate(&["doctor", "-o", "json"], &[]);
     let findings: Vec<serde_json::Value> = String::from_utf8_lossy(&output.stdout)
         .lines()
         .map(|line| serde_json::from_str(line).expect("one JSON object a line"))

@@ -1,7 +1,8 @@
 //! `lockgate archiver`: Parquet files of what a gateway records, as a process of its own.
 
 use super::given::{self, Collect, OnLine};
-use super::serve::{LogFormat, commit_interval, retention, start_log};
+use super::log::{self, LogFormat};
+use super::serve::{commit_interval, retention};
 use crate::audit::archive::archiver::{self, ArchiverOptions, Finish};
 use crate::audit::archive::deliver::Destination;
 use crate::audit::archive::key::{self, Given, KeySource};
@@ -109,7 +110,7 @@ pub struct ArchiveArgs {
     #[arg(long, help_heading = ARCHIVE, value_name = "FILE", env = "LOCKGATE_CHECKPOINT_KEY_FILE")]
     pub checkpoint_key_file: Option<PathBuf>,
     /// Entry of the encrypted store with that key, instead of a file [default: none]. Give it where the trail's disk is not trusted.
-    #[arg(long, help_heading = ARCHIVE, value_name = "NAME", env = "LOCKGATE_CHECKPOINT_KEY_CREDENTIAL", conflicts_with = "checkpoint_key_file")]
+    #[arg(long, help_heading = ARCHIVE, value_name = "NAME", env = "LOCKGATE_CHECKPOINT_KEY_CREDENTIAL")]
     pub checkpoint_key_credential: Option<String>,
     /// Where checkpoints are copied to, with commas [default: nowhere]. Give a place this host cannot rewrite: folder or https://...
     #[arg(long, help_heading = ARCHIVE, value_name = "PLACES", env = "LOCKGATE_CHECKPOINT_COPIES", value_delimiter = ',')]
@@ -197,7 +198,7 @@ fn key_file(config: &Config) -> PathBuf {
 }
 
 pub fn run(args: ArchiverArgs) -> anyhow::Result<ExitCode> {
-    start_log(&args.log, args.log_format)?;
+    log::start(&args.log, &args.on_line.giver("log"), args.log_format)?;
     let config = args.load().map_err(|error| given::refused(error, &args.config))?;
     must_be_used(&config.server.data_dir)?;
     let mut options = options(&config);

@@ -1,8 +1,9 @@
 //! `lockgate config`: check a file, print the schema, print an example.
 
-use super::{ANSWER_NO, Output};
-use crate::config;
-use std::path::PathBuf;
+use super::{ANSWER_NO, Output, given};
+use crate::config::{self, ConfigError};
+use anyhow::bail;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(clap::Args)]
@@ -65,18 +66,28 @@ fn unreadable(config: &config::Config) -> Vec<config::Finding> {
     config.sinks.iter().filter_map(finding).collect()
 }
 
-fn check(file: &std::path::Path, strict: bool, output: Output) -> anyhow::Result<ExitCode> {
-    let (findings, error) = match config::load(file) {
+/// As `serve` would have it from here. Outside: it could not be looked at.
+fn load(file: &Path) -> anyhow::Result<Result<config::Config, ConfigError>> {
+    let error = match given::load(file).and_then(|config| Ok(config.servable()?)) {
+        Ok(config) => return Ok(Ok(config)),
+        Err(error) => error.downcast::<ConfigError>()?,
+    };
+    match error.hash {
+        Some(_) => Ok(Err(error)),
+        None if !file.exists() => bail!("{}: no such file", file.display()),
+        None => bail!("{}: {}", file.display(), error.reason()),
+    }
+}
+
+fn check(file: &Path, strict: bool, output: Output) -> anyhow::Result<ExitCode> {
+    let (findings, error) = match load(file)? {
         Ok(config) => match unreadable(&config) {
             findings if findings.is_empty() => (config.warnings, None),
             findings => {
                 let findings = [config.warnings, findings].concat();
-                (findings.clone(), Some(config::ConfigError { findings, hash: Some(config.hash), by_given: false }))
+                (findings.clone(), Some(ConfigError { findings, hash: Some(config.hash), by_given: false }))
             }
         },
-        Err(error) if error.findings.iter().all(|finding| finding.line.is_none()) && !file.exists() => {
-            anyhow::bail!("{}: no such file", file.display())
-        }
         Err(error) => (error.findings.clone(), Some(error)),
     };
     match output {

@@ -1,6 +1,6 @@
 //! `lockgate credentials`: the passwords of targets in the encrypted store. Values go in and are never shown.
 
-use crate::config::{self, Config, Credential};
+use crate::config::{Config, Credential};
 use crate::vault::{self, Store, VALUE_BYTES_MAX, Vault};
 use anyhow::{Context, bail};
 use std::io::{IsTerminal, Read, Write};
@@ -35,7 +35,7 @@ enum Verb {
 }
 
 pub fn run(args: CredentialsArgs) -> anyhow::Result<ExitCode> {
-    let config = config::load(&args.config)?;
+    let config = super::given::load(&args.config)?;
     match args.verb {
         Verb::Init => init(&config)?,
         Verb::Set { name } => {

@@ -60,7 +60,7 @@ impl Finding {
 
 pub fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let (config, mut findings) = match &args.config {
-        Some(path) => setup::configuration(path),
+        Some(path) => setup::configuration(path)?,
         None => (None, Vec::new()),
     };
     let shards = config.as_ref().map(|config| config.server.shards);

@@ -1,7 +1,7 @@
 //! `lockgate explain`: the verdict on a statement without running it, from the functions the live path uses.
 
 use super::out::{UntilHungUp, print, stdout, written};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::identity::Principal;
 use crate::policy::{Action, Decision, Policy, View, table_name};
 use anyhow::{Context, bail};
@@ -67,7 +67,7 @@ enum Output {
 }
 
 pub fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
-    let config = config::load(&args.config)?;
+    let config = super::given::load(&args.config)?;
     for warning in &config.warnings {
         note!("{}", warning.rendered);
     }
@@ -394,7 +394,7 @@ style = "last4"
 "#;
 
     fn with_judge<T>(check: impl FnOnce(&Judge<'_>) -> T) -> T {
-        let config = config::parse(CONFIG, std::path::Path::new("lockgate.toml")).expect("a good configuration");
+        let config = crate::config::parse(CONFIG, std::path::Path::new("lockgate.toml")).expect("a good configuration");
         check(&Judge { policy: Policy::compile(&config), config: &config })
     }
 

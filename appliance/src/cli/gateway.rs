@@ -3,7 +3,7 @@
 use super::{ANSWER_NO, CONFIG_DEFAULT, FAILED, Output, USAGE};
 use crate::config;
 use crate::control::client::{self, Answer};
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ pub struct GatewayArgs {
 
 impl GatewayArgs {
     pub fn config(&self) -> anyhow::Result<config::Config> {
-        config::load(&self.config).map_err(|report| anyhow!("{report}")).with_context(|| {
+        super::given::load(&self.config).with_context(|| {
             format!(
                 "{} does not tell where the gateway is (--config FILE or --data-dir DIR would)",
                 self.config.display()

@@ -1,12 +1,14 @@
 //! From flags and variables to the keys of the configuration that they win over.
 
-use super::WrongUsage;
-use crate::config::{self, ConfigError, Given, Value};
+use super::{ServeArgs, WrongUsage, said, variables};
+use crate::config::{self, Bounds, Config, ConfigError, Given, Value};
 use anyhow::anyhow;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _};
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 /// Which options stand on the command line itself: the others that have a value have it from their variable. Flattened into the
 /// options of a verb, as the first of its fields: those behind it take their values out.
@@ -35,6 +37,24 @@ impl clap::Args for OnLine {
     }
 }
 
+impl OnLine {
+    /// The flag or variable that gives this option its value.
+    pub fn giver(&self, option: &str) -> String {
+        match self.0.contains(option) {
+            true => format!("--{}", option.replace('_', "-")),
+            false => format!("LOCKGATE_{}", option.to_uppercase()),
+        }
+    }
+}
+
+/// The configuration that a gateway would have that is started from here: variables are laid over the file, as `serve` does it.
+/// A file that is refused is a [`ConfigError`].
+pub(super) fn load(file: &Path) -> anyhow::Result<Config> {
+    let command = ServeArgs::augment_args(Command::new("serve"));
+    let matches = variables::parse(command, &["serve".into()]).map_err(|error| WrongUsage(said(&error)))?;
+    Ok(config::load_with(file, &ServeArgs::from_arg_matches(&matches)?.given())?)
+}
+
 /// Collects what is given.
 pub(super) struct Collect<'a> {
     line: &'a OnLine,
@@ -49,12 +69,7 @@ impl<'a> Collect<'a> {
     /// The option that belongs to this key, if it has a value.
     pub fn add(&mut self, table: &'static str, key: &'static str, value: Option<impl Into<Value>>) {
         let Some(value) = value else { return };
-        let option = option(table, key);
-        let name = match self.line.0.contains(&option) {
-            true => format!("--{}", option.replace('_', "-")),
-            false => format!("LOCKGATE_{}", option.to_uppercase()),
-        };
-        self.given.add(name, table, key, value.into());
+        self.given.add(self.line.giver(&option(table, key)), table, key, value.into());
     }
 
     pub fn done(self) -> Given {
@@ -80,23 +95,38 @@ pub(super) fn refused(error: ConfigError, file: &Path) -> anyhow::Error {
     anyhow!("the configuration is not valid\n\n{error}\n\ncorrect {}", file.display())
 }
 
-/// Options of this verb that are numbers tell their range, as the file's schema has it.
+/// Options of this verb that are numbers or durations tell their range, as the file has it.
 pub(super) fn tell_ranges(verb: Command) -> Command {
     let schema = config::schema();
     let mut ranges = Vec::new();
     for (table, definition) in [("server", "Server"), ("audit", "Audit")] {
         for (key, value) in schema["$defs"][definition]["properties"].as_object().into_iter().flatten() {
             if let (Some(min), Some(max)) = (value["minimum"].as_i64(), value["maximum"].as_i64()) {
-                ranges.push((option(table, key), min, max));
+                ranges.push((option(table, key), format!("From {min} to {max}")));
             }
         }
     }
+    ranges.extend(config::DURATIONS.iter().map(|(key, bounds)| ((*key).to_owned(), range(*bounds))));
     verb.mut_args(|argument: Arg| {
-        let range = ranges.iter().find(|(option, ..)| argument.get_id() == option.as_str());
+        let range = ranges.iter().find(|(option, _)| argument.get_id() == option.as_str());
         // Clap takes the full stop off the end of a help text.
         match (range, argument.get_help().map(ToString::to_string)) {
-            (Some((_, min, max)), Some(help)) => argument.help(format!("{help}. From {min} to {max}")),
+            (Some((_, range)), Some(help)) => argument.help(format!("{help}. {range}")),
             _ => argument,
         }
     })
+}
+
+fn range((min, max): Bounds) -> String {
+    let min = config::show_duration(min);
+    if max == Duration::MAX {
+        format!("At least {min}")
+    } else {
+        format!("From {min} to {}", config::show_duration(max))
+    }
+}
+
+/// For flags: as the file's addresses are read, with the same words.
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    config::parse_socket(text).map_err(|(what, right)| format!("{what}: {right}"))
 }

@@ -19,7 +19,7 @@ pub struct HealthcheckArgs {
     #[command(flatten)]
     gateway: GatewayArgs,
     /// The ops listener [default: `[ops].address` of the configuration]
-    #[arg(long, value_name = "IP:PORT", env = "LOCKGATE_OPS_ADDRESS")]
+    #[arg(long, value_name = "IP:PORT", env = "LOCKGATE_OPS_ADDRESS", value_parser = super::given::address)]
     address: Option<SocketAddr>,
     /// How long to wait for an answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]

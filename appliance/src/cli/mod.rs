@@ -22,14 +22,17 @@ mod gateway;
 mod given;
 mod healthcheck;
 mod hold;
+mod log;
 mod policy;
 mod replay;
 mod serve;
 mod sessions;
 mod token;
+mod variables;
 
+pub use log::LogFormat;
 pub use out::print;
-pub use serve::{LogFormat, ServeArgs};
+pub use serve::ServeArgs;
 
 /// Where the configuration is when nobody says.
 pub const CONFIG_DEFAULT: &str = "/etc/lockgate/lockgate.toml";
@@ -128,7 +131,7 @@ pub struct WrongUsage(pub String);
 
 /// Parses the command line and runs the verb. Exit status: 0 done, 1 the answer is no, 2 wrong usage, 3 could not run.
 pub fn run() -> ExitCode {
-    match parse(std::env::args_os()).map(dispatch) {
+    match parse(&std::env::args_os().collect::<Vec<_>>()).map(dispatch) {
         Ok(Ok(status)) => status,
         Ok(Err(error)) => {
             note!("lockgate: {error:#}");
@@ -138,25 +141,36 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Verb, clap::Error> {
-    let matches = command().try_get_matches_from(arguments)?;
+fn parse(arguments: &[OsString]) -> Result<Verb, clap::Error> {
+    let matches = variables::parse(command(), arguments)?;
     Cli::from_arg_matches(&matches).map(|cli| cli.verb)
 }
 
 /// Help and version were asked for; all else is wrong usage.
 fn refuse(error: &clap::Error) -> ExitCode {
     let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    if asked || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+    if is_answer(error.kind()) {
         // A reader who hangs up has seen enough.
         if let Err(error) = error.print().or_else(out::unless_hung_up) {
             note!("lockgate: could not write to standard output: {error}");
             return ExitCode::from(FAILED);
         }
     } else {
-        let text = error.to_string();
-        note!("lockgate: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+        note!("lockgate: {}", said(error));
     }
     if asked { ExitCode::SUCCESS } else { ExitCode::from(USAGE) }
+}
+
+/// A help, and no mistake.
+fn is_answer(kind: ErrorKind) -> bool {
+    use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    matches!(kind, DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand)
+}
+
+/// In our own manner.
+fn said(error: &clap::Error) -> String {
+    let text = error.to_string();
+    text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_owned()
 }
 
 /// The command with its verbs listed under their headings.

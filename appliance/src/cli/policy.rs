@@ -6,7 +6,7 @@ use crate::audit::when;
 use crate::cli::audit::{in_order, parse_time, report};
 use crate::cli::out::{stdout, written};
 use crate::cli::{ANSWER_NO, DONE};
-use crate::config::{self, Glob};
+use crate::config::Glob;
 use crate::identity::Principal;
 use crate::policy::{Action, MASK_RULE, Policy, View};
 use anyhow::{Context as _, Result, bail};
@@ -70,7 +70,7 @@ struct ReplayArgs {
 
 pub fn run(args: PolicyArgs) -> Result<ExitCode> {
     let PolicyVerb::Replay(args) = args.verb;
-    let config = config::load(&args.config)?;
+    let config = super::given::load(&args.config)?;
     let mut judge = Judge::new(Policy::compile(&config));
     let data_dir = data_dir(&args.archive)?;
     let now_us = jiff::Timestamp::now().as_microsecond();
@@ -357,7 +357,7 @@ message = "no"
             writer.append(1_000_000, who, &Entry::Request(request)).expect("room");
         }
         writer.write().expect("written");
-        let config = config::parse(CONFIG, Path::new("new.toml")).expect("a good configuration");
+        let config = crate::config::parse(CONFIG, Path::new("new.toml")).expect("a good configuration");
         let mut judge = Judge::new(Policy::compile(&config));
         let mut tally = Tally::default();
         let records = search(dir.path(), &Filter::default(), None, false, &mut |_| {}).expect("readable");

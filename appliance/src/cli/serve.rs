@@ -1,14 +1,13 @@
 //! `lockgate serve`: run the gateway.
 
 use super::archiver::{ARCHIVE, ArchiveArgs};
-use super::given::{self, Collect, OnLine};
+use super::given::{self, Collect, OnLine, address};
+use super::log::{self, LogFormat};
 use crate::config::{self, Archiver, Config, ConfigError, Durability, Given, Payloads};
 use crate::control::{Hangups, Refused};
 use crate::limits::*;
-use anyhow::Context;
 use clap::ArgAction::Set;
 use clap::value_parser;
-use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,14 +67,14 @@ pub struct ServeArgs {
     #[arg(long, help_heading = DEADLINES, value_name = "DURATION", env = "LOCKGATE_CONNECT_TIMEOUT", value_parser = timeout)]
     pub connect_timeout: Option<Duration>,
     /// Address of health and metrics [default: 127.0.0.1:9180]. Change it when the port is taken or a scraper comes from elsewhere.
-    #[arg(long, help_heading = ADDRESSES, value_name = "IP:PORT", env = "LOCKGATE_OPS_ADDRESS")]
+    #[arg(long, help_heading = ADDRESSES, value_name = "IP:PORT", env = "LOCKGATE_OPS_ADDRESS", value_parser = address)]
     pub ops_address: Option<SocketAddr>,
-    /// Address of the admin API and pages [default: 127.0.0.1:8444]. Change it when the port is taken.
-    #[arg(long, help_heading = ADDRESSES, value_name = "IP:PORT", env = "LOCKGATE_WEB_ADDRESS")]
+    /// Kept for the admin API and pages [default: 127.0.0.1:8444]. Leave it: nothing listens there in this version.
+    #[arg(long, help_heading = ADDRESSES, value_name = "IP:PORT", env = "LOCKGATE_WEB_ADDRESS", value_parser = address)]
     pub web_address: Option<SocketAddr>,
 
-    /// Folder for audit segments, archive, state and control socket [default: data, beside the configuration]. Other commands find it
-    /// through the file only.
+    /// Folder for audit segments, archive, state and control socket [default: data, beside the configuration]. Other commands
+    /// know of the variable and the file only.
     #[arg(long, help_heading = FILES, value_name = "DIR", env = "LOCKGATE_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// File with the key of the encrypted credential store [default: none]. Give it when a target's `credential` names an entry.
@@ -122,13 +121,6 @@ const ADDRESSES: &str = "Addresses";
 const FILES: &str = "Files";
 const AUDIT: &str = "Audit";
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
-pub enum LogFormat {
-    #[default]
-    Text,
-    Json,
-}
-
 impl ServeArgs {
     /// Reads the file and lays flags and variables over it.
     pub fn load(&self) -> Result<Config, ConfigError> {
@@ -141,7 +133,7 @@ impl ServeArgs {
     }
 
     /// What flags and variables say, by the keys of the file.
-    fn given(&self) -> Given {
+    pub(super) fn given(&self) -> Given {
         let mut all = Collect::new(&self.on_line);
         all.add("server", "shards", self.shards);
         all.add("server", "pin", self.pin);
@@ -204,7 +196,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     // Ahead of all else: until then, HUP ends the process.
     let hangups = Hangups::catch().context("HUP cannot be caught")?;
     take_small_pages();
-    start_log(&args.log, args.log_format)?;
+    log::start(&args.log, &args.on_line.giver("log"), args.log_format)?;
     let config = args.load().map_err(|error| given::refused(error, &args.config))?;
     for warning in &config.warnings {
         tracing::warn!("{}", warning.rendered);
@@ -221,21 +213,6 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 /// here the process refuses those that a kernel gives to everybody. One that does not know of them has none.
 fn take_small_pages() {
     let _ = rustix::thread::disable_transparent_huge_pages(true);
-}
-
-pub(super) fn start_log(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    // What rskafka tells of each connection stands in the sink's status; `--log info,rskafka=debug` shows it all the same.
-    let quiet = if cfg!(feature = "kafka") { "rskafka=off," } else { "" };
-    let filter = tracing_subscriber::EnvFilter::try_new(format!("{quiet}{filter}")).context("--log")?;
-    // What cannot be written is lost; to say so in the same place would be a panic in whatever thread it is.
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
-    match format {
-        LogFormat::Text => {
-            log.with_ansi(std::env::var_os("NO_COLOR").is_none() && std::io::stderr().is_terminal()).init()
-        }
-        LogFormat::Json => log.json().init(),
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -454,6 +431,14 @@ mod tests {
         let what = "`archive_url` goes without an archive: `archive` is false";
         assert!(error.contains(what) && error.contains(" --> gw.toml:3:15\n"), "{error}");
         assert!(over("[audit]\narchive = false\ncheckpoint_copies = []\n", &[]).is_ok());
+    }
+
+    #[test]
+    fn an_address_is_refused_in_the_words_of_the_file() {
+        for flag in ["--ops-address", "--web-address"] {
+            let error = line(&[flag, "localhost:1"]).err().unwrap().to_string();
+            assert!(error.contains("write `127.0.0.1:1`; names are not resolved here"), "{error}");
+        }
     }
 
     #[test]

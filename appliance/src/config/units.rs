@@ -11,6 +11,16 @@ pub const COMMIT_INTERVAL_BOUNDS: Bounds = (Duration::from_millis(1), Duration::
 pub const ARCHIVE_AGE_BOUNDS: Bounds = (Duration::from_millis(100), Duration::from_secs(ARCHIVE_AGE_S_MAX));
 pub const RETENTION_BOUNDS: Bounds = (Duration::from_secs(60), Duration::MAX);
 
+/// By key, of the tables that tune the gateway.
+pub const DURATIONS: [(&str, Bounds); 6] = [
+    ("login_timeout", TIMEOUT_BOUNDS),
+    ("connect_timeout", TIMEOUT_BOUNDS),
+    ("commit_interval", COMMIT_INTERVAL_BOUNDS),
+    ("retention", RETENTION_BOUNDS),
+    ("archive_file_age", ARCHIVE_AGE_BOUNDS),
+    ("archive_small_file_age", ARCHIVE_AGE_BOUNDS),
+];
+
 const UNITS: [(&str, u64); 7] = [
     ("us", 1),
     ("ms", 1_000),

@@ -17,9 +17,9 @@ use crate::audit::verify::{ArchiveReport, Break, Options, Progress, Report, Shar
 use crate::audit::{segment, when};
 use crate::cli::gateway::GatewayArgs;
 use crate::cli::out::{stdout, written};
-use crate::cli::{ANSWER_NO, DONE, FAILED, USAGE, evidence, hold, replay};
-use crate::config;
-use anyhow::{Context as _, Result, anyhow, bail};
+use crate::cli::{ANSWER_NO, DONE, FAILED, USAGE, evidence, given, hold, replay};
+use crate::config::{self, ConfigError};
+use anyhow::{Context as _, Result, bail};
 use comfy_table::{Cell, ColumnConstraint, Width};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -88,7 +88,7 @@ pub struct Trail {
 impl Trail {
     /// The configuration, unless a folder was named instead.
     pub fn configuration(&self) -> Option<config::Config> {
-        self.dir.is_none().then(|| config::load(&self.config).ok()).flatten()
+        self.dir.is_none().then(|| given::load(&self.config).ok()).flatten()
     }
 
     pub fn data_dir(&self) -> Result<PathBuf> {
@@ -130,10 +130,13 @@ fn is_denied(error: &anyhow::Error) -> bool {
 }
 
 fn configured_data_dir(file: &Path) -> Result<PathBuf> {
-    let config = config::load(file).map_err(|error| {
-        anyhow!("the configuration is not valid\n\n{error}\n\ncorrect it, or name the data directory with --dir")
-    })?;
-    Ok(config.server.data_dir)
+    match given::load(file) {
+        Ok(config) => Ok(config.server.data_dir),
+        Err(error) if error.is::<ConfigError>() => {
+            bail!("the configuration is not valid\n\n{error}\n\ncorrect it, or name the data directory with --dir")
+        }
+        Err(error) => Err(error),
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -3,7 +3,8 @@
 use super::Finding;
 use crate::audit::archive::key;
 use crate::cli::archiver::stored_keys;
-use crate::config::{self, Config, Credential, Issuer, KeySource, ListenerTls, Target, TargetTls};
+use crate::cli::given;
+use crate::config::{self, Config, ConfigError, Credential, Issuer, KeySource, ListenerTls, Target, TargetTls};
 use crate::control::client;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -18,9 +19,9 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The configuration, if it is one, and what there is to say about it.
-pub fn configuration(path: &Path) -> (Option<Config>, Vec<Finding>) {
+pub fn configuration(path: &Path) -> anyhow::Result<(Option<Config>, Vec<Finding>)> {
     let check = "configuration";
-    match config::load(path) {
+    let found = match given::load(path).and_then(|config| Ok(config.servable()?)) {
         Ok(config) => {
             let mut findings = vec![Finding::ok(check, format!("{} is valid", path.display()))];
             findings.extend(config.warnings.iter().map(|warning| {
@@ -29,8 +30,13 @@ pub fn configuration(path: &Path) -> (Option<Config>, Vec<Finding>) {
             }));
             (Some(config), findings)
         }
-        Err(error) => (None, vec![Finding::fail(check, error.to_string(), format!("correct {}", path.display()))]),
-    }
+        Err(error) => {
+            let error: ConfigError = error.downcast()?;
+            let variables = if error.by_given { "the variables, or " } else { "" };
+            (None, vec![Finding::fail(check, error.to_string(), format!("correct {variables}{}", path.display()))])
+        }
+    };
+    Ok(found)
 }
 
 pub fn examine(config: &Config) -> Vec<Finding> {
