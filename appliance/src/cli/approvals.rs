@@ -11,7 +11,7 @@ use std::time::Duration;
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "A ruling needs a reviewer's identity: a token (--token or LOCKGATE_TOKEN). Without one it is the ruling of the
+    after_help = "A ruling needs a reviewer's identity: a token (--token or LOCKGATE_TOKEN). Without one it is the ruling of the \
 gateway's own user, which only rules with approvers = [\"local\"] accept.
 
 EXAMPLES

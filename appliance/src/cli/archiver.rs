@@ -27,8 +27,9 @@ const SLACK: Duration = Duration::from_millis(100);
 
 #[derive(clap::Args, Clone, Debug)]
 #[command(
-    after_help = "The gateway starts one itself and watches it, unless its configuration says `archiver = \"external\"`. It reads no target's
-credential: neither password files nor the variables that `password_env` names. TERM archives what is recorded and ends.
+    after_help = "The gateway starts one itself and watches it, unless its configuration says `archiver = \"external\"`. It reads no \
+target's credential: neither password files nor the variables that `password_env` names. TERM archives what is recorded and ends. \
+A variable that is empty counts as not set.
 
 EXAMPLES
   lockgate archiver --config /etc/lockgate/lockgate.toml"
@@ -39,16 +40,16 @@ pub struct ArchiverArgs {
     /// The gateway's configuration file.
     #[arg(long, value_name = "FILE", env = "LOCKGATE_CONFIG", default_value = super::CONFIG_DEFAULT)]
     config: PathBuf,
-    /// The gateway's data_dir, where a flag of the gateway says another than the file.
+    /// The gateway's data_dir, where a flag of the gateway says another than the file [default: the file's].
     #[arg(long, value_name = "DIR", env = "LOCKGATE_DATA_DIR")]
     data_dir: Option<PathBuf>,
-    /// Its segments_per_shard, likewise.
+    /// Its segments_per_shard, likewise [default: the file's, or 8].
     #[arg(long, value_name = "N", env = "LOCKGATE_SEGMENTS_PER_SHARD")]
     segments_per_shard: Option<u32>,
-    /// Its commit_interval, likewise.
+    /// Its commit_interval, likewise [default: the file's, or 5ms].
     #[arg(long, value_name = "DURATION", env = "LOCKGATE_COMMIT_INTERVAL", value_parser = commit_interval)]
     commit_interval: Option<Duration>,
-    /// Its retention, likewise.
+    /// Its retention, likewise [default: the file's, or 400d].
     #[arg(long, value_name = "DURATION", env = "LOCKGATE_RETENTION", value_parser = retention)]
     retention: Option<Duration>,
     #[command(flatten)]

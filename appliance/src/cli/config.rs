@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(clap::Args)]
-#[command(after_help = "EXAMPLES
+#[command(after_help = "`check` lays the variables of `lockgate serve` over the file, as it does it.
+
+EXAMPLES
   lockgate config example > lockgate.toml
   lockgate config check lockgate.toml
   lockgate config schema > lockgate.schema.json")]

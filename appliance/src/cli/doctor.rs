@@ -8,13 +8,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(clap::Args)]
-#[command(after_help = "Each finding is ok, warn or fail, with the mend beside it. Exit status 1 when anything fails.
-Nothing is changed; a file is written to the data folder and removed again.
+#[command(
+    after_help = "Each finding is ok, warn or fail, with the mend beside it. Exit status 1 when anything fails. Nothing is \
+changed; a file is written to the data folder and removed again. The variables of `lockgate serve` are laid over the file as it does it.
 
 EXAMPLES
   lockgate doctor
   lockgate doctor --config /etc/lockgate/lockgate.toml
-  lockgate doctor -o json | jq 'select(.state != \"ok\")'")]
+  lockgate doctor -o json | jq 'select(.state != \"ok\")'"
+)]
 pub struct DoctorArgs {
     /// Also check what this configuration needs: addresses, disk, certificates, targets, credentials, issuers.
     #[arg(long, value_name = "FILE", env = "LOCKGATE_CONFIG")]

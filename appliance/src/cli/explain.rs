@@ -22,7 +22,8 @@ const LINE_BYTES_MAX: u64 = 16 << 20;
   lockgate explain --config lockgate.toml --batch < statements.ndjson
 
 A line of a batch: {\"id\": 1, \"target\": \"orders\", \"user\": \"ann\", \"groups\": [\"engineering\"], \"statement\": \"SELECT 1\"}
-Missing members are taken from the options. Each line gets one answer, in order; a line that cannot be read gets
+
+Missing members are taken from the options. Each line gets one answer, in order; a line that cannot be read gets \
 {\"id\", \"error\"}.")]
 pub struct ExplainArgs {
     /// The configuration whose rules are asked

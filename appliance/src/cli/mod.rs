@@ -57,7 +57,7 @@ pub enum Output {
 /// Lockgate, a layer-7 access gateway for PostgreSQL: identity, policy, approval, masking and audit on every statement
 #[derive(clap::Parser)]
 #[command(name = "lockgate", version, max_term_width = 110, subcommand_required = true, arg_required_else_help = true)]
-#[command(after_help = "`lockgate VERB --help` explains a verb, with examples. Start with `lockgate demo`, or with
+#[command(after_help = "`lockgate VERB --help` explains a verb, with examples. Start with `lockgate demo`, or with \
 `lockgate config example > lockgate.toml` and `lockgate doctor --config lockgate.toml`.
 
 Exit status: 0 done, 1 the answer is no, 2 wrong usage, 3 could not run. NO_COLOR is respected.")]
@@ -196,6 +196,23 @@ fn command() -> clap::Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// In a narrow terminal each line of a paragraph broke once where it was written so and once where the terminal ends.
+    #[test]
+    fn paragraphs_below_a_help_are_one_line_for_the_terminal_to_break() {
+        check_epilogues(&command());
+    }
+
+    fn check_epilogues(command: &clap::Command) {
+        let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        for pair in
+            lines.windows(2).filter(|pair| pair.iter().all(|line| line.starts_with(|c: char| !c.is_whitespace())))
+        {
+            assert!(pair[0].len() < 60, "{}: {pair:?}", command.get_name());
+        }
+        command.get_subcommands().for_each(check_epilogues);
+    }
 
     #[test]
     fn the_command_table_is_consistent() {

@@ -16,8 +16,11 @@ use std::time::Duration;
 /// Flags win over environment variables, those over the file, that over the defaults.
 #[derive(clap::Args, Default, Clone, Debug)]
 #[command(
-    after_help = "Every key of the file that tunes the gateway has a flag here and an environment variable. A flag wins over its
-variable, and that over the file. HUP reads the file again, TERM drains, a second TERM stops at once.
+    after_help = "Every key of the file that tunes the gateway has a flag here and an environment variable. A flag wins over its \
+variable, and that over the file; a variable that is empty counts as not set. Other commands that read the configuration lay the \
+variables over it as well, and know nothing of flags.
+
+HUP reads the file again, TERM drains, a second TERM stops at once. What takes effect at the next start only is told at each reload.
 
 EXAMPLES
   lockgate serve --config /etc/lockgate/lockgate.toml
@@ -53,7 +56,7 @@ pub struct ServeArgs {
     /// Entries of each submission ring, a power of two [default: 1024]. Raise for thousands of busy connections.
     #[arg(long, help_heading = SHARDS, value_name = "N", env = "LOCKGATE_RING_ENTRIES", value_parser = ring_entries)]
     pub ring_entries: Option<u32>,
-    /// Receive buffers of each shard, a power of two [default: 1024]. Raise when metrics show that they run out.
+    /// Receive buffers of each shard, a power of two [default: 1024]. Raise when `lockgate_buffers_starved_total` grows.
     #[arg(long, help_heading = SHARDS, value_name = "N", env = "LOCKGATE_BUFFERS", value_parser = buffers)]
     pub buffers: Option<u16>,
     /// Size of a receive buffer, KiB [default: 16]. Raise for large rows and COPY, if memory allows.
@@ -509,8 +512,12 @@ mod tests {
         assert_eq!(config.server.data_dir.as_os_str(), odd);
     }
 
+    fn is_duration(argument: &clap::Arg) -> bool {
+        argument.get_value_names().is_some_and(|names| names.iter().any(|name| name == "DURATION"))
+    }
+
     #[test]
-    fn help_of_a_number_tells_its_range() {
+    fn help_of_a_number_or_duration_tells_its_range() {
         use clap::CommandFactory as _;
         let command = given::tell_ranges(Line::command());
         let help = |flag| {
@@ -523,6 +530,12 @@ mod tests {
             ("archive-file-mib", format!(". From 1 to {ARCHIVE_FILE_MIB_MAX}")),
         ] {
             assert!(help(flag).ends_with(&range), "{}", help(flag));
+        }
+        assert!(help("login-timeout").ends_with(". From 10ms to 10m"), "{}", help("login-timeout"));
+        assert!(help("retention").ends_with(". At least 1m"), "{}", help("retention"));
+        for argument in command.get_arguments().filter(|argument| is_duration(argument)) {
+            let range = argument.get_help().expect("a flag with help").to_string();
+            assert!(range.contains(". From ") || range.contains(". At least "), "{range}");
         }
         assert!(!help("pin").contains("From"));
     }

@@ -85,7 +85,7 @@ pub struct Ops {
     pub address: Option<At<String>>,
 }
 
-/// Admin API and pages.
+/// Kept for the admin API and pages: nothing listens there in this version.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Web {

@@ -24,7 +24,8 @@ use std::time::Duration;
 #[derive(clap::Args)]
 #[command(
     after_help = "Sessions are named as in `audit search` and `sessions ls`; a beginning that fits one alone will do, and so will any record of theirs.
-In a terminal: space pauses, left and right go from statement to statement, + and - change the speed, q quits. Elsewhere
+
+In a terminal: space pauses, left and right go from statement to statement, + and - change the speed, q quits. Elsewhere \
 everything is printed at once, or at its pace where --speed is given. Exit status 3 where a part of the trail could not be read.
 
 EXAMPLES
