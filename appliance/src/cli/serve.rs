@@ -6,6 +6,7 @@ use super::log::{self, LogFormat};
 use crate::config::{self, Archiver, Config, ConfigError, Durability, Given, Payloads};
 use crate::control::{Hangups, Refused};
 use crate::limits::*;
+use anyhow::Context as _;
 use clap::ArgAction::Set;
 use clap::value_parser;
 use std::net::SocketAddr;
