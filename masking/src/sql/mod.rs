@@ -7,6 +7,7 @@ mod class;
 mod condition;
 mod constant;
 mod depth;
+mod ends;
 mod inputs;
 mod kinds;
 mod lexer;

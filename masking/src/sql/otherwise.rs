@@ -2,6 +2,7 @@
 //! next ReadyForQuery, where a configuration file is read again behind everybody's back).
 
 use super::alike::turns_quotes;
+use super::ends::{dollar, is_name, quoted};
 use super::{Analysis, Unread, statements_of, try_parse, unparsed};
 use memchr::{memchr_iter, memchr2};
 use pg_query::ParserOptions;
@@ -72,26 +73,8 @@ fn escaped(text: &[u8]) -> Escaped {
     Escaped::Text(out)
 }
 
-fn is_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii()
-}
-
 fn name(text: &[u8]) -> usize {
     text.iter().take_while(|byte| is_name(**byte) || **byte == b'$').count()
-}
-
-/// With the quotes around it; a doubled quote goes on, and so does an escaped one where escapes count. `None`: it has no end.
-fn quoted(text: &[u8], escapes: bool) -> Option<usize> {
-    let quote = text[0];
-    let mut at = 1;
-    loop {
-        match *text.get(at)? {
-            b'\\' if escapes => at += 2,
-            byte if byte == quote && text.get(at + 1) == Some(&quote) => at += 2,
-            byte if byte == quote => return Some(at + 1),
-            _ => at += 1,
-        }
-    }
 }
 
 /// With the comments in it.
@@ -105,18 +88,6 @@ fn comment(text: &[u8]) -> Option<usize> {
             _ => at += 1,
         }
     }
-}
-
-/// `$tag$ ... $tag$`, or a parameter.
-fn dollar(text: &[u8]) -> Option<usize> {
-    let tag = 1 + text[1..].iter().take_while(|byte| is_name(**byte)).count();
-    if text.get(tag) != Some(&b'$') || text[1].is_ascii_digit() {
-        return Some(1);
-    }
-    let mark = &text[..=tag];
-    let body = &text[mark.len()..];
-    let end = memchr_iter(b'$', body).find(|&end| body[end..].starts_with(mark))?;
-    Some(mark.len() + end + mark.len())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! INSERT of a 64 MiB value is not concerned.
 
 use super::Unread;
+use super::ends::{dollar, is_name, quoted};
 use pg_query::protobuf::ScanToken;
 
 /// Beyond it a text is refused: some 220 MB and 0.8 s. Loads larger than this are what COPY is for.
@@ -47,10 +48,9 @@ fn cost(text: &[u8]) -> Cost {
         let (length, is_token) = match rest {
             [b'-', b'-', ..] => (until(rest, b"\n"), false),
             [b'/', b'*', ..] => (comment(rest, &mut cost.looks), false),
-            [b'\'', ..] => (quoted(rest, b'\'', false), true),
-            [b'e' | b'E', b'\'', ..] => (1 + quoted(&rest[1..], b'\'', true), true),
-            [b'"', ..] => (quoted(rest, b'"', false), true),
-            [b'$', ..] => (dollar(rest), true),
+            [b'\'' | b'"', ..] => (quoted(rest, false).unwrap_or(rest.len()), true),
+            [b'e' | b'E', b'\'', ..] => (quoted(&rest[1..], true).map_or(rest.len(), |length| 1 + length), true),
+            [b'$', ..] => (dollar(rest).unwrap_or(rest.len()), true),
             [byte, ..] if byte.is_ascii_whitespace() || *byte == 0x0B => (1, false),
             [byte, ..] if is_name(*byte) => {
                 (rest.iter().take_while(|byte| is_name(**byte) || **byte == b'$').count(), true)
@@ -69,10 +69,6 @@ fn cost(text: &[u8]) -> Cost {
 /// How many operator characters a text begins with.
 fn run(text: &[u8]) -> usize {
     text.iter().take_while(|byte| b"~!@#^&|`?+-*/%<>=".contains(byte)).count()
-}
-
-fn is_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii()
 }
 
 /// Up to and with the end mark, or all of it.
@@ -95,30 +91,6 @@ fn comment(text: &[u8], looks: &mut usize) -> usize {
         }
     }
     text.len()
-}
-
-/// A constant or name in quotes; a doubled quote goes on, and so does an escaped one where escapes count.
-fn quoted(text: &[u8], quote: u8, escapes: bool) -> usize {
-    let mut at = 1;
-    while at < text.len() {
-        match text[at] {
-            b'\\' if escapes => at += 2,
-            byte if byte == quote && text.get(at + 1) == Some(&quote) => at += 2,
-            byte if byte == quote => return at + 1,
-            _ => at += 1,
-        }
-    }
-    text.len()
-}
-
-/// `$tag$ ... $tag$`, or a parameter.
-fn dollar(text: &[u8]) -> usize {
-    let tag = 1 + text[1..].iter().take_while(|byte| is_name(**byte)).count();
-    if text.get(tag) != Some(&b'$') || text[1].is_ascii_digit() {
-        return tag;
-    }
-    let tag = tag + 1;
-    tag + until(&text[tag..], &text[..tag])
 }
 
 #[cfg(test)]
