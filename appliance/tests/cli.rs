@@ -56,7 +56,7 @@ fn wrong_usage_is_status_2_and_says_what_is_right() {
 #[test]
 fn what_could_not_run_is_status_3() {
     check(&["config", "check", "/nonexistent/gw.toml"], 3, "", "lockgate: /nonexistent/gw.toml: no such file");
-    check(&["config", "check", "/proc"], 3, "", "lockgate: /proc: could not read the configuration: Is a directory");
+    check(&["config", "check", "/proc"], 3, "", "lockgate: /proc: could not open the configuration: is not a file");
 }
 
 #[test]
