@@ -4,7 +4,7 @@
 use super::alike::turns_quotes;
 use super::ends::{dollar, is_name, quoted};
 use super::{Analysis, Unread, statements_of, try_parse, unparsed};
-use memchr::{memchr_iter, memchr2};
+use memchr::memchr2;
 use pg_query::ParserOptions;
 
 /// What the text does if a backslash escapes the quote behind it, where that is something else. `None`: it is not, or the
