@@ -11,6 +11,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// How a listener encrypts.
 #[derive(Clone)]
@@ -42,13 +43,26 @@ pub fn bind(options: &ListenerOptions) -> io::Result<TcpListener> {
         .map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {}: {e}", options.address)))
 }
 
+/// A process that was killed has its listeners for a moment longer: the kernel takes its rings apart behind its end.
+const LEAVING: Duration = Duration::from_secs(3);
+const LEAVING_STEP: Duration = Duration::from_millis(20);
+
 /// An error: somebody listens there already. The shards share an address with whoever asks to: another gateway would get a part of the
 /// connections, and lose them when it ends.
 pub fn must_be_free(address: SocketAddr) -> io::Result<()> {
     if address.port() == 0 {
         return Ok(());
     }
-    socket::try_address(address).map_err(|error| {
+    let give_up = Instant::now() + LEAVING;
+    let tried = loop {
+        match socket::try_address(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < give_up => {
+                std::thread::sleep(LEAVING_STEP);
+            }
+            tried => break tried,
+        }
+    };
+    tried.map_err(|error| {
         let why = address::refusal(address, &error);
         io::Error::new(error.kind(), format!("the listener ([[listener]] address) cannot use {address}: {why}"))
     })
