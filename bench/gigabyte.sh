@@ -30,7 +30,7 @@ carry() { # proxy, responses: prints the bytes of their rows. A first response, 
   local masked=() count=$2
   case $1 in mask | detect) masked=(--expect-masked '####-####-####-####') ;; esac
   "$LOADGEN" run --target "postgres://postgres@127.0.0.1:${port[$1]}/postgres" --workload simple --sql 'SELECT * FROM customers' --closed \
-    --connections 1 --count "$count" --warmup 0s --timeout 60s ${masked[@]+"${masked[@]}"} -o json >"$dir/carried" || { cat "$dir/carried" >&2; exit 1; }
+    --connections 1 --count "$count" --warmup 0s --timeout 60s --lag-limit 1h ${masked[@]+"${masked[@]}"} -o json >"$dir/carried" || { cat "$dir/carried" >&2; exit 1; }
   python3 -c 'import json, sys; run, count = json.load(open(sys.argv[1])), int(sys.argv[2]); print(run["row_bytes"] * (count + 1) // count)' "$dir/carried" "$count"
 }
 

@@ -240,7 +240,7 @@ def judge(part, aim, judged, beside):  # what was measured, and whether it holds
         seen = [value(part, *of) for of in judged]
         more = [value(part, *of)[0] for of in beside]
     except Missing as why:
-        return f"could not be measured: {why}", "-", False
+        return f"could not be measured: {why if len(why) < 200 else why[:200] + '...'}", "-", False
     holds = all(number >= bound if aim.startswith("at least") else number <= bound for _, number in seen)
     measured = ", ".join(text for text, _ in seen) + (f" ({', '.join(more)})" if more else "")
     return measured, "yes" if holds else "**no**", True
