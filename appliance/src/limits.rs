@@ -61,6 +61,8 @@ const _: () = assert!(HELD_BYTES_MAX < REQUEST_BYTES_MAX && LINGER_US < FLUSH_US
 pub const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// More threads than any machine has cores for.
 pub const SHARDS_MAX: u32 = 1024;
+/// Microseconds: what a query of an index and a wake take, and some.
+pub const SPIN_US: u32 = 100;
 /// Microseconds: a tick of the kernel's scheduler. Longer spinning starves whoever shares the core.
 pub const SPIN_US_MAX: u32 = 10_000;
 /// Below, one burst of a few busy connections fills the ring.

@@ -208,7 +208,7 @@ const SILENT_S: u64 = 2;
 /// The same for what the shard itself counts.
 type SocketRow = (&'static str, &'static str, MetricType, fn(&Counters) -> u64);
 
-const SOCKET_ROWS: [SocketRow; 19] = [
+const SOCKET_ROWS: [SocketRow; 20] = [
     ("lockgate_client_connections", "Open client connections", MetricType::Gauge, |c| c.relays.value()),
     ("lockgate_client_connections_accepted", "Client connections accepted", MetricType::Counter, |c| {
         c.accepted.value()
@@ -267,6 +267,12 @@ const SOCKET_ROWS: [SocketRow; 19] = [
         "Signals to a shard that slept through its own alarm for a second",
         MetricType::Counter,
         |c| c.nudges.value(),
+    ),
+    (
+        "lockgate_shard_spun_seconds",
+        "What the shard spent on looking for its next message instead of sleeping (--spin-us)",
+        MetricType::Counter,
+        |c| c.spun_us.value() / 1_000_000,
     ),
     ("lockgate_audit_writes", "Writes to the journal", MetricType::Counter, |c| c.journal_writes.value()),
     ("lockgate_audit_syncs", "Syncs of the journal to stable storage", MetricType::Counter, |c| {

@@ -58,7 +58,7 @@ pub struct Server {
     pub pin: bool,
     /// New connections go to the shard that has the fewest.
     pub balance: bool,
-    /// Microseconds to spin before sleeping in the socket ring.
+    /// Microseconds to spin at most, before sleeping in the socket ring.
     pub spin_us: u32,
     pub vault_key_file: Option<PathBuf>,
     /// Submission entries of a shard's socket ring: a power of two.

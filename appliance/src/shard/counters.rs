@@ -12,6 +12,8 @@ pub struct Counters {
     pub round_us: Cell,
     /// 1: between two rounds, in the ring or in a turn.
     pub asleep: Cell,
+    /// Microseconds it looked for its next message instead of sleeping.
+    pub spun_us: Cell,
     /// The shard's thread, as the kernel numbers it.
     pub thread: Cell,
     /// Signals it got because it slept through its alarm. Written by the watch.

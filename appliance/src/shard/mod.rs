@@ -15,6 +15,7 @@ mod pump;
 mod relay;
 mod rest;
 mod ring;
+mod spin;
 mod start;
 pub mod timers;
 mod tls;

@@ -8,6 +8,7 @@ use super::journal::Ledger;
 use super::mailbox::{Cancel, Mailbox, RelayId, ToControl, ToShard};
 use super::relay::{self, Relay};
 use super::ring::{Completion, OpId, Raw, Thread};
+use super::spin::Spin;
 use super::turn;
 use crate::audit::{Entry, NOBODY};
 use crate::gate::{Drive, Input, Now};
@@ -41,7 +42,7 @@ pub struct Pump<D> {
     /// Which of the shards takes a new connection.
     pub place: Place,
     pub ledger: Ledger,
-    pub spin_us: u64,
+    pub spin: Spin,
     pub relays_max: usize,
     pub generation: u32,
     pub draining: bool,
@@ -81,7 +82,9 @@ impl<D: Drive> Pump<D> {
                 self.fail(format!("io_uring_enter: {error}"));
                 break;
             }
+            let before_us = self.io.now.mono_us;
             self.io.now = now();
+            self.spin.waited(self.io.now.mono_us - before_us);
             self.round(&mut completions);
         }
         self.io.counters.round_us.set(Counters::ENDED);
@@ -131,25 +134,38 @@ impl<D: Drive> Pump<D> {
             self.io.ring.reap(completions);
             return Ok(());
         }
-        let asleep_us = self.io.now.mono_us;
-        if self.spin_us > 0 {
-            loop {
-                self.io.ring.look()?;
-                if self.io.ring.reap(completions) {
-                    return Ok(());
-                }
-                if mono_us() >= until_us.min(asleep_us + self.spin_us) {
-                    break;
-                }
-            }
+        let waits_us = self.io.now.mono_us;
+        if !self.spin(until_us, completions)? {
+            self.io.ring.wake_by(until_us, waits_us);
+            self.io.counters.asleep.set(1);
+            let woken = self.io.ring.wait();
+            self.io.counters.asleep.set(0);
+            woken?;
+            self.io.ring.reap(completions);
         }
-        self.io.ring.wake_by(until_us, asleep_us);
-        self.io.counters.asleep.set(1);
-        let woken = self.io.ring.wait();
-        self.io.counters.asleep.set(0);
-        woken?;
-        self.io.ring.reap(completions);
         Ok(())
+    }
+
+    /// Looks for something to do, as long as that pays and no longer. Others who want the core get it: on a small machine the one whose
+    /// message it is.
+    fn spin(&mut self, until_us: u64, completions: &mut Vec<Raw>) -> stdio::Result<bool> {
+        let for_us = self.spin.begin();
+        if for_us == 0 {
+            return Ok(false);
+        }
+        let began_us = mono_us();
+        let until_us = until_us.min(began_us + for_us);
+        let mut now_us = began_us;
+        while now_us < until_us {
+            self.io.ring.peek()?;
+            if self.io.ring.reap(completions) {
+                break;
+            }
+            std::thread::yield_now();
+            now_us = mono_us();
+        }
+        self.io.counters.spun_us.add(now_us - began_us);
+        Ok(!completions.is_empty())
     }
 
     /// One round: everything that has happened, then the record of it, then the sends (many of them with the next enter).
@@ -286,6 +302,7 @@ impl<D: Drive> Pump<D> {
     fn complete(&mut self, completion: Completion) {
         match completion {
             Completion::Received { relay, side, received, last } => {
+                self.spin.heard(relay);
                 self.with(relay, |relay, io| relay.received(side, received, last, io));
             }
             Completion::Sent { relay, side, payload, result } => {

@@ -457,6 +457,15 @@ impl Ring {
         forgive(unsafe { self.uring.submitter().enter::<libc::sigset_t>(queued, 0, libc_getevents(), None) })
     }
 
+    /// As `look`, where there is something to submit or to run; else it costs a load.
+    pub fn peek(&mut self) -> io::Result<()> {
+        let queue = self.uring.submission();
+        let idle = self.ready.is_empty() && queue.is_empty() && !queue.taskrun();
+        drop(queue);
+        self.buffers.top_up();
+        if idle { Ok(()) } else { self.look() }
+    }
+
     /// Moves completions out of the kernel's queue. `true`: there were some.
     pub fn reap(&mut self, into: &mut Vec<Raw>) -> bool {
         into.extend(self.uring.completion().map(|c| Raw {
@@ -567,7 +576,11 @@ fn build(entries: u32) -> io::Result<IoUring> {
 
 fn set_up(entries: u32) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
-    builder.setup_cqsize(RING_COMPLETIONS_MAX.min(entries * 4)).setup_single_issuer().setup_defer_taskrun();
+    builder
+        .setup_cqsize(RING_COMPLETIONS_MAX.min(entries * 4))
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag();
     // Without the indirection array (Linux 6.6) a submission touches one cache line less.
     builder.clone().setup_no_sqarray().build(entries).or_else(|_| builder.build(entries))
 }

@@ -10,6 +10,7 @@ use super::mailbox::{Mailbox, Post, ToControl};
 use super::pump::Pump;
 use super::rest::Awake;
 use super::ring::{Ring, RingSizes};
+use super::spin::Spin;
 use super::turn;
 use crate::gate::{Context, Drive, Now, Origin, Shared};
 use crate::limits::RELAYS_MAX;
@@ -30,7 +31,7 @@ pub struct ShardOptions {
     pub balance: Arc<Balance>,
     /// Keep the shard on the core of its number.
     pub pin: bool,
-    /// Look for completions this long before sleeping.
+    /// Look for completions at most this long before sleeping.
     pub spin_us: u64,
     pub listeners: Vec<ListenerOptions>,
     /// Receive buffers, a power of two.
@@ -182,7 +183,7 @@ impl<F> Seed<F> {
             to_control: self.to_control,
             place: Place::new(options.balance, options.number),
             ledger,
-            spin_us: options.spin_us,
+            spin: Spin::new(options.spin_us),
             relays_max: options.relays_max,
             generation: 0,
             draining: false,

@@ -93,7 +93,7 @@ impl Check<'_> {
             data_dir: data_dir.unwrap_or_else(|| self.folder.join("data")),
             pin: raw.pin.unwrap_or(true),
             balance: raw.balance.unwrap_or(true),
-            spin_us: number(raw.spin_us.as_ref(), 0),
+            spin_us: number(raw.spin_us.as_ref(), SPIN_US),
             vault_key_file: raw.vault_key_file.as_ref().map(|file| self.path(file)),
             ring_entries: self.power_of_two("ring_entries", raw.ring_entries.as_ref(), 1024),
             buffers: u16::try_from(self.power_of_two("buffers", raw.buffers.as_ref(), 1024)).unwrap_or(u16::MAX),
