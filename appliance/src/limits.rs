@@ -137,5 +137,7 @@ pub const SHAPED_TEXT_BYTES_MAX: usize = 1 << 20;
 pub const RECENT_MARKS_MAX: usize = 8;
 /// SQL cursors a session is remembered to have declared. Beyond: their expression columns count as unknown.
 pub const CURSORS_MAX: usize = 1024;
+/// Statements that one cursor's name may stand for. Beyond: the oldest is forgotten, and the name is judged as one nobody knows.
+pub const CURSOR_STATEMENTS_MAX: usize = 4;
 /// How old a target's catalogue may be before a result waits for a new one.
 pub const CATALOGUE_AGE_MAX_US: i64 = 60_000_000;

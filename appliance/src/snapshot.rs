@@ -34,8 +34,10 @@ impl std::fmt::Debug for Target {
 
 /// What every shard works from.
 pub struct Snapshot {
-    /// Counts up with every reload.
+    /// Counts up with every reload, and with every other renewal of keys or addresses.
     pub version: u64,
+    /// The version whose reload brought the policy: verdicts hold as long as it stays the same.
+    pub rules: u64,
     pub targets: Vec<Arc<Target>>,
     pub policy: crate::policy::Policy,
     pub verifier: crate::identity::Verifier,
@@ -48,6 +50,7 @@ impl Snapshot {
     pub fn empty() -> Self {
         Self {
             version: 0,
+            rules: 0,
             targets: Vec::new(),
             policy: Default::default(),
             verifier: Default::default(),

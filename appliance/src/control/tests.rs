@@ -279,7 +279,7 @@ fn reviewers_are_believed_by_their_tokens_from_the_moment_their_issuers_key_is_k
     std::fs::write(&written, key.jwks().to_string()).unwrap();
     std::fs::rename(written, running.dir.path().join("jwks.json")).unwrap();
     let ToShard::Snapshot(snapshot) = running.told() else { panic!("new keys make a new snapshot") };
-    assert_eq!(snapshot.version, 1);
+    assert_eq!((snapshot.version, snapshot.rules), (1, 0), "the rules are the old ones");
     assert_eq!(snapshot.verifier.verify(token("bob", &[], 600).as_bytes(), now).unwrap().principal.user, "bob");
 
     assert_eq!(approve(token("bob", &["dba"], -600)), refused(401), "expired");

@@ -88,7 +88,7 @@ impl Gate {
         }
         let approval = view.approval.clone();
         self.view = Some(view);
-        self.snapshot_version = cx.snapshot.version;
+        (self.snapshot_version, self.rules) = (cx.snapshot.version, cx.snapshot.rules);
         self.expires_at = expires_at;
         self.slot = cx.shared.catalogues.slot(self.identity.target());
         self.names_moved_at_open = cx.shared.catalogues.moves(self.slot);
@@ -154,7 +154,7 @@ impl Gate {
             let old = self.view.take().expect("set before access is asked for");
             self.view = cx.shared.views.of(cx.snapshot, self.identity.target(), &old.principal);
             self.target = cx.snapshot.target(self.identity.target()).cloned();
-            self.snapshot_version = cx.snapshot.version;
+            (self.snapshot_version, self.rules) = (cx.snapshot.version, cx.snapshot.rules);
         }
         match (self.target.clone(), &self.view) {
             (Some(target), Some(_)) => self.admit(target, pipes, cx),

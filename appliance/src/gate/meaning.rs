@@ -1,6 +1,7 @@
 //! What texts mean, remembered per shard: the parser runs once for a text, not once for a statement.
 
 use super::catalogues::Catalogues;
+use super::cursors::Traits;
 use super::views::Views;
 use crate::limits;
 use crate::metrics::ShardCounters;
@@ -55,6 +56,7 @@ pub(crate) struct Does {
     pub classes: Classes,
     /// Names for the trail, `schema.table` where the text says so.
     pub tables: Vec<String>,
+    pub(super) cursors: Traits,
     /// What all texts that do this have in common, where that was found to decide.
     shape: OnceCell<Box<[u8]>>,
 }
@@ -68,7 +70,7 @@ impl Deref for Meaning {
 }
 
 impl Does {
-    fn new(analysis: Analysis, otherwise: Option<Analysis>) -> Self {
+    fn new(text: &[u8], analysis: Analysis, otherwise: Option<Analysis>) -> Self {
         let mut classes = Classes::default();
         let (mut tables, mut seen) = (Vec::new(), HashSet::new());
         for statement in &analysis.statements {
@@ -83,7 +85,8 @@ impl Does {
                 }
             }
         }
-        Self { analysis, otherwise: otherwise.map(Box::new), classes, tables, shape: OnceCell::new() }
+        let cursors = Traits::of(text, classes, &analysis, otherwise.as_ref());
+        Self { analysis, otherwise: otherwise.map(Box::new), classes, tables, cursors, shape: OnceCell::new() }
     }
 }
 
@@ -96,7 +99,8 @@ impl Meaning {
     /// Of something that was not sent as a text of its own: `text` is for the trail.
     pub fn unread(text: &[u8], statement: sql::Statement) -> Self {
         let (classes, analysis) = (statement.classes, one(statement));
-        let does = Does { classes, tables: Vec::new(), analysis, otherwise: None, shape: OnceCell::new() };
+        let (tables, cursors) = (Vec::new(), Traits::default());
+        let does = Does { classes, tables, analysis, otherwise: None, cursors, shape: OnceCell::new() };
         Self::of(text, Rc::new(does))
     }
 
@@ -164,7 +168,7 @@ impl Touched {
 /// A verdict and what follows from it: the same for all texts of one shape.
 pub(crate) struct Judged {
     pub decision: Decision,
-    /// The snapshot the decision was made from.
+    /// The rules the decision was made from ([`crate::snapshot::Snapshot::rules`]).
     pub version: u64,
     /// What its results may show: decided from the tables it reads.
     pub reads: Reads,
@@ -387,7 +391,7 @@ impl Cache {
         }
         counters.parsed_texts.add(1);
         let sql::Reading { analysis, by_shape } = sql::read(text);
-        let meaning = Rc::new(Meaning::of(text, Rc::new(Does::new(analysis, sql::otherwise(text)))));
+        let meaning = Rc::new(Meaning::of(text, Rc::new(Does::new(text, analysis, sql::otherwise(text)))));
         let short = text.len() <= limits::CACHED_TEXT_BYTES_MAX;
         if let Some(shape) = shape.filter(|_| by_shape) {
             meaning.does.shape.get_or_init(|| shape.into());
@@ -411,7 +415,7 @@ impl Shared {
         }
         self.counters.parsed_texts.add(1);
         let otherwise = if standard_strings { sql::otherwise(text) } else { None };
-        Rc::new(Meaning::of(text, Rc::new(Does::new(read(text, encoding, standard_strings), otherwise))))
+        Rc::new(Meaning::of(text, Rc::new(Does::new(text, read(text, encoding, standard_strings), otherwise))))
     }
 
     /// What `text` does whatever settings have become meanwhile; unparsed where that cannot be told.
@@ -419,7 +423,7 @@ impl Shared {
         self.counters.parsed_texts.add(1);
         let read = read(text, encoding, standard_strings);
         let analysis = if sql::reads_alike(text, &read) { read } else { unreadable() };
-        Rc::new(Meaning::of(text, Rc::new(Does::new(analysis, None))))
+        Rc::new(Meaning::of(text, Rc::new(Does::new(text, analysis, None))))
     }
 
     /// The mark on a text of a shape that this session has had a verdict on, if `holds` says that it still stands.
@@ -482,7 +486,7 @@ mod tests {
     #[track_caller]
     fn check(shared: &mut Shared, text: &str, counted: [u64; 3]) -> Rc<Meaning> {
         let meaning = shared.meaning(text.as_bytes(), Encoding::Utf8, true);
-        let fresh = Does::new(sql::analyse(text.as_bytes(), true), None);
+        let fresh = Does::new(text.as_bytes(), sql::analyse(text.as_bytes(), true), None);
         let does = |does: &Does| format!("{:?} {:?} {:?}", does.analysis, does.classes, does.tables);
         assert_eq!(does(&meaning.does), does(&fresh), "{text}");
         assert_eq!(meaning.text_bytes, text.len() as u64);

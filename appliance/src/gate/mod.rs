@@ -11,6 +11,7 @@
 
 mod binds;
 mod catalogues;
+mod cursors;
 mod free;
 mod login;
 mod masked;
@@ -32,10 +33,11 @@ use crate::shard::timers::NEVER;
 use crate::snapshot::{Snapshot, Target};
 use codecs::postgres::{Event, ProtocolError, Refusal, ScramKeys, Session, SessionLimits, Step};
 use codecs::{Pipes, Side};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use cursors::Cursors;
 pub use meaning::Shared;
 use meaning::{Mark, Recent};
 use record::Identity;
@@ -185,7 +187,7 @@ struct OpenRequest {
     started_us: u64,
     masked: u64,
     mark: Mark,
-    /// [`Gate::cursors_touched`] when it was forwarded.
+    /// [`Cursors::touched`] when it was forwarded.
     cursors_touched: u64,
 }
 
@@ -235,6 +237,8 @@ pub struct Gate {
     target: Option<Arc<Target>>,
     /// The snapshot `view` was made from.
     snapshot_version: u64,
+    /// The rules in it.
+    rules: u64,
     wishes: VecDeque<Output>,
     held: Option<Box<Held>>,
     retry_client: Option<Box<Retry>>,
@@ -245,10 +249,7 @@ pub struct Gate {
     asking: Option<Box<codecs::postgres::Request>>,
     /// Forwarded and not ended, oldest first.
     open: VecDeque<OpenRequest>,
-    /// SQL-level cursors declared in this session.
-    cursors: BTreeMap<String, Mark>,
-    /// Counts what may have changed what their names stand for.
-    cursors_touched: u64,
+    cursors: Cursors,
     /// What the protocol had done to portals, which have the same names, when that was last looked at.
     portals_named: u64,
     recent: Option<Box<Recent>>,
@@ -300,6 +301,7 @@ impl Gate {
             expires_at: 0,
             target: None,
             snapshot_version: cx.snapshot.version,
+            rules: cx.snapshot.rules,
             wishes: VecDeque::new(),
             held: None,
             retry_client: None,
@@ -307,8 +309,7 @@ impl Gate {
             awaiting_catalogue: None,
             asking: None,
             open: VecDeque::new(),
-            cursors: BTreeMap::new(),
-            cursors_touched: 0,
+            cursors: Cursors::default(),
             portals_named: 0,
             recent: None,
             slot: catalogues::Slot::default(),

@@ -1,9 +1,8 @@
 //! Names that SQL itself gives and takes: PREPARE, DECLARE, DEALLOCATE, CLOSE, DISCARD. A name whose meaning is not certain is unknown:
-//! masked whole where masks apply, refused where rules do.
+//! masked whole where masks apply, refused where rules do. (What cursors stand for: `cursors.rs`.)
 
+use super::Gate;
 use super::meaning::{Mark, runs_names};
-use super::{Gate, OpenRequest};
-use crate::limits;
 use masking::sql::{Class, Named, Statement};
 
 impl Gate {
@@ -11,76 +10,53 @@ impl Gate {
     /// statements: the session sees to that).
     pub(super) fn note_names(&mut self, mark: &Mark) {
         for statement in &mark.meaning.analysis.statements {
-            if ends_cursors(statement) {
-                self.forget_cursors();
-            }
             if runs_what_it_likes(statement) {
                 // It can close a portal and open another one under its name.
-                self.session.forget_portal(None);
+                self.forget_portals();
             }
             if runs_names(statement) || statement.classes.contains(Class::Do) && statement.opaque {
                 self.session.mistrust_names();
             }
             match &statement.defines {
                 Some(Named::Prepared(name)) => self.session.define(name.as_bytes(), mark.clone()),
-                Some(Named::Cursor(name)) => {
-                    self.session.forget_portal(Some(name.as_bytes()));
-                    // One that fails leaves an older cursor of that name: unknown until the target has said which it is.
-                    self.cursors.remove(name);
-                    self.cursors_touched += 1;
-                }
+                Some(Named::Cursor(name)) => self.forget_portal(name),
                 None => {}
             }
-            let Some(name) = &statement.forgets else { continue };
-            let name = name.as_deref().map(str::as_bytes);
-            if statement.classes.contains(Class::Fetch) {
+            match &statement.forgets {
                 // CLOSE: a prepared statement of the same name stays.
-                self.session.forget_portal(name);
-            } else {
-                self.session.forget(name);
+                Some(Some(name)) if statement.classes.contains(Class::Fetch) => self.forget_portal(name),
+                Some(None) if statement.classes.contains(Class::Fetch) => self.forget_portals(),
+                Some(name) => self.session.forget(name.as_deref().map(str::as_bytes)),
+                None => {}
             }
         }
-    }
-
-    /// What has ended well tells what the names of cursors stand for, unless something has touched them since it was forwarded.
-    pub(super) fn learn_cursors(&mut self, ended: &OpenRequest) {
-        self.look_at_portals();
-        let mut declared = Vec::new();
-        for statement in &ended.mark.meaning.analysis.statements {
-            if ends_cursors(statement) {
-                declared.clear();
-            }
-            if let Some(Named::Cursor(name)) = &statement.defines
-                && name.is_ascii()
-            {
-                declared.push(name);
-            }
-        }
-        if ended.cursors_touched == self.cursors_touched {
-            declared.truncate(limits::CURSORS_MAX.saturating_sub(self.cursors.len()));
-            self.cursors.extend(declared.into_iter().map(|name| (name.clone(), ended.mark.clone())));
-        }
+        self.cursors.note(mark, self.rules);
     }
 
     /// Portals of the protocol and cursors of SQL share their names: one that is bound or closed may have been the other.
     pub(super) fn look_at_portals(&mut self) {
         let named = self.session.portals_named();
         if std::mem::replace(&mut self.portals_named, named) != named {
-            self.forget_cursors();
+            self.cursors.loosen();
         }
     }
 
-    fn forget_cursors(&mut self) {
-        self.cursors.clear();
-        self.cursors_touched += 1;
+    /// A portal of that name may be gone, or still be there: a name for what it may run.
+    fn forget_portal(&mut self, name: &str) {
+        if let Some(mark) = self.session.bound(name.as_bytes()) {
+            self.cursors.may_be(name, mark, self.rules);
+        }
+        self.session.forget_portal(Some(name.as_bytes()));
     }
-}
 
-/// Cursors may be gone afterwards, and their names free for others: CLOSE, the end of a transaction or of a savepoint, and
-/// blocks that open and close what they like.
-fn ends_cursors(statement: &Statement) -> bool {
-    let closes = statement.forgets.is_some() && statement.classes.contains(Class::Fetch);
-    closes || statement.classes.contains(Class::Transaction) || runs_what_it_likes(statement)
+    fn forget_portals(&mut self) {
+        for (name, mark) in self.session.named_portals() {
+            if let (Ok(name), Some(mark)) = (std::str::from_utf8(name), mark) {
+                self.cursors.may_be(name, mark, self.rules);
+            }
+        }
+        self.session.forget_portal(None);
+    }
 }
 
 fn runs_what_it_likes(statement: &Statement) -> bool {

@@ -207,7 +207,8 @@ impl Gate {
                 self.names_moved(cx);
             }
             if matches!(outcome.end, End::Complete { .. }) {
-                self.learn_cursors(&open);
+                self.look_at_portals();
+                self.cursors.learn(&open.mark, open.cursors_touched);
             }
         } else {
             self.open[position].masked = 0;
@@ -219,6 +220,9 @@ impl Gate {
         if self.ddl_open && status == TransactionStatus::Idle {
             self.names_moved(cx);
             self.ddl_open = self.open.iter().any(|open| open.mark.meaning.changes_catalogue());
+        }
+        if status == TransactionStatus::Idle && self.open.is_empty() {
+            self.cursors.end_transaction();
         }
     }
 

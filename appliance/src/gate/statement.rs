@@ -1,6 +1,7 @@
 //! One statement on its way to the target: decided, recorded, then forwarded, refused or held for a person.
 
 use super::binds::Showing;
+use super::cursors::loosens;
 use super::meaning::{Leaning, Mark, Marked, Meaning};
 use super::verdict::uses_names;
 use super::{Context, Gate, Now, OpenRequest, Retry, State, login, masked, refusal};
@@ -172,7 +173,7 @@ impl Gate {
             return Err(("the masks changed", changed));
         }
         self.view = Some(new);
-        self.snapshot_version = cx.snapshot.version;
+        (self.snapshot_version, self.rules) = (cx.snapshot.version, cx.snapshot.rules);
         Ok(())
     }
 
@@ -212,7 +213,7 @@ impl Gate {
             self.names_moved(cx);
         }
         self.note_names(&mark);
-        let (started_us, cursors_touched) = (cx.now.mono_us, self.cursors_touched);
+        let (started_us, cursors_touched) = (cx.now.mono_us, self.cursors.touched());
         self.open.push_back(OpenRequest { id, started_us, masked: 0, mark: mark.clone(), cursors_touched });
         self.session.answer(Side::Client, Answer::Forward { id, tag: mark, describe }, pipes);
     }
@@ -276,14 +277,24 @@ impl Gate {
     /// The statement as a reviewer reads it: with what the names in it stand for, and what is masked for the requester masked.
     fn shown_text(&self, meaning: &Meaning, cx: &Context<'_>) -> String {
         let mut text = meaning.text.to_vec();
-        for used in meaning.analysis.statements.iter().filter_map(|statement| statement.uses.as_ref()) {
-            let (name, used) = match used {
-                Named::Prepared(name) => (name, self.session.prepared(name.as_bytes())),
-                Named::Cursor(name) => (name, self.cursors.get(name).or(self.session.bound(name.as_bytes()))),
-            };
-            let Some(used) = used else { continue };
-            text.extend_from_slice(format!("\n-- {name} is: ").as_bytes());
+        let mut tell = |name: &str, is: &str, used: &Mark| {
+            text.extend_from_slice(format!("\n-- {name} {is}: ").as_bytes());
             text.extend_from_slice(&used.meaning.text);
+        };
+        for (at, statement) in meaning.analysis.statements.iter().enumerate() {
+            let Some(used) = &statement.uses else { continue };
+            let earlier = &meaning.analysis.statements[..at];
+            match used {
+                Named::Prepared(name) => {
+                    self.session.prepared(name.as_bytes()).into_iter().for_each(|used| tell(name, "is", used));
+                }
+                Named::Cursor(name) => {
+                    let loose = earlier.iter().any(|earlier| loosens(earlier, &meaning.cursors));
+                    let is = if self.cursors.is_sure(name) && !loose { "is" } else { "may be" };
+                    self.cursors.marks(name).iter().for_each(|used| tell(name, is, used));
+                    self.session.bound(name.as_bytes()).into_iter().for_each(|used| tell(name, "is", used));
+                }
+            }
         }
         if let Some((detectors, _)) = &self.view.as_ref().expect("logged in").detect {
             mask_findings(detectors, Style::Last4, &cx.snapshot.token_key, &mut text);

@@ -1,5 +1,6 @@
 //! What a request means, and what is to become of it.
 
+use super::cursors::{forgets_cursors, loosens};
 use super::meaning::{self, Leaning, Mark, Marked, Meaning, Reads, Touched};
 use super::{Context, Gate, login, masked};
 use crate::policy::{Action, Decision, View};
@@ -66,8 +67,8 @@ impl Gate {
 
     /// What was decided when the text came, or was prepared, is what would be decided now.
     fn still_holds(&self, mark: &Marked) -> bool {
-        let decided = mark.version == self.snapshot_version && mark.leaning == Leaning::No;
-        decided && !uses_names(&mark.meaning) && !self.portal_waits(true)
+        let decided = !self.is_outdated(mark) && mark.leaning == Leaning::No;
+        decided && !hangs_on_names(&mark.meaning) && !self.portal_waits(true)
     }
 
     /// Texts are read under the settings that PostgreSQL has by default.
@@ -87,6 +88,7 @@ impl Gate {
             leaning = leaning.max(if ruled { Leaning::No } else { leans });
             refused
         };
+        let mut here = Here { alone: meaning.analysis.statements.len() == 1, ..Here::default() };
         for statement in &meaning.analysis.statements {
             decision = weigh(statement).into_iter().fold(decision, stricter);
             match &statement.uses {
@@ -114,28 +116,18 @@ impl Gate {
                         reads = unknown_reads(view);
                     }
                 },
-                // Among other statements the name may stand for something else by the time it is used.
-                Some(Named::Cursor(_)) if meaning.analysis.statements.len() > 1 => reads = unknown_reads(view),
                 Some(Named::Cursor(name)) => {
-                    // A portal runs when it is fetched from.
-                    let bound = self.session.bound(name.as_bytes());
-                    decision =
-                        bound.iter().fold(decision, |decision, bound| stricter(decision, self.decided(bound, view)));
-                    let declared = self.cursors.get(name);
-                    // What was asked about when it was declared is not asked about again.
-                    let tightened = declared.filter(|cursor| self.is_outdated(cursor)).and_then(|cursor| {
-                        Some(self.decided(cursor, view)).filter(|now| now.action > cursor.decision.action)
-                    });
-                    decision = tightened.into_iter().fold(decision, stricter);
-                    let used = declared.or(bound);
-                    used.into_iter().for_each(|used| touched.add(used));
-                    reads = reads.max(used.map_or_else(|| unknown_reads(view), |used| used.reads));
-                    if used.is_none() && self.portals_named > 0 {
-                        decision = stricter(decision, view.decide_unknown());
-                    }
+                    let (ruled, shows) = self.fetched(Some(name), &here, view, &mut touched);
+                    decision = ruled.into_iter().fold(decision, stricter);
+                    reads = reads.max(shows);
                 }
                 None => {}
             }
+            here.pass(statement, &meaning);
+        }
+        for name in &meaning.cursors.positions {
+            let (ruled, _) = self.fetched(name.as_deref(), &here, view, &mut touched);
+            decision = ruled.into_iter().fold(decision, stricter);
         }
         // Read otherwise: what a name in it would stand for is nobody's guess.
         for statement in meaning.readings().skip(1).flat_map(|reading| &reading.statements) {
@@ -144,15 +136,15 @@ impl Gate {
                 decision = stricter(decision, view.decide_unknown());
             }
         }
-        if self.may_run_another(&meaning, kind) {
+        if self.may_run_another(&meaning, kind, view) {
             decision = stricter(decision, view.decide_unknown());
         }
-        Marked::new(meaning, decision, self.snapshot_version, reads, leaning).behind(touched)
+        Marked::new(meaning, decision, self.rules, reads, leaning).behind(touched)
     }
 
     /// The rules have changed since the verdict on it.
     fn is_outdated(&self, mark: &Marked) -> bool {
-        mark.version != self.snapshot_version
+        mark.version != self.rules
     }
 
     /// The verdict on what a name stands for, under the rules of now.
@@ -161,35 +153,82 @@ impl Gate {
             return used.decision.clone();
         }
         let now = by_rules(&used.meaning, view);
-        if uses_names(&used.meaning) { stricter(now, view.decide_unknown()) } else { now }
+        if hangs_on_names(&used.meaning) { stricter(now, view.decide_unknown()) } else { now }
     }
 
-    /// It may run what no rule has let run: a body can use any name, and whatever runs while a portal waits that needs a ruling can fetch
-    /// from it.
-    fn may_run_another(&self, meaning: &Meaning, kind: RequestKind) -> bool {
+    /// The verdict on what was let go on under older rules, if those of now are stricter with it. (What was asked about then is not asked
+    /// about again.)
+    fn tightened(&self, used: &Marked, view: &View) -> Option<Decision> {
+        if !self.is_outdated(used) {
+            return None;
+        }
+        // A cursor reads what it was declared for, whatever else that text did.
+        let now = if declares(&used.meaning) { by_rules(&used.meaning, view) } else { self.decided(used, view) };
+        (now.action > used.decision.action).then_some(now)
+    }
+
+    /// FETCH, MOVE and WHERE CURRENT OF: what the rules of now say of what the cursor or portal of that name may be, and what its rows may
+    /// show. `None` for a name: one that the text does not tell.
+    fn fetched(
+        &self,
+        name: Option<&str>,
+        here: &Here<'_>,
+        view: &View,
+        touched: &mut Touched,
+    ) -> (Option<Decision>, Reads) {
+        let bound = name.and_then(|name| self.session.bound(name.as_bytes()));
+        let cursors = name.map_or(&[][..], |name| self.cursors.marks(name));
+        bound.into_iter().chain(cursors).for_each(|used| touched.add(used));
+        let declared = cursors.last().filter(|_| name.is_some_and(|name| self.cursors.is_sure(name)));
+        let known = !here.loose && (bound.is_some() || declared.is_some());
+        let known = known || name.is_some_and(|name| here.declared.contains(&name));
+        // A portal runs when it is fetched from.
+        let runs = bound.map(|bound| self.decided(bound, view));
+        let reads = cursors.iter().filter_map(|cursor| self.tightened(cursor, view));
+        let unknown = !known && (self.portals_named > 0 || self.cursors.in_doubt(self.rules));
+        let unknown = unknown.then(|| view.decide_unknown());
+        // Among other statements the name may stand for something else by the time it is used.
+        let shown = declared.or(bound).filter(|_| here.alone);
+        let shows = shown.map_or_else(|| unknown_reads(view), |used| used.reads);
+        (runs.into_iter().chain(reads).chain(unknown).reduce(stricter), shows)
+    }
+
+    /// It may run what no rule has let run: a body can use any name, whatever runs while a portal waits that needs a ruling can fetch
+    /// from it, and what reads cursors whose names no text tells can read those that the rules of now would refuse.
+    fn may_run_another(&self, meaning: &Meaning, kind: RequestKind, view: &View) -> bool {
         let waits = kind != RequestKind::Parse && self.portal_waits(matches!(kind, RequestKind::Execute { .. }));
         let harmless = |statement: &Statement| {
             const HARMLESS: [Class; 4] = [Class::Transaction, Class::Set, Class::Show, Class::Listen];
             statement.classes.iter().all(|class| HARMLESS.contains(&class))
         };
-        let runs = |statement: &Statement| statement.names_inside || waits && !harmless(statement);
+        let refused = || {
+            let portals = self.session.named_portals().filter_map(|(_, bound)| bound);
+            self.cursors.in_doubt(self.rules)
+                || self.cursors.all().chain(portals).any(|used| self.tightened(used, view).is_some())
+        };
+        let fetches = |statement: &Statement| (statement.cursors_inside || statement.opaque) && refused();
+        let runs =
+            |statement: &Statement| statement.names_inside || waits && !harmless(statement) || fetches(statement);
         meaning.analysis.statements.iter().any(runs)
     }
 
-    /// A portal has been bound that needs a ruling, or that nobody knows.
+    /// A portal has been bound that needs a ruling, or that nobody knows; or the rules of now would not let it begin.
     fn portal_waits(&self, unnamed: bool) -> bool {
         let view = self.view.as_ref().expect("statements come after the login");
-        let restricted =
-            |bound: Option<&Mark>| bound.is_none_or(|mark| self.decided(mark, view).action >= Action::Approve);
+        let restricted = |(bound, begun): (Option<&Mark>, bool)| match bound {
+            Some(mark) if begun => self.tightened(mark, view).is_some(),
+            Some(mark) => self.decided(mark, view).action >= Action::Approve,
+            None => !begun || self.cursors.in_doubt(self.rules),
+        };
         self.session.portals_named() > 0 && self.session.waiting_portals(unnamed).any(restricted)
     }
 
     /// Execute of a portal that no Bind made where this gateway saw it. One that SQL has declared is told as that cursor.
     fn unknown(&self, portal: &[u8], view: &View) -> Mark {
-        let cursor = std::str::from_utf8(portal).ok().and_then(|name| self.cursors.get(name));
-        let text = cursor.map_or(&b""[..], |cursor| &cursor.meaning.text);
+        let cursors = std::str::from_utf8(portal).map_or(&[][..], |name| self.cursors.marks(name));
+        let text = cursors.last().map_or(&b""[..], |cursor| &cursor.meaning.text);
         let mut touched = Touched::default();
-        cursor.into_iter().for_each(|cursor| touched.add(cursor));
+        cursors.iter().for_each(|cursor| touched.add(cursor));
         self.synthetic(text, Class::Execute, view.decide_unknown(), view).behind(touched)
     }
 
@@ -208,7 +247,28 @@ impl Gate {
         let mut statement = Statement::default();
         statement.classes.insert(class);
         let meaning = Rc::new(Meaning::unread(text, statement));
-        Marked::new(meaning, decision, self.snapshot_version, unknown_reads(view), Leaning::No)
+        Marked::new(meaning, decision, self.rules, unknown_reads(view), Leaning::No)
+    }
+}
+
+/// What the statements before this one in the same text have done to cursors.
+#[derive(Default)]
+struct Here<'a> {
+    alone: bool,
+    declared: Vec<&'a str>,
+    /// What was known of cursors before this text may hold no longer.
+    loose: bool,
+}
+
+impl<'a> Here<'a> {
+    fn pass(&mut self, statement: &'a Statement, meaning: &Meaning) {
+        if loosens(statement, &meaning.cursors) || forgets_cursors(statement) {
+            self.loose = true;
+            self.declared.clear();
+        }
+        if let Some(Named::Cursor(name)) = &statement.defines {
+            self.declared.push(name);
+        }
     }
 }
 
@@ -220,6 +280,16 @@ pub(super) fn by_rules(meaning: &Meaning, view: &View) -> Decision {
 
 pub(super) fn uses_names(meaning: &Meaning) -> bool {
     meaning.analysis.statements.iter().any(|statement| statement.uses.is_some())
+}
+
+/// What it reads or runs hangs on names, some of which no text may tell.
+fn hangs_on_names(meaning: &Meaning) -> bool {
+    let inside = |statement: &Statement| statement.names_inside || statement.cursors_inside;
+    uses_names(meaning) || meaning.analysis.statements.iter().any(inside) || !meaning.cursors.positions.is_empty()
+}
+
+fn declares(meaning: &Meaning) -> bool {
+    meaning.analysis.statements.iter().any(|statement| matches!(statement.defines, Some(Named::Cursor(_))))
 }
 
 fn unknown_reads(view: &View) -> Reads {

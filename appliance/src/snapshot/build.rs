@@ -52,7 +52,7 @@ pub fn build(config: &Config, version: u64, verifier: Verifier) -> Result<Built,
     }
     let path = config.server.data_dir.join("mask-token.key");
     let token_key = token_key(&path).map_err(|error| BuildError::TokenKey { path, error })?;
-    let snapshot = Snapshot { version, targets, policy: Policy::compile(config), verifier, token_key };
+    let snapshot = Snapshot { version, rules: version, targets, policy: Policy::compile(config), verifier, token_key };
     Ok(Built { snapshot, warnings })
 }
 
@@ -61,7 +61,8 @@ impl Snapshot {
     /// use whatever else is out of order.
     pub fn with_keys(&self, config: &Config, version: u64, verifier: Verifier) -> Self {
         let targets = self.targets.clone();
-        Self { version, targets, policy: Policy::compile(config), verifier, token_key: self.token_key.clone() }
+        let (rules, token_key) = (self.rules, self.token_key.clone());
+        Self { version, rules, targets, policy: Policy::compile(config), verifier, token_key }
     }
 
     /// The same under a new version, with the addresses that the targets' names have now.

@@ -294,9 +294,8 @@ impl<T> Book<T> {
         before
     }
 
-    pub fn portals(&self, unnamed: bool) -> impl Iterator<Item = &Rc<Portal<T>>> {
-        let unnamed = self.portals.unnamed.iter().filter(move |_| unnamed);
-        self.portals.named().map(|(_, portal)| portal).chain(unnamed)
+    pub fn named_portals(&self) -> impl Iterator<Item = (&Name, &Rc<Portal<T>>)> {
+        self.portals.named()
     }
 
     /// Every name that SQL may use stands for nobody knows what.

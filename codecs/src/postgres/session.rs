@@ -422,13 +422,21 @@ impl<T: Clone + 'static> Session<T> {
         self.book.portal(portal)?.statement.tag.as_ref()
     }
 
-    /// The marks of portals that have been bound and not run, but for the one that an Execute asks to run. A simple Query makes an end of the
-    /// one without a name before anything of it runs.
-    pub fn waiting_portals(&self, unnamed: bool) -> impl Iterator<Item = Option<&T>> {
+    /// Portals that have a name, with the marks of their statements.
+    pub fn named_portals(&self) -> impl Iterator<Item = (&[u8], Option<&T>)> {
+        self.book.named_portals().map(|(name, portal)| (&**name, portal.statement.tag.as_ref()))
+    }
+
+    /// The marks of portals that may yet run: of those that have been bound and not run, and of those with a name that have (they may be
+    /// suspended; `true`), but for the one that an Execute asks to run. A simple Query makes an end of the one without a name before
+    /// anything of it runs.
+    pub fn waiting_portals(&self, unnamed: bool) -> impl Iterator<Item = (Option<&T>, bool)> {
         let requested =
             |portal: &Rc<Portal<T>>| self.work.requested.as_ref().is_some_and(|asked| Rc::ptr_eq(asked, portal));
-        let portals = self.book.portals(unnamed).filter(move |portal| !portal.executed.get() && !requested(portal));
-        portals.map(|portal| portal.statement.tag.as_ref())
+        let named = self.book.named_portals().map(|(_, portal)| portal);
+        let unnamed = self.book.portal(b"").filter(|portal| unnamed && !portal.executed.get());
+        let portals = named.chain(unnamed).filter(move |portal| !requested(portal));
+        portals.map(|portal| (portal.statement.tag.as_ref(), portal.executed.get()))
     }
 
     /// SQL-level PREPARE is about to be forwarded: `name` now stands for `tag`. A name that already exists becomes unknown.

@@ -78,7 +78,15 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     report.case("a suspended portal is one statement in the trail, with all its rows", || suspended_recorded(&world));
     report.case("a portal does not outlive its Sync, nor a refusal in its transaction", || portal_ends(&world));
     let endpoint = world.endpoint("ada@example.com", &["engineering"], true);
+    report.case("the trail tells what a FETCH read behind a savepoint, among other statements and over COMMIT", || {
+        fetches_recorded(&world)
+    });
+    report.case("without a reload cursors go on through savepoints, blocks and functions", || cursors_go_on(&world));
     report.case("rules that a reload tightens bind what was named before", || tightened(&world));
+    report.case("they bind cursors and portals by whatever way these are read", || cursors_tightened(&world));
+    report.case("a cursor that nobody knows is refused behind a reload until its transaction is over", || {
+        unknown_behind_a_reload(&world)
+    });
     script(report, "cursors of psycopg and asyncpg under a mask", python("masked_cursors.py"), &endpoint);
     Ok(())
 }
@@ -349,4 +357,174 @@ fn tightened(world: &World) -> Result<()> {
         matches!(&records[..], [one] if one["error"] == "42501" && one["rows"] == 0)
     })
     .with_context(|| format!("{records:?}"))
+}
+
+/// A session in a transaction, in which these have run.
+fn in_transaction(world: &World, texts: &[&str]) -> Result<Wire> {
+    let mut wire = session(world)?;
+    wire.query("BEGIN")?;
+    run(&mut wire, texts)?;
+    Ok(wire)
+}
+
+fn run(wire: &mut Wire, texts: &[&str]) -> Result<()> {
+    for text in texts {
+        let said = complaint(&wire.query(text)?);
+        ensure!(said.is_none(), "{text}: {said:?}");
+    }
+    Ok(())
+}
+
+fn fetches_recorded(world: &World) -> Result<()> {
+    let declare = "DECLARE told CURSOR FOR SELECT id FROM ledger";
+    let held = "DECLARE told CURSOR WITH HOLD FOR SELECT id FROM ledger";
+    for (number, (before, fetch)) in [
+        (vec![declare, "SAVEPOINT s"], "FETCH 1 FROM told"),
+        (vec!["SAVEPOINT s", declare, "RELEASE s"], "MOVE 1 IN told"),
+        (vec!["SAVEPOINT s", "SAVEPOINT t", declare, "SAVEPOINT u", "ROLLBACK TO u"], "FETCH 1 FROM told"),
+        (vec![declare, "DO $$ BEGIN NULL; END $$"], "FETCH 1 FROM told"),
+        (vec![declare], "SELECT 1; FETCH 1 FROM told"),
+        (vec![held, "COMMIT"], "FETCH 1 FROM told"),
+        (vec![held, "COMMIT", "BEGIN", "ROLLBACK"], "SELECT 1; FETCH 1 FROM told"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut wire = in_transaction(world, &before)?;
+        let fetch = format!("{fetch} /* f{number}. */");
+        run(&mut wire, &[&fetch]).with_context(|| format!("{before:?}"))?;
+        let about = ["--table", "ledger", "--contains", &format!("/* f{number}. */")];
+        eventually("the trail tells the table", Duration::from_secs(10), || {
+            audit::search(world.gateway(), &about).is_ok_and(|records| records.len() == 1)
+        })
+        .with_context(|| format!("{before:?}, then {fetch}"))?;
+    }
+    Ok(())
+}
+
+fn cursors_go_on(world: &World) -> Result<()> {
+    world.target.execute(
+        "shop",
+        "CREATE FUNCTION opened() RETURNS refcursor LANGUAGE plpgsql AS \
+         $$ DECLARE r refcursor := 'opened'; BEGIN OPEN r FOR SELECT name FROM people ORDER BY id; RETURN r; END $$",
+    )?;
+    let (c, h) = ("DECLARE c CURSOR FOR SELECT id FROM ledger", "DECLARE h CURSOR WITH HOLD FOR SELECT id FROM ledger");
+    let fetch = "FETCH 1 FROM c";
+    for texts in [
+        &[c, "SAVEPOINT s", fetch, "RELEASE s", fetch, "SAVEPOINT t", "ROLLBACK TO t", fetch][..],
+        &[c, "DO $$ BEGIN NULL; END $$", fetch, "SELECT 1; FETCH 1 FROM c", "CLOSE c", c, fetch],
+        &[c, "DO $$ DECLARE r refcursor := 'c'; x record; BEGIN FETCH r INTO x; END $$", fetch],
+        &["SELECT opened()", "FETCH 2 FROM opened", "SELECT 1; FETCH ALL FROM opened"],
+        &["SELECT opened(); FETCH ALL FROM opened", "COMMIT"],
+        &[h, "COMMIT", "FETCH 1 FROM h", "SELECT 1; FETCH 1 FROM h", "CLOSE h"],
+        &[
+            "DECLARE u CURSOR FOR SELECT id FROM people FOR UPDATE",
+            "FETCH 1 FROM u",
+            "SAVEPOINT s",
+            "UPDATE people SET name = name WHERE CURRENT OF u",
+        ],
+    ] {
+        in_transaction(world, texts)?;
+    }
+    Ok(())
+}
+
+/// Takes other rules into use, and waits until they are.
+fn tighten(world: &World, more: &str) -> Result<()> {
+    let marker = format!("{:?}", std::time::Instant::now()).replace(|c: char| !c.is_ascii_digit(), "");
+    let rule = format!("[[rule]]\nname = \"marker\"\nwords = [\"marker{marker}\"]\naction = \"deny\"\n");
+    let setup = Setup { more: format!("{POLICY}{more}{rule}"), ..Setup::default() };
+    world.gateway().configure(&world.target, &world.issuer, &setup)?;
+    world.gateway().reload()?;
+    // Each shard takes them into use by itself.
+    let mut asking = (0..4).map(|_| session(world)).collect::<Result<Vec<_>>>()?;
+    for wire in &mut asking {
+        eventually("the rules apply", Duration::from_secs(10), || {
+            let asked = wire.query(&format!("SELECT 1 AS marker{marker}"));
+            asked.is_ok_and(|messages| refused(&messages, "42501").is_ok())
+        })?;
+    }
+    Ok(())
+}
+
+/// Denies reading the rumours, and asks somebody before the ledger is read.
+const READERS: &str = r#"
+[[rule]]
+name = "nobody-reads-rumours"
+tables = ["public.rumours"]
+action = "deny"
+
+[[rule]]
+name = "ask-before-reading"
+tables = ["public.ledger"]
+classes = ["select"]
+action = "approve"
+approvers = ["leads"]
+expires = "1m"
+"#;
+
+fn cursors_tightened(world: &World) -> Result<()> {
+    tighten(world, "")?;
+    let c = "DECLARE c CURSOR FOR SELECT what FROM rumours";
+    let h = "DECLARE h CURSOR WITH HOLD FOR SELECT what FROM rumours";
+    let block = "DO $$ DECLARE r refcursor := 'c'; x record; BEGIN FETCH r INTO x; END $$";
+    let cases = [
+        (vec![c], "FETCH ALL FROM c"),
+        (vec![c], "SELECT 1; FETCH ALL FROM c"),
+        (vec![c], "MOVE 1 IN c; SELECT 1"),
+        (vec![c, "SAVEPOINT s"], "FETCH ALL FROM c"),
+        (vec![c], "SAVEPOINT s; FETCH ALL FROM c"),
+        (vec!["SAVEPOINT s", c, "RELEASE s"], "FETCH ALL FROM c"),
+        (vec![c, "SAVEPOINT s", "ROLLBACK TO s"], "FETCH ALL FROM c"),
+        (vec![c, "DO $$ BEGIN NULL; END $$"], "FETCH ALL FROM c"),
+        (vec![c], block),
+        (vec![c], "SELECT cursor_to_xml('c', 10, false, false, '')"),
+        (
+            vec!["DECLARE c CURSOR FOR SELECT what FROM rumours FOR UPDATE", "FETCH 1 FROM c"],
+            "UPDATE rumours SET what = 'else' WHERE CURRENT OF c",
+        ),
+        (vec![h, "COMMIT"], "FETCH ALL FROM h"),
+        (vec![h, "COMMIT", "BEGIN", "SAVEPOINT s"], "SELECT 1; FETCH ALL FROM h"),
+        (vec!["COMMIT", "BEGIN; DECLARE h CURSOR WITH HOLD FOR SELECT what FROM rumours; COMMIT"], "FETCH ALL FROM h"),
+        (vec!["DECLARE c CURSOR WITH HOLD FOR SELECT what FROM rumours", "COMMIT"], block),
+    ];
+    let wires = cases.iter().map(|(before, _)| in_transaction(world, before)).collect::<Result<Vec<_>>>()?;
+    let mut portals = [in_transaction(world, &[])?, in_transaction(world, &[])?, in_transaction(world, &[])?];
+    for wire in &mut portals {
+        let open = [parse("", "SELECT name FROM people, rumours"), bind("p", "", &[], 0), execute("p", 2)].concat();
+        wire.send(&[&open[..], SYNC].concat())?;
+        ensure!(tags(&wire.read_until_ready()?) == "12DDsZ");
+    }
+    run(&mut portals[1], &["SAVEPOINT s"])?;
+    let mut asking = in_transaction(world, &["DECLARE c CURSOR FOR SELECT id FROM ledger", "SAVEPOINT s"])?;
+    let mut open = in_transaction(world, &["DECLARE c CURSOR FOR SELECT id FROM people", "SAVEPOINT s"])?;
+    tighten(world, READERS)?;
+    for ((before, fetch), mut wire) in cases.iter().zip(wires) {
+        let messages = wire.query(fetch)?;
+        refused(&messages, "42501").with_context(|| format!("{before:?}, then {fetch}"))?;
+        ensure!(!tags(&messages).contains('D'), "{before:?}, then {fetch}: {}", tags(&messages));
+    }
+    for (wire, fetch) in portals.iter_mut().zip(["SELECT 1; FETCH ALL FROM p", "FETCH ALL FROM p", block]) {
+        refused(&wire.query(fetch)?, "42501").with_context(|| format!("a suspended portal, then {fetch}"))?;
+    }
+    let ticket = hold(&mut asking, &query("SELECT 1; FETCH 1 FROM c"))?;
+    lead_rules(world, "approve", &ticket)?;
+    let messages = asking.read_until_ready()?;
+    ensure!(tags(&messages) == "TDCTDCZ", "{}", tags(&messages));
+    // What the new rules do not touch goes on.
+    run(&mut open, &["FETCH 1 FROM c", "SELECT 1; FETCH 1 FROM c", "RELEASE s", "FETCH 1 FROM c", "CLOSE c"])
+}
+
+fn unknown_behind_a_reload(world: &World) -> Result<()> {
+    tighten(world, "")?;
+    let mut within = in_transaction(world, &["SELECT opened()"])?;
+    let mut between = session(world)?;
+    run(&mut between, &["SELECT opened()"])?;
+    tighten(world, READERS)?;
+    refused(&within.query("FETCH 1 FROM opened")?, "42501").context("opened before the reload")?;
+    within.query("ROLLBACK")?;
+    for wire in [&mut within, &mut between] {
+        run(wire, &["BEGIN", "SELECT opened()", "FETCH 1 FROM opened", "SELECT 1; FETCH 1 FROM opened", "COMMIT"])?;
+    }
+    Ok(())
 }
