@@ -1,7 +1,7 @@
 //! One statement on its way to the target: decided, recorded, then forwarded, refused or held for a person.
 
 use super::binds::Showing;
-use super::cursors::loosens;
+use super::cursors::{forgets_cursors, loosens};
 use super::meaning::{Leaning, Mark, Marked, Meaning};
 use super::verdict::uses_names;
 use super::{Context, Gate, Now, OpenRequest, Retry, State, login, masked, refusal};
@@ -13,7 +13,7 @@ use crate::shard::mailbox::ToControl;
 use crate::snapshot::Snapshot;
 use codecs::postgres::{Answer, BindValues, Refusal, Request, RequestKind, fair_share};
 use codecs::{Pipes, Side};
-use masking::sql::{Named, Statement};
+use masking::sql::{Class, Named, Statement};
 use masking::style::{Style, TokenKey, mask_findings};
 use smallvec::SmallVec;
 
@@ -284,6 +284,10 @@ impl Gate {
         for (at, statement) in meaning.analysis.statements.iter().enumerate() {
             let Some(used) = &statement.uses else { continue };
             let earlier = &meaning.analysis.statements[..at];
+            if earlier.iter().any(|earlier| takes_over(earlier, used)) {
+                // What it stands for by then is in the text, if anywhere.
+                continue;
+            }
             match used {
                 Named::Prepared(name) => {
                     self.session.prepared(name.as_bytes()).into_iter().for_each(|used| tell(name, "is", used));
@@ -520,6 +524,18 @@ impl Gate {
         let view = self.view.as_ref().expect("logged in");
         Showing { detectors: view.detect.as_ref().map(|(detectors, _)| detectors), key: &cx.snapshot.token_key }
     }
+}
+
+/// Behind this statement of a text the name no longer stands for what it stood for before the text.
+fn takes_over(statement: &Statement, used: &Named) -> bool {
+    let (prepared, name) = match used {
+        Named::Prepared(name) => (true, name),
+        Named::Cursor(name) => (false, name),
+    };
+    let forgets = |forgotten: &Option<String>| forgotten.as_ref().is_none_or(|forgotten| forgotten == name);
+    let closes = statement.classes.contains(Class::Fetch);
+    let of_its_kind = if prepared { !closes } else { forgets_cursors(statement) };
+    statement.defines.as_ref() == Some(used) || of_its_kind && statement.forgets.as_ref().is_some_and(forgets)
 }
 
 /// What is masked for this principal is masked in the trail as well.

@@ -82,6 +82,9 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
         fetches_recorded(&world)
     });
     report.case("without a reload cursors go on through savepoints, blocks and functions", || cursors_go_on(&world));
+    report.case("a reviewer reads what a name will stand for, not what it stood for before the text", || {
+        renamed_in_the_text(&world)
+    });
     report.case("rules that a reload tightens bind what was named before", || tightened(&world));
     report.case("they bind cursors and portals by whatever way these are read", || cursors_tightened(&world));
     report.case("a cursor that nobody knows is refused behind a reload until its transaction is over", || {
@@ -427,6 +430,33 @@ fn cursors_go_on(world: &World) -> Result<()> {
         in_transaction(world, texts)?;
     }
     Ok(())
+}
+
+fn renamed_in_the_text(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    run(&mut wire, &["PREPARE a AS SELECT 'the old meaning'"])?;
+    let change = "UPDATE ledger SET note = 'by another name' WHERE id = 1";
+    let ticket = hold(&mut wire, &query(&format!("DEALLOCATE a; PREPARE a AS {change}; EXECUTE a")))?;
+    let shown = shown_for(world, &ticket)?;
+    ensure!(shown.contains(change) && !shown.contains("the old meaning"), "{shown}");
+    lead_rules(world, "reject", &ticket)?;
+    refused(&wire.read_until_ready()?, "42501")?;
+    // Where the text leaves it alone, it is told.
+    let ticket = hold(&mut wire, &query(&format!("DEALLOCATE ALL; PREPARE a AS {change}")))?;
+    lead_rules(world, "approve", &ticket)?;
+    ensure!(complaint(&wire.read_until_ready()?).is_none());
+    let ticket = hold(&mut wire, &query("SELECT 1; EXECUTE a"))?;
+    let shown = shown_for(world, &ticket)?;
+    ensure!(shown.contains(&format!("-- a is: DEALLOCATE ALL; PREPARE a AS {change}")), "{shown}");
+    lead_rules(world, "reject", &ticket)?;
+    refused(&wire.read_until_ready()?, "42501")
+}
+
+/// The statement of a ticket as a reviewer reads it.
+fn shown_for(world: &World, ticket: &str) -> Result<String> {
+    let rows = world.gateway().json(&["approvals", "ls"])?;
+    let row = rows.iter().find(|row| row["id"] == ticket).context("the ticket is not listed")?;
+    Ok(row["statement"].as_str().context("no statement")?.to_owned())
 }
 
 /// Takes other rules into use, and waits until they are.
