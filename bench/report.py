@@ -1,0 +1,153 @@
+"""The page of `bench/side-by-side.sh`, on standard output: what was promised, what it came to, and what each script printed.
+
+    python3 bench/report.py FOLDER
+
+FOLDER is what a run left: for each script NAME.command, .out, .err and .status, and run.parts, run.manifest.
+Exit status: 0 everything was measured, whether or not it holds; 10 something could not be; anything else: this is no page.
+"""
+
+import fractions, pathlib, re, sys
+
+NOT_MEASURED = 10
+
+folder = pathlib.Path(sys.argv[1])
+many, some, *parts = (folder / "run.parts").read_text().split()
+
+# What was promised: the script that shows it, the promise, the aim, the cells that are judged by it (what each is, its row's first
+# cells, its column), and cells that tell more.
+CPU, ADDED = "CPU over pgbouncer", "added over pgbouncer"
+PROMISES = [
+    ("cpu", f"everything on, {many} clients: CPU a query", "at most 0.95 x PgBouncer's", [("", f"{many} | on", CPU)], []),
+    ("cpu", "everything on, 8 clients: CPU a query", "at most 1.15 x PgBouncer's", [("", "8 | on", CPU)], []),
+    ("simple", f"everything on, `-M simple` with new constants, {many} clients: CPU a query", "at most 1.15 x PgBouncer's",
+     [("", f"{many} | on", CPU)], []),
+    ("cpu", "everything on, one client: latency added to PostgreSQL's own", "at most 1.2 x PgBouncer's", [("", "1 | on", ADDED)],
+     [("whole latency", "1 | on", "latency over pgbouncer"), ("HAProxy adds", "1 | haproxy", ADDED)]),
+    ("cpu", f"everything off, {many} clients: CPU a query", "at most 0.8 x PgBouncer's", [("", f"{many} | off", CPU)],
+     [("bare relay", f"{many} | relay", CPU), ("HAProxy", f"{many} | haproxy", CPU)]),
+    ("gigabyte", "1 GB through a masked column: CPU a byte", "at most 2 x HAProxy's", [("", "mask", "over haproxy")],
+     [("with four detectors besides", "detect", "over haproxy")]),
+    ("allocations", "a steady statement: heap allocations, copies of its payload", "at most 0 allocations and 1 copy",
+     [("tests of it that failed:", "tests", "failed")], [("of", "tests", "run")]),
+    ("idle", "10,000 idle sessions: memory", "at most 1.5 x PgBouncer's", [("off", "off", "over pgbouncer"), ("on", "on", "over pgbouncer")],
+     [("sessions", "on", "sessions"), ("HAProxy", "haproxy", "over pgbouncer")]),
+    ("fairness", "one session streams 1 GB: its neighbours' p99", "at most 2 x quiet", [("", "on", "p99 ratio")],
+     [("HAProxy", "haproxy", "p99 ratio"), ("PgBouncer", "pgbouncer", "p99 ratio")]),
+    ("tls", "TLS on both legs: CPU a query", "at most 1.6 x our plaintext",
+     [("8 clients", "8 | on-tls", "CPU over on"), (f"{many} clients", f"{many} | on-tls", "CPU over on")], []),
+    ("storm", "1,000 new TLS sessions: CPU a session", "at most 1.5 x rustls's own handshake", [("", "on-tls", "CPU over rustls")],
+     [("PgBouncer", "pgbouncer-tls", "CPU over rustls")]),
+    ("enters", f"`io_uring_enter` a query, {some} clients", "at most 0.5",
+     [("one shard", f"{some} | 1", "io_uring_enter a query"), ("two shards", f"{some} | 2", "io_uring_enter a query")], []),
+    ("shards", "two shards: CPU a query", "at most 1.05 x one shard's", [("", "--shards 2", "CPU over (defaults)")], []),
+    ("promises", "an audit append on the path", "at most 150 ns", [("", "audit append, a record", "ns")], []),
+    ("promises", "an identity check", "at most 20 ns", [("", "identity check", "ns")], []),
+    ("promises", "the deny list's prefilter", "at most 1/40 of a parse",
+     [("ten classes", "deny list of ten classes", "of the parse"), ("eight words", "deny list of eight words", "of the parse")], []),
+    ("promises", "a cached decision", "at most 100 ns", [("", "cached decision", "ns")], []),
+    ("instructions", "instructions of a prepared statement inside the gateway", "at most 1 x bench/budget.toml",
+     [("off", "prepared_off", "of the budget"), ("on", "prepared_on", "of the budget")], []),
+    ("durability", f"`group`, {many} sessions that pipeline: records a second", "at least 30 x one fdatasync each",
+     [("", f"{many} | group, pipelines, canned server", "over the disk")], [("PostgreSQL behind", f"{many} | group, pipelines", "over the disk")]),
+    ("durability", "`strict`, one session: added to the median", "at most 1.3 fdatasyncs", [("", "1 | strict", "p50 over async, in fdatasyncs")], []),
+]
+# A script that says so by its exit status has measured all the same.
+SAYS_NO = {"instructions": "1", "allocations": "101"}
+
+class Missing(Exception):
+    pass
+
+def read(part, what):
+    file = folder / f"{part}.{what}"
+    return file.read_text(errors="replace").strip("\n") if file.exists() else ""
+
+def last_line(part):
+    said = [line for line in (read(part, "out") + "\n" + read(part, "err")).splitlines() if line.strip()]
+    return said[-1].strip().replace("|", "\\|") if said else f"exit status {read(part, 'status')}, and not a word"
+
+def tables(part):  # rows of cells; the first of each table are its headings
+    text = read(part, "out")
+    if part == "promises":
+        scale = {"ps": 1e-3, "ns": 1.0, "µs": 1e3, "us": 1e3, "ms": 1e6}
+        found = re.findall(r"^(\S.*?)(?: \(at most .*\))?\s+time:\s+\[\S+ \S+ (\S+) (\S+) \S+ \S+\]", text, re.M)
+        ns = {name: float(time) * scale[unit] for name, time, unit in found}
+        parse = ns.get("pg_query parse", 0.0)
+        # Dearer than a parse: how many parses, so that it is judged as what it is.
+        share = lambda time: f"1/{int(parse / time)}" if time <= parse else f"{time / parse:.2f}" if parse else "no parse"
+        return [[["bench", "ns", "of the parse"]] + [[name, f"{time:.1f}", share(time)] for name, time in ns.items()]]
+    if part == "instructions":
+        found = re.findall(r"^(\w+) +(\d+) instructions a statement, budget +(\d+):", text, re.M)
+        return [[["statement", "of the budget"]] + [[name, f"{counted}/{budget}"] for name, counted, budget in found]]
+    if part == "allocations":
+        passed, failed = (len(re.findall(rf"^test \S+ \.\.\. {end}$", text, re.M)) for end in ("ok", "FAILED"))
+        return [[["", "failed", "run"]] + ([["tests", str(failed), str(passed + failed)]] if passed + failed else [])]
+    here = []
+    for line in text.splitlines():
+        if line.startswith("|---"):
+            continue
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else None
+        if cells and here and here[-1]:
+            here[-1].append(cells)
+        else:
+            here.append([cells] if cells else [])
+    return [table for table in here if table]
+
+def cell(part, row, column):
+    first = row.split(" | ")
+    for headings, *rows in tables(part):
+        for cells in rows:
+            if cells[: len(first)] == first and column in headings and len(cells) == len(headings):
+                return cells[headings.index(column)]
+    raise Missing(f"{part} printed no {column!r} of {row!r}")
+
+def value(part, said, row, column):
+    text = cell(part, row, column)
+    try:
+        return f"{said} {text}".strip(), fractions.Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise Missing(f"{part} printed {text!r} as {column!r} of {row!r}") from None
+
+def judge(part, aim, judged, beside):  # what was measured, and whether it holds
+    status = read(part, "status")
+    if status.startswith("skipped"):
+        return status, "-", True
+    try:
+        if status not in ("0", SAYS_NO.get(part)):
+            raise Missing(last_line(part))
+        bound = fractions.Fraction(re.search(r"[\d./]+", aim).group())
+        seen = [value(part, *of) for of in judged]
+        more = [value(part, *of)[0] for of in beside]
+    except Missing as missing:
+        why = str(missing)
+        return f"could not be measured: {why if len(why) < 200 else why[:200] + '...'}", "-", False
+    holds = all(number >= bound if aim.startswith("at least") else number <= bound for _, number in seen)
+    measured = ", ".join(text for text, _ in seen) + (f" ({', '.join(more)})" if more else "")
+    return measured, "yes" if holds else "**no**", True
+
+def section(part):
+    print(f"\n## {part}\n\n    {read(part, 'command')}\n")
+    failed = read(part, "status") not in ("0", SAYS_NO.get(part))
+    lines = read(part, "out").splitlines() + (read(part, "err").splitlines()[-20:] if failed else [])
+    lines = [line for line in lines if not line.startswith(("machine: ", "peers: "))]
+    before = ""
+    for line in lines:
+        if before and line and line.startswith("|") != before.startswith("|"):
+            print()
+        if line or before:
+            print(line if line.startswith("|") or not line else f"    {line.rstrip()}")
+        before = line
+
+print("# What was promised, and what it costs\n")
+print("Written by `bench/side-by-side.sh`: numbers and verdicts are computed from what its scripts printed, which follows. `on` has everything on,")
+print("`off` a login and a grant (`bench/cpu.sh --help`). What was tried, and what other machines said before, is in `NOTES.md`.\n")
+print("\n".join(f"    {line}" if line else "" for line in read("run", "manifest").splitlines()))
+print("\n| promise | aim | measured | holds |\n|---|---|---|---|")
+whole = True
+for part, promise, aim, judged, beside in PROMISES:
+    if part in parts:
+        measured, holds, well = judge(part, aim, judged, beside)
+        whole &= well
+        print(f"| {promise} | {aim} | {measured} | {holds} |")
+for part in parts:
+    section(part)
+sys.exit(0 if whole else NOT_MEASURED)
