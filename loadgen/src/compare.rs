@@ -124,19 +124,18 @@ fn measure(endpoint: &Endpoint, number: usize) -> Result<(Outcome, Option<f64>)>
     let mut before = None;
     let mut after = None;
     let server = endpoint.server.as_ref();
-    let mut done = 0;
+    let mut served = 0;
     let outcome = run::run(&endpoint.settings.of_round(number), &mut |point, warmup| {
-        let cpu = server.and_then(|server| server.cpu_ns().ok());
+        let reading = server.and_then(|server| server.reading().ok());
         if warmup || before.is_none() {
-            before = cpu;
+            before = reading;
             return;
         }
-        done += point.done + point.faults;
-        after = cpu;
+        served += point.served();
+        after = reading;
     })?;
-    let cpu =
-        before.zip(after).filter(|_| done > 0).map(|(before, after)| after.saturating_sub(before) as f64 / done as f64);
-    Ok((outcome, cpu))
+    let cpu_ns = before.zip(after).filter(|_| served > 0).and_then(|(before, after)| after.since(&before));
+    Ok((outcome, cpu_ns.map(|cpu_ns| cpu_ns as f64 / served as f64)))
 }
 
 fn sample(outcome: &Outcome, cpu_ns: Option<f64>) -> Sample {

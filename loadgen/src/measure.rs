@@ -20,6 +20,9 @@ pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, TIME_NS_MAX, DIGITS).expect("the bounds are valid")
 }
 
+/// The kind of fault of a request that waited for a connection until it was too late.
+pub const NEVER_SENT: &str = "never sent";
+
 /// Something that went wrong: what kind, how often, and one example.
 pub type Faults = BTreeMap<String, (u64, String)>;
 
@@ -149,6 +152,8 @@ pub struct Point {
     pub done: u64,
     pub offered: u64,
     pub faults: u64,
+    /// Of those the requests that were never sent.
+    pub never_sent: u64,
     /// Without answers there are none.
     pub times: Option<PointTimes>,
     pub lag_p999_ns: u64,
@@ -170,6 +175,7 @@ impl Point {
             done: counts.response.len(),
             offered: counts.offered,
             faults: counts.faults_total(),
+            never_sent: counts.faults.get(NEVER_SENT).map_or(0, |(count, _)| *count),
             times: (!counts.response.is_empty()).then(|| PointTimes {
                 p50_ns: at(&counts.response, 50.0),
                 p99_ns: at(&counts.response, 99.0),
@@ -191,6 +197,11 @@ impl Point {
     /// The load had ended when it began. Times are sums: a microsecond is no difference.
     pub fn begins_after(&self, load_s: f64) -> bool {
         self.begin_s() > load_s - 1e-6
+    }
+
+    /// Requests that reached the server and are over.
+    pub fn served(&self) -> u64 {
+        self.done + self.faults - self.never_sent
     }
 
     pub fn rate(&self) -> f64 {
@@ -245,6 +256,16 @@ mod tests {
         one.add(&two);
         assert_eq!((one.response.len(), one.faults_total()), (2, 5));
         assert_eq!(one.faults["lost"].1, "first");
+    }
+
+    #[test]
+    fn a_server_has_served_no_request_that_was_never_sent() {
+        let mut counts = Counts::default();
+        (0..10).for_each(|_| counts.response.saturating_record(1000));
+        add_fault(&mut counts.faults, "timeout", 2, "");
+        add_fault(&mut counts.faults, NEVER_SENT, 88, "");
+        let point = Point::of(&counts, 1.0, 1.0);
+        assert_eq!((point.faults, point.served()), (90, 12));
     }
 
     #[test]

@@ -2,10 +2,13 @@
 
 use crate::sys::{self, Address};
 use anyhow::{Context, Result, bail, ensure};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
+
+/// A server whose processes end while they are counted is counted again that often.
+const READINGS_MAX: usize = 5;
 
 /// A server: one process or several, each with its descendants.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -16,6 +19,8 @@ pub struct Server {
 #[derive(Clone, Copy, Debug)]
 struct Stat {
     parent: u32,
+    /// When it began, clock ticks: tells it from another that has its number later.
+    began: u64,
     /// Of children that have ended and were waited for, clock ticks.
     children_ticks: u64,
 }
@@ -25,7 +30,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split(' ').collect();
     let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    Some(Stat { parent: number(1)? as u32, children_ticks: number(13)? + number(14)? })
+    Some(Stat { parent: number(1)? as u32, began: number(19)?, children_ticks: number(13)? + number(14)? })
 }
 
 fn stats() -> HashMap<u32, Stat> {
@@ -56,8 +61,19 @@ impl Server {
         Ok(Server { roots })
     }
 
-    /// CPU used so far by all its processes, those that have ended included. Live ones count to the nanosecond.
-    pub fn cpu_ns(&self) -> Result<u64> {
+    /// What all its processes have used so far.
+    pub fn reading(&self) -> Result<Reading> {
+        // A process that ends between its parent's turn and its own would be in neither's number.
+        for _ in 0..READINGS_MAX {
+            if let Some(reading) = self.read_once()? {
+                return Ok(reading);
+            }
+        }
+        bail!("its processes end faster than they can be counted")
+    }
+
+    /// `None`: one of them ended meanwhile.
+    fn read_once(&self) -> Result<Option<Reading>> {
         let stats = stats();
         let mut family: BTreeSet<u32> = self.roots.iter().copied().collect();
         // Children may have lower numbers than their parents: repeat until nothing is added.
@@ -76,11 +92,34 @@ impl Server {
             ensure!(stats.contains_key(root), "process {root} has ended");
         }
         let tick_ns = 1_000_000_000 / sys::ticks_per_second();
-        let of = |pid: &u32| {
-            let live = sys::process_cpu_ns(*pid).unwrap_or(0);
-            live + stats.get(pid).map_or(0, |stat| stat.children_ticks * tick_ns)
-        };
-        Ok(family.iter().map(of).sum())
+        let mut reading = Reading { live_ns: BTreeMap::new(), ended_ns: 0 };
+        for pid in family {
+            let stat = stats[&pid];
+            let Ok(live_ns) = sys::process_cpu_ns(pid) else { return Ok(None) };
+            reading.live_ns.insert((pid, stat.began), live_ns);
+            reading.ended_ns += stat.children_ticks * tick_ns;
+        }
+        Ok(Some(reading))
+    }
+}
+
+/// What a server's processes had used at a moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reading {
+    /// Live ones, by number and beginning, to the nanosecond.
+    live_ns: BTreeMap<(u32, u64), u64>,
+    /// Those that have ended and were waited for, to the clock tick.
+    ended_ns: u64,
+}
+
+impl Reading {
+    /// CPU since an earlier reading. `None`: a process that was counted then is gone, and what it used is in nobody's number.
+    pub fn since(&self, earlier: &Reading) -> Option<u64> {
+        let gone_ns: u64 =
+            earlier.live_ns.iter().filter(|(process, _)| !self.live_ns.contains_key(process)).map(|(_, ns)| ns).sum();
+        let ended_ns = self.ended_ns.checked_sub(earlier.ended_ns).filter(|&ended_ns| ended_ns >= gone_ns)?;
+        let live = |of: &Reading| of.live_ns.values().sum::<u64>();
+        (live(self) + ended_ns).checked_sub(live(earlier))
     }
 }
 
@@ -144,7 +183,7 @@ mod tests {
     fn names_with_parentheses_do_not_confuse() {
         let line = "12 (a) (b) S 7 1 1 0 -1 4194560 1 2 3 4 50 60 70 80 20 0 1 0 100";
         let stat = parse_stat(line).expect("it is well formed");
-        assert_eq!((stat.parent, stat.children_ticks), (7, 150));
+        assert_eq!((stat.parent, stat.began, stat.children_ticks), (7, 100, 150));
     }
 
     #[test]
@@ -179,11 +218,27 @@ mod tests {
             let other = SocketAddr::new(other.parse().expect("it is an address"), address.port());
             assert!(Server::listening_on(&Address::Inet(other)).is_err(), "{other}");
         }
-        let before = server.cpu_ns().expect("we live");
+        let before = server.reading().expect("we live");
         let mut sum = 0u64;
         while sys::now_ns() % 10_000_000 < 9_000_000 || sum < 1000 {
             sum = std::hint::black_box(sum + 1);
         }
-        assert!(server.cpu_ns().expect("we live") > before);
+        let after = server.reading().expect("we live");
+        assert!(after.since(&before).is_some_and(|cpu_ns| cpu_ns > 0), "{before:?} {after:?}");
+    }
+
+    #[test]
+    fn what_a_process_used_that_is_gone_is_known_only_if_somebody_waited_for_it() {
+        let reading = |live: &[(u32, u64)], ended_ns| Reading {
+            live_ns: live.iter().map(|&(pid, ns)| ((pid, 1), ns)).collect(),
+            ended_ns,
+        };
+        let before = reading(&[(1, 100), (2, 50)], 10);
+        assert_eq!(reading(&[(1, 110), (2, 80)], 10).since(&before), Some(40));
+        assert_eq!(reading(&[(1, 110), (2, 50), (3, 7)], 10).since(&before), Some(17), "a new one is counted whole");
+        assert_eq!(reading(&[(1, 110)], 95).since(&before), Some(45), "waited for: 35 of it were its own");
+        assert_eq!(reading(&[(1, 110)], 10).since(&before), None, "it has ended, and its parent has not noticed yet");
+        let again = Reading { live_ns: [((1, 1), 110), ((2, 9), 60)].into(), ended_ns: 10 };
+        assert_eq!(again.since(&before), None, "another process has its number");
     }
 }

@@ -176,7 +176,7 @@ pub fn prepare(settings: &Settings) -> Result<(Plan, String)> {
     Ok((plan, version))
 }
 
-/// Runs it. `progress` hears of every interval.
+/// Runs it. `progress` hears of every interval, of the last one while all connections are still there.
 pub fn run(settings: &Settings, progress: &mut dyn FnMut(&Point, bool)) -> Result<Outcome> {
     ensure!(settings.connections >= 1, "at least one connection is needed");
     ensure!(settings.duration_s.is_some() || settings.count.is_some(), "a run needs a duration or a count");
@@ -186,15 +186,14 @@ pub fn run(settings: &Settings, progress: &mut dyn FnMut(&Point, bool)) -> Resul
     let threads = settings.threads_used();
     let (to_us, reports) = mpsc::channel();
     let stop = Arc::new(AtomicBool::new(false));
-    let mut starts = Vec::new();
+    let (mut starts, mut running) = (Vec::new(), Vec::new());
     for thread in 0..threads {
         let task = task(settings, &plan, thread, threads);
         let (start, started) = mpsc::channel();
         starts.push(start);
         let (to_us, stop) = (to_us.clone(), Arc::clone(&stop));
-        std::thread::Builder::new()
-            .name(format!("load-{thread}"))
-            .spawn(move || engine::run(task, to_us, started, stop))?;
+        let named = std::thread::Builder::new().name(format!("load-{thread}"));
+        running.push(named.spawn(move || engine::run(task, to_us, started, stop))?);
     }
     drop(to_us);
     let mut collector = Collector::new(settings, threads);
@@ -202,6 +201,9 @@ pub fn run(settings: &Settings, progress: &mut dyn FnMut(&Point, bool)) -> Resul
     let result = collector.collect(&reports, &starts, &stop, progress);
     stop.store(true, Ordering::Relaxed);
     result?;
+    // Now they close their connections: before anybody else begins on the same server.
+    drop(starts);
+    running.into_iter().for_each(|thread| drop(thread.join()));
     Ok(collector.outcome(settings))
 }
 

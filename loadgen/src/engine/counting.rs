@@ -1,8 +1,8 @@
 //! What becomes of a request: in which number it counts, and with which time.
 
-use super::{Engine, NEVER_SENT};
+use super::Engine;
 use crate::conn::{Fault, Request};
-use crate::measure::add_fault;
+use crate::measure::{NEVER_SENT, add_fault};
 use crate::sys::now_ns;
 use std::collections::VecDeque;
 

@@ -12,7 +12,7 @@ mod watch;
 
 use crate::alarms::{self, Alarms};
 use crate::conn::{Conn, Fault, News, Plan};
-use crate::measure::{Counts, add_fault};
+use crate::measure::{Counts, NEVER_SENT, add_fault};
 use crate::rng::Rng;
 use crate::schedule::Schedule;
 use crate::spans::Spans;
@@ -36,7 +36,6 @@ const NAP_NS_MAX: u64 = 500_000;
 const STOP_WAIT_NS: u64 = 1_000_000_000;
 /// Requests that may wait for a connection, a thread: 64 MB of them. Those beyond have failed.
 const BACKLOG_MAX: usize = 4_000_000;
-const NEVER_SENT: &str = "never sent";
 /// Over less than this CPU is no share of a core: the few wakes around the beginning of measuring are all there is of it.
 const BUSY_SPAN_NS_MIN: u64 = 100_000_000;
 /// Events taken from the kernel at a time.
@@ -110,7 +109,8 @@ pub fn patience_ns(timeout_ns: u64) -> u64 {
     timeout_ns.max(10 * RECONNECT_NS)
 }
 
-/// Logs in, waits for the start time, generates load until the end.
+/// Logs in, waits for the start time, generates load until the end, and keeps its connections until nobody can start it any more:
+/// somebody may still look at the server's processes, of which each may serve one connection and end with it.
 pub fn run(task: Task, reports: Sender<Report>, start: Receiver<u64>, stop: Arc<AtomicBool>) {
     sys::precise_timers();
     let mut engine = match Engine::new(task, reports.clone(), stop) {
@@ -129,6 +129,8 @@ pub fn run(task: Task, reports: Sender<Report>, start: Receiver<u64>, stop: Arc<
         Ok(end) => drop(reports.send(Report::Done(end))),
         Err(error) => drop(reports.send(Report::Failed(Fault::new("epoll", error.to_string())))),
     }
+    let _ = start.recv();
+    engine.conns.iter_mut().for_each(|conn| drop(conn.close()));
 }
 
 /// Room for one request on a connection.
@@ -469,7 +471,6 @@ impl Engine {
         let length_ns = self.task.spans.length_ns;
         let sliver_ns = self.interval_end_ns.saturating_sub(length_ns - length_ns / 10);
         self.report_interval(now.max(load_end_ns).max(sliver_ns).min(self.interval_end_ns));
-        self.conns.iter_mut().for_each(|conn| drop(conn.close()));
         End {
             thread: self.task.thread,
             cpu_ns: sys::thread_cpu_ns() - cpu,

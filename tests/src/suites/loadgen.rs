@@ -65,6 +65,7 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
             unmasked(&world.endpoint("eve@example.com", &["fraud"], tls))
         });
     }
+    report.case("two equal PostgreSQL endpoints cost alike", || equally_dear(&world.target.endpoint(false)));
     report.case("a token nobody issued gets no load through", || {
         let stranger = world.endpoint("ada@example.com", &["engineering"], false).with_password("no token");
         let finished = load(&stranger, "simple", CARDS, ANSWERS)?;
@@ -127,6 +128,25 @@ fn all_answered(endpoint: &Endpoint, workload: &str, what: &[&str]) -> Result<()
     let printed = load(endpoint, workload, what, count)?.succeeded()?;
     let told: Value = serde_json::from_str(&printed)?;
     ensure!(told["answered"] == count && told["errors"] == 0, "{printed}");
+    Ok(())
+}
+
+/// PostgreSQL has a process for each connection, which ends with it: no reading may come too late for them.
+fn equally_dear(endpoint: &Endpoint) -> Result<()> {
+    let url = format!("postgres://{}@127.0.0.1:{}/{}", endpoint.user, endpoint.port, endpoint.dbname);
+    let mut command = Command::new(built("lockgate-loadgen")?);
+    command.args(["compare", "-e", &format!("a={url}"), "-e", &format!("b={url}"), "--workload", "prepared"]);
+    command.args(["--rate", "500", "-c", "8", "--rounds", "6", "--round-time", "500ms", "--warmup", "200ms"]);
+    command.args(["--lag-limit", "10s", "-o", "json"]);
+    let printed = run(command.env("PGPASSWORD", &endpoint.password), DEADLINE)?.succeeded()?;
+    let told: Value = serde_json::from_str(&printed)?;
+    let rounds = told["endpoints"].as_array().into_iter().flatten().map(|one| &one["cpu_per_request"]["rounds"]);
+    let readings: Vec<Option<f64>> =
+        rounds.flat_map(|of| of.as_array().into_iter().flatten()).map(Value::as_f64).collect();
+    ensure!(readings.len() == 12, "{printed}");
+    // What is lost with a process that has ended is all that it did. How far busy machines let equals differ is no matter.
+    let most = readings.iter().flatten().fold(0.0f64, |most, &reading| most.max(reading));
+    ensure!(readings.iter().all(|reading| reading.is_some_and(|reading| reading > most / 5.0)), "{readings:?}");
     Ok(())
 }
 
