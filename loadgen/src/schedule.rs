@@ -134,6 +134,8 @@ pub struct Schedule {
     /// Expected counts and seconds before the current segment.
     count_before: f64,
     seconds_before: f64,
+    /// Of constant arrivals the first, on the clock of expected counts.
+    phase: f64,
     /// Arrivals on the clock of expected counts: the running sum is kept apart so that constant spacing stays exact.
     drawn: u64,
     sum: f64,
@@ -170,6 +172,7 @@ impl Schedule {
         segments.push(flat(f64::INFINITY, last));
         Schedule {
             arrivals,
+            phase: phase(warmup_s, first),
             rng: Rng::new(seed ^ (share.thread as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             segments,
             segment: 0,
@@ -190,7 +193,7 @@ impl Schedule {
     /// `u64::MAX` is never.
     pub fn next_ns(&mut self) -> u64 {
         let due = match self.arrivals {
-            Arrivals::Constant => self.share.place(self.drawn) as f64,
+            Arrivals::Constant => self.phase + self.share.place(self.drawn) as f64,
             Arrivals::Poisson => {
                 self.sum += self.rng.exponential() * self.share.connections as f64 / self.share.connections() as f64;
                 self.sum
@@ -208,6 +211,17 @@ impl Schedule {
             self.segment += 1;
         }
     }
+}
+
+/// So much later than the warm-up the first arrival comes that another comes as measuring begins: else the first that counts would be
+/// due a part of the spacing later, and a count of them take that much longer.
+fn phase(warmup_s: f64, rate: f64) -> f64 {
+    let count = warmup_s * rate;
+    if (count - count.round()).abs() < 1e-6 {
+        return 0.0;
+    }
+    // A nanosecond more: rounding must not put it into the warm-up.
+    count.fract() + rate * 1e-9
 }
 
 #[cfg(test)]
@@ -232,6 +246,18 @@ mod tests {
         let mut schedule = Schedule::new(&Profile::Flat(3000.0), Arrivals::Constant, 0.0, 1.0, ALONE, 1);
         let late = (0..=3_000_000).map(|_| schedule.next_ns()).last();
         assert_eq!(late, Some(1_000_000_000_000));
+    }
+
+    #[test]
+    fn measuring_begins_with_an_arrival_whatever_the_warm_up() {
+        for (rate, warmup_s) in [(0.5, 0.2), (0.5, 5.0), (3.0, 1.0 / 7.0), (1000.0, 0.1), (20_000.0, 0.000_333)] {
+            let mut schedule = Schedule::new(&Profile::Flat(rate), Arrivals::Constant, warmup_s, 1.0, ALONE, 1);
+            let begin = (warmup_s * 1e9_f64).round() as u64;
+            let (spacing, mut times) = (1e9 / rate, std::iter::repeat_with(|| schedule.next_ns()));
+            let first = times.find(|&time| time >= begin).expect("it is endless");
+            assert!(first - begin <= 2, "{rate} {warmup_s}: {}", first - begin);
+            assert!((times.next().expect("it is endless") - first).abs_diff(spacing as u64) <= 1, "{rate} {warmup_s}");
+        }
     }
 
     #[test]

@@ -94,6 +94,14 @@ fn a_count_of_random_arrivals_on_several_threads_offers_its_rate() {
 }
 
 #[test]
+fn a_count_offers_its_rate_whatever_the_warm_up_is() {
+    let responder = Responder::start(&[]);
+    let value = json(&run(&responder.url, &["--rate", "2", "-n", "1", "-c", "1", "--warmup", "50ms"]));
+    let offered = value["offered_per_s"].as_f64().expect("it is a number");
+    assert!((offered / 2.0 - 1.0).abs() < 1e-6, "{value}");
+}
+
+#[test]
 fn settings_are_told_as_they_were_and_a_count_that_was_not_reached_is_told() {
     let responder = Responder::start(&[]);
     let arguments = ["--rate", "100", "-n", "1000", "-d", "200ms", "-j", "256", "-c", "1", "--expect-rows", "1"];

@@ -330,9 +330,7 @@ impl Engine {
             }
         }
         if now >= self.interval_end_ns {
-            self.report_interval(self.interval_end_ns);
-            self.interval += 1;
-            self.interval_end_ns = self.interval_end();
+            self.end_interval();
         }
         if now >= self.sweep_ns {
             self.sweep(now);
@@ -359,6 +357,12 @@ impl Engine {
         let waiting = self.backlog.len();
         self.backlog.retain(|waiting| waiting.due_ns >= self.measure_ns);
         self.counts.warmup_dropped += (waiting - self.backlog.len()) as u64;
+    }
+
+    fn end_interval(&mut self) {
+        self.report_interval(self.interval_end_ns);
+        self.interval += 1;
+        self.interval_end_ns = self.interval_end();
     }
 
     fn report_interval(&mut self, until_ns: u64) {
@@ -467,6 +471,10 @@ impl Engine {
         let (cpu, requests) = self.before.unwrap_or((sys::thread_cpu_ns(), self.requests));
         // Load that was meant to go on a little longer, had anything been due then, belongs to the last interval.
         let load_end_ns = if self.load_end_ns == u64::MAX { now } else { self.load_end_ns };
+        // Nobody waits for the end of a duration in which nothing more is due: time in which nothing happened all the same.
+        while self.task.count.is_none() && self.interval_end_ns < load_end_ns {
+            self.end_interval();
+        }
         // An answer in a sliver of time would look like a rate beyond all others.
         let length_ns = self.task.spans.length_ns;
         let sliver_ns = self.interval_end_ns.saturating_sub(length_ns - length_ns / 10);
