@@ -1,11 +1,12 @@
 //! Two to six endpoints side by side: short rounds in random order, so that what changes on the machine hits all alike.
 
 use crate::answers::{self, Unlike};
-use crate::measure::{Faults, add_faults, at, histogram, time, total};
+use crate::measure::{at, histogram, time};
 use crate::output;
 use crate::process::Server;
 use crate::rng::Rng;
 use crate::run::{self, CheckFailed, Outcome, Settings};
+use crate::trouble::Trouble;
 use anyhow::{Context, Result, bail, ensure};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
@@ -63,8 +64,8 @@ pub struct Comparison {
     /// Rounds in which the generator was late: left out for all endpoints.
     pub late_rounds: usize,
     seed: u64,
-    /// Requests that failed, by endpoint, in all rounds there were.
-    faults: Vec<Faults>,
+    /// What went wrong, by endpoint, in all rounds there were.
+    trouble: Vec<Trouble>,
     /// Why there were fewer rounds than asked for.
     pub unfinished: Option<String>,
 }
@@ -92,7 +93,7 @@ pub fn compare(
         times: vec![histogram(); endpoints.len()],
         late_rounds: 0,
         seed,
-        faults: vec![Faults::new(); endpoints.len()],
+        trouble: vec![Trouble::default(); endpoints.len()],
         unfinished: None,
     };
     for number in 1..=rounds {
@@ -100,14 +101,16 @@ pub fn compare(
         match round {
             Ok(round) => comparison.take_in(round),
             // The rounds before are worth telling; without any the reason is all there is.
-            Err(error) if comparison.rounds() == 0 || error.is::<CheckFailed>() => return Err(error),
+            Err(error) if error.is::<CheckFailed>() => return Err(error),
+            Err(error) if comparison.rounds() == 0 => return Err(comparison.wrong().unwrap_or(error)),
             Err(error) => {
                 comparison.unfinished = Some(format!("round {number} of {rounds} was not finished: {error:#}"));
                 break;
             }
         }
     }
-    Ok(comparison)
+    // Nothing to show but that.
+    comparison.wrong().filter(|_| comparison.rounds() == 0).map_or(Ok(comparison), Err)
 }
 
 /// Asks every endpoint once.
@@ -162,6 +165,14 @@ pub fn ratio(ratios: &[f64]) -> Ratio {
     Ratio { median, interval }
 }
 
+/// With its interval, if there is one.
+fn told(ratio: Option<Ratio>) -> String {
+    ratio.map_or("not known".into(), |ratio| {
+        let interval = ratio.interval.map(|(low, high)| format!("  [{low:.3}, {high:.3}]"));
+        format!("{:.3}{}", ratio.median, interval.unwrap_or_default())
+    })
+}
+
 /// An interval of the median from one of the lowest values to one of the highest.
 #[derive(Clone, Copy, PartialEq, Debug)]
 struct OrderInterval {
@@ -205,7 +216,7 @@ impl Comparison {
             let endpoint = &endpoints[index];
             let (outcome, cpu_ns) =
                 measure(endpoint, number).with_context(|| format!("endpoint `{}`", endpoint.name))?;
-            add_faults(&mut self.faults[index], &outcome.total.faults);
+            self.trouble[index].add(&Trouble::of(&outcome.total));
             if let Some(cut_short) = &outcome.cut_short {
                 bail!("endpoint `{}`: {cut_short}", endpoint.name);
             }
@@ -228,7 +239,20 @@ impl Comparison {
     }
 
     pub fn faults(&self) -> u64 {
-        self.faults.iter().map(total).sum()
+        self.trouble.iter().map(Trouble::failed).sum()
+    }
+
+    /// What was answered wrongly, by whom.
+    pub fn wrong_answers(&self) -> Vec<String> {
+        let named = self.names.iter().zip(&self.trouble);
+        named
+            .flat_map(|(name, of)| of.wrong_answers().into_iter().map(move |wrong| format!("`{name}`: {wrong}")))
+            .collect()
+    }
+
+    fn wrong(&self) -> Option<anyhow::Error> {
+        let wrong = self.wrong_answers();
+        (!wrong.is_empty()).then(|| CheckFailed(wrong.join("; ")).into())
     }
 
     /// Some endpoint returns other numbers of rows or columns: it does other work.
@@ -260,14 +284,16 @@ impl Comparison {
 
     fn ratio(&self, endpoint: usize, read: Read) -> Option<Ratio> {
         let pairs = self.samples[endpoint].iter().zip(&self.samples[0]);
-        let ratios = pairs.map(|(own, first)| Some(read(own)? / read(first)?)).collect::<Option<Vec<f64>>>()?;
+        // Of nothing nobody is so many times as much.
+        let ratio_of = |own, first| Some(read(own)? / read(first).filter(|&first| first > 0.0)?);
+        let ratios = pairs.map(|(own, first)| ratio_of(own, first)).collect::<Option<Vec<f64>>>()?;
         (!ratios.is_empty()).then(|| ratio(&ratios))
     }
 
     pub fn json(&self) -> Value {
         let endpoints = self.names.iter().enumerate().map(|(index, name)| {
-            let faults = &self.faults[index];
-            let mut value = json!({"name": name, "errors": total(faults), "errors_by_kind": output::faults(faults)});
+            let mut value = json!({"name": name});
+            self.trouble[index].tell(&mut value);
             value["answer_differs"] = self.unlike[index].as_ref().map(Unlike::name).into();
             value["response"] = output::histogram(&self.times[index]);
             value["response_curve"] = output::curve(&self.times[index]).into();
@@ -290,6 +316,7 @@ impl Comparison {
             "rounds_late": self.late_rounds,
             "confidence_percent": order_interval(self.rounds()).map(|order| order.coverage * 100.0),
             "errors": self.faults(),
+            "wrong_answers": self.wrong_answers(),
             "unfinished": self.unfinished,
             "warnings": self.warnings(),
             "endpoints": endpoints.collect::<Vec<_>>(),
@@ -329,20 +356,16 @@ impl Comparison {
                     (Some(value), "rate") => format!("{value:.0}/s"),
                     (Some(value), _) => time(value as u64),
                 };
-                let ratio = self.ratio(index, read).filter(|_| index > 0);
-                let ratio = ratio.map_or(String::new(), |ratio| {
-                    let interval = ratio.interval.map(|(low, high)| format!("  [{low:.3}, {high:.3}]"));
-                    format!("{:.3}{}", ratio.median, interval.unwrap_or_default())
-                });
+                let ratio = if index == 0 { String::new() } else { told(self.ratio(index, read)) };
                 let _ = writeln!(out, "{}", format!("{name:<width$}  {value:>12}  {ratio}").trim_end());
             }
         }
         if self.faults() > 0 {
             let _ = writeln!(out, "\n{} requests failed; do not trust these numbers", self.faults());
         }
-        for (name, faults) in self.names.iter().zip(&self.faults) {
-            for (kind, (count, detail)) in faults {
-                let _ = writeln!(out, "  {name:<width$}  {count} x {kind}: {detail}");
+        for (name, trouble) in self.names.iter().zip(&self.trouble) {
+            for line in trouble.lines() {
+                let _ = writeln!(out, "  {name:<width$}  {line}");
             }
         }
         out
@@ -352,6 +375,7 @@ impl Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::{Counts, add_fault};
 
     #[test]
     fn medians_and_intervals_are_right() {
@@ -385,24 +409,48 @@ mod tests {
         assert!((0.95..0.96).contains(&most.coverage) && most.left_out == 468, "{most:?}");
     }
 
-    #[test]
-    fn ratios_are_taken_round_by_round() {
-        let sample = |rate: f64, cpu: f64| Sample { rate, p50_ns: Some(1.0), p99_ns: Some(2.0), cpu_ns: Some(cpu) };
-        // The machine was slower in each round than before, for both alike: the ratio does not notice.
-        let first = (1..=6).map(|round| sample(1.0, f64::from(round) * 10.0)).collect();
-        let second = (1..=6).map(|round| sample(1.0, f64::from(round) * 8.0)).collect();
-        let comparison = Comparison {
+    fn sample(rate: f64, cpu: f64) -> Sample {
+        Sample { rate, p50_ns: Some(1.0), p99_ns: Some(2.0), cpu_ns: Some(cpu) }
+    }
+
+    fn comparison(first: Vec<Sample>, second: Vec<Sample>) -> Comparison {
+        let mut failed = Counts::default();
+        add_fault(&mut failed.faults, "timeout", 3, "slow");
+        Comparison {
             names: vec!["a".into(), "b".into()],
             unlike: vec![None, None],
             samples: vec![first, second],
             times: vec![histogram(); 2],
             late_rounds: 0,
             seed: 1,
-            faults: vec![Faults::new(), [("timeout".to_string(), (3, "slow".to_string()))].into()],
+            trouble: vec![Trouble::default(), Trouble::of(&failed)],
             unfinished: None,
-        };
+        }
+    }
+
+    #[test]
+    fn ratios_are_taken_round_by_round() {
+        // The machine was slower in each round than before, for both alike: the ratio does not notice.
+        let rounds = |cpu: f64| (1..=6).map(|round| sample(1.0, f64::from(round) * cpu)).collect();
+        let comparison = comparison(rounds(10.0), rounds(8.0));
         assert_eq!(comparison.json()["endpoints"][1]["cpu_per_request"]["to_first"]["median"], json!(0.8));
         let table = comparison.table();
         assert!(table.contains("0.800  [0.800, 0.800]") && table.contains("b         3 x timeout: slow"), "{table}");
+    }
+
+    #[test]
+    fn there_is_no_ratio_to_nothing() {
+        let mut first = vec![sample(1.0, 10.0); 6];
+        first[3].cpu_ns = Some(0.0);
+        let comparison = comparison(first, vec![sample(1.0, 10.0); 6]);
+        let value = comparison.json();
+        let second = &value["endpoints"][1];
+        assert_eq!(
+            (&second["cpu_per_request"]["to_first"], &second["rate"]["to_first"]["median"]),
+            (&Value::Null, &json!(1.0))
+        );
+        let table = comparison.table();
+        let row = table.lines().skip_while(|line| !line.starts_with("cpu")).nth(2).unwrap_or_default();
+        assert!(row.starts_with("b ") && row.ends_with("not known"), "{table}");
     }
 }

@@ -28,4 +28,5 @@ mod spans;
 mod sys;
 mod target;
 mod transport;
+mod trouble;
 mod wire;

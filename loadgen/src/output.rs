@@ -3,6 +3,7 @@
 use crate::manifest;
 use crate::measure::{self, Faults, PERCENTILES, Point, at, samples_above, time};
 use crate::run::{Outcome, Step};
+use crate::trouble::Trouble;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -206,11 +207,7 @@ pub fn json(outcome: &Outcome, settings: &Value) -> Value {
         "achieved_per_s": outcome.achieved,
         "requests": total.offered,
         "answered": total.response.len(),
-        "errors": total.faults_total(),
-        "errors_by_kind": faults(&total.faults),
         "answered_in_time": outcome.in_time,
-        "connection_events": faults(&total.events),
-        "warmup_errors": faults(&total.warmup_faults),
         "warmup_dropped": total.warmup_dropped,
         "load_s": outcome.load_s,
         "elapsed_s": outcome.elapsed_s,
@@ -229,6 +226,7 @@ pub fn json(outcome: &Outcome, settings: &Value) -> Value {
         "settings": settings,
         "manifest": manifest::collect(),
     });
+    Trouble::of(total).tell(&mut value);
     if outcome.late.is_none() {
         value["response"] = histogram(&total.response);
         value["service"] = histogram(&total.service);

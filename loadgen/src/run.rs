@@ -133,7 +133,7 @@ impl Outcome {
 
 /// The target answers, but not as was expected: the answer is no, which is not the same as not having been able to ask.
 #[derive(Debug)]
-pub struct CheckFailed(String);
+pub struct CheckFailed(pub String);
 
 impl std::error::Error for CheckFailed {}
 

@@ -3,6 +3,7 @@
 use crate::measure::time;
 use crate::run::{self, CheckFailed, Outcome, Settings};
 use crate::schedule::Profile;
+use crate::trouble::Trouble;
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
@@ -31,6 +32,7 @@ pub struct Probe {
     pub why_not: Option<String>,
     /// The generator was the limit, not the target.
     pub own_fault: bool,
+    pub trouble: Trouble,
 }
 
 #[derive(Clone, Debug)]
@@ -39,6 +41,8 @@ pub struct Found {
     pub rate: Option<f64>,
     /// What stopped it there.
     pub limit: String,
+    /// What was answered wrongly, which ended it: how much of that a target can do is no question.
+    pub wrong: Vec<String>,
     /// The generator stopped it: the target may do more.
     pub own_fault: bool,
     /// Why the search was not finished: the rate may be higher.
@@ -56,12 +60,13 @@ pub fn saturate(settings: &Settings, search: Search, progress: &mut dyn FnMut(&P
         let arrivals = settings.open.as_ref().expect("it was checked").1;
         settings.open = Some((Profile::Flat(rate), arrivals));
         let outcome = run::run(&settings, &mut |_, _| {})?;
-        if let Some(cut_short) = &outcome.cut_short {
+        let probe = judge(rate, &outcome, search.bound_ns);
+        if let Some(cut_short) = outcome.cut_short.as_ref().filter(|_| !probe.is_wrong()) {
             bail!("{cut_short}");
         }
         // Random arrivals may leave a short probe empty: then nothing is known of the rate.
-        ensure!(outcome.total.offered > 0, "no request was due while {rate}/s were tried: use a longer --probe");
-        let probe = judge(rate, &outcome, search.bound_ns);
+        let asked = outcome.total.offered > 0 || probe.is_wrong();
+        ensure!(asked, "no request was due while {rate}/s were tried: use a longer --probe");
         progress(&probe);
         Ok(probe)
     })
@@ -69,8 +74,11 @@ pub fn saturate(settings: &Settings, search: Search, progress: &mut dyn FnMut(&P
 
 fn judge(rate: f64, outcome: &Outcome, bound_ns: u64) -> Probe {
     let p99_ns = outcome.total.response_of_all(99.0).filter(|_| outcome.late.is_none());
-    let faults = outcome.total.faults_total();
-    let why_not = if faults > 0 {
+    let trouble = Trouble::of(&outcome.total);
+    let (faults, wrong) = (trouble.failed(), trouble.wrong_answers());
+    let why_not = if !wrong.is_empty() {
+        Some(wrong.join(", "))
+    } else if faults > 0 {
         Some(format!("{faults} requests failed"))
     } else if outcome.late.is_some() {
         Some("the generator itself was late".into())
@@ -79,14 +87,21 @@ fn judge(rate: f64, outcome: &Outcome, bound_ns: u64) -> Probe {
     } else {
         p99_ns.filter(|&found| found > bound_ns).map(|found| format!("p99 was {}", time(found)))
     };
-    Probe { rate, achieved: outcome.achieved, p99_ns, why_not, own_fault: faults == 0 && outcome.late.is_some() }
+    let own_fault = faults == 0 && wrong.is_empty() && outcome.late.is_some();
+    Probe { rate, achieved: outcome.achieved, p99_ns, why_not, own_fault, trouble }
+}
+
+impl Probe {
+    fn is_wrong(&self) -> bool {
+        !self.trouble.wrong_answers().is_empty()
+    }
 }
 
 fn find(search: Search, probe: &mut dyn FnMut(f64) -> Result<Probe>) -> Result<Found> {
     let mut probes = Vec::new();
     let (mut holds, mut fails) = (None, None::<Probe>);
     let mut rate = search.from.min(search.rate_max);
-    let mut unfinished = None;
+    let (mut unfinished, mut wrong) = (None, Vec::new());
     loop {
         let last = match try_rate(rate, probe, &mut probes) {
             Ok(last) => last,
@@ -97,6 +112,11 @@ fn find(search: Search, probe: &mut dyn FnMut(f64) -> Result<Probe>) -> Result<F
                 break;
             }
         };
+        if last.is_wrong() {
+            wrong = last.trouble.wrong_answers();
+            (holds, fails) = (None, Some(last));
+            break;
+        }
         if last.why_not.is_none() {
             holds = Some(rate);
         } else {
@@ -116,17 +136,17 @@ fn find(search: Search, probe: &mut dyn FnMut(f64) -> Result<Probe>) -> Result<F
         None => format!("the highest rate allowed, {:.0}/s, still held (--max)", search.rate_max),
     };
     let own_fault = unfinished.is_none() && fails.is_some_and(|probe| probe.own_fault);
-    Ok(Found { rate: holds, limit, own_fault, unfinished, probes })
+    Ok(Found { rate: holds, limit, own_fault, unfinished, wrong, probes })
 }
 
-/// Until it holds, or has failed often enough.
+/// Until it holds, or has failed often enough; a wrong answer is no hiccup.
 fn try_rate(rate: f64, probe: &mut dyn FnMut(f64) -> Result<Probe>, probes: &mut Vec<Probe>) -> Result<Probe> {
     let mut tries = 0;
     loop {
         let last = probe(rate)?;
         probes.push(last.clone());
         tries += 1;
-        if last.why_not.is_none() || tries == TRIES {
+        if last.why_not.is_none() || last.is_wrong() || tries == TRIES {
             return Ok(last);
         }
     }
@@ -135,11 +155,15 @@ fn try_rate(rate: f64, probe: &mut dyn FnMut(f64) -> Result<Probe>, probes: &mut
 impl Found {
     pub fn json(&self) -> Value {
         let probes = self.probes.iter().map(|probe| {
-            json!({"rate": probe.rate, "achieved_per_s": probe.achieved, "p99_ns": probe.p99_ns, "why_not": probe.why_not})
+            let mut value = json!({
+                "rate": probe.rate, "achieved_per_s": probe.achieved, "p99_ns": probe.p99_ns, "why_not": probe.why_not,
+            });
+            probe.trouble.tell(&mut value);
+            value
         });
         json!({
             "rate": self.rate, "limit": self.limit, "generator_limited": self.own_fault, "unfinished": self.unfinished,
-            "probes": probes.collect::<Vec<_>>(),
+            "wrong_answers": self.wrong, "probes": probes.collect::<Vec<_>>(),
         })
     }
 }
@@ -154,7 +178,7 @@ mod tests {
             // The first try above 1000 fails once for no reason.
             let unlucky = rate > 1000.0 && std::mem::take(&mut hiccup);
             let why_not = (rate > limit || unlucky).then(|| "p99".to_string());
-            Ok(Probe { rate, achieved: rate, p99_ns: Some(1), why_not, own_fault: false })
+            Ok(Probe { rate, achieved: rate, p99_ns: Some(1), why_not, own_fault: false, trouble: Trouble::default() })
         })
         .expect("no probe fails")
     }
@@ -172,7 +196,14 @@ mod tests {
         let until = |last: f64| {
             find(search, &mut |rate| {
                 ensure!(rate <= last, "the server went away");
-                Ok(Probe { rate, achieved: rate, p99_ns: Some(1), why_not: None, own_fault: false })
+                Ok(Probe {
+                    rate,
+                    achieved: rate,
+                    p99_ns: Some(1),
+                    why_not: None,
+                    own_fault: false,
+                    trouble: Trouble::default(),
+                })
             })
         };
         let found = until(2_000.0).expect("some probes were made");

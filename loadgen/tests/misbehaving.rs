@@ -267,6 +267,70 @@ fn a_wrong_answer_in_the_warm_up_counts() {
     assert!(errors.contains("in the warm-up"), "{errors}");
 }
 
+/// Without a response of the probe and of `compare`'s question: numbers 1 and 2.
+fn status_of_verb(fake: &Fake, verb: &[&str]) -> (Option<i32>, Value, String) {
+    let load = ["--check", "none", "-c", "2", "--lag-limit", "10s", "--seed", "1", "-o", "json"];
+    let mut command = Command::new(PROGRAM);
+    told(&command.args(verb).args(load).args(MASKED).output().unwrap_or_else(|error| panic!("{}: {error}", fake.url())))
+}
+
+#[test]
+fn a_comparison_in_which_something_was_answered_wrongly_says_no() {
+    let plans: [(Plan, &str, &str); 2] = [
+        (
+            |n| Reply::Row(if (5..=40).contains(&n) { CARD } else { "1" }),
+            "warmup_errors",
+            "unmasked value (in the warm-up)",
+        ),
+        (|n| Reply::Row(if n == 200 { CARD } else { "1" }), "errors_by_kind", "unmasked value"),
+    ];
+    for (plan, place, words) in plans {
+        let fake = Fake::start(plan);
+        let (one, other) = (format!("a={}", fake.url()), format!("b={}", fake.url()));
+        let compare = ["compare", "-e", &one, "-e", &other, "--rate", "100", "--rounds", "1", "--round-time", "1s"];
+        let (status, value, errors) = status_of_verb(&fake, &[&compare[..], &["--warmup", "1s"]].concat());
+        assert_eq!(status, Some(1), "{value} {errors}");
+        assert!(value["endpoints"][0][place]["unmasked value"]["count"].as_u64() > Some(0), "{value}");
+        assert!(value["wrong_answers"][0].as_str().is_some_and(|wrong| wrong.starts_with("`a`: ")), "{value}");
+        assert!(errors.contains("missed: `a`: ") && errors.contains(words), "{errors}");
+    }
+}
+
+#[test]
+fn a_search_ends_at_the_first_wrong_answer_and_says_so() {
+    let plans: [(Plan, &str); 2] = [
+        (|n| Reply::Row(if n == 5 { CARD } else { "1" }), "warmup_errors"),
+        (|n| Reply::Row(if n == 50 { CARD } else { "1" }), "errors_by_kind"),
+    ];
+    for (plan, place) in plans {
+        let fake = Fake::start(plan);
+        let url = fake.url();
+        let search =
+            ["saturate", "--target", &url, "--p99", "10s", "--from", "100", "--max", "400", "--probe", "400ms"];
+        let (status, value, errors) = status_of_verb(&fake, &search);
+        assert_eq!((status, &value["rate"]), (Some(1), &Value::Null), "{value} {errors}");
+        // Not taken for a hiccup, and not for a lack of capacity.
+        assert_eq!(value["probes"].as_array().map(Vec::len), Some(1), "{value}");
+        assert_eq!(value["probes"][0][place]["unmasked value"]["count"], 1, "{value}");
+        assert!(errors.contains("missed: 1 responses: unmasked value"), "{errors}");
+        assert!(value["limit"].as_str().is_some_and(|limit| limit.contains("unmasked value")), "{value}");
+    }
+}
+
+#[test]
+fn what_failed_at_a_rate_is_told_by_its_kind() {
+    let fake = Fake::start(|n| if n == 30 { Reply::Error("40001") } else { Reply::Row("1") });
+    let url = fake.url();
+    let search = ["saturate", "--target", &url, "--p99", "10s", "--from", "100", "--max", "100", "--probe", "400ms"];
+    let (status, value, errors) = status_of_verb(&fake, &search);
+    assert_eq!(
+        (status, &value["probes"][0]["errors_by_kind"]["SQLSTATE 40001"]["count"]),
+        (Some(0), &1.into()),
+        "{value} {errors}"
+    );
+    assert!(errors.contains("1 x SQLSTATE 40001: "), "{errors}");
+}
+
 #[test]
 fn a_value_that_came_through_unmasked_counts_whatever_becomes_of_its_response() {
     let plans: [Plan; 3] = [

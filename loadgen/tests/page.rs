@@ -61,6 +61,21 @@ fn drawn(browser: &Path, directory: &Path, page: &Path) -> String {
     drawn.into()
 }
 
+fn wanted_browser() -> Option<PathBuf> {
+    let found = browser();
+    if found.is_none() {
+        assert!(std::env::var_os("LOCKGATE_NEEDS_BROWSER").is_none(), "there is no chromium in the path");
+        eprintln!("not checked: there is no chromium in the path");
+    }
+    found
+}
+
+fn folder(name: &str) -> PathBuf {
+    let directory = std::env::temp_dir().join(format!("loadgen-page-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("there is room");
+    directory
+}
+
 /// One run with these arguments: see [`check_verb`].
 fn check(name: &str, arguments: &[&str], curves: usize, there: &[&str], not_there: &[&str]) {
     let run = ["run", "--duration", "1s", "--warmup", "100ms", "--target", "TARGET"];
@@ -69,13 +84,8 @@ fn check(name: &str, arguments: &[&str], curves: usize, there: &[&str], not_ther
 
 /// Runs with these arguments, draws the page, and looks for what must be on it and what must not.
 fn check_verb(name: &str, arguments: &[&str], curves: usize, there: &[&str], not_there: &[&str]) {
-    let Some(browser) = browser() else {
-        assert!(std::env::var_os("LOCKGATE_NEEDS_BROWSER").is_none(), "there is no chromium in the path");
-        eprintln!("not checked: there is no chromium in the path");
-        return;
-    };
-    let directory = std::env::temp_dir().join(format!("loadgen-page-{name}-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).expect("there is room");
+    let Some(browser) = wanted_browser() else { return };
+    let directory = folder(name);
     let drawn = drawn(&browser, &directory, &report(&directory, arguments));
     assert_eq!(drawn.matches("<path ").count(), curves, "{drawn}");
     there.iter().for_each(|text| assert!(drawn.contains(text), "{text}: {drawn}"));
@@ -124,6 +134,24 @@ fn the_report_of_a_comparison_shows_every_round() {
     // A curve each by percentile, and over the rounds of CPU, p50, p99 and rate.
     let there = ["Ratios to one", "p99, other", "covers the true median with 96.9 %"];
     check_verb("compare", &compare, 10, &there, &["not known", "Too few rounds", "requests failed"]);
+}
+
+#[test]
+fn the_report_of_a_comparison_knows_no_ratio_to_nothing() {
+    let Some(browser) = wanted_browser() else { return };
+    let directory = folder("nothing");
+    let load = ["--rate", "200", "--rounds", "1", "--round-time", "200ms", "--warmup", "50ms", "--lag-limit", "10s"];
+    let page = report(&directory, &[&["compare", "-e", "one=TARGET", "-e", "other=TARGET"], &load[..]].concat());
+    // As if the first one's CPU had been nothing in a round: the last that is told is the second endpoint's.
+    let text = std::fs::read_to_string(&page).expect("it is there");
+    let (before, rest) = text.rsplit_once("\"cpu_per_request\":").expect("it is told");
+    let (cpu, rest) = rest.split_once("\"to_first\":").expect("it is told");
+    let (_, rest) = rest.split_once('}').expect("it ends");
+    let text = format!("{before}\"cpu_per_request\":{cpu}\"to_first\":null{rest}");
+    std::fs::write(&page, text).expect("it is ours");
+    let drawn = drawn(&browser, &directory, &page);
+    assert!(drawn.contains("not known") && drawn.contains("p99, other"), "{drawn}");
+    std::fs::remove_dir_all(directory).expect("it is ours");
 }
 
 #[test]

@@ -64,6 +64,11 @@ pub fn verb(args: &CompareArgs) -> Result<Verdict> {
     if out::tell_lost(written) {
         return Ok(Verdict::CannotTell);
     }
+    let wrong = comparison.wrong_answers();
+    if !wrong.is_empty() {
+        wrong.iter().for_each(|wrong| out::tell(&format!("missed: {wrong}")));
+        return Ok(Verdict::No);
+    }
     if let Some(unfinished) = &comparison.unfinished {
         out::tell(&format!("lockgate-loadgen: {unfinished}"));
         return Ok(Verdict::CannotTell);

@@ -38,6 +38,7 @@ pub fn verb(args: &SaturateArgs) -> Result<Verdict> {
         let verdict = probe.why_not.as_deref().unwrap_or("held");
         let p99 = probe.p99_ns.map_or("-".into(), time);
         out::tell(&format!("{:>9.0}/s  p99 {p99:>8}  {verdict}", probe.rate));
+        probe.trouble.lines().iter().for_each(|line| out::tell(&format!("{:>24}{line}", "")));
     })?;
     let mut value = found.json();
     value["bound_ns"] = search.bound_ns.into();
@@ -52,6 +53,10 @@ pub fn verb(args: &SaturateArgs) -> Result<Verdict> {
     if out::tell_lost(written) {
         return Ok(Verdict::CannotTell);
     }
+    if !found.wrong.is_empty() {
+        found.wrong.iter().for_each(|wrong| out::tell(&format!("missed: {wrong}")));
+        return Ok(Verdict::No);
+    }
     if found.own_fault {
         out::tell("the generator was the limit: the target may do more");
     }
@@ -65,9 +70,18 @@ pub fn verb(args: &SaturateArgs) -> Result<Verdict> {
 fn show(args: &SaturateArgs, search: Search, found: &Found, value: &Value) -> Result<()> {
     match args.output {
         Format::Json => out::print_json(value),
-        Format::Table => out::print(&match found.rate {
-            Some(rate) => format!("{rate:.0}/s with p99 under {}; {}\n", time(search.bound_ns), found.limit),
-            None => format!("no rate held: {}\n", found.limit),
-        }),
+        Format::Table => out::print(&table(search, found)),
     }
+}
+
+fn table(search: Search, found: &Found) -> String {
+    let answer = match found.rate {
+        Some(rate) => format!("{rate:.0}/s with p99 under {}; {}\n", time(search.bound_ns), found.limit),
+        None => format!("no rate held: {}\n", found.limit),
+    };
+    let lines = found
+        .probes
+        .iter()
+        .flat_map(|probe| probe.trouble.lines().into_iter().map(|line| format!("  at {:.0}/s  {line}\n", probe.rate)));
+    answer + &lines.collect::<String>()
 }

@@ -1,9 +1,9 @@
 //! What `run` was told must hold (`--fail-...`), and whether it did.
 
 use super::args::RunArgs;
-use crate::check::Wrong;
-use crate::measure::{Faults, time, total};
+use crate::measure::{time, total};
 use crate::run::Outcome;
+use crate::trouble::Trouble;
 
 /// A rate this far below its limit counts as held: answers at both ends of the measured time are a matter of chance.
 const RATE_SLACK: f64 = 0.01;
@@ -17,9 +17,8 @@ pub struct Verdicts {
 }
 
 pub fn judge(args: &RunArgs, outcome: &Outcome) -> Verdicts {
-    let mut verdicts = Verdicts { missed: wrong_answers(&outcome.total.faults, ""), unknown: Vec::new() };
-    verdicts.missed.extend(wrong_answers(&outcome.total.warmup_faults, " (in the warm-up)"));
-    verdicts.missed.extend(wrong_answers(&outcome.total.events, " (on a connection that carried no request)"));
+    // Whatever --fail-errors says.
+    let mut verdicts = Verdicts { missed: Trouble::of(&outcome.total).wrong_answers(), unknown: Vec::new() };
     if let Some(why) = &outcome.cut_short {
         verdicts.unknown.push(why.clone());
         return verdicts;
@@ -36,12 +35,6 @@ pub fn judge(args: &RunArgs, outcome: &Outcome) -> Verdicts {
         }
     }
     verdicts
-}
-
-/// A wrong answer is never fine, not even in the warm-up; a server's error may be, up to --fail-errors.
-fn wrong_answers(faults: &Faults, when: &str) -> Vec<String> {
-    let wrong = faults.iter().filter(|(kind, _)| Wrong::is_kind(kind));
-    wrong.map(|(kind, (count, _))| format!("{count} responses: {kind}{when}")).collect()
 }
 
 fn times(args: &RunArgs, outcome: &Outcome, verdicts: &mut Verdicts) {

@@ -21,6 +21,11 @@ function row(table, cells, head) {
   for (const cell of cells) add(line, head ? "th" : "td", {}, cell);
   return line;
 }
+// What went wrong with an endpoint's or a try's requests: a line for each kind.
+function troubles(one) {
+  const places = [[one.errors_by_kind, ""], [one.warmup_errors, " (in the warm-up)"], [one.connection_events, " (on a connection that carried no request)"]];
+  return places.flatMap(([faults, place]) => Object.keys(faults).map(kind => faults[kind].count + " \u00d7 " + kind + place + ": " + faults[kind].example));
+}
 // A heading, and a place below it.
 function section(heading) {
   add(at("main"), "h2", {}, heading);

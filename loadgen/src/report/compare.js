@@ -8,6 +8,7 @@ add(at("verdict"), "p", {}, number(data.rounds) + " rounds of " + number(data.ro
 if (data.unfinished) bad("cut short: " + data.unfinished);
 for (const warning of data.warnings) bad(warning);
 if (data.rounds_late) bad(number(data.rounds_late) + " rounds were left out: the generator itself was late in them");
+for (const wrong of data.wrong_answers) bad("answered wrongly: " + wrong);
 if (data.errors) bad(number(data.errors) + " requests failed; do not trust these numbers");
 if (data.loop === "closed") add(at("verdict"), "p", {}, "Closed loop: a slow server is asked less often, so these times hide what waiting clients would see.");
 
@@ -16,8 +17,9 @@ const ratios = section("Ratios to " + first);
 add(ratios, "p", { class: "soft" }, "Dots: a round each. Mark and number: their median."
   + (perCent ? " Bar: covers the true median with " + perCent + "." : " Too few rounds for an interval, which takes 6."));
 const lines = measures.flatMap(([measure, name]) => data.endpoints.map((one, index) => ({ name, index, of: one[measure] })))
-  .filter(line => line.index > 0 && line.of.to_first);
-const perRound = line => line.of.rounds.map((value, i) => value / data.endpoints[0][measures.find(m => m[1] === line.name)[0]].rounds[i]);
+  .filter(line => line.index > 0);
+// Where a first one is not known, or nothing, there is no ratio to it.
+const perRound = line => line.of.to_first === null ? [] : line.of.rounds.map((value, i) => value / data.endpoints[0][measures.find(m => m[1] === line.name)[0]].rounds[i]);
 if (lines.length) {
   const seen = lines.flatMap(perRound).concat(1).filter(value => value > 0 && isFinite(value)).map(value => Math.log2(value));
   const low = Math.min(...seen, -0.15) - 0.05, high = Math.max(...seen, 0.15) + 0.05, left = 250, right = 190, step = 26, height = T + step * lines.length + B;
@@ -32,7 +34,10 @@ if (lines.length) {
     const y = T + step * (i + 0.5), style = styles[line.index], ratio = line.of.to_first;
     add(svg, "text", { class: "ink", x: 0, y: y + 4 }, line.name + ", " + short(names[line.index]));
     perRound(line).forEach((value, round) => value > 0 && add(svg, "circle", { class: style + " faint", cx: px(value), cy: y + (round % 3 - 1) * 4, r: 3 }));
-    if (!(ratio.median > 0)) return;
+    if (ratio === null || !(ratio.median > 0)) {
+      add(svg, "text", { class: "strong", x: W - right + 16, y: y + 4 }, ratio === null ? "not known" : ratio.median.toFixed(3));
+      return;
+    }
     if (ratio.low > 0) add(svg, "line", { class: style + " span", x1: px(ratio.low), x2: px(ratio.high), y1: y, y2: y });
     add(svg, "line", { class: style + " span", x1: px(ratio.median), x2: px(ratio.median), y1: y - 9, y2: y + 9 });
     const interval = ratio.low === null ? "" : "  [" + ratio.low.toFixed(3) + ", " + ratio.high.toFixed(3) + "]";
@@ -47,10 +52,7 @@ row(medians, ["target"].concat(data.endpoints.map(one => one.target)));
 for (const [measure, name, show] of measures)
   row(medians, [name].concat(data.endpoints.map(one => one[measure].median === null ? "not known" : show(one[measure].median))));
 row(medians, ["errors"].concat(data.endpoints.map(one => number(one.errors))));
-for (const one of data.endpoints) for (const kind in one.errors_by_kind) {
-  const fault = one.errors_by_kind[kind];
-  add(ratios, "p", { class: "bad" }, one.name + ": " + fault.count + " \u00d7 " + kind + ": " + fault.example);
-}
+for (const one of data.endpoints) for (const line of troubles(one)) add(ratios, "p", { class: "bad" }, one.name + ": " + line);
 
 const curves = data.endpoints.map((one, index) => ({ name: one.name, style: styles[index], points: one.response_curve }));
 percentilePlot(section("Latency by percentile, all rounds together"), curves, Math.max(...data.endpoints.map(one => one.response.samples)));

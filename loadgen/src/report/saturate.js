@@ -5,6 +5,7 @@ head(set.target, `open loop, each rate for ${number(set.duration_s)} s after ${n
 const answer = data.rate === null ? "no rate held" : number(data.rate) + "/s with p99 under " + time(bound);
 add(at("verdict"), "p", {}, answer + "; " + data.limit);
 if (data.unfinished) bad(data.unfinished);
+for (const wrong of data.wrong_answers) bad("answered wrongly: " + wrong);
 if (data.generator_limited) bad("the generator was the limit: the target may do more");
 
 const rates = data.probes.map(one => one.rate), low = Math.min(...rates), high = Math.max(...rates, low * 1.01);
@@ -25,4 +26,4 @@ plot(section("Answered a second"), "Answered a second",
 const table = add(section("Every try, in order"), "table");
 row(table, ["asked/s", "answered/s", "p99", "verdict"], true);
 for (const one of data.probes)
-  row(table, [number(one.rate), number(one.achieved_per_s), one.p99_ns === null ? "\u2013" : time(one.p99_ns), one.why_not ?? "held"]);
+  row(table, [number(one.rate), number(one.achieved_per_s), one.p99_ns === null ? "\u2013" : time(one.p99_ns), [one.why_not ?? "held"].concat(troubles(one)).join("; ")]);
