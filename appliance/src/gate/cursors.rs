@@ -10,13 +10,43 @@ use std::rc::Rc;
 /// The cursors of one session.
 #[derive(Default)]
 pub(super) struct Cursors {
+    /// The rules under which the oldest of those that nobody saw may have been opened.
+    opened: Under,
+    /// Not before there is something to remember: most sessions know no cursor.
+    book: Option<Box<Book>>,
+}
+
+#[derive(Default)]
+struct Book {
     known: BTreeMap<String, Cursor>,
     /// Counts what may have changed what their names stand for.
     touched: u64,
-    /// The rules under which the oldest of those that nobody saw may have been opened. `None`: nothing has run in this transaction.
-    opened_under: Option<u64>,
-    /// The same of those that outlive their transaction. `None`: there are none, but for those that a function of the target opens.
-    held_under: Option<u64>,
+    /// As `opened`, of those that outlive their transaction, but for those that a function of the target opens.
+    held: Under,
+}
+
+/// The rules under which something happened first, if it has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Under(u64);
+
+impl Default for Under {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+impl Under {
+    const NONE: Self = Self(u64::MAX);
+
+    fn note(&mut self, rules: u64) {
+        if *self == Self::NONE {
+            self.0 = rules;
+        }
+    }
+
+    fn differs(self, rules: u64) -> bool {
+        self != Self::NONE && self.0 != rules
+    }
 }
 
 #[derive(Default)]
@@ -29,30 +59,34 @@ struct Cursor {
 
 impl Cursors {
     pub fn marks(&self, name: &str) -> &[Mark] {
-        self.known.get(name).map_or(&[], |cursor| &cursor.marks)
+        self.cursor(name).map_or(&[], |cursor| &cursor.marks)
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Mark> {
-        self.known.values().flat_map(|cursor| &cursor.marks)
+        self.book.iter().flat_map(|book| book.known.values()).flat_map(|cursor| &cursor.marks)
     }
 
     /// The name stands for the statement it is known by, and for nothing else.
     pub fn is_sure(&self, name: &str) -> bool {
-        self.known.get(name).is_some_and(|cursor| cursor.sure)
+        self.cursor(name).is_some_and(|cursor| cursor.sure)
+    }
+
+    fn cursor(&self, name: &str) -> Option<&Cursor> {
+        self.book.as_ref()?.known.get(name)
     }
 
     pub fn touched(&self) -> u64 {
-        self.touched
+        self.book.as_ref().map_or(0, |book| book.touched)
     }
 
     /// There may be cursors that nobody knows, opened under other rules than these.
     pub fn in_doubt(&self, rules: u64) -> bool {
-        [self.opened_under, self.held_under].into_iter().flatten().any(|under| under != rules)
+        self.opened.differs(rules) || self.book.as_ref().is_some_and(|book| book.held.differs(rules))
     }
 
     /// A request is about to be forwarded under these rules.
     pub fn note(&mut self, mark: &Mark, rules: u64) {
-        self.opened_under.get_or_insert(rules);
+        self.opened.note(rules);
         let (meaning, traits) = (&mark.meaning, &mark.meaning.cursors);
         for statement in &meaning.analysis.statements {
             if loosens(statement, traits) {
@@ -72,30 +106,28 @@ impl Cursors {
             self.loosen();
         }
         if traits.may_hold_unseen {
-            self.held_under.get_or_insert(rules);
+            self.book.get_or_insert_default().held.note(rules);
         }
     }
 
     /// What was forwarded when that much had been touched has ended well, which tells what the names in it stand for, unless something
     /// has touched them since.
     pub fn learn(&mut self, mark: &Mark, touched: u64) {
-        if touched != self.touched {
-            return;
-        }
+        let Some(book) = self.book.as_mut().filter(|book| book.touched == touched) else { return };
         for statement in &mark.meaning.analysis.statements {
             if loosens(statement, &mark.meaning.cursors) {
-                self.known.values_mut().for_each(|cursor| cursor.sure = false);
+                book.known.values_mut().for_each(|cursor| cursor.sure = false);
             }
             if let Some(Named::Cursor(name)) = &statement.defines
-                && let Some(cursor) = self.known.get_mut(name)
+                && let Some(cursor) = book.known.get_mut(name)
             {
                 *cursor = Cursor { marks: vec![mark.clone()], sure: true };
             }
             match statement.forgets.as_ref().filter(|_| forgets_cursors(statement)) {
-                Some(Some(name)) => drop(self.known.remove(name)),
+                Some(Some(name)) => drop(book.known.remove(name)),
                 Some(None) => {
-                    self.known.clear();
-                    self.held_under = None;
+                    book.known.clear();
+                    book.held = Under::NONE;
                 }
                 None => {}
             }
@@ -104,11 +136,12 @@ impl Cursors {
 
     /// The name may stand for that statement too.
     pub fn may_be(&mut self, name: &str, mark: &Mark, rules: u64) {
-        self.touched += 1;
+        let book = self.book.get_or_insert_default();
+        book.touched += 1;
         // Another spelling may name the same cursor where the target does not read UTF-8.
-        let room = self.known.len() < limits::CURSORS_MAX || self.known.contains_key(name);
+        let room = book.known.len() < limits::CURSORS_MAX || book.known.contains_key(name);
         let lost = if room && name.is_ascii() {
-            let cursor = self.known.entry(name.to_owned()).or_default();
+            let cursor = book.known.entry(name.to_owned()).or_default();
             cursor.sure = false;
             cursor.marks.retain(|known| !Rc::ptr_eq(known, mark));
             cursor.marks.push(mark.clone());
@@ -117,27 +150,30 @@ impl Cursors {
             Some(mark.clone())
         };
         if lost.is_some_and(|mark| mark.meaning.cursors.holds != Holds::No) {
-            self.held_under.get_or_insert(rules);
+            book.held.note(rules);
         }
     }
 
     /// Whatever was known may be gone, and its name free for others.
     pub fn loosen(&mut self) {
-        self.touched += 1;
-        self.known.values_mut().for_each(|cursor| cursor.sure = false);
+        let Some(book) = &mut self.book else { return };
+        book.touched += 1;
+        book.known.values_mut().for_each(|cursor| cursor.sure = false);
     }
 
     fn doubt(&mut self, name: &str) {
-        self.touched += 1;
-        if let Some(cursor) = self.known.get_mut(name) {
+        let Some(book) = &mut self.book else { return };
+        book.touched += 1;
+        if let Some(cursor) = book.known.get_mut(name) {
             cursor.sure = false;
         }
     }
 
     /// No transaction is open, and nothing is under way that could open one: cursors are gone but for those WITH HOLD.
     pub fn end_transaction(&mut self) {
-        self.opened_under = None;
-        self.known.retain(|_, cursor| {
+        self.opened = Under::NONE;
+        let Some(book) = &mut self.book else { return };
+        book.known.retain(|_, cursor| {
             cursor.marks.retain(|mark| mark.meaning.cursors.holds != Holds::No);
             cursor.sure &= cursor.marks.iter().all(|mark| mark.meaning.cursors.holds == Holds::Surely);
             !cursor.marks.is_empty()
