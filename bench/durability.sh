@@ -9,7 +9,7 @@
 # Starts a private PostgreSQL 15 and three gateways (one shard, a grant, each durability) and runs `pgbench -S -M prepared -j 1` through
 # them, the disk's probe and the trail alone (`group`, its code without sockets and target: what the disk and it can do where nobody else takes
 # the time; both in bench/src/bin/durability.rs) in interleaved rounds; prints medians over rounds, ratios of each round
-# to the disk of that round. A statement makes two records. Latencies are medians of single statements.
+# to the disk of that round. CPU is that of the gateway with the processes it has started, its archiver among them. A statement makes two records. Latencies are medians of single statements.
 # `piped`: sessions that send 100 statements in a pipeline (\startpipeline), through `group` to PostgreSQL; `canned`: the same through another
 # `group` to `lockgate-loadgen respond`, so that the database is not what bounds it.
 . "$(dirname "$0")/lib.sh"
@@ -43,13 +43,15 @@ statement_p50() { # of pgbench's logs, which go away
   rm -f "$dir"/latencies.*
 }
 durable_round() { # clients, mode
-  local records syncs before p50 script=(-S)
+  local records syncs p50 script=(-S)
   case $2 in piped | canned) script=(-f "$dir/pipeline.sql") ;; esac
-  records=$(metric "$2" lockgate_audit_records_total) syncs=$(metric "$2" lockgate_audit_syncs_total) before=$(ticks "$2")
+  records=$(metric "$2" lockgate_audit_records_total) syncs=$(metric "$2" lockgate_audit_syncs_total)
+  cpu_begins "$2"
   "$BIN/pgbench" "${script[@]}" -M prepared -n -j 1 -c "$1" -T "$SECONDS_EACH" --log --log-prefix="$dir/latencies" -h 127.0.0.1 -p "${port[$2]}" -U postgres postgres \
     >"$dir/out" 2>&1 || { cat "$dir/out" >&2; exit 1; }
+  cpu_ends "$2"
   p50=$(statement_p50)
-  echo "$1 $2 $((($(metric "$2" lockgate_audit_records_total) - records))) $p50 $((($(ticks "$2") - before) * TICK_US)) $(($(metric "$2" lockgate_audit_syncs_total) - syncs))" >>"$dir/samples"
+  echo "$1 $2 $((($(metric "$2" lockgate_audit_records_total) - records))) $p50 $(((own_ns + children_ns) / 1000)) $(($(metric "$2" lockgate_audit_syncs_total) - syncs))" >>"$dir/samples"
 }
 
 manifest "$ROUNDS rounds of $SECONDS_EACH s each, pgbench -S -M prepared"
@@ -58,7 +60,7 @@ for round in $(seq "$ROUNDS"); do
   for clients in $CLIENTS; do
     echo "$clients disk $("$RELEASE/durability" disk "$dir" "$SECONDS_EACH" 1024)" >>"$dir/samples"
     echo "$clients trail $("$RELEASE/durability" trail "$dir" "$SECONDS_EACH" "$clients")" >>"$dir/samples"
-    for mode in $MODES piped canned; do durable_round "$clients" "$mode"; done
+    for mode in $(shuffled $MODES piped canned); do durable_round "$clients" "$mode"; done
   done
 done
 for frame in 1024 4096 16384; do
@@ -77,6 +79,7 @@ fi
 echo
 python3 - "$dir/samples" "$SECONDS_EACH" <<'PY'
 import collections, statistics, sys
+from rounds import ratio
 samples, seconds = collections.defaultdict(list), float(sys.argv[2])
 for line in open(sys.argv[1]):
     clients, mode, *numbers = line.split()
@@ -90,15 +93,15 @@ for clients in sorted({key[0] for key in samples}):
     rate, p50, p99 = (median(row[index] for row in disks) for index in range(3))
     print(f"| {clients} | disk | {rate:.0f} | 1.0 | {p50:.0f} | {p99:.0f} | - | - | {rate:.0f} |")
     trails = samples[clients, "trail"]
-    over = median(row[0] / disk[0] for row, disk in zip(trails, disks))
-    print(f"| {clients} | the trail alone | {median(row[0] for row in trails):.0f} | {over:.1f} | - | - | - | {median(row[1] for row in trails):.2f} | - |")
+    over = ratio(row[0] / disk[0] for row, disk in zip(trails, disks))
+    print(f"| {clients} | the trail alone | {median(row[0] for row in trails):.0f} | {over} | - | - | - | {median(row[1] for row in trails):.2f} | - |")
     for mode, name in {"async": "async", "group": "group", "strict": "strict", "piped": "group, pipelines", "canned": "group, pipelines, canned server"}.items():
         rows = samples[clients, mode]
-        over = median(row[0] / seconds / disk[0] for row, disk in zip(rows, disks))
-        added = median((row[1] - base[1]) / disk[1] for row, base, disk in zip(rows, bare, disks))
-        rate, p50, late = median(row[0] for row in rows) / seconds, median(row[1] for row in rows), f"{added:.2f}"
+        over = ratio(row[0] / seconds / disk[0] for row, disk in zip(rows, disks))
+        added = ratio((row[1] - base[1]) / disk[1] for row, base, disk in zip(rows, bare, disks))
+        rate, p50, late = median(row[0] for row in rows) / seconds, median(row[1] for row in rows), added
         if mode != name:  # a pipeline is no statement
             p50, late = 0, "-"
         cpu, syncs = median(row[2] / row[0] for row in rows), median(row[3] for row in rows) / seconds
-        print(f"| {clients} | {name} | {rate:.0f} | {over:.1f} | {p50 or '-'} | - | {late} | {cpu:.2f} | {syncs:.0f} |")
+        print(f"| {clients} | {name} | {rate:.0f} | {over} | {p50 or '-'} | - | {late} | {cpu:.2f} | {syncs:.0f} |")
 PY

@@ -26,7 +26,7 @@ manifest "$ROUNDS rounds of $SECONDS_EACH s each, pgbench -S -M prepared"
 events=syscalls:sys_enter_io_uring_enter,raw_syscalls:sys_enter,context-switches,cpu-migrations
 for clients in $CLIENTS; do
   for round in $(seq "$ROUNDS"); do
-    for shards in $SHARDS; do
+    for shards in $(shuffled $SHARDS); do
       perf stat -x, -e "$events" -p "${pid[shards$shards]}" -o "$dir/perf" & counting=$!
       sleep 0.3
       pgbench_round "$clients | $shards" "$round" "shards$shards" -S -M prepared -c "$clients" -T "$SECONDS_EACH"
@@ -39,14 +39,14 @@ for clients in $CLIENTS; do
 done
 paste "$dir/samples" "$dir/counts" | python3 -c '
 import collections, statistics, sys
-tick = int(sys.argv[1])
 rows = collections.defaultdict(list)
 for line in sys.stdin:
-    label, _, ticks, queries, _, tps, *counts = line.rstrip("\n").split("\t")
-    rows[label].append([float(tps), int(ticks) * tick / int(queries)] + [int(count) / int(queries) for count in counts])
-print("| clients | shards | queries a second | CPU us a query | io_uring_enter a query | other system calls | context switches | migrations |")
-print("|---|---|---|---|---|---|---|---|")
-for label, of in rows.items():
-    tps, cpu, *counts = (statistics.median(column) for column in zip(*of))
-    print(f"| {label} | {tps:.0f} | {cpu:.2f} | " + " | ".join(f"{count:.3f}" for count in counts) + " |")
-' "$TICK_US"
+    label, _, own_ns, children_ns, queries, _, tps, *counts = line.rstrip("\n").split("\t")
+    own, whole = int(own_ns) / 1000, (int(own_ns) + int(children_ns)) / 1000
+    rows[label].append([float(tps)] + [each / int(queries) for each in (own, whole, *map(int, counts))])
+print("| clients | shards | queries a second | CPU us a query | with its children | io_uring_enter a query | other system calls | context switches | migrations |")
+print("|---|---|---|---|---|---|---|---|---|")
+for label, of in sorted(rows.items(), key=lambda row: [int(part) for part in row[0].split(" | ")]):
+    tps, own, whole, *counts = (statistics.median(column) for column in zip(*of))
+    print(f"| {label} | {tps:.0f} | {own:.2f} | {whole:.2f} | " + " | ".join(f"{count:.3f}" for count in counts) + " |")
+'

@@ -31,8 +31,9 @@ neighbours() { # proxy: p50 and p99, us
 }
 
 manifest "$ROUNDS rounds of $SECONDS_EACH s each, $RATE queries a second of four neighbours"
+PEERS="haproxy pgbouncer on"
 for round in $(seq "$ROUNDS"); do
-  for proxy in haproxy pgbouncer on; do
+  for proxy in $(shuffled $PEERS); do
     read -r quiet50 quiet99 < <(neighbours "$proxy")
     # Several gigabytes, so that it lasts; ended when the neighbours are measured.
     mkfifo "$dir/stream"
@@ -51,15 +52,17 @@ for round in $(seq "$ROUNDS"); do
     echo "$proxy $quiet50 $busy50 $quiet99 $busy99 $(($(cat "$dir/streamed") / 1000 / seconds))" >>"$dir/samples"
   done
 done
-python3 - "$dir/samples" <<'PY'
+python3 - "$dir/samples" $PEERS <<'PY'
 import collections, statistics, sys
+from rounds import over, ratio
 rows = collections.defaultdict(list)
 for line in open(sys.argv[1]):
     proxy, *numbers = line.split()
     rows[proxy].append([float(number) for number in numbers])
 print("| proxy | p50 quiet, us | p50 beside the stream | p50 ratio | p99 quiet, us | p99 beside the stream | p99 ratio | stream, MB/s |\n|---|---|---|---|---|---|---|---|")
-for proxy, of in rows.items():
+for proxy in sys.argv[2:]:
+    of = rows[proxy]
     middle = [statistics.median(column) for column in zip(*of)]
-    ratio = [statistics.median(row[at + 1] / row[at] for row in of) for at in (0, 2)]
-    print(f"| {proxy} | {middle[0]:.0f} | {middle[1]:.0f} | {ratio[0]:.2f} | {middle[2]:.0f} | {middle[3]:.0f} | {ratio[1]:.2f} | {middle[4]:.0f} |")
+    p50, p99 = (ratio(over(row[at + 1], row[at]) for row in of) for at in (0, 2))
+    print(f"| {proxy} | {middle[0]:.0f} | {middle[1]:.0f} | {p50} | {middle[2]:.0f} | {middle[3]:.0f} | {p99} | {middle[4]:.0f} |")
 PY

@@ -3,13 +3,13 @@
 # detectors on every text column) beside HAProxy's.
 #
 #   bench/gigabyte.sh            --smoke: a few MB, to see that it works
-#   ROUNDS=5 MB=208              megabytes of rows each proxy carries in a round: five rounds make a gigabyte
+#   ROUNDS=7 MB=208              megabytes of rows each proxy carries in a round: five rounds make a gigabyte
 #
 # The aim: at most 2 x HAProxy's. Rows of PostgreSQL 15 have an id, the masked column (60 characters) and a note (100); the client is
 # lockgate-loadgen with one connection, which counts the bytes of the rows and checks that nothing comes through unmasked.
 . "$(dirname "$0")/lib.sh"
 begin "$@"
-default ROUNDS 5 1
+default ROUNDS 7 1
 default MB 208 16
 cargo_build -p lockgate-loadgen -p lockgate
 
@@ -36,23 +36,28 @@ carry() { # proxy, responses: prints the bytes of their rows. A first response, 
 
 one=$(($(carry haproxy 1) / 2))
 responses=$(((MB * 1000000 + one - 1) / one))
+PEERS="haproxy off mask detect"
 manifest "$ROUNDS rounds of $responses responses of $one bytes of rows each, after a first one"
 for round in $(seq "$ROUNDS"); do
-  for proxy in haproxy off mask detect; do
-    before=$(ticks "$proxy") start=$(date +%s%N)
+  for proxy in $(shuffled $PEERS); do
+    cpu_begins "$proxy"
+    start=$(date +%s%N)
     bytes=$(carry "$proxy" "$responses")
-    echo "$proxy $round $(($(ticks "$proxy") - before)) $bytes $(($(date +%s%N) - start))" >>"$dir/samples"
+    spent=$(($(date +%s%N) - start))
+    cpu_ends "$proxy"
+    echo "$proxy $round $own_ns $children_ns $bytes $spent" >>"$dir/samples"
   done
 done
-python3 - "$dir/samples" "$TICK_US" <<'PY'
+python3 - "$dir/samples" $PEERS <<'PY'
 import collections, statistics, sys
-cost, speed = collections.defaultdict(dict), collections.defaultdict(list)
+from rounds import median, over, ratio
+own, whole, speed = collections.defaultdict(dict), collections.defaultdict(dict), collections.defaultdict(list)
 for line in open(sys.argv[1]):
-    proxy, turn, ticks, size, ns = line.split()
-    cost[proxy][turn] = int(ticks) * int(sys.argv[2]) / 1e6 / (int(size) / 1e9)
+    proxy, turn, own_ns, children_ns, size, ns = line.split()
+    own[proxy][turn], whole[proxy][turn] = (each / int(size) for each in (int(own_ns), int(own_ns) + int(children_ns)))
     speed[proxy].append(int(size) / 1e6 / (int(ns) / 1e9))
-print("| proxy | CPU s a GB of rows | over haproxy | MB/s with the client's own work |\n|---|---|---|---|")
-for proxy, of in cost.items():
-    ratio = statistics.median(of[turn] / max(cost["haproxy"][turn], 1e-9) for turn in of)
-    print(f"| {proxy} | {statistics.median(of.values()):.2f} | {ratio:.2f} | {statistics.median(speed[proxy]):.0f} |")
+print("| proxy | CPU s a GB of rows | over haproxy | with its children | with children over haproxy | MB/s with the client's own work |\n|---|---|---|---|---|---|")
+for proxy in sys.argv[2:]:
+    cells = [cell for of in (own, whole) for cell in (median(of[proxy].values()), ratio(over(of[proxy][turn], of["haproxy"][turn]) for turn in of[proxy]))]
+    print("|", proxy, "|", " | ".join(cells), f"| {statistics.median(speed[proxy]):.0f} |")
 PY

@@ -10,6 +10,7 @@ BIN=/usr/lib/postgresql/15/bin
 RELEASE=${CARGO_TARGET_DIR:-target}/release LOCKGATE=$RELEASE/lockgate LOADGEN=$RELEASE/lockgate-loadgen
 declare -A pid=() port=()
 SMOKE= dir= AS_POSTGRES=()
+export PYTHONPATH=$PWD/bench PYTHONDONTWRITEBYTECODE=1 # rounds.py, for every script
 
 begin() { # the script's own arguments: --smoke (everything once and briefly, to see that it works) or --help
   case ${1:-} in
@@ -48,19 +49,46 @@ await_port() { # name: until it listens
   cat "$dir/$1.log" >&2 2>/dev/null || true
   exit 1
 }
-ticks() { # user and system time of a server, all threads; 0 where the server is many processes
-  if [ -n "${pid[$1]:-}" ]; then awk '{ print $14 + $15 }' "/proc/${pid[$1]}/stat"; else echo 0; fi
+cpu_ns() { # server: nanoseconds so far, its own and its children's; 0 where nothing is between
+  if [ -n "${pid[$1]:-}" ]; then python3 bench/process.py cpu "${pid[$1]}"; else echo 0 0; fi
 }
-TICK_US=$((1000000 / $(getconf CLK_TCK)))
+# What a server used between the two, in own_ns and children_ns. Children work on when a round is over (an archiver has the round's records
+# still to read): what they used since the server's last round counts with this one, unless `settle` was called meanwhile.
+declare -A children_at=()
+cpu_begins() { # server
+  read -r own_before children_before < <(cpu_ns "$1")
+  children_before=${children_at[${pid[$1]:-none}]:-$children_before}
+}
+cpu_ends() { # server
+  local own children
+  read -r own children < <(cpu_ns "$1")
+  own_ns=$((own - own_before)) children_ns=$((children - children_before)) children_at[${pid[$1]:-none}]=$children
+}
+settle() { # before rounds of another kind: children finish what came before, which nobody counts
+  [ -n "$SMOKE" ] || sleep 2
+  children_at=()
+}
+shuffled() { shuf -e -- "$@"; }
+order() { printf '%s\n' "$@" >"$dir/order"; } # of a table's rows: each round has another
 run_server() { # name, command...
   local name=$1; shift
   "$@" >"$dir/$name.log" 2>&1 & pid[$name]=$!
 }
 
+# What is measured: one commit, and programs as they lie there. Who runs several scripts says it once, in MEASURED, for all of them.
+measured() {
+  [ -z "${MEASURED:-}" ] || { echo "$MEASURED"; return; }
+  echo "commit: $(git rev-parse --short HEAD 2>/dev/null || echo unknown)$([ -z "$(git status --porcelain -- . ':!bench/RESULTS.md' 2>/dev/null)" ] || echo ', and changes that are in no commit')"
+  echo "programs: $(program "$LOCKGATE"), $(program "$LOADGEN")${BUILT:+; built before, not by this run}"
+}
+program() { # file
+  if [ -f "$1" ]; then echo "${1##*/} sha256 $(sha256sum "$1" | cut -c1-12)"; else echo "no ${1##*/}"; fi
+}
 manifest() { # what was run, on what
   echo "machine: $(uname -sr), $(nproc) cores, $(awk -F': ' '/model name/ { print $2; exit }' /proc/cpuinfo), $(awk '/MemTotal/ { printf "%.1f GiB", $2 / 1048576 }' /proc/meminfo)"
   echo "peers: PostgreSQL $("$BIN/postgres" --version | awk '{ print $3 }'), $(pgbouncer --version | head -1), HAProxy $(haproxy -v | awk '{ print $3; exit }')"
-  echo "commit: $(git rev-parse --short HEAD 2>/dev/null)$(git diff --quiet HEAD 2>/dev/null || echo ' and changes'), $*"
+  measured
+  echo "what: $*"
   echo "date: $(date -u +%FT%TZ), load average $(cut -d' ' -f1-3 /proc/loadavg)"
   echo
 }
@@ -171,49 +199,19 @@ everything() {
   printf 'detect = ["card", "email", "ssn", "iban"]\nstyle = "last4"\n'
 }
 
-# Runs pgbench at a server and adds `label round ticks queries latency_ms tps` to $dir/samples.
-pgbench_round() { # label, round, server, pgbench's arguments...
-  local label=$1 round=$2 server=$3 before after out; shift 3
-  before=$(ticks "$server")
+# Runs pgbench at a server and adds a line to $dir/samples, as table.py wants them. What a statement took follows from how many there were, which
+# pgbench rounds less than its milliseconds.
+pgbench_round() { # label, round, server, pgbench's arguments, -c N among them...
+  local label=$1 round=$2 server=$3 out clients; shift 3
+  clients=$(sed -n 's/.*-c \([0-9]*\).*/\1/p' <<<" $* ")
+  cpu_begins "$server"
   out=$("$BIN/pgbench" -n -j 1 -h 127.0.0.1 -p "${port[$server]}" -U postgres "$@" postgres 2>&1) || { echo "$server: $out" >&2; exit 1; }
-  after=$(ticks "$server")
-  awk -v label="$label" -v round="$round" -v ticks=$((after - before)) -v OFS='\t' '
-    /actually processed/ { split($6, n, "/"); queries = n[1] } /latency average/ { ms = $4 } /^tps/ { tps = $3 }
-    END { print label, round, ticks, queries, ms, tps }' <<<"$out" >>"$dir/samples"
+  cpu_ends "$server"
+  awk -v label="$label" -v round="$round" -v own="$own_ns" -v children="$children_ns" -v clients="$clients" -v OFS='\t' '
+    /actually processed/ { split($6, n, "/"); queries = n[1] } /^tps/ { tps = $3 }
+    END { print label, round, own, children, queries, (tps > 0 ? clients * 1e6 / tps : 0), tps }' <<<"$out" >>"$dir/samples"
 }
 
-# The table of $dir/samples: by label, medians over rounds, with the median of each round's ratio to the row FIRST. A label of several
-# columns, `64 | on`, is compared with the row that differs in the last one only. The row BARE has nothing between, and no CPU here:
-# what FIRST adds to its latency is what the others' addition is compared with.
-table() { # headings of the label's columns, FIRST, BARE
-  python3 - "$dir/samples" "$TICK_US" "$@" <<'PY'
-import collections, statistics, sys
-samples, tick, headings, first, bare = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4], (sys.argv[5:] or [None])[0]
-cost, slow, rate = (collections.defaultdict(dict) for _ in range(3))
-for line in open(samples):
-    label, turn, ticks, queries, ms, tps = line.rstrip("\n").split("\t")
-    if int(queries) == 0:
-        sys.exit(f"{label}: not one query was answered in round {turn}; is the machine free?")
-    cost[label][turn], slow[label][turn], rate[label][turn] = float(ticks) * tick / int(queries), float(ms) * 1000, float(tps)
-def median(values):
-    values = list(values)
-    return f"{statistics.median(values):.2f}" if values else "-"
-bare = bare if any(label.split("| ")[-1] == bare for label in slow) else None
-columns = [headings, "CPU us each", f"CPU over {first}", "latency us", f"latency over {first}"]
-columns += [f"added over {first}", "a second"] if bare else ["a second"]
-print("|", " | ".join(columns), "|\n|" + "---|" * (headings.count("|") + len(columns)))
-for label in cost:
-    group = label[: label.rfind("|") + 2] if "|" in label else ""
-    row = [label]
-    for of in (cost, slow):
-        to = of[group + first]
-        row += [median(of[label].values()), median(of[label][turn] / to[turn] for turn in of[label] if to.get(turn))]
-    if bare:
-        nothing, to = slow[group + bare], slow[group + first]
-        turns = [turn for turn in slow[label] if to.get(turn, 0) > nothing.get(turn, float("inf"))]
-        row.append(median((slow[label][turn] - nothing[turn]) / (to[turn] - nothing[turn]) for turn in turns))
-        if label == group + bare:
-            row[1:3] = "-", "-"
-    print("|", " | ".join(row), "|", f"{statistics.median(rate[label].values()):.0f} |")
-PY
+table() { # headings of the label's columns, FIRST, BARE: as table.py has them
+  python3 bench/table.py "$dir/samples" "$dir/order" "$@"
 }
