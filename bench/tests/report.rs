@@ -1,9 +1,10 @@
-//! The page of `bench/side-by-side.sh`, from what scripts are made up to have printed: its verdicts, and that it replaces a page only
-//! when it is whole.
+//! What the scripts of bench/ compute and say, from samples and output that are made up: tables, verdicts, and that a page replaces
+//! another only when it is whole.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/side-by-side.sh");
 
@@ -65,7 +66,10 @@ fn output_to(file: &Path) -> [&str; 2] {
 const SHARDS: &str = "two shards: CPU a query";
 
 fn shards(ratio: &str) -> String {
-    format!("| flags | CPU over (defaults) |\n|---|---|\n| (defaults) | 1.00 |\n| --shards 2 | {ratio} |\n")
+    format!(
+        "| flags | CPU over (defaults) | with children over (defaults) |\n|---|---|---|\n| (defaults) | 1.00 | 1.00 |\n\
+         | --shards 2 | 0.90 | {ratio} |\n"
+    )
 }
 
 #[test]
@@ -96,6 +100,138 @@ fn a_page_that_cannot_be_made_replaces_none() {
     let older = folder.older_page();
     assert_eq!(folder.again(&output_to(&older)).status.code(), Some(3));
     assert_eq!(fs::read_to_string(&older).expect("it is there"), OLDER);
+}
+
+#[test]
+fn what_a_server_costs_is_judged_by_all_that_runs_for_it_and_by_its_interval() {
+    // The aim is at most 1.05.
+    for (ratio, verdict) in [
+        ("1.04", "yes"),
+        ("1.04 [1.00, 1.05]", "yes"),
+        ("1.04 [1.00, 1.06]", "yes, within noise"),
+        ("1.06 [1.05, 1.09]", "**no**, within noise"),
+        ("1.07 [1.06, 1.09]", "**no**"),
+        ("inf", "**no**"),
+        ("1.07 [1.01, inf]", "**no**, within noise"),
+    ] {
+        let (row, status) = Folder::new().with("shards", &shards(ratio), "0").row(SHARDS);
+        assert!(row.ends_with(&format!("| {ratio} (the process alone 0.90) | {verdict} |")), "{row}");
+        assert_eq!(status, Some(0), "{row}");
+    }
+}
+
+#[test]
+fn a_missed_promise_is_a_status_of_its_own_for_whoever_asks() {
+    for (ratio, status) in [("1.00", 0), ("1.20", 4), ("1.06 [1.00, 1.10]", 4)] {
+        let folder = Folder::new().with("shards", &shards(ratio), "0");
+        let older = folder.older_page();
+        let output = folder.again(&[&output_to(&older)[..], &["--strict"]].concat());
+        assert_eq!(output.status.code(), Some(status), "{ratio}");
+        assert_ne!(fs::read_to_string(&older).expect("it is there"), OLDER, "the page is whole");
+    }
+    let unmeasured = Folder::new().with("shards", "set0: no such port", "1").again(&["--strict"]);
+    assert_eq!(unmeasured.status.code(), Some(1));
+}
+
+#[test]
+fn a_page_tells_once_what_was_measured() {
+    let printed = format!("commit: abc\nprograms: lockgate sha256 0123\nwhat: 7 rounds\n\n{}", shards("1.00"));
+    let folder = Folder::new().with("shards", &printed, "0");
+    folder.write("run.manifest", "commit: abc\nprograms: lockgate sha256 0123\n");
+    let page = String::from_utf8_lossy(&folder.again(&[]).stdout).into_owned();
+    assert_eq!((page.matches("commit: ").count(), page.matches("programs: ").count()), (1, 1), "{page}");
+    assert!(page.contains("    what: 7 rounds"), "{page}");
+}
+
+#[test]
+fn a_manifest_has_the_commit_and_what_the_programs_are() {
+    let target = tempfile::tempdir().expect("there is room");
+    fs::create_dir(target.path().join("release")).expect("there is room");
+    fs::write(target.path().join("release/lockgate"), "abc").expect("there is room");
+    let measured = |prefix: &str| {
+        let script = format!("{prefix} . \"$0\"; measured");
+        let mut command = Command::new("bash");
+        command.args(["-c", &script, concat!(env!("CARGO_MANIFEST_DIR"), "/lib.sh")]);
+        let output =
+            command.env("CARGO_TARGET_DIR", target.path()).env_remove("BUILT").output().expect("there is a shell");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let told = measured("");
+    assert!(told.starts_with("commit: "), "{told}");
+    assert!(told.ends_with("\nprograms: lockgate sha256 ba7816bf8f01, no lockgate-loadgen\n"), "{told}");
+    assert_eq!(measured("MEASURED=once;"), "once\n");
+}
+
+/// Rows of the table of these samples: label, round, own and children's CPU in us, latency in us; a statement each.
+fn table(samples: &[(&str, u32, u32, u32, u32)], first: &str, bare: &[&str]) -> Vec<Vec<String>> {
+    let folder = tempfile::tempdir().expect("there is room");
+    let (file, order) = (folder.path().join("samples"), folder.path().join("order"));
+    let lines = samples.iter().map(|(label, round, own, children, latency)| {
+        format!("{label}\t{round}\t{own}000\t{children}000\t1\t{latency}\t100\n")
+    });
+    fs::write(&file, lines.collect::<String>()).expect("there is room");
+    fs::write(&order, "direct\npgbouncer\non\n").expect("there is room");
+    let mut command = Command::new("python3");
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/table.py")).args([&file, &order]);
+    let output = command.args(["clients | proxy", first]).args(bare).output().expect("there is python3");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_string()).collect();
+    text.lines().filter(|line| !line.starts_with("|---")).map(cells).collect()
+}
+
+#[test]
+fn a_table_tells_of_a_server_alone_and_with_its_children() {
+    let rounds = (1..=6).flat_map(|round| [("1 | on", round, 6 + round, 3, 30), ("1 | pgbouncer", round, 10, 0, 20)]);
+    let rows = table(&rounds.collect::<Vec<_>>(), "pgbouncer", &[]);
+    let wanted = ["CPU us each", "CPU over pgbouncer", "with its children", "with children over pgbouncer"];
+    assert_eq!(rows[0][2..6], wanted);
+    // In the order of rows that is asked for, not that of a round.
+    assert_eq!((&*rows[1][1], &*rows[2][1]), ("pgbouncer", "on"));
+    assert_eq!(
+        rows[2][2..8],
+        ["9.50", "0.95 [0.70, 1.20]", "12.50", "1.25 [1.00, 1.50]", "30.00", "1.50 [1.50, 1.50]"]
+    );
+}
+
+#[test]
+fn a_round_in_which_the_base_added_nothing_is_not_left_out() {
+    let round = |number, direct, pgbouncer, on| {
+        [("1 | direct", number, 0, 0, direct), ("1 | pgbouncer", number, 1, 0, pgbouncer), ("1 | on", number, 1, 0, on)]
+    };
+    // What was added to PostgreSQL's own latency: 20 over 10, and twice 20 over nothing.
+    let rounds = [round(1, 50, 60, 70), round(2, 50, 50, 70), round(3, 50, 45, 70)].concat();
+    let rows = table(&rounds, "pgbouncer", &["direct"]);
+    let at = rows[0].iter().position(|heading| heading == "added over pgbouncer").expect("there is a column");
+    assert_eq!([&*rows[1][at], &*rows[2][at], &*rows[3][at]], ["0.00", "1.00", "inf"]);
+}
+
+#[test]
+fn a_process_counts_with_its_children_and_a_child_that_ended_with_its_parent() {
+    // A child that works and lives, and one that has ended.
+    let script = "exec 3<&0; python3 -c 'sum(range(10**7))'; \
+                  python3 -c 'import sys; sum(range(10**7)); print(\"ready\", flush=True); sys.stdin.read()' <&3 & wait";
+    let mut parent = Command::new("bash")
+        .args(["-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("there is a shell");
+    let mut ready = [0; 6];
+    parent.stdout.as_mut().expect("it is piped").read_exact(&mut ready).expect("it gets that far");
+    let read = |what: &str| -> Vec<u64> {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/process.py");
+        let output =
+            Command::new("python3").args([script, what, &parent.id().to_string()]).output().expect("there is python3");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.split_whitespace().map(|number| number.parse().expect("it is a number")).collect()
+    };
+    let [cpu, memory] = ["cpu", "memory"].map(read);
+    drop(parent.stdin.take());
+    parent.wait().expect("it ends");
+    // Of python that sums ten million numbers; the shell itself does next to nothing.
+    assert!(cpu[1] > 50_000_000 && cpu[0] < cpu[1], "{cpu:?}");
+    assert!(memory[0] > 100 && memory[1] > 2 * memory[0], "{memory:?}");
 }
 
 #[test]

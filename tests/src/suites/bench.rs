@@ -67,7 +67,7 @@ fn side_by_side(settings: &Settings, arguments: &[&str], environment: &[(&str, &
 }
 
 fn manifest(page: &str) -> Result<()> {
-    for begin in ["command: ", "machine: ", "peers: ", "commit: ", "date: ", "took: "] {
+    for begin in ["command: ", "machine: ", "peers: ", "commit: ", "programs: lockgate sha256 ", "date: ", "took: "] {
         ensure!(page.lines().any(|line| line.trim_start().starts_with(begin)), "no {begin}in the manifest: {page}");
     }
     Ok(())
