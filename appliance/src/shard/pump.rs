@@ -149,7 +149,7 @@ impl<D: Drive> Pump<D> {
     /// Looks for something to do, as long as that pays and no longer. Others who want the core get it: on a small machine the one whose
     /// message it is.
     fn spin(&mut self, until_us: u64, completions: &mut Vec<Raw>) -> stdio::Result<bool> {
-        let for_us = self.spin.begin();
+        let for_us = self.spin.for_us();
         if for_us == 0 {
             return Ok(false);
         }
