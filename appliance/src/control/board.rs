@@ -196,20 +196,11 @@ impl Board {
         Ok(&self.cases[id])
     }
 
-    /// The held statement's client is gone.
+    /// The held statement's client is gone, or has cancelled it.
     pub fn abandon(&mut self, id: &TicketId, now_us: i64) {
         if self.cases.get(id).is_some_and(|case| case.end.is_none()) {
             self.end(id, Ruling::Abandoned, now_us);
         }
-    }
-
-    /// The client cancelled what it is waiting for. `false`: it waits for nobody's word.
-    pub fn abandon_session(&mut self, shard: usize, relay: u64, now_us: i64) -> bool {
-        let held = self.pending_where(|ticket| (ticket.shard, ticket.relay) == (shard, relay));
-        for id in &held {
-            self.end(id, Ruling::Abandoned, now_us);
-        }
-        !held.is_empty()
     }
 
     /// A shard ended: nobody holds its statements any more.

@@ -182,8 +182,6 @@ fn a_requester_who_leaves_abandons_the_ticket() {
     let mut board = board(&[ticket("a"), ticket("b")]);
     board.abandon(&TicketId("a".into()), 1);
     assert_eq!(posted(&mut board), [Ruling::Abandoned]);
-    assert!(!board.abandon_session(4, 7, 2));
-    assert_eq!(posted(&mut board), [], "another shard's");
     board.abandon_shard(3, 2);
     assert_eq!(posted(&mut board), [Ruling::Abandoned]);
     assert_eq!(approve(&mut board, "b", &dba("bob"), 3), Err(RuleError::Ended("abandoned")));

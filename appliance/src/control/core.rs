@@ -10,7 +10,7 @@ use super::socket::Socket;
 use super::ticket_file::TicketFile;
 use super::time::now_us;
 use super::{ControlOptions, Hangups, Order, Poster, StartError, api, cancel, ops, reload};
-use crate::approval::{Ruling, Ticket};
+use crate::approval::{Ruling, Ticket, TicketId};
 use crate::audit::sinks::Sinks;
 use crate::config::Change;
 use crate::metrics::{ControlCounters, Scrape};
@@ -131,11 +131,7 @@ impl Core {
             ToControl::SessionOpened(info) => self.state().session_opened(*info),
             ToControl::SessionClosed(key) => self.state().sessions.closed(key),
             ToControl::Ask(ticket) => self.ask(*ticket),
-            ToControl::Abandon(id) => {
-                let mut state = self.state();
-                state.board.abandon(&id, now_us());
-                state.settle(&self.counters);
-            }
+            ToControl::Abandon(id) => self.abandon(&id),
             ToControl::Derive { shard, relay, target, salt, iterations } => {
                 self.derive((shard, relay), &target, salt, iterations);
             }
@@ -148,6 +144,11 @@ impl Core {
             }
             ToControl::Cancel { process, secret, waiter } => self.cancel(process, &secret, waiter),
             ToControl::PassCancel(cancel) => self.pass_cancel(*cancel),
+            ToControl::CancelHeld { ticket, waiter } => {
+                self.counters.cancels.fetch_add(1, Relaxed);
+                self.abandon(&ticket);
+                self.state().cancelled(waiter);
+            }
             ToControl::Ended { shard, fault } => self.shard_ended(shard, fault),
         }
     }
@@ -233,9 +234,15 @@ impl Core {
         }
     }
 
-    /// An unknown key is no news to anybody: PostgreSQL ignores it as well.
-    fn cancel(&self, process: i32, secret: &[u8], waiter: Option<(usize, RelayId)>) {
+    fn abandon(&self, ticket: &TicketId) {
         let mut state = self.state();
+        state.board.abandon(ticket, now_us());
+        state.settle(&self.counters);
+    }
+
+    /// An unknown key is no news to anybody: PostgreSQL ignores it as well. What a known one ends, the session's own shard knows.
+    fn cancel(&self, process: i32, secret: &[u8], waiter: Option<(usize, RelayId)>) {
+        let state = self.state();
         let live = state.sessions.by_cancel_key(process, secret);
         let found = live.and_then(|live| {
             let (target, secret) = (live.target.clone()?, live.info.target_secret.clone());
@@ -245,13 +252,6 @@ impl Core {
             self.counters.cancels_unknown.fetch_add(1, Relaxed);
             return state.cancelled(waiter);
         };
-        // What waits for a ruling is with us, not with the target: passed on, the cancel could only hit the statement after it.
-        let held = state.board.abandon_session(shard, relay, now_us());
-        state.settle(&self.counters);
-        if held {
-            self.counters.cancels.fetch_add(1, Relaxed);
-            return state.cancelled(waiter);
-        }
         state.post(shard, ToShard::Cancel { relay, cancel });
     }
 

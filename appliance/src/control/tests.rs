@@ -312,6 +312,15 @@ fn a_requester_who_leaves_ends_the_ticket_and_a_taken_id_is_refused() {
 }
 
 #[test]
+fn a_cancel_request_for_what_is_held_ends_it_before_it_is_answered() {
+    let running = Running::new(vec![]);
+    running.tell(ToControl::Ask(ticket("0-1-a", &["local"])));
+    running.tell(ToControl::CancelHeld { ticket: TicketId("0-1-a".into()), waiter: Some((0, 9)) });
+    assert_eq!(running.ruling().2, Ruling::Abandoned);
+    assert!(matches!(running.told(), ToShard::Cancelled { relay: 9 }));
+}
+
+#[test]
 fn a_restart_turns_what_waited_into_expired() {
     let mut running = Running::new(vec![]);
     running.tell(ToControl::Ask(ticket("0-1-a", &["local"])));

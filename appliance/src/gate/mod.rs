@@ -143,6 +143,10 @@ pub trait Drive {
     }
     /// It is idle, and nothing has come for a while: give back what only work needs.
     fn rest(&mut self) {}
+    /// A cancel request has come for it. The ticket of the statement that it ends; `None`: it is for the target.
+    fn cancel(&mut self) -> Option<TicketId> {
+        None
+    }
     /// Nothing is running and nothing is owed: a draining shard may end this session now (with [`Input::Kill`]).
     fn idle(&self) -> bool {
         false
@@ -483,6 +487,7 @@ impl Gate {
     fn settle(&mut self, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         if self.state != State::Closing {
             self.check_deadlines(pipes, cx);
+            self.let_held_go(cx);
         }
         if self.state == State::Closing {
             self.finish(cx);
@@ -646,6 +651,14 @@ impl Drive for Gate {
             || self.session.client_waits()
             || matches!(self.state, State::AwaitTarget | State::AwaitAccess);
         self.may_step(side) && !(side == Side::Client && held_client)
+    }
+
+    /// As the server does it: what runs is cancelled, and what waits behind it runs or is skipped by the rules of the protocol. What is
+    /// held is cancelled when nothing runs before it.
+    fn cancel(&mut self) -> Option<TicketId> {
+        let held = self.held.as_mut().filter(|_| self.state == State::Open)?;
+        held.cancelled = !self.open.is_empty();
+        (!held.cancelled).then(|| held.ticket.clone())
     }
 
     fn rest(&mut self) {

@@ -200,6 +200,11 @@ impl Gate {
             return;
         }
         self.session.forget_response();
+        if let Some(held) = &mut self.held
+            && error == "57014"
+        {
+            held.cancelled = false;
+        }
         if outcome.last {
             let open = self.open.remove(position).expect("its position was just found");
             cx.shared.counters.statement_duration.observe_ns(duration_us * 1_000);

@@ -24,6 +24,10 @@ pub(super) struct Held {
     pub what: Waiting,
     /// Its end is in the trail.
     pub recorded: bool,
+    /// A cancel request has gone to the target for what ran before it, and has not hit anything yet.
+    pub cancelled: bool,
+    /// Nobody is asked for a ruling any more.
+    pub let_go: bool,
 }
 
 pub(super) enum Waiting {
@@ -34,8 +38,12 @@ pub(super) enum Waiting {
 }
 
 impl Held {
+    fn new(ticket: TicketId, request: u64, what: Waiting) -> Self {
+        Self { ticket, request, what, recorded: false, cancelled: false, let_go: false }
+    }
+
     pub fn access(ticket: TicketId) -> Self {
-        Self { ticket, request: 0, what: Waiting::Access, recorded: false }
+        Self::new(ticket, 0, Waiting::Access)
     }
 }
 
@@ -270,8 +278,22 @@ impl Gate {
         self.session.answer(Side::Client, Answer::Hold, pipes);
         self.session.notice(&waiting_notice(&id, &terms), pipes);
         let what = Waiting::Statement { request, mark, digest };
-        self.held = Some(Box::new(Held { ticket: id, request: number, what, recorded: false }));
+        self.held = Some(Box::new(Held::new(id, number, what)));
         cx.control.push(ToControl::Ask(Box::new(ticket)));
+        // The client reads what came before it while it waits, and a cancel request finds what still runs.
+        self.session.flush(pipes);
+    }
+
+    /// Nobody needs to rule on what will not run: the server skips it behind an error, or a cancel request came too late for what ran
+    /// before it.
+    pub(super) fn let_held_go(&mut self, cx: &mut Context<'_>) {
+        let Some(held) = self.held.as_mut().filter(|held| matches!(held.what, Waiting::Statement { .. })) else {
+            return;
+        };
+        if !held.let_go && (self.session.is_skipping() || held.cancelled && self.open.is_empty()) {
+            held.let_go = true;
+            cx.control.push(ToControl::Abandon(held.ticket.clone()));
+        }
     }
 
     /// The statement as a reviewer reads it: with what the names in it stand for, and what is masked for the requester masked.
@@ -327,7 +349,9 @@ impl Gate {
             Ruling::Approved { by, reason } => ("approved", by.join(", "), reason.as_str()),
             Ruling::Rejected { by, reason } => ("rejected", by.clone(), reason.as_str()),
             Ruling::Expired => ("expired", String::new(), "nobody ruled in time"),
-            Ruling::Abandoned => ("abandoned", String::new(), "the requester went away or cancelled"),
+            Ruling::Abandoned => {
+                ("abandoned", String::new(), "the requester went away or cancelled, or what ran before it failed")
+            }
         };
         let ticket = held.ticket.to_string();
         let entry = Entry::Ruling { request: held.request, ticket: &ticket, ruling: word, by: &by, reason };

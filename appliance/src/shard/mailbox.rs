@@ -101,6 +101,11 @@ pub enum ToControl {
     },
     /// What [`ToShard::Cancel`] asked about has gone to the target.
     PassCancel(Box<Cancel>),
+    /// What it asked about runs nothing at the target, and holds a statement: that is what the cancel request ends.
+    CancelHeld {
+        ticket: TicketId,
+        waiter: Option<(usize, RelayId)>,
+    },
     /// This shard has closed its last session after [`ToShard::Drain`], or cannot go on.
     Ended {
         shard: usize,
@@ -129,8 +134,8 @@ pub enum ToShard {
     Cancelled {
         relay: RelayId,
     },
-    /// Comes back with [`ToControl::PassCancel`] when nothing of that session waits here for its record to be safe: until then
-    /// the target would have nothing to cancel.
+    /// Comes back with [`ToControl::PassCancel`] or [`ToControl::CancelHeld`] when nothing of that session waits here for its record to
+    /// be safe: until then the target would have nothing to cancel.
     Cancel {
         relay: RelayId,
         cancel: Box<Cancel>,

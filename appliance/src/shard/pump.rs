@@ -203,8 +203,14 @@ impl<D: Drive> Pump<D> {
             let slot = id as u32;
             relays.get(slot as usize).is_some_and(|relay| relay.id() == id) && ring.holds_for_target_of(slot)
         };
-        let gone = self.cancels.extract_if(.., |(relay, _)| !waits(*relay));
-        self.io.control.extend(gone.map(|(_, cancel)| ToControl::PassCancel(cancel)));
+        let due: Vec<_> = self.cancels.extract_if(.., |(relay, _)| !waits(*relay)).collect();
+        for (id, cancel) in due {
+            let relay = self.relays.get_mut(id as u32 as usize).filter(|relay| relay.id() == id);
+            self.io.control.push(match relay.and_then(|relay| relay.cancel()) {
+                Some(ticket) => ToControl::CancelHeld { ticket, waiter: cancel.waiter },
+                None => ToControl::PassCancel(cancel),
+            });
+        }
     }
 
     /// What the round has for the control thread.

@@ -15,6 +15,7 @@ use super::log::Watched;
 use super::mailbox::RelayId;
 use super::ring::{Payload, Received, socket};
 use super::timers::NEVER;
+use crate::approval::TicketId;
 use crate::gate::{Context, Drive, Input, Origin, Output};
 use crate::limits;
 use crate::snapshot::Target;
@@ -274,6 +275,11 @@ impl<D: Drive> Relay<D> {
         {
             self.panicked(io);
         }
+    }
+
+    /// A cancel request for this connection: the held statement that it ends; `None`: what runs at the target.
+    pub fn cancel(&mut self) -> Option<TicketId> {
+        self.drive.as_mut()?.cancel()
     }
 
     // ---- the drive ----

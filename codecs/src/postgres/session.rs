@@ -551,6 +551,13 @@ impl<T: Clone + 'static> Session<T> {
         self.portals_named
     }
 
+    /// What has been forwarded is answered now: of messages of the extended protocol the server keeps the answers until it is told to.
+    pub fn flush(&mut self, pipes: &mut Pipes<'_>) {
+        if self.life == Life::Alive && self.queue.is_inside_pipeline() {
+            pipes.to_target.compose(compose::flush);
+        }
+    }
+
     /// No statement is running and no reply is outstanding.
     pub fn is_idle(&self) -> bool {
         self.client == ClientStage::Open
@@ -597,8 +604,8 @@ impl<T: Clone + 'static> Session<T> {
         super::scram::derive(password, salt, iterations)
     }
 
-    /// What the client sends is dropped until its next Sync.
-    pub(super) fn is_skipping(&self) -> bool {
+    /// What the client sends is dropped until its next Sync, and so is a request that is held.
+    pub fn is_skipping(&self) -> bool {
         self.queue.skipping != Skipping::No
     }
 }

@@ -37,6 +37,21 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     report.case("inside a transaction the cancelled hold aborts it", || held_in_transaction(&world));
     report.case("psql interrupted while its statement is held", || psql_interrupted(&world));
     report.case("somebody else's key cancels no hold", || wrong_key(&world));
+    report.case("what runs before a held statement is cancelled, and the held one skipped with it", || {
+        running_before_held(&world)
+    });
+    report.case("behind a Query that is cancelled a held Query waits on", || held_behind_a_query(&world));
+    report.case("what has ended before a held statement is answered, and the hold is what a cancel ends", || {
+        ended_before_held(&world)
+    });
+    report.case("a held statement that the server would skip is let go", || skipped_while_held(&world));
+    for durability in ["group", "strict"] {
+        let setup = Setup { more: RULES.into(), durability, ..Setup::default() };
+        let gateway = Gateway::start(&settings.run_dir, &world.target, &world.issuer, &setup)?;
+        report.case(&format!("a client that leaves ends what runs before its held statement ({durability})"), || {
+            left_while_held(&world, &gateway)
+        });
+    }
     let lock = Lock::start(world.target.port)?;
     let setup = Setup { target_address: Some(format!("127.0.0.1:{}", lock.port)), ..Setup::default() };
     let gateway = Gateway::start(&settings.run_dir, &world.target, &world.issuer, &setup)?;
@@ -242,4 +257,130 @@ fn wrong_key(world: &World) -> Result<()> {
         Some(said) if said.sqlstate == "57014" => Ok(()),
         other => bail!("{other:?}"),
     }
+}
+
+/// Parse, Bind and Execute.
+fn steps(sql: &str) -> Vec<u8> {
+    [parse("", sql), bind("", "", &[], 0), execute("", 0)].concat()
+}
+
+fn runs(world: &World, text: &str) -> bool {
+    let running = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%{text}%' AND pid <> pg_backend_pid()"
+    );
+    world.target.execute("shop", &running).is_ok_and(|count| count.trim() != "0")
+}
+
+/// A statement that takes its time, and one behind it that is held, when both are under way.
+fn held_behind(world: &World, wire: &mut Wire, text: &str, bytes: &[u8]) -> Result<String> {
+    let ticket = hold(wire, bytes)?;
+    eventually("the statement before it runs", DEADLINE, || runs(world, text))?;
+    Ok(ticket)
+}
+
+fn ends_abandoned(world: &World, ticket: &str) -> Result<()> {
+    eventually("the ticket is abandoned", DEADLINE, || {
+        let records = audit::search(world.gateway(), &[]).unwrap_or_default();
+        records
+            .iter()
+            .any(|record| record["kind"] == "ruling" && record["ticket"] == ticket && record["decision"] == "abandoned")
+    })?;
+    ensure!(!is_pending(world, ticket)?, "the ticket still waits");
+    Ok(())
+}
+
+fn running_before_held(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    let flight =
+        [steps("SELECT 'before-1', pg_sleep(600)"), steps("DELETE FROM orders WHERE id = 6 /* k6 */"), SYNC.to_vec()];
+    let ticket = held_behind(world, &mut wire, "before-1", &flight.concat())?;
+    cancel(world, &own_key(&wire)?)?;
+    // Nobody has to rule for the answer to the Sync.
+    let messages = wire.read_until_ready()?;
+    let said = complaint(&messages).context("not cancelled")?;
+    ensure!(said.sqlstate == "57014" && tags(&messages).ends_with("EZ"), "{said:?} {}", tags(&messages));
+    ensure!(tags(&messages).matches('E').count() == 1, "{}", tags(&messages));
+    ends_abandoned(world, &ticket)?;
+    ensure!(wire.value("SELECT count(*) FROM orders WHERE id = 6")? == "1");
+    let ran =
+        world.target.log()?.iter().any(|line| line.message.starts_with("execute") && line.message.contains("/* k6 */"));
+    ensure!(!ran, "it ran");
+    Ok(())
+}
+
+fn held_behind_a_query(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    let flight = [query("SELECT 'before-2', pg_sleep(600)"), query("DELETE FROM orders WHERE id = 7")];
+    let ticket = held_behind(world, &mut wire, "before-2", &flight.concat())?;
+    cancel(world, &own_key(&wire)?)?;
+    let said = complaint(&wire.read_until_ready()?).context("not cancelled")?;
+    ensure!(said.sqlstate == "57014", "{said:?}");
+    ensure!(is_pending(world, &ticket)?, "the server would have run the second Query");
+    let (status, words) = rule(world, "approve", &ticket, "lee@example.com", &["leads"])?;
+    ensure!(status == Some(0), "{words}");
+    ensure!(tags(&wire.read_until_ready()?) == "CZ");
+    // A second request ends the hold, when nothing runs before it.
+    let flight = [query("SELECT 'before-3', pg_sleep(600)"), query("DELETE FROM orders WHERE id = 8")];
+    let ticket = held_behind(world, &mut wire, "before-3", &flight.concat())?;
+    for _ in 0..2 {
+        cancel(world, &own_key(&wire)?)?;
+        let said = complaint(&wire.read_until_ready()?).context("not cancelled")?;
+        ensure!(said.sqlstate == "57014", "{said:?}");
+    }
+    ends_abandoned(world, &ticket)?;
+    ensure!(wire.value("SELECT string_agg(id::text, ',') FROM orders WHERE id IN (7, 8)")? == "8");
+    Ok(())
+}
+
+fn ended_before_held(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    let flight = [steps("SELECT 'ended'"), steps("DELETE FROM orders WHERE id = 9"), SYNC.to_vec()];
+    let ticket = hold(&mut wire, &flight.concat())?;
+    let mut seen = String::new();
+    while !seen.ends_with('C') {
+        seen.push(wire.read()?.tag as char);
+    }
+    ensure!(seen.ends_with("DC"), "{seen}");
+    cancel(world, &own_key(&wire)?)?;
+    let messages = wire.read_until_ready()?;
+    let said = complaint(&messages).context("not cancelled")?;
+    ensure!(said.sqlstate == "57014", "{said:?} {}", tags(&messages));
+    ends_abandoned(world, &ticket)?;
+    ensure!(wire.value("SELECT count(*) FROM orders WHERE id = 9")? == "1");
+    Ok(())
+}
+
+fn skipped_while_held(world: &World) -> Result<()> {
+    let mut wire = session(world)?;
+    for (number, failing) in
+        ["SELECT 1 / length(pg_sleep(0.2)::text)", "SELECT nothing FROM nowhere"].iter().enumerate()
+    {
+        let delete = format!("DELETE FROM orders WHERE id = {}", 10 + number);
+        let ticket = hold(&mut wire, &[steps(failing), steps(&delete), SYNC.to_vec()].concat())?;
+        let messages = wire.read_until_ready()?;
+        ensure!(tags(&messages).ends_with("EZ"), "{failing}: {}", tags(&messages));
+        ends_abandoned(world, &ticket).with_context(|| failing.to_string())?;
+    }
+    ensure!(wire.value("SELECT count(*) FROM orders WHERE id IN (10, 11)")? == "2");
+    Ok(())
+}
+
+fn left_while_held(world: &World, gateway: &Gateway) -> Result<()> {
+    for pipelined in [true, false] {
+        let mut wire =
+            Wire::connect(&gateway.endpoint(&world.issuer.token("ada@example.com", &["engineering"]), false))?;
+        let (sleep, delete) = ("SELECT 'left-alone', pg_sleep(600)", "DELETE FROM orders WHERE id = 12");
+        let flight = match pipelined {
+            true => [steps(sleep), steps(delete), SYNC.to_vec()].concat(),
+            false => [query(sleep), query(delete)].concat(),
+        };
+        held_behind(world, &mut wire, "left-alone", &flight)?;
+        drop(wire);
+        eventually("nothing of it runs on", DEADLINE, || !runs(world, "left-alone"))?;
+        ensure!(
+            gateway.json(&["approvals", "ls"])?.iter().all(|row| row["state"] != "pending"),
+            "a ticket still waits"
+        );
+    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! First the record, then the bytes: what could not be recorded is never sent.
 
 use super::*;
+use crate::approval::TicketId;
 use crate::audit::{Entry, Full, Journal, NOBODY, Who};
 use crate::shard::mailbox::{Cancel, SessionKey};
 use std::fs::File;
@@ -259,6 +260,42 @@ fn the_control_thread_is_told_before_the_client_reads_what_it_may_ask_about() {
         client.write_all(b"x").expect("the shard reads");
         client.read_exact(&mut [0]).expect("the echo");
         assert!(matches!(shard.control.try_recv(), Ok(ToControl::SessionClosed(_))), "nobody would know the ticket");
+    }
+}
+
+/// A bare relay whose statement waits for a ruling.
+struct Holder(BareRelay);
+
+impl Drive for Holder {
+    fn handle(&mut self, input: Input, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        self.0.handle(input, pipes, cx);
+    }
+    fn poll(&mut self) -> Output {
+        self.0.poll()
+    }
+    fn cancel(&mut self) -> Option<TicketId> {
+        Some(TicketId("0-held".into()))
+    }
+}
+
+#[test]
+fn a_cancel_request_that_ends_what_is_held_does_not_go_to_the_target() {
+    let target = peer(echo);
+    let drive = target.clone();
+    let mut shard =
+        Shard::start(options(), Box::new(FakeLog::default()), move |_, _| Holder(BareRelay::new(drive.clone())));
+    let mut client = shard.connect();
+    say(&mut client, b"first");
+    for (relay, held) in [(1 << 32, true), (77 << 32, false)] {
+        let cancel = Cancel { target: target.clone(), process: 1, secret: Box::default(), waiter: Some((0, relay)) };
+        shard.handle().post.send(ToShard::Cancel { relay, cancel: Box::new(cancel) });
+        match shard.control.blocking_recv() {
+            Some(ToControl::CancelHeld { ticket, waiter }) if held => {
+                assert_eq!((&*ticket.0, waiter), ("0-held", Some((0, relay))));
+            }
+            Some(ToControl::PassCancel(_)) if !held => {}
+            _ => panic!("relay {relay}"),
+        }
     }
 }
 
