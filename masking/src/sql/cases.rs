@@ -490,6 +490,13 @@ fn conditions_that_hold_for_every_row_are_no_conditions() {
         "1.0::int = 1 OR true",
         "id::text = id::text",
         "1 OPERATOR(pg_catalog.=) 1",
+        // Under transform_null_equals.
+        "NULL = NULL",
+        "NOT (NULL = 1)",
+        "a = NULL OR a IS NOT NULL",
+        "NULL = a OR NOT a IS NULL",
+        "(id = NULL) IS NOT TRUE OR id IS NULL OR true",
+        "(1 = NULL) = false",
     ] {
         for text in [format!("DELETE FROM t WHERE {condition}"), format!("UPDATE t SET x = 1 WHERE {condition}")] {
             let analysis = analyse(text.as_bytes(), true);
@@ -502,6 +509,10 @@ fn conditions_that_hold_for_every_row_are_no_conditions() {
 fn conditions_that_choose_rows_are_conditions() {
     for condition in [
         "false",
+        "a = NULL",
+        "NOT (a = NULL)",
+        "NULL <> NULL",
+        "NOT (NULL OPERATOR(pg_catalog.=) 1)",
         "id = 1",
         "a = b",
         "a <> a",
@@ -531,7 +542,6 @@ fn conditions_that_choose_rows_are_conditions() {
         "now() > created",
         "1 NOT IN (1)",
         "(1 = 1) IS FALSE",
-        "NULL = NULL",
         "id = ANY ('{1,2}')",
         "CURRENT_USER = 'x'",
     ] {

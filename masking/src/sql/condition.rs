@@ -16,9 +16,16 @@ const OR_PAIRS_MAX: usize = 16;
 
 /// No condition, or one that is always true.
 pub(super) fn missing(condition: Option<&pg::Node>, target: Option<&pg::RangeVar>) -> bool {
+    let Some(condition) = condition else { return true };
     let alias = target.and_then(|target| target.alias.as_ref()).map(|alias| alias.aliasname.as_str());
-    let scope = Scope { target: alias.or(target.map(|target| target.relname.as_str())), steps: Cell::new(0) };
-    condition.is_none_or(|node| scope.truth(node) == Some(true) || scope.step().is_none())
+    let target = alias.or(target.map(|target| target.relname.as_str()));
+    let mut scope = Scope { target, null_equals: false, compares_null: Cell::new(false), steps: Cell::new(0) };
+    let holds = |scope: &Scope<'_>| scope.truth(condition) == Some(true) || scope.step().is_none();
+    if holds(&scope) {
+        return true;
+    }
+    scope.null_equals = true;
+    scope.compares_null.get() && holds(&scope)
 }
 
 /// The text of a constant, a number's or boolean's by its spelling: what will be run, or set, exactly. `'a' || 'b'` and `'a'::text` are not
@@ -29,6 +36,10 @@ pub(super) fn text(node: &pg::Node) -> Option<String> {
         NodeEnum::TypeCast(cast) => text(cast.arg.as_deref()?).filter(|_| keeps_texts(cast)),
         _ => None,
     }
+}
+
+fn is_null(node: &pg::Node) -> bool {
+    matches!(&node.node, Some(NodeEnum::AConst(constant)) if constant.isnull)
 }
 
 /// PostgreSQL's own type of texts, of any length.
@@ -42,6 +53,10 @@ fn keeps_texts(cast: &pg::TypeCast) -> bool {
 struct Scope<'a> {
     /// The alias or name of the table it changes: `t.a` and `a` are then the same column.
     target: Option<&'a str>,
+    /// `x = NULL` is `x IS NULL`, as the setting transform_null_equals has it, which anybody can turn on unseen.
+    null_equals: bool,
+    /// Such a comparison was met.
+    compares_null: Cell<bool>,
     steps: Cell<u32>,
 }
 
@@ -105,20 +120,44 @@ impl Scope<'_> {
     fn negates(&self, a: &pg::Node, b: &pg::Node) -> bool {
         match (&a.node, &b.node) {
             (Some(NodeEnum::BoolExpr(not)), _) if not.boolop() == BoolExprType::NotExpr => {
-                not.args.first().is_some_and(|inner| self.same(inner, b))
+                let alike = |inner| {
+                    self.same(inner, b) || self.same_optional(self.tested_for_null(inner), self.tested_for_null(b))
+                };
+                not.args.first().is_some_and(alike)
             }
-            (Some(NodeEnum::NullTest(a)), Some(NodeEnum::NullTest(b))) => {
-                a.nulltesttype() == NullTestType::IsNull
-                    && b.nulltesttype() == NullTestType::IsNotNull
-                    && self.same_optional(a.arg.as_deref(), b.arg.as_deref())
+            (_, Some(NodeEnum::NullTest(b))) if b.nulltesttype() == NullTestType::IsNotNull => {
+                self.same_optional(self.tested_for_null(a), b.arg.as_deref())
             }
             _ => false,
         }
     }
 
+    fn tested_for_null<'n>(&self, node: &'n pg::Node) -> Option<&'n pg::Node> {
+        match node.node.as_ref()? {
+            NodeEnum::NullTest(test) if test.nulltesttype() == NullTestType::IsNull => test.arg.as_deref(),
+            NodeEnum::AExpr(expression) => self.compared_with_null(expression),
+            _ => None,
+        }
+    }
+
+    /// What the server takes for `x IS NULL` under transform_null_equals: the other side of `x = NULL`.
+    fn compared_with_null<'n>(&self, expression: &'n pg::AExpr) -> Option<&'n pg::Node> {
+        let [operator] = &expression.name[..] else { return None };
+        let (left, right) = (expression.lexpr.as_deref()?, expression.rexpr.as_deref()?);
+        if expression.kind() != AExprKind::AexprOp || string(operator) != Some("=") {
+            return None;
+        }
+        let other = if is_null(right) { Some(left) } else { is_null(left).then_some(right) };
+        self.compares_null.set(self.compares_null.get() || other.is_some());
+        other.filter(|_| self.null_equals)
+    }
+
     fn operator(&self, expression: &pg::AExpr) -> Option<Constant> {
         let name = expression.name.last().and_then(string)?;
         let (left, right) = (expression.lexpr.as_deref(), expression.rexpr.as_deref()?);
+        if let Some(tested) = self.compared_with_null(expression) {
+            return Some(Constant::Bool(self.fold(tested)? == Constant::Null));
+        }
         match expression.kind() {
             AExprKind::AexprOp => match left {
                 Some(left) => self.binary(name, left, right),
