@@ -55,11 +55,12 @@ fn why(statement: &Statement, view: &View, masked: &dyn Fn(&Table) -> bool) -> O
     }
 }
 
-/// A DO block that changes something: between what it reads and what it writes there are variables, which no text tells
-/// apart from constants.
+/// A DO block that changes something, or names or moves a cursor: between what it reads and what it writes there are variables, which no
+/// text tells apart from constants.
 pub(super) fn writes_from_variables(statement: &Statement) -> bool {
     const WRITES: [Class; 6] = [Class::Insert, Class::Update, Class::Merge, Class::Create, Class::Set, Class::CopyIn];
-    statement.classes.contains(Class::Do) && WRITES.iter().any(|class| statement.classes.contains(*class))
+    let writes = statement.cursors_tell || WRITES.iter().any(|class| statement.classes.contains(*class));
+    statement.classes.contains(Class::Do) && writes
 }
 
 /// Catalogues in which ANALYZE keeps values of the tables it read.

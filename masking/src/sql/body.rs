@@ -62,6 +62,7 @@ fn block_text(reader: &mut Reader<'_>, text: &str, source: &str) {
     let tree = plpgsql::tree(source);
     reader.statement.cursors_inside |= tree.as_ref().is_none_or(plpgsql::handles_cursors);
     let Some(parts) = tree.as_ref().and_then(plpgsql::parts) else { return reader.dynamic() };
+    reader.statement.cursors_tell |= tree.as_ref().is_some_and(plpgsql::tells_by_cursors);
     if plpgsql::hides_queries(text, &parts) {
         reader.opaque();
     }
@@ -111,7 +112,7 @@ const ELSEWHERE: [&str; 4] = ["dblink", "dblink_exec", "dblink_open", "dblink_se
 
 /// Functions of PostgreSQL that read a table, cursor, schema or database given by name.
 const NAME_ARGUMENT: [&str; 3] = ["table_to_xml", "table_to_xmlschema", "table_to_xml_and_xmlschema"];
-const READS_WIDELY: [&str; 27] = [
+const READS_WIDELY: [&str; 28] = [
     "cursor_to_xml",
     "cursor_to_xmlschema",
     "schema_to_xml",
@@ -152,6 +153,7 @@ pub(super) fn text_runner(reader: &mut Reader<'_>, s: &pg::FuncCall) {
     }
     for (_, at) in QUERY_ARGUMENT.iter().filter(|(runner, _)| *runner == name) {
         query_argument(reader, name, &s.args, *at);
+    "pg_read_file_old",
     }
     if READS_WIDELY.contains(&name) {
         reader.opaque();

@@ -756,6 +756,8 @@ fn bodies_given_as_text_are_read() {
         ("SELECT pg_notify('x', upper(ssn)) FROM t", "select", "t", "stores"),
         ("SELECT pg_notify('x', (SELECT a FROM t))", "select", "t", "stores"),
         ("SELECT pg_notify('x', $1) FROM t", "select", "t", ""),
+        ("SELECT lo_lseek64(0, replace(ssn, '-', '')::bigint, 0) FROM t", "select", "t", "stores"),
+        ("SELECT loread(0, ssn::int) FROM t", "select", "t", "stores"),
         ("UPDATE pg_settings SET setting = 'off' WHERE name = 'x'", "update set", "pg_settings!", ""),
     ];
     check(&cases);

@@ -30,6 +30,7 @@ pub use class::{Class, Classes};
 pub use inputs::{Inputs, Name, Read, Source};
 pub use otherwise::otherwise;
 pub use outputs::Expressions;
+pub use session::is_told_apart;
 pub use reach::Reach;
 pub use shape::shape;
 
@@ -80,6 +81,8 @@ pub struct Statement {
     /// A body in it (DO, CREATE FUNCTION) gives, takes or uses names of prepared statements or cursors.
     pub names_inside: bool,
     /// A body in it opens, reads or closes cursors whose names no text tells.
+    /// A body in it opens or moves cursors by what variables hold: from then on a cursor's name or place tells that.
+    pub cursors_tell: bool,
     pub cursors_inside: bool,
     /// SET/RESET/set_config of one of the settings that change how text is read or results look:
     /// standard_conforming_strings, backslash_quote, client_encoding, search_path, role, session_authorization.

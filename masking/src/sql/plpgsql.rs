@@ -27,13 +27,23 @@ pub(super) fn parts(tree: &Value) -> Option<Vec<Part>> {
 
 /// Does a body open, read or close cursors? Their names are values of variables.
 pub(super) fn handles_cursors(tree: &Value) -> bool {
-    const STATEMENTS: [&str; 4] =
-        ["PLpgSQL_stmt_open", "PLpgSQL_stmt_fetch", "PLpgSQL_stmt_close", "PLpgSQL_stmt_forc"];
+    const STATEMENTS: [&str; 4] = [OPEN, FETCH, "PLpgSQL_stmt_close", "PLpgSQL_stmt_forc"];
+    any_field(tree, &|key, _| STATEMENTS.contains(&key))
+}
+
+/// Does it open a cursor, whose name is a variable's value, or move one by an expression? (The cursor of a loop is gone behind it.)
+pub(super) fn tells_by_cursors(tree: &Value) -> bool {
+    any_field(tree, &|key, field| key == OPEN || key == FETCH && field.get("expr").is_some())
+}
+
+const OPEN: &str = "PLpgSQL_stmt_open";
+/// MOVE as well.
+const FETCH: &str = "PLpgSQL_stmt_fetch";
+
+fn any_field(tree: &Value, is: &impl Fn(&str, &Value) -> bool) -> bool {
     match tree {
-        Value::Array(items) => items.iter().any(handles_cursors),
-        Value::Object(fields) => {
-            fields.iter().any(|(key, field)| STATEMENTS.contains(&key.as_str()) || handles_cursors(field))
-        }
+        Value::Array(items) => items.iter().any(|item| any_field(item, is)),
+        Value::Object(fields) => fields.iter().any(|(key, field)| is(key, field) || any_field(field, is)),
         _ => false,
     }
 }

@@ -260,7 +260,7 @@ impl<'t> Reader<'t> {
             reader.rest(node, None);
         });
         let writes = WRITES.iter().any(|class| self.statement.classes.contains(*class)) || self.statement.stores;
-        self.statement.keeps |= writes && !body::returns_trigger(s);
+        self.statement.keeps |= (writes || self.statement.cursors_tell) && !body::returns_trigger(s);
         self.statement.stores |= stored;
     }
 
@@ -376,6 +376,7 @@ impl<'t> Reader<'t> {
 struct Found {
     statement: Statement,
     words: Vec<String>,
+        own.cursors_tell |= found.cursors_tell;
     reads: u64,
 }
 

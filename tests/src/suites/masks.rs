@@ -64,6 +64,10 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     report.case("a portal fetched row by row is masked", || portal(&world));
     report.case("an error message does not carry the value", || error_text(&world));
     report.case("masked data cannot be stored elsewhere", || stored_elsewhere(&world));
+    report.case("masked data cannot be parked where another statement shows it", || parked(&world));
+    report.case("every function of the server that changes something is told apart or known to keep nothing", || {
+        functions_known(&world)
+    });
     report.case("an exempt group sees the data, in the same run", || exempt(&world));
     report.case("a large masked result is masked to the last row", || large(&world));
     script(
@@ -281,6 +285,86 @@ fn stored_elsewhere(world: &World) -> Result<()> {
         let said = complaint(&wire.query(sql)?).with_context(|| format!("stored: {sql}"))?;
         ensure!(said.sqlstate == "42501", "{sql}: {said:?}");
     }
+    Ok(())
+}
+
+/// The names and places of what a session has, which views and functions show unmasked.
+const PARKED: &[&str] = &[
+    "DO $$ DECLARE r refcursor; BEGIN SELECT ssn INTO r FROM customers WHERE id = 1; OPEN r FOR SELECT 1; END $$",
+    "DO $$ DECLARE v text; c CURSOR FOR SELECT 1; BEGIN SELECT ssn INTO v FROM customers WHERE id = 1; c := v; OPEN c; END $$",
+    "DO $$ DECLARE n int; r refcursor := 'numbers'; BEGIN \
+     SELECT left(ssn, 3)::int INTO n FROM customers WHERE id = 1; MOVE RELATIVE n FROM r; END $$",
+    "DO $$ BEGIN EXECUTE $q$DO $r$ DECLARE r refcursor; BEGIN SELECT ssn INTO r FROM customers; OPEN r FOR SELECT 1; END $r$ $q$; END $$",
+    "CREATE FUNCTION named(r refcursor) RETURNS refcursor LANGUAGE plpgsql AS $$ BEGIN OPEN r FOR SELECT 1; RETURN r; END $$",
+    "SELECT lo_lseek64(0, replace(ssn, '-', '')::bigint, 0) FROM customers WHERE id = 1",
+    "SELECT lo_lseek(0, replace(ssn, '-', '')::int, 0) FROM customers WHERE id = 1",
+    "SELECT lo_truncate64(0, replace(ssn, '-', '')::bigint) FROM customers WHERE id = 1",
+    "SELECT lo_truncate(0, replace(ssn, '-', '')::int) FROM customers WHERE id = 1",
+    "SELECT loread(0, replace(ssn, '-', '')::int) FROM customers WHERE id = 1",
+    "SELECT pg_advisory_lock(replace(ssn, '-', '')::bigint) FROM customers WHERE id = 1",
+    "DO $$ DECLARE v bigint; BEGIN SELECT replace(ssn, '-', '') INTO v FROM customers WHERE id = 1; PERFORM lo_lseek64(0, v, 0); END $$",
+];
+
+fn parked(world: &World) -> Result<()> {
+    for sql in PARKED {
+        let mut wire = session(world)?;
+        wire.query("BEGIN")?;
+        wire.query("DECLARE numbers SCROLL CURSOR FOR SELECT generate_series(1, 1000) AS n")?;
+        wire.query("SELECT lo_open(lo_create(0), 393216)")?;
+        let said = complaint(&wire.query(sql)?).with_context(|| format!("parked: {sql}"))?;
+        ensure!(said.sqlstate == "42501", "{sql}: {said:?}");
+    }
+    // What tells of nothing masked goes on.
+    let mut wire = session(world)?;
+    for sql in [
+        "BEGIN",
+        "SELECT lo_open(lo_create(0), 393216)",
+        "SELECT lo_lseek64(0, 12, 0)",
+        "DO $$ DECLARE r record; BEGIN FOR r IN SELECT 1 LOOP NULL; END LOOP; END $$",
+    ] {
+        let said = complaint(&wire.query(sql)?);
+        ensure!(said.is_none(), "{sql}: {said:?}");
+    }
+    ensure!(wire.value("SELECT lo_tell64(0)")? == "12");
+    Ok(())
+}
+
+/// Functions that change something, or may, and keep nothing that they are called with: at most they choose, as a condition does, what is
+/// ended, emptied or gone on with.
+#[rustfmt::skip]
+const KEEP_NOTHING: &[&str] = &[
+    "amvalidate", "brin_desummarize_range", "brin_summarize_new_values", "brin_summarize_range", "currtid2", "currval",
+    "gin_clean_pending_list", "lo_close", "lo_get", "lo_open", "lo_tell", "lo_tell64", "lo_unlink", "nextval", "pg_backup_stop",
+    "pg_blocking_pids", "pg_cancel_backend", "pg_collation_actual_version", "pg_current_logfile",
+    "pg_database_collation_actual_version", "pg_database_size", "pg_drop_replication_slot", "pg_get_multixact_members",
+    "pg_import_system_collations", "pg_indexes_size", "pg_isolation_test_session_is_blocked", "pg_log_backend_memory_contexts",
+    "pg_ls_dir", "pg_ls_replslotdir", "pg_ls_tmpdir", "pg_nextoid", "pg_partition_ancestors", "pg_partition_tree", "pg_promote",
+    "pg_relation_size", "pg_replication_origin_drop", "pg_replication_origin_progress", "pg_replication_origin_session_progress",
+    "pg_safe_snapshot_blocking_pids", "pg_sequence_last_value", "pg_sleep", "pg_sleep_for", "pg_sleep_until", "pg_stat_file",
+    "pg_stat_have_stats", "pg_stat_reset_replication_slot", "pg_stat_reset_shared", "pg_stat_reset_single_function_counters",
+    "pg_stat_reset_single_table_counters", "pg_stat_reset_slru", "pg_stat_reset_subscription_stats", "pg_table_size",
+    "pg_tablespace_size", "pg_terminate_backend", "pg_total_relation_size", "pg_xact_commit_timestamp",
+    "pg_xact_commit_timestamp_origin", "pg_xact_status", "plpgsql_validator", "txid_status",
+    // In an extension's script only.
+    "pg_extension_config_dump",
+];
+/// Refused but while a server is upgraded; counts of this transaction.
+const KEEP_NOTHING_BY_PREFIX: [&str; 2] = ["binary_upgrade_", "pg_stat_get_xact_"];
+
+fn functions_known(world: &World) -> Result<()> {
+    let listed = world.target.execute(
+        "shop",
+        "SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND provolatile = 'v' \
+         AND pronargs > 0 AND prorettype <> 'trigger'::regtype AND 'internal'::regtype <> ALL (proargtypes::oid[])",
+    )?;
+    let keeps_nothing = |name: &str| {
+        KEEP_NOTHING.contains(&name) || KEEP_NOTHING_BY_PREFIX.iter().any(|prefix| name.starts_with(prefix))
+    };
+    let names: Vec<&str> = listed.split_whitespace().collect();
+    ensure!(names.len() > 100, "{listed}");
+    let unknown: Vec<&&str> =
+        names.iter().filter(|name| !masking::sql::is_told_apart(name) && !keeps_nothing(name)).collect();
+    ensure!(unknown.is_empty(), "does one of these keep what it is called with? {unknown:?}");
     Ok(())
 }
 
