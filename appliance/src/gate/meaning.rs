@@ -10,6 +10,7 @@ use crate::shard::mailbox::Catalogue;
 use codecs::postgres::ColumnPlan;
 use masking::sql::{self, Analysis, Class, Classes};
 use smallvec::SmallVec;
+use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashSet;
 use std::ops::Deref;
@@ -54,6 +55,8 @@ pub(crate) struct Does {
     /// What it does instead where the target has `standard_conforming_strings` off by now and has not said so, if that is something else.
     otherwise: Option<Box<Analysis>>,
     pub classes: Classes,
+    /// With those of what it does instead.
+    may_be: Classes,
     /// Names for the trail, `schema.table` where the text says so.
     pub tables: Vec<String>,
     pub(super) cursors: Traits,
@@ -85,8 +88,10 @@ impl Does {
                 }
             }
         }
+        let others = otherwise.iter().flat_map(|other| &other.statements);
+        let may_be = others.fold(classes, |all, statement| all.union(statement.classes));
         let cursors = Traits::of(text, classes, &analysis, otherwise.as_ref());
-        Self { analysis, otherwise: otherwise.map(Box::new), classes, tables, cursors, shape: OnceCell::new() }
+        Self { analysis, otherwise: otherwise.map(Box::new), classes, may_be, tables, cursors, shape: OnceCell::new() }
     }
 }
 
@@ -99,8 +104,8 @@ impl Meaning {
     /// Of something that was not sent as a text of its own: `text` is for the trail.
     pub fn unread(text: &[u8], statement: sql::Statement) -> Self {
         let (classes, analysis) = (statement.classes, one(statement));
-        let (tables, cursors) = (Vec::new(), Traits::default());
-        let does = Does { classes, tables, analysis, otherwise: None, cursors, shape: OnceCell::new() };
+        let (may_be, tables, cursors) = (classes, Vec::new(), Traits::default());
+        let does = Does { classes, may_be, tables, analysis, otherwise: None, cursors, shape: OnceCell::new() };
         Self::of(text, Rc::new(does))
     }
 
@@ -113,11 +118,20 @@ impl Meaning {
         std::iter::once(&self.does.analysis).chain(self.does.otherwise.as_deref())
     }
 
+    /// The statements of every reading.
+    pub fn statements(&self) -> impl Iterator<Item = &sql::Statement> {
+        self.readings().flat_map(|reading| &reading.statements)
+    }
+
+    pub fn has_another_reading(&self) -> bool {
+        self.does.otherwise.is_some()
+    }
+
     /// May change names, columns or rights that the catalogue tells of.
     pub fn changes_catalogue(&self) -> bool {
         [Class::Create, Class::Alter, Class::Drop, Class::Do, Class::Call]
             .iter()
-            .any(|class| self.classes.contains(*class))
+            .any(|class| self.may_be.contains(*class))
     }
 
     /// Afterwards a name in a statement that this session has prepared may stand for another table than when it was
@@ -127,12 +141,22 @@ impl Meaning {
         let set = |statement: &sql::Statement| {
             statement.settings.iter().any(|(name, _)| WHO_AND_WHERE.contains(&name.as_str()))
         };
-        self.analysis.statements.iter().any(set)
+        self.statements().any(set)
+    }
+
+    /// Read otherwise it may give, take or exchange names: what they stand for behind it nobody can tell.
+    pub fn may_exchange_names(&self) -> bool {
+        const TOUCH: [Class; 4] = [Class::Do, Class::Call, Class::Transaction, Class::Unparsed];
+        let touches = |statement: &sql::Statement| {
+            let named = statement.defines.is_some() || statement.forgets.is_some();
+            named || TOUCH.iter().any(|class| statement.classes.contains(*class))
+        };
+        self.does.otherwise.iter().flat_map(|other| &other.statements).any(touches)
     }
 
     /// May end a transaction in which such a statement has run.
     pub fn ends_transaction(&self) -> bool {
-        self.classes.contains(Class::Transaction)
+        self.may_be.contains(Class::Transaction)
     }
 }
 
@@ -390,8 +414,8 @@ impl Cache {
             return known;
         }
         counters.parsed_texts.add(1);
-        let sql::Reading { analysis, by_shape } = sql::read(text);
-        let meaning = Rc::new(Meaning::of(text, Rc::new(Does::new(text, analysis, sql::otherwise(text)))));
+        let sql::Reading { analysis, otherwise, by_shape } = sql::read(text);
+        let meaning = Rc::new(Meaning::of(text, Rc::new(Does::new(text, analysis, otherwise))));
         let short = text.len() <= limits::CACHED_TEXT_BYTES_MAX;
         if let Some(shape) = shape.filter(|_| by_shape) {
             meaning.does.shape.get_or_init(|| shape.into());
@@ -414,15 +438,20 @@ impl Shared {
             return self.cache.meaning(text, &self.counters);
         }
         self.counters.parsed_texts.add(1);
-        let otherwise = if standard_strings { sql::otherwise(text) } else { None };
-        Rc::new(Meaning::of(text, Rc::new(Does::new(text, read(text, encoding, standard_strings), otherwise))))
+        let does = if standard_strings {
+            let sql::Reading { analysis, otherwise, .. } = sql::read(&readable(text, encoding));
+            Does::new(text, analysis, otherwise)
+        } else {
+            Does::new(text, sql::analyse(&readable(text, encoding), false), None)
+        };
+        Rc::new(Meaning::of(text, Rc::new(does)))
     }
 
     /// What `text` does whatever settings have become meanwhile; unparsed where that cannot be told.
     pub(super) fn meaning_in_doubt(&mut self, text: &[u8], encoding: Encoding, standard_strings: bool) -> Rc<Meaning> {
         self.counters.parsed_texts.add(1);
-        let read = read(text, encoding, standard_strings);
-        let analysis = if sql::reads_alike(text, &read) { read } else { unreadable() };
+        let read = sql::analyse(&readable(text, encoding), standard_strings);
+        let analysis = if sql::reads_alike(text, &read) { read } else { sql::analyse(UNREADABLE, true) };
         Rc::new(Meaning::of(text, Rc::new(Does::new(text, analysis, None))))
     }
 
@@ -443,19 +472,18 @@ impl Shared {
     }
 }
 
-fn read(text: &[u8], encoding: Encoding, standard_strings: bool) -> Analysis {
+/// The text as its encoding lets it be read.
+fn readable(text: &[u8], encoding: Encoding) -> Cow<'_, [u8]> {
     match encoding {
-        _ if text.is_ascii() => sql::analyse(text, standard_strings),
-        Encoding::Utf8 => sql::analyse(text, standard_strings),
-        Encoding::SingleByte => sql::analyse_bytes(text, standard_strings),
-        Encoding::Unsafe => unreadable(),
+        _ if text.is_ascii() => Cow::Borrowed(text),
+        Encoding::Utf8 => Cow::Borrowed(text),
+        Encoding::SingleByte => sql::letters_folded(text),
+        Encoding::Unsafe => Cow::Borrowed(UNREADABLE),
     }
 }
 
 /// A byte that cannot be UTF-8 makes the analysis answer "unparsed".
-fn unreadable() -> Analysis {
-    sql::analyse(b"\xff", true)
-}
+const UNREADABLE: &[u8] = b"\xff";
 
 /// A DO block that handles prepared statements or cursors: what it reads of them, and what they stand for behind it, nobody sees.
 pub(super) fn runs_names(statement: &sql::Statement) -> bool {
@@ -522,6 +550,27 @@ mod tests {
         check(shared, "SET search_path = 'a'", [0, 0, 7]);
         check(shared, "SET search_path = 'b'", [0, 0, 8]);
         check(shared, "SET search_path = 'b'", [1, 0, 8]);
+    }
+
+    #[test]
+    fn a_backslash_shares_a_verdict_only_where_nothing_hangs_on_what_it_says() {
+        let shared = &mut Shared::default();
+        let mut readings = |text: &str| shared.meaning(text.as_bytes(), Encoding::Utf8, true).readings().count();
+        for (text, expected) in [
+            ("SELECT a FROM t WHERE b = 'x'", 1),
+            (r"SELECT a FROM t WHERE b = '\x2a'", 1),
+            (r"SELECT a FROM t WHERE b = E'\n'", 1),
+            ("UPDATE t SET a = 1 WHERE 'a' = 'b'", 1),
+            (r"UPDATE t SET a = 1 WHERE 'a' = '\141'", 2),
+            ("UPDATE t SET a = 1 WHERE 'a' = '1234'", 1),
+            (r"UPDATE t SET a = 1 WHERE 'a' = '\141'", 2),
+            ("SELECT query_to_xml('TABLE t /* a */', true, false, '')", 1),
+            (r"SELECT query_to_xml('TABLE t /* \x2a/ UNION TABLE u -- */', true, false, '')", 2),
+            ("DO 'BEGIN /* a */ NULL; END'", 1),
+            ("DO 'BEGIN /* \\x2a/ DROP TABLE t; -- */\n NULL; END'", 2),
+        ] {
+            assert_eq!(readings(text), expected, "{text}");
+        }
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Gate {
         self.session.forget_portal(Some(name.as_bytes()));
     }
 
-    fn forget_portals(&mut self) {
+    pub(super) fn forget_portals(&mut self) {
         for (name, mark) in self.session.named_portals() {
             if let (Ok(name), Some(mark)) = (std::str::from_utf8(name), mark) {
                 self.cursors.may_be(name, mark, self.rules);

@@ -1,6 +1,6 @@
 //! What comes back: which columns are watched, and how a statement ended. (What becomes of a watched value: `values.rs`.)
 
-use super::meaning::{Encoding, Marked, Planned, Reads};
+use super::meaning::{Encoding, Mark, Marked, Planned, Reads};
 use super::values::{Nature, Treatment, nature};
 use super::{Context, Gate, Retry, free, refusal};
 use crate::audit::{self, Entry};
@@ -150,7 +150,9 @@ impl Gate {
             None => Reads::Unknown,
         };
         let columns = self.session.columns();
-        let executing = self.session.executing().filter(|_| reads == Reads::Masked);
+        // Read otherwise its outputs may be others.
+        let told = |mark: &&Mark| reads == Reads::Masked && !mark.meaning.has_another_reading();
+        let executing = self.session.executing().filter(told);
         let free = executing.and_then(|mark| free::outputs(&mark.meaning.analysis, view, catalogue));
         let free = free.filter(|free| free.len() == columns.len()).unwrap_or_default();
         plan(columns.iter().enumerate().map(|(at, column)| {
@@ -286,12 +288,12 @@ fn meets_mask(mark: &Marked, view: &View, catalogue: &Catalogue) -> bool {
             || statement.tables.iter().any(|table| table_meets_mask(table, view, catalogue))
     };
     let uses = |statement: &Statement| statement.uses.is_some();
-    let own = &mark.meaning.analysis.statements;
+    let own = || mark.meaning.statements();
     let behind = mark.behind_names();
     // What a name stands for is not in this text; it was told, unless that was not known or is another name.
-    let untold = own.iter().any(uses) && (own.len() != 1 || behind.len() != 1);
-    let other = || behind.iter().flat_map(|meaning| &meaning.analysis.statements);
-    untold || other().any(uses) || own.iter().chain(other()).any(names)
+    let untold = own().any(uses) && (own().count() != 1 || behind.len() != 1);
+    let other = || behind.iter().flat_map(|meaning| meaning.statements());
+    untold || other().any(uses) || own().chain(other()).any(names)
 }
 
 /// Tables that one statement is believed to have no masked column in.

@@ -221,6 +221,11 @@ impl Gate {
             self.names_moved(cx);
         }
         self.note_names(&mark);
+        if mark.meaning.may_exchange_names() {
+            self.session.mistrust_names();
+            self.forget_portals();
+            self.cursors.loosen();
+        }
         let (started_us, cursors_touched) = (cx.now.mono_us, self.cursors.touched());
         self.open.push_back(OpenRequest { id, started_us, masked: 0, mark: mark.clone(), cursors_touched });
         self.session.answer(Side::Client, Answer::Forward { id, tag: mark, describe }, pipes);
@@ -236,8 +241,7 @@ impl Gate {
         let by_path = || {
             let unqualified =
                 |statement: &Statement| statement.tables.iter().any(|table| table.read && table.schema.is_none());
-            view.column_masks.iter().any(|mask| mask.schema.is_some())
-                && mark.meaning.analysis.statements.iter().any(unqualified)
+            view.column_masks.iter().any(|mask| mask.schema.is_some()) && mark.meaning.statements().any(unqualified)
         };
         login::masks_anything(view)
             && (stale || !self.session.requested_is_guarded() || uses_names(&mark.meaning) || by_path())
@@ -439,7 +443,7 @@ impl Gate {
         let view = self.view.as_ref().expect("logged in");
         let known = cx.shared.catalogues.unmoved(self.slot);
         let passes = |statement: &Statement| masked::refused(statement, view, known.map(|known| &**known)).0.is_none();
-        mark.meaning.analysis.statements.iter().all(passes)
+        mark.meaning.statements().all(passes)
     }
 
     fn refuse_held(&mut self, held: &Held, refusal: Refusal, pipes: &mut Pipes<'_>) {

@@ -413,10 +413,10 @@ impl<T: Clone + 'static> Session<T> {
     }
 }
 
-/// What the text says depends on settings that the target knows before we do: with `standard_conforming_strings` off a backslash
-/// takes the quote behind it into the string, and how bytes make up letters is for `client_encoding` to say.
+/// What the text says may depend on settings that the target knows before we do: with `standard_conforming_strings` off a backslash
+/// changes what its string says and where it ends, and how bytes make up letters is for `client_encoding` to say.
 fn hangs_on_settings(text: &[u8]) -> bool {
-    !text.is_ascii() || memchr::memchr_iter(b'\\', text).any(|at| text.get(at + 1) == Some(&b'\''))
+    !text.is_ascii() || memchr::memchr(b'\\', text).is_some()
 }
 
 #[inline]

@@ -518,13 +518,13 @@ fn a_portal_bound_in_front_of_a_sync_counts_when_the_target_has_answered() {
 #[test]
 fn a_text_that_hangs_on_settings_waits_for_what_may_change_them() {
     let settled = t(&[complete("SET"), ready(b'I')]);
-    for text in ["select '\\'' ; drop; --'", "select 'h\u{e9}'"] {
+    for text in ["select '\\'' ; drop; --'", "do ' /* \\x2a/ drop; -- */ '", "select 'h\u{e9}'"] {
         let flight = [query("set"), query(text)];
         reaches(&flight, &[("Q(set)", settled.clone()), (&format!("Q({text})"), t(&[complete("A"), ready(b'I')]))]);
         // In the same pipeline no answer would tell: whoever decides is told that it is in doubt.
         let came = check_open(&plain(), &[c(&[step("set"), parse("", text)])]);
         assert!(came.client_log.ends_with(&format!("Parse {text} in doubt\n")), "{}", came.client_log);
     }
-    let came = check_open(&plain(), &[c(&[query("set"), query("select '\\d+'")])]);
-    assert!(came.target_said().ends_with("Q(select '\\d+')"), "every setting reads it alike");
+    let came = check_open(&plain(), &[c(&[query("set"), query("select '[0-9]+'")])]);
+    assert!(came.target_said().ends_with("Q(select '[0-9]+')"), "every setting reads it alike");
 }

@@ -1,25 +1,22 @@
 //! Whether a text says the same whatever the session's settings are.
 
+use super::otherwise::otherwise;
 use super::{Analysis, analyse};
+use std::borrow::Cow;
 
 /// Is the text, read as `analysis` now, read so under every value of `standard_conforming_strings` and `client_encoding`? Says no
 /// rather than be wrong.
 ///
 /// With `standard_conforming_strings` off a backslash takes the character behind it into its string, which moves the string's
-/// end only if that is a quote (manual, 4.1.2.1). In encodings that only clients use the second byte of a letter may be a backslash,
-/// a letter, a digit or one of `:;<=>?@[]^_{|}~`, never a quote, `-`, `*`, `/` or `$` (manual, 24.3.1): inside strings and comments none but the
+/// end only if that is a quote, and changes what the string says (manual, 4.1.2.1). In encodings that only clients use the second byte of a letter may be
+/// a backslash, a letter, a digit or one of `:;<=>?@[]^_{|}~`, never a quote, `-`, `*`, `/` or `$` (manual, 24.3.1): inside strings and comments none but the
 /// backslash matters.
 pub fn reads_alike(text: &[u8], analysis: &Analysis) -> bool {
-    if turns_quotes(text) {
+    if turns_quotes(text) || pairs(text).any(takes_backslash) {
         return false;
     }
-    if text.is_ascii() {
-        return true;
-    }
-    if pairs(text).any(|(one, next)| !one.is_ascii() && next == b'\\') {
-        return false;
-    }
-    analyse_bytes(text, true) == *analysis
+    let folded = letters_folded(text);
+    (text.is_ascii() || analyse(&folded, true) == *analysis) && otherwise(&folded, analysis).is_none()
 }
 
 /// Strings may end elsewhere under another value of `standard_conforming_strings`.
@@ -31,13 +28,21 @@ fn pairs(text: &[u8]) -> impl Iterator<Item = (u8, u8)> {
     text.windows(2).map(|pair| (pair[0], pair[1]))
 }
 
-/// What a text does in whose encoding every byte beyond ASCII is (a part of) a letter, whichever. Names that have such letters make it one that
-/// cannot be read.
-pub fn analyse_bytes(text: &[u8], standard_conforming_strings: bool) -> Analysis {
-    // Nothing that is outside of strings and comments may hold this character.
-    let folded: Vec<u8> = text.iter().map(|&byte| if byte.is_ascii() { byte } else { 1 }).collect();
-    analyse(&folded, standard_conforming_strings)
+/// A text in whose encoding every byte beyond ASCII is (a part of) a letter, whichever, as one that can be read. Names that have such letters
+/// make it one that cannot.
+pub fn letters_folded(text: &[u8]) -> Cow<'_, [u8]> {
+    if text.is_ascii() {
+        return Cow::Borrowed(text);
+    }
+    text.iter().map(|&byte| if byte.is_ascii() { byte } else { FOLDED }).collect()
 }
+
+fn takes_backslash((one, next): (u8, u8)) -> bool {
+    !one.is_ascii() && next == b'\\'
+}
+
+/// Nothing that is outside of strings and comments may hold this character.
+const FOLDED: u8 = 1;
 
 #[cfg(test)]
 mod tests {
@@ -48,7 +53,8 @@ mod tests {
         let alike = |text: &str| reads_alike(text.as_bytes(), &analyse(text.as_bytes(), true));
         for text in [
             "SELECT 1",
-            "SELECT '\\d+' FROM t",
+            "SELECT '\\d+', f('a\\\\b\\x2a') FROM t",
+            "DO $$ BEGIN PERFORM f('\\d+'); END $$",
             "SELECT E'a\\nb' FROM t",
             "SELECT 'é' FROM t -- ünd so wéiter",
             "INSERT INTO t VALUES ('日本語', $$ü$$)",
@@ -58,6 +64,9 @@ mod tests {
         for text in [
             "SELECT '\\'' ; DROP TABLE t; --'",
             "SELECT E'it\\'s'",
+            "DO 'BEGIN /* \\x2a/ DROP TABLE t; -- */\n NULL; END'",
+            "DELETE FROM t WHERE 'a' = '\\141'",
+            "SELECT set_config('search\\137path', 'x', false)",
             "SELECT E'é\\' ; DELETE FROM t; --'",
             "DELETE FROM été",
             "DELETE FROM \"été\"",

@@ -1,5 +1,6 @@
 //! SQL inside constants: function bodies, DO blocks, EXECUTE, and functions that run the text they are given.
 
+use super::otherwise::{Otherwise, with_setting_off};
 use super::plpgsql;
 use super::reader::{Reader, constant_text, def_strings, function_name};
 use pg_query::protobuf as pg;
@@ -61,8 +62,8 @@ fn block_text(reader: &mut Reader<'_>, text: &str, source: &str) {
     }
     let tree = plpgsql::tree(source);
     reader.statement.cursors_inside |= tree.as_ref().is_none_or(plpgsql::handles_cursors);
-    let Some(parts) = tree.as_ref().and_then(plpgsql::parts) else { return reader.dynamic() };
     reader.statement.cursors_tell |= tree.as_ref().is_some_and(plpgsql::tells_by_cursors);
+    let Some(parts) = tree.as_ref().and_then(plpgsql::parts) else { return reader.dynamic() };
     if plpgsql::hides_queries(text, &parts) {
         reader.opaque();
     }
@@ -76,10 +77,20 @@ fn block_text(reader: &mut Reader<'_>, text: &str, source: &str) {
     }
     for part in parts {
         if part.dynamic {
-            let constant = super::parse(&part.text, part.mode, |tree, _, _| plpgsql::constant(tree)).flatten();
-            run(reader, constant.as_deref());
+            runs_value(reader, &part);
         }
         reader.embedded(&part.text, part.mode);
+    }
+}
+
+/// A text is run that is the value of an expression: what it says hangs on the settings of that moment, too.
+fn runs_value(reader: &mut Reader<'_>, part: &plpgsql::Part) {
+    let constant = |text: &str| super::parse(text, part.mode, |tree, _, _| plpgsql::constant(tree)).flatten();
+    run(reader, constant(&part.text).as_deref());
+    match with_setting_off(&part.text) {
+        Otherwise::Alike | Otherwise::Refused => {}
+        Otherwise::Unsure => reader.dynamic(),
+        Otherwise::Text(other) => run(reader, constant(&other).as_deref()),
     }
 }
 
@@ -142,6 +153,7 @@ const READS_WIDELY: [&str; 28] = [
     "heap_page_items",
     "heap_page_item_attrs",
     "pg_read_file",
+    "pg_read_file_old",
     "pg_read_binary_file",
 ];
 
@@ -153,7 +165,6 @@ pub(super) fn text_runner(reader: &mut Reader<'_>, s: &pg::FuncCall) {
     }
     for (_, at) in QUERY_ARGUMENT.iter().filter(|(runner, _)| *runner == name) {
         query_argument(reader, name, &s.args, *at);
-    "pg_read_file_old",
     }
     if READS_WIDELY.contains(&name) {
         reader.opaque();

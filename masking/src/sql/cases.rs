@@ -763,6 +763,129 @@ fn bodies_given_as_text_are_read() {
     check(&cases);
 }
 
+#[test]
+fn texts_that_run_inside_others_are_read_under_either_setting() {
+    let dynamic_do = dynamic(&[Class::Do]);
+    check(&[
+        (
+            r"DO $$ BEGIN SET standard_conforming_strings = off; EXECUTE 'SELECT 1 /* \x2a/; DROP TABLE t; -- */'; END $$",
+            "select drop do set",
+            "t!",
+            "",
+        ),
+        (r"DO $$ BEGIN EXECUTE 'SELECT 1 /* \052/; DELETE FROM t; -- */'; END $$", "select delete do", "t!", "all"),
+        (
+            r"DO $$ BEGIN EXECUTE 'SELECT a FROM t /* \u002a/ UNION SELECT b FROM u -- */'; END $$",
+            "select do",
+            "t u",
+            "",
+        ),
+        (r"DO $$ BEGIN UPDATE t SET a = 1 WHERE 'a' = '\141'; END $$", "update do", "t!", "all"),
+        (r"DO $$ BEGIN EXECUTE E'SELECT 1 /* \x2a/; DROP TABLE t; -- */'; END $$", "select drop do", "t!", ""),
+        (r"DO $$ BEGIN EXECUTE E'SELECT 1 /* \\x2a/; DROP TABLE t; -- */'; END $$", "select do", "", ""),
+        (r"DO $$ BEGIN EXECUTE $q$SELECT 1 /* \x2a/; DROP TABLE t; -- */$q$; END $$", "select do", "", ""),
+        // One level further in each.
+        (
+            r"DO $$ BEGIN EXECUTE $q$DO 'BEGIN /* \x2a/ DROP TABLE t; -- */ NULL; END'$q$; END $$",
+            &dynamic_do,
+            "",
+            "all stores opaque",
+        ),
+        ("DO $$ BEGIN EXECUTE $q$DO 'BEGIN /* \\x2a/ DROP TABLE t; -- */\n NULL; END'$q$; END $$", "drop do", "t!", ""),
+        (
+            r"DO $$ BEGIN EXECUTE 'DO ''BEGIN EXECUTE ''''SELECT 1 /* \\\\x2a/; DROP TABLE t; -- */''''; END'''; END $$",
+            "select drop do",
+            "t!",
+            "",
+        ),
+        (
+            r"DO $$ BEGIN EXECUTE U&'SELECT f(''!005cx2a'') /* !005cx2a/ DROP */' UESCAPE '!'; END $$",
+            "select do",
+            "",
+            "",
+        ),
+        (
+            r"DO $$ BEGIN EXECUTE U&'DO ''BEGIN EXECUTE ''''SELECT 1 /* !005cx2a/; DROP TABLE t; -- */''''; END''' UESCAPE '!'; END $$",
+            "select drop do",
+            "t!",
+            "",
+        ),
+        ("DO $$ BEGIN EXECUTE 'SELECT 1'\n' /* \\x2a/; DROP TABLE t; -- */'; END $$", "select drop do", "t!", ""),
+        // Nothing hangs on what these say.
+        (r"DO $$ BEGIN PERFORM regexp_replace(a, '\d+\s', '\1') FROM t; END $$", "select do", "t", ""),
+        (r"DO $$ BEGIN INSERT INTO t VALUES ('\x00ff', 'C:\users', E'\\d'); END $$", "insert do", "t!", ""),
+        // What a parser of ours cannot say of that setting.
+        (
+            r"DO $$ BEGIN EXECUTE 'SELECT 1 /* \x2a/; DROP TABLE system_user; -- */'; END $$",
+            &dynamic_do,
+            "",
+            "all stores opaque",
+        ),
+        (
+            r"CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'SELECT 1 /* \x2a/; DROP TABLE t; -- */'; END $$",
+            "select create drop",
+            "t!",
+            "",
+        ),
+        (
+            r"CREATE FUNCTION f() RETURNS void LANGUAGE sql SET standard_conforming_strings = off AS $$ UPDATE t SET a = 1 WHERE 'a' = '\141' $$",
+            "update create",
+            "t!",
+            "all",
+        ),
+        (
+            r"CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'SELECT 1 /* \x2a/; DROP TABLE t; -- */'; RETURN NEW; END $$",
+            "select create drop",
+            "t!",
+            "",
+        ),
+        (
+            r"SELECT query_to_xml('SELECT a FROM t /* \x2a/ UNION SELECT b FROM u -- */', true, false, '')",
+            "select",
+            "t",
+            "",
+        ),
+        (
+            r"DO $$ BEGIN PERFORM query_to_xml('TABLE t /* \x2a/ UNION TABLE u -- */', true, false, ''); END $$",
+            "select do",
+            "t u",
+            "",
+        ),
+        (r"DO $$ BEGIN PERFORM set_config('search\137path', 'x', false); END $$", "select do set", "", ""),
+    ]);
+}
+
+#[test]
+fn a_text_remembered_by_its_shape_does_the_same_with_the_setting_off() {
+    for text in [
+        r"SELECT a FROM t WHERE b = '\141' AND c LIKE '\%'",
+        r"INSERT INTO t VALUES ('\x2a', '\\a', '\u0041')",
+        r"UPDATE t SET a = '\n' WHERE b = '\061'",
+        r"DELETE FROM t WHERE a IN ('\x31', '\\\\1')",
+        r"SELECT regexp_replace(a, '\d', '\1') FROM t",
+    ] {
+        let reading = read(text.as_bytes());
+        assert!(reading.by_shape, "{text}");
+        assert_eq!(otherwise::otherwise(text.as_bytes(), &reading.analysis), None, "{text}");
+    }
+    // A verdict on one of these would be wrong on the next.
+    for (text, otherwise) in [
+        ("UPDATE t SET a = 1 WHERE 'a' = 'a'", false),
+        (r"UPDATE t SET a = 1 WHERE 'a' = '\141'", true),
+        (r"SELECT set_config('a\137b', 'x', true)", false),
+        (r"SELECT set_config('search\137path', 'x', true)", true),
+        (r"SELECT '\141'::regclass", false),
+        (r"SELECT nextval('\141')", false),
+        ("DO 'BEGIN NULL; END'", false),
+        ("DO 'BEGIN /* \\x2a/ DROP TABLE t; -- */\n NULL; END'", true),
+        (r"SELECT query_to_xml('TABLE t /* */', true, false, '')", false),
+        (r"SELECT query_to_xml('TABLE t /* \x2a/ UNION TABLE u -- */', true, false, '')", true),
+    ] {
+        let reading = read(text.as_bytes());
+        assert_eq!((reading.by_shape, reading.otherwise.is_some()), (false, otherwise), "{text}");
+    }
+}
+
 /// Runs `analyse` on a thread with half the stack that a spawned thread has by default.
 fn on_a_small_stack(text: String) -> Analysis {
     let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(move || analyse(text.as_bytes(), true));

@@ -25,13 +25,12 @@ mod words;
 #[cfg(test)]
 mod cases;
 
-pub use alike::{analyse_bytes, reads_alike};
+pub use alike::{letters_folded, reads_alike};
 pub use class::{Class, Classes};
 pub use inputs::{Inputs, Name, Read, Source};
-pub use otherwise::otherwise;
 pub use outputs::Expressions;
-pub use session::is_told_apart;
 pub use reach::Reach;
+pub use session::is_told_apart;
 pub use shape::shape;
 
 use pg_query::ParserOptions;
@@ -81,9 +80,9 @@ pub struct Statement {
     /// A body in it (DO, CREATE FUNCTION) gives, takes or uses names of prepared statements or cursors.
     pub names_inside: bool,
     /// A body in it opens, reads or closes cursors whose names no text tells.
+    pub cursors_inside: bool,
     /// A body in it opens or moves cursors by what variables hold: from then on a cursor's name or place tells that.
     pub cursors_tell: bool,
-    pub cursors_inside: bool,
     /// SET/RESET/set_config of one of the settings that change how text is read or results look:
     /// standard_conforming_strings, backslash_quote, client_encoding, search_path, role, session_authorization.
     /// `None`: back to the default, or the text does not tell the value.
@@ -133,6 +132,8 @@ pub struct Analysis {
 #[derive(Clone, Debug)]
 pub struct Reading {
     pub analysis: Analysis,
+    /// What it does instead under the other value of `standard_conforming_strings`, if that is something else.
+    pub otherwise: Option<Analysis>,
     /// Every text of the same [`shape`] has this analysis: it hangs on none of the constants.
     pub by_shape: bool,
 }
@@ -161,18 +162,25 @@ pub fn analyse(text: &[u8], standard_conforming_strings: bool) -> Analysis {
 }
 
 /// [`analyse`] for a text read with `standard_conforming_strings`, which also tells whether other texts of its shape do the
-/// same.
+/// same. (Such a text means the same with the setting off: its constants then hold something else, and nothing hangs on them.)
 pub fn read(text: &[u8]) -> Reading {
     let whole = |tree: &pg::ParseResult, text: &str, words| {
         let analysis = statements_of(tree, text, words);
         let by_shape = plain::plain(tree, text, &analysis);
-        Reading { analysis, by_shape }
+        Reading { analysis, otherwise: None, by_shape }
     };
     let parsed = match std::str::from_utf8(text) {
         Ok(text) if !text.contains('\0') => parse(text, ParserOptions::DEFAULT, whole),
         Ok(_) | Err(_) => None,
     };
-    parsed.unwrap_or_else(|| Reading { analysis: unparsed(&String::from_utf8_lossy(text)), by_shape: false })
+    let mut reading = parsed.unwrap_or_else(|| {
+        let analysis = unparsed(&String::from_utf8_lossy(text));
+        Reading { analysis, otherwise: None, by_shape: false }
+    });
+    if !reading.by_shape {
+        reading.otherwise = otherwise::otherwise(text, &reading.analysis);
+    }
+    reading
 }
 
 fn statements_of(tree: &pg::ParseResult, text: &str, words: Vec<String>) -> Analysis {

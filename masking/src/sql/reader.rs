@@ -1,8 +1,10 @@
 //! Walks one statement's tree and writes down what it does. Every node is visited; kinds that mean something of their own
 //! have an arm in [`Reader::visit`], all others only lead to their children.
 
+use super::alike::turns_quotes;
 use super::children::children;
 use super::kinds::{class_of, listed, more_classes, strings, written};
+use super::otherwise::{Otherwise, with_setting_off};
 use super::{Class, Named, Statement, Table, body, condition, session, words};
 use pg_query::NodeRef;
 use pg_query::protobuf as pg;
@@ -328,13 +330,20 @@ impl<'t> Reader<'t> {
         self.statement.opaque = true;
     }
 
-    /// The statement runs this text as well.
+    /// The statement runs this text as well: read when it runs, under the settings that are in force then, whichever these are.
     pub(super) fn embedded(&mut self, text: &str, mode: pg_query::ParserOptions) {
-        // It is read when it runs, under the settings that are in force then.
-        if self.depth == NESTED_TEXTS_MAX || super::alike::turns_quotes(text.as_bytes()) {
+        let other = with_setting_off(text);
+        if self.depth == NESTED_TEXTS_MAX || turns_quotes(text.as_bytes()) || other == Otherwise::Unsure {
             words::collect(text, &mut self.words);
             return self.dynamic();
         }
+        self.embedded_as(text, mode);
+        if let Otherwise::Text(other) = other {
+            self.embedded_as(&other, mode);
+        }
+    }
+
+    fn embedded_as(&mut self, text: &str, mode: pg_query::ParserOptions) {
         let deeper = self.depth + 1;
         let found = super::parse(text, mode, |tree, text, words| (words, read_inner(tree, text, deeper)));
         let Some((mut words, inner)) = found else {
@@ -367,6 +376,7 @@ impl<'t> Reader<'t> {
         // In a body nothing says whether, how often and in which order.
         own.names_inside |= found.names_inside;
         own.cursors_inside |= found.cursors_inside;
+        own.cursors_tell |= found.cursors_tell;
         own.names_inside |= found.defines.is_some() || found.uses.is_some() || found.forgets.is_some();
         own.uses = own.uses.take().or(found.uses);
     }
@@ -376,7 +386,6 @@ impl<'t> Reader<'t> {
 struct Found {
     statement: Statement,
     words: Vec<String>,
-        own.cursors_tell |= found.cursors_tell;
     reads: u64,
 }
 

@@ -47,7 +47,8 @@ fn escape_character(text: &str, following: &[ScanToken]) -> char {
     let said = meaningful.next().is_some_and(|token| token.token == Token::Uescape as i32);
     let constant = meaningful.next().and_then(|token| text.get(token.start as usize..token.end as usize));
     match constant {
-        Some(constant) if said => constant.trim_matches('\'').chars().next().unwrap_or('\\'),
+        // Whatever letter its quote has.
+        Some(constant) if said => constant.split('\'').nth(1).and_then(|said| said.chars().next()).unwrap_or('\\'),
         _ => '\\',
     }
 }

@@ -18,6 +18,12 @@ name = "keep-the-ledger"
 classes = ["delete", "drop"]
 action = "deny"
 
+[[rule]]
+name = "no-update-of-everything"
+classes = ["update"]
+missing_where = true
+action = "deny"
+
 [[mask]]
 columns = ["people.ssn"]
 style = "fill"
@@ -45,9 +51,12 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     for (name, flight) in resettled() {
         report.case(&format!("read as the target reads it: {name}"), || is_not_fooled(&world, &flight));
     }
-    report.case("a setting that the server takes from its configuration file while nobody is told", || {
-        reconfigured(&world)
-    });
+    for (name, setting, before, text) in RECONFIGURED {
+        report.case(
+            &format!("a setting that the server takes from its configuration file while nobody is told: {name}"),
+            || reconfigured(&world, setting, before, text),
+        );
+    }
     report.case("a text that every setting reads alike passes, whatever was set before it", || reads_alike(&world));
     report.case("what fails at its commit failed, in the trail too", || failed_commit(&world));
     report.case("rows that were sent before an error or a hang-up are counted", || counted(&world));
@@ -169,27 +178,77 @@ fn declared_twice(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// Each deletes from the ledger at the server, and drops or deletes nothing as the settings before it read it.
+/// Deletes where its constants are read with standard_conforming_strings off.
+const BY_VALUE: &str = "DO 'BEGIN /* \\x2a/ DELETE FROM ledger WHERE id = 1; -- */\n NULL; END'";
+/// The same, one text further in.
+const RUNS_BY_VALUE: &str = "EXECUTE 'SELECT 1 /* \\x2a/; DELETE FROM ledger WHERE id = 1; -- */'";
+
+/// Deletes where the last byte of the letter and the backslash are one letter.
+const BY_LETTER: &str = "SELECT E'\u{3083}\\' ; DELETE FROM ledger WHERE id = 1; --'";
+
+/// Each changes the ledger at the server, and does nothing that is refused as the settings before it read it.
 fn resettled() -> Flights {
     let by_string = "SELECT '\\'' ; DELETE FROM ledger WHERE id = 1; --'";
-    let by_letter = "SELECT E'\u{3083}\\' ; DELETE FROM ledger WHERE id = 1; --'";
     let by_function = "SELECT set_config('standard_' || 'conforming_strings', 'off', false)";
     vec![
         ("a SET of strings", vec![query("SET standard_conforming_strings = off"), query(by_string)]),
         ("a SET of strings that nobody can see", vec![query(by_function), query(by_string)]),
-        ("a SET of the encoding", vec![query("SET client_encoding = 'SJIS'"), query(by_letter)]),
+        ("a SET of the encoding", vec![query("SET client_encoding = 'SJIS'"), query(BY_LETTER)]),
         ("a SET in the same pipeline", vec![step(by_function), query(by_string)]),
         (
             "a setting that a constant changes while it is parsed",
             vec![parse("a", "SELECT '{x}'::turned[]"), query(by_string)],
         ),
-        ("an encoding in the same pipeline", vec![step("SET client_encoding = 'SJIS'"), query(by_letter)]),
+        (
+            "what a constant says after a SET of strings",
+            vec![query("SET standard_conforming_strings = off"), query(BY_VALUE)],
+        ),
+        (
+            "what a constant says after a SET in the same pipeline",
+            vec![step("SET standard_conforming_strings = off"), step(BY_VALUE), sync()],
+        ),
+        ("what a constant says where nobody sees the SET", vec![query(by_function), query(BY_VALUE)]),
+        (
+            "a condition that a constant makes true",
+            vec![
+                query("SET standard_conforming_strings = off"),
+                query("UPDATE ledger SET id = id + 100 WHERE 'a' = '\\141'"),
+            ],
+        ),
+        (
+            "a block that sets what it runs under",
+            vec![query(&format!("DO $$ BEGIN SET standard_conforming_strings = off; {RUNS_BY_VALUE}; END $$"))],
+        ),
+        (
+            "a function made under another setting",
+            vec![
+                query(&format!(
+                    "CREATE FUNCTION pg_temp.later() RETURNS void LANGUAGE plpgsql AS $$ BEGIN {RUNS_BY_VALUE}; END $$"
+                )),
+                query("SET standard_conforming_strings = off"),
+                query("SELECT pg_temp.later()"),
+            ],
+        ),
+        (
+            "a function with a setting of its own",
+            vec![
+                query(
+                    "CREATE FUNCTION pg_temp.own() RETURNS void LANGUAGE plpgsql SET standard_conforming_strings = off AS \
+                     $$ BEGIN UPDATE ledger SET id = id + 100 WHERE 'a' = '\\141'; END $$",
+                ),
+                query("SELECT pg_temp.own()"),
+            ],
+        ),
+        (
+            "a comparison with NULL that a setting makes true",
+            vec![query("SET transform_null_equals = on"), query("UPDATE ledger SET id = id + 100 WHERE NULL = NULL")],
+        ),
+        ("an encoding in the same pipeline", vec![step("SET client_encoding = 'SJIS'"), query(BY_LETTER)]),
     ]
 }
 
 fn is_not_fooled(world: &World, flight: &[Vec<u8>]) -> Result<()> {
-    let left =
-        || Ok::<_, anyhow::Error>(world.target.execute("shop", "SELECT count(*) FROM ledger")?.trim().to_owned());
+    let left = || Ok::<_, anyhow::Error>(world.target.execute("shop", "SELECT sum(id) FROM ledger")?.trim().to_owned());
     let before = left()?;
     let gateway = fly(&mut session(world)?, flight)?;
     ensure!(complaint(&gateway).is_some_and(|said| said.sqlstate == "42501"), "not refused: {}", tags(&gateway));
@@ -202,37 +261,59 @@ fn is_not_fooled(world: &World, flight: &[Vec<u8>]) -> Result<()> {
     Ok(())
 }
 
+/// What it is about, the setting and its value, what the session does before, and what it sends then.
+const RECONFIGURED: [(&str, [&str; 3], &str, &str); 3] = [
+    ("where a string ends", STRINGS, "SELECT 1", r"SELECT '\'' ; DELETE FROM ledger WHERE id = 1; --'"),
+    (
+        "a text that our grammar refuses so",
+        STRINGS,
+        "BEGIN",
+        // Reserved from 16 on.
+        r"SELECT '\', '; DELETE FROM ledger WHERE id = 1; CREATE TEMP TABLE system_user (a int); --'",
+    ),
+    ("what a string says", STRINGS, "SELECT 1", BY_VALUE),
+];
+const STRINGS: [&str; 3] = ["standard_conforming_strings", "off", "on"];
+
 /// The server reads its configuration again when the next message has come, and tells of it behind the answer.
-fn reconfigured(world: &World) -> Result<()> {
+fn reconfigured(world: &World, [setting, other, usual]: [&str; 3], before: &str, text: &str) -> Result<()> {
     let (mut through, mut straight) = (session(world)?, direct(world)?);
     let like = through.query(r"SELECT 'a_c' LIKE 'a\_c' ESCAPE '\'")?;
     ensure!(complaint(&like).is_none(), "{:?}", complaint(&like));
     world.target.execute("shop", "CREATE TABLE kept AS TABLE ledger")?;
     let left = || world.target.execute("shop", "SELECT count(*) FROM ledger");
-    let before = left()?;
+    let whole = left()?;
     let configure = |how: &str, now: &str| {
         world.target.execute("shop", &format!("ALTER SYSTEM {how}"))?;
         world.target.execute("shop", "SELECT pg_reload_conf()")?;
         eventually("the server has read its configuration", Duration::from_secs(10), || {
-            world.target.execute("shop", "SHOW standard_conforming_strings").is_ok_and(|shown| shown.trim() == now)
+            world.target.execute("shop", &format!("SHOW {setting}")).is_ok_and(|shown| shown.trim() == now)
         })
     };
-    configure("SET standard_conforming_strings = off", "off")?;
-    let text = r"SELECT '\'' ; DELETE FROM ledger WHERE id = 1; --'";
+    through.query(before)?;
+    straight.query(before)?;
+    configure(&format!("SET {setting} = '{other}'"), other)?;
     let gateway = through.query(text)?;
+    through.query("COMMIT")?;
     let kept = left()?;
     let server = straight.query(text);
+    straight.query("COMMIT")?;
     let harmed = left()?;
-    configure("RESET standard_conforming_strings", "on")?;
+    configure(&format!("RESET {setting}"), usual)?;
     world.target.execute("shop", "TRUNCATE ledger; INSERT INTO ledger TABLE kept; DROP TABLE kept")?;
     ensure!(complaint(&gateway).is_some_and(|said| said.sqlstate == "42501"), "not refused: {}", tags(&gateway));
-    ensure!(kept == before, "the ledger was changed");
-    ensure!(harmed != before, "the server changes nothing either: {:?}", server.map(|server| tags(&server)));
+    ensure!(kept == whole, "the ledger was changed");
+    ensure!(harmed != whole, "the server changes nothing either: {:?}", server.map(|server| tags(&server)));
     Ok(())
 }
 
 fn reads_alike(world: &World) -> Result<()> {
-    let texts = ["SELECT 'h\u{e9}', '\\d+' -- \u{fc}", "SELECT E'a\\tb'"];
+    let texts = [
+        "SELECT 'h\u{e9}', '\\d+' -- \u{fc}",
+        "SELECT E'a\\tb'",
+        "SELECT quote_literal('C:\\users'), quote_literal('\\x00ff'::bytea::text), '\\d'::text",
+        "DO $$ BEGIN PERFORM regexp_replace('a1', '\\d', '') FROM ledger; END $$",
+    ];
     let flight: Vec<Vec<u8>> =
         std::iter::once("SELECT 1").chain(texts).map(step).chain([sync(), query(texts[0])]).collect();
     let (server, gateway) = (fly(&mut direct(world)?, &flight)?, fly(&mut session(world)?, &flight)?);
