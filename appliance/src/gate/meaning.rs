@@ -439,7 +439,10 @@ impl Shared {
         }
         self.counters.parsed_texts.add(1);
         let does = if standard_strings {
-            let sql::Reading { analysis, otherwise, .. } = sql::read(&readable(text, encoding));
+            let sql::Reading { analysis, otherwise, .. } = match encoding {
+                Encoding::SingleByte => sql::read_bytes(text),
+                Encoding::Utf8 | Encoding::Unsafe => sql::read(&readable(text, encoding)),
+            };
             Does::new(text, analysis, otherwise)
         } else {
             Does::new(text, sql::analyse(&readable(text, encoding), false), None)
@@ -568,6 +571,8 @@ mod tests {
             (r"SELECT query_to_xml('TABLE t /* \x2a/ UNION TABLE u -- */', true, false, '')", 2),
             ("DO 'BEGIN /* a */ NULL; END'", 1),
             ("DO 'BEGIN /* \\x2a/ DROP TABLE t; -- */\n NULL; END'", 2),
+            ("SELECT E'A\\\\', ' ; drop table t; --'", 1),
+            ("SELECT E'\u{c1}\\\\', ' ; drop table t; --'", 2),
         ] {
             assert_eq!(readings(text), expected, "{text}");
         }

@@ -37,8 +37,39 @@ pub fn letters_folded(text: &[u8]) -> Cow<'_, [u8]> {
     text.iter().map(|&byte| if byte.is_ascii() { byte } else { FOLDED }).collect()
 }
 
+/// Is the text another one in some encoding that only clients use? A target takes such an encoding from its configuration file as well, and tells
+/// of it behind the next statement. Only a backslash that is the second byte of a letter there matters.
+pub(super) fn hangs_on_letters(text: &[u8], analysis: &Analysis) -> bool {
+    pairs(text).any(takes_backslash)
+        && LETTERS.iter().any(|letter| {
+            let folded = folded_by(text, letter);
+            analyse(&folded, true) != *analysis || otherwise(&folded, analysis).is_some()
+        })
+}
+
 fn takes_backslash((one, next): (u8, u8)) -> bool {
     !one.is_ascii() && next == b'\\'
+}
+
+/// How many bytes the letter has that begins beyond ASCII: SJIS and SHIFT_JIS_2004; BIG5, GBK and UHC; JOHAB; GB18030 (PostgreSQL's wchar.c).
+const LETTERS: [fn(&[u8]) -> usize; 4] = [
+    |text| if (0xA1..=0xDF).contains(&text[0]) { 1 } else { 2 },
+    |_| 2,
+    |text| if text[0] == 0x8F { 3 } else { 2 },
+    |text| if text.get(1).is_some_and(u8::is_ascii_digit) { 4 } else { 2 },
+];
+
+fn folded_by(text: &[u8], letter: &fn(&[u8]) -> usize) -> Vec<u8> {
+    let mut folded = text.to_vec();
+    let mut at = 0;
+    while at < text.len() {
+        let length = if text[at].is_ascii() { 1 } else { letter(&text[at..]).min(text.len() - at) };
+        if !text[at].is_ascii() {
+            folded[at..at + length].fill(FOLDED);
+        }
+        at += length;
+    }
+    folded
 }
 
 /// Nothing that is outside of strings and comments may hold this character.

@@ -187,12 +187,13 @@ fn plain(text: &[u8], start: usize) -> Result<usize, Unsure> {
     if text.get(quote + 1) == Some(&b'\'') { Err(Unsure) } else { Ok(quote + 1) }
 }
 
-/// `E'a\n'`. Escapes of which the outcome could be refused, or hangs on a setting (`backslash_quote`), are not followed.
+/// `E'a\n'`. Escapes of which the outcome could be refused, or hangs on a setting (`backslash_quote`, `client_encoding`), are not followed.
 fn escaped(text: &[u8], start: usize) -> Result<usize, Unsure> {
     let mut at = start + 1;
     loop {
         let found = at + memchr2(b'\'', b'\\', &text[at..]).ok_or(Unsure)?;
         match (text[found], text.get(found + 1)) {
+            (b'\\', _) if !text[found - 1].is_ascii() => return Err(Unsure),
             (b'\'', Some(b'\'')) | (b'\\', Some(b'\\' | b'n' | b't' | b'r' | b'b' | b'f')) => at = found + 2,
             (b'\'', _) => return Ok(found + 1),
             _ => return Err(Unsure),

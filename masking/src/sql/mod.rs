@@ -183,6 +183,15 @@ pub fn read(text: &[u8]) -> Reading {
     reading
 }
 
+/// [`read`] for a text in whose encoding every byte beyond ASCII is a letter.
+pub fn read_bytes(text: &[u8]) -> Reading {
+    let mut reading = read(&alike::letters_folded(text));
+    if !reading.by_shape && reading.otherwise.is_none() {
+        reading.otherwise = otherwise::by_letters(text, &reading.analysis);
+    }
+    reading
+}
+
 fn statements_of(tree: &pg::ParseResult, text: &str, words: Vec<String>) -> Analysis {
     let mut analysis = Analysis { statements: Vec::new(), words };
     for raw in &tree.stmts {

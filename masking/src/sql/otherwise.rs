@@ -2,15 +2,19 @@
 //! next ReadyForQuery, where a configuration file is read again behind everybody's back), and what runs inside another statement, nobody
 //! tells anything about.
 
+use super::alike::hangs_on_letters;
 use super::ends::{dollar, is_name, quoted};
-use super::{Analysis, statements_of, try_parse, unparsed};
+use super::{Analysis, Class, statements_of, try_parse, unparsed};
 use memchr::{memchr, memchr2};
 use pg_query::ParserOptions;
 
-/// What the text does where the setting is off, if that is something else than `analysis`. `None`: it is not, or every server refuses the
-/// text whole.
+/// What the text does where the setting is off, if that is something else than `analysis`; unparsed where its bytes may make up other
+/// letters. `None`: it is not, or every server refuses the text whole.
 pub fn otherwise(text: &[u8], analysis: &Analysis) -> Option<Analysis> {
     memchr(b'\\', text)?;
+    if let Some(other) = by_letters(text, analysis) {
+        return Some(other);
+    }
     let other = match std::str::from_utf8(text) {
         Err(_) => unparsed(&String::from_utf8_lossy(text)),
         Ok(text) => match with_setting_off(text) {
@@ -23,6 +27,12 @@ pub fn otherwise(text: &[u8], analysis: &Analysis) -> Option<Analysis> {
         },
     };
     (other != *analysis).then_some(other)
+}
+
+/// The text is unparsed where its bytes may make up other letters, and that matters.
+pub(super) fn by_letters(text: &[u8], analysis: &Analysis) -> Option<Analysis> {
+    let is_read = !analysis.statements.iter().any(|statement| statement.classes.contains(Class::Unparsed));
+    (is_read && hangs_on_letters(text, analysis)).then(|| unparsed(&String::from_utf8_lossy(text)))
 }
 
 #[derive(PartialEq, Eq, Debug)]
@@ -235,7 +245,7 @@ fn comment(text: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::{Class, analyse};
+    use crate::sql::analyse;
 
     /// What each parser, or the scanner, makes of a text.
     fn shown(text: &str, options: ParserOptions) -> Option<String> {
@@ -371,5 +381,29 @@ mod tests {
         assert_eq!(tables(&other(query).expect("another")), ["t", "u"]);
         assert_eq!(tables(&other(r"SELECT table_to_xml('t\x61', true, false, '')").expect("another")), ["ta"]);
         assert_eq!(classes(r"DO LANGUAGE 'plpgsq\154' 'BEGIN NULL; END'"), [Class::Do]);
+    }
+
+    #[test]
+    fn a_backslash_that_may_be_half_a_letter_counts_where_something_hangs_on_it() {
+        for text in [
+            r"select E'Á\' ; drop table victim; --'",
+            r"select E'Á\\', ' ; drop table victim; --'",
+            r"DO E'BEGIN /* Á\\x2a/ DROP TABLE t; -- */ NULL; END'",
+            r"DO E'BEGIN /* Á\x2f* */ DROP TABLE t; /* */ */ NULL; END'",
+            r"DO $$ BEGIN SET standard_conforming_strings = off; EXECUTE 'SELECT 1 /* Á\\x2a/; DROP TABLE t; -- */'; END $$",
+        ] {
+            assert_eq!(classes(text), [Class::Unparsed], "{text}");
+        }
+        for text in [
+            r"SELECT f('né\d+', E'né\n') FROM t",
+            r"DO $$ BEGIN RAISE NOTICE E'terminé\n'; PERFORM f('é\s', 'Á\\x2a') FROM t; END $$",
+        ] {
+            assert!(other(text).is_none(), "{text}");
+        }
+        // Whatever the encoding is by which the session reads it now.
+        let bytes = b"select E'\xC1\x81\\' ; drop table victim; --'";
+        let other = crate::sql::read_bytes(bytes).otherwise.expect("it may read otherwise");
+        assert!(other.statements[0].classes.contains(Class::Unparsed));
+        assert_eq!(crate::sql::read_bytes(b"SELECT f('n\xE9\\d+', '\\x2a') FROM t").otherwise, None);
     }
 }

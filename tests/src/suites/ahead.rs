@@ -262,7 +262,7 @@ fn is_not_fooled(world: &World, flight: &[Vec<u8>]) -> Result<()> {
 }
 
 /// What it is about, the setting and its value, what the session does before, and what it sends then.
-const RECONFIGURED: [(&str, [&str; 3], &str, &str); 3] = [
+const RECONFIGURED: [(&str, [&str; 3], &str, &str); 5] = [
     ("where a string ends", STRINGS, "SELECT 1", r"SELECT '\'' ; DELETE FROM ledger WHERE id = 1; --'"),
     (
         "a text that our grammar refuses so",
@@ -272,8 +272,12 @@ const RECONFIGURED: [(&str, [&str; 3], &str, &str); 3] = [
         r"SELECT '\', '; DELETE FROM ledger WHERE id = 1; CREATE TEMP TABLE system_user (a int); --'",
     ),
     ("what a string says", STRINGS, "SELECT 1", BY_VALUE),
+    // Outside of a transaction the server takes it only where it has seen the encoding before.
+    ("what a letter is, in a transaction", LETTERS, "BEGIN", BY_LETTER),
+    ("what a letter is", LETTERS, "SET client_encoding = 'SJIS'; RESET client_encoding", BY_LETTER),
 ];
 const STRINGS: [&str; 3] = ["standard_conforming_strings", "off", "on"];
+const LETTERS: [&str; 3] = ["client_encoding", "SJIS", "UTF8"];
 
 /// The server reads its configuration again when the next message has come, and tells of it behind the answer.
 fn reconfigured(world: &World, [setting, other, usual]: [&str; 3], before: &str, text: &str) -> Result<()> {
