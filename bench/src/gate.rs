@@ -1,13 +1,14 @@
 //! One gateway session without sockets: a real gate, a real journal, and both ends played from bytes recorded once. What
 //! a statement costs inside the gateway can be counted here to the instruction, on any machine.
 
-use codecs::{Outgoing, Piece, Pipes, Side, Window};
-use lockgate::audit::{Keeper, Release, RingOptions, SealerOptions, SegmentWriter};
+use crate::trail::Trail;
+use codecs::postgres::{Request, RequestKind};
+use codecs::{Outgoing, Piece, Pipes, Side, Span, Window};
 use lockgate::config;
 use lockgate::gate::{Context, Drive, Gate, Input, Now, Origin, Output, Shared, Standing};
 use lockgate::identity::development::{NewKey, SigningKey};
 use lockgate::identity::{IssuerKeys, Jwks, Principal, Verifier};
-use lockgate::policy::{Policy, View};
+use lockgate::policy::{Action, Policy, View};
 use lockgate::shard::mailbox::{Catalogue, CatalogueTable, ToControl};
 use lockgate::snapshot::{Snapshot, Target};
 use std::collections::HashMap;
@@ -43,14 +44,38 @@ targets = ["postgres"]
 const RULED: [&str; 10] =
     ["drop", "truncate", "alter", "grant", "revoke", "copy_program", "do", "vacuum", "lock", "comment"];
 
+/// Ten deny rules of a class each.
+pub fn ten_classes() -> String {
+    let rule = |class| {
+        format!(
+            "[[rule]]\nname = \"no-{class}\"\ntargets = [\"postgres\"]\nclasses = [\"{class}\"]\naction = \"deny\"\n"
+        )
+    };
+    RULED.map(rule).concat()
+}
+
+/// A deny rule of eight words.
+pub const EIGHT_WORDS: &str = r#"
+[[rule]]
+name = "no-escape"
+targets = ["postgres"]
+words = ["pg_sleep", "dblink", "lo_import", "lo_export", "pg_read_file", "pg_ls_dir", "copy", "pg_write_file"]
+action = "deny"
+"#;
+
+/// Every SELECT waits for somebody.
+const ASKING: &str = r#"
+[[rule]]
+name = "ask"
+targets = ["postgres"]
+classes = ["select"]
+action = "approve"
+approvers = ["local"]
+"#;
+
 /// What `bench/side-by-side.sh` calls `on`, besides the audit: ten deny rules, masks on two columns, four detectors.
 fn on() -> String {
-    let mut text = OFF.to_string();
-    for class in RULED {
-        text.push_str(&format!(
-            "[[rule]]\nname = \"no-{class}\"\ntargets = [\"postgres\"]\nclasses = [\"{class}\"]\naction = \"deny\"\n"
-        ));
-    }
+    let mut text = OFF.to_string() + &ten_classes();
     text.push_str(
         "[[mask]]\ntargets = [\"postgres\"]\ncolumns = [\"pgbench_accounts.filler\", \"customers.card_number\"]\n",
     );
@@ -199,8 +224,7 @@ pub struct Rig {
     gate: Gate,
     shared: Shared,
     snapshot: Arc<Snapshot>,
-    journal: SegmentWriter,
-    keeper: Keeper,
+    trail: Trail,
     now: Now,
     windows: [Vec<u8>; 2],
     out: [Outgoing; 2],
@@ -218,17 +242,24 @@ pub struct Rig {
 impl Rig {
     /// Logs in and prepares; the journal lies in `directory`.
     pub fn open(features: Features, directory: &Path) -> Self {
-        let (snapshot, token) = features.snapshot();
-        let ring =
-            RingOptions { data_dir: directory.to_owned(), shard: 0, segment_bytes: 64 << 20, segments_per_shard: 4 };
-        let (mut journal, _) = SegmentWriter::open(&ring, NOW_S * 1_000_000).expect("the directory can be written");
-        let keeper = Keeper::new(SealerOptions {
-            data_dir: directory.to_owned(),
-            shards: 1,
-            segment_bytes: ring.segment_bytes,
-            segments_per_shard: ring.segments_per_shard,
-            release: Release::Sealed,
-        });
+        Self::open_under(features.snapshot(), features, directory)
+    }
+
+    /// With [`Features::Off`] and these rules, as the configuration file has them.
+    pub fn open_with(rules: &str, directory: &Path) -> Self {
+        Self::open_under(snapshot(&format!("{OFF}{rules}")), Features::Off, directory)
+    }
+
+    /// With an execution of the prepared statement that waits for somebody: its mark is what [`Self::verdict`] on an Execute finds.
+    pub fn open_waiting(directory: &Path) -> Self {
+        let mut rig = Self::open_with(ASKING, directory);
+        let execution = execution();
+        rig.deliver(Side::Client, &execution);
+        rig
+    }
+
+    fn open_under((snapshot, token): (Arc<Snapshot>, String), features: Features, directory: &Path) -> Self {
+        let mut trail = Trail::open(directory, NOW_S * 1_000_000).expect("the directory can be written");
         let origin = Origin {
             shard: 0,
             relay: 1,
@@ -243,15 +274,14 @@ impl Rig {
         let (mut shared, mut control) = (Shared::default(), Vec::new());
         shared.payload_bytes_max = features.payload_bytes_max();
         shared.login_timeout_us = 30_000_000;
-        let mut cx =
-            Context { now, snapshot: &snapshot, journal: &mut journal, control: &mut control, shared: &mut shared };
+        let journal = &mut trail.writer;
+        let mut cx = Context { now, snapshot: &snapshot, journal, control: &mut control, shared: &mut shared };
         let gate = Gate::new(origin, &mut cx);
         let mut rig = Self {
             gate,
             shared,
             snapshot,
-            journal,
-            keeper,
+            trail,
             now,
             windows: Default::default(),
             out: Default::default(),
@@ -343,7 +373,7 @@ impl Rig {
     /// share one write under load.
     fn commit(&mut self) {
         if self.statements.is_multiple_of(10) {
-            self.journal.write().expect("there is room on disk");
+            self.trail.writer.write().expect("there is room on disk");
         }
     }
 
@@ -353,6 +383,28 @@ impl Rig {
         self.gate.standing(self.now, &self.snapshot)
     }
 
+    /// What the gate finds out about a request before it records it and sends it on. `text`: of a Query or Parse.
+    #[inline]
+    pub fn verdict(&mut self, kind: RequestKind, text: &mut Vec<u8>) -> Action {
+        let request = Request { kind, text: Span { start: 0, end: text.len() as u32 }, settings_in_doubt: false };
+        let [to_client, to_target] = &mut self.out;
+        let target = Window::new(&mut self.windows[Side::Target as usize]);
+        let mut pipes = Pipes { client: Window::new(text), target, to_client, to_target };
+        let mut cx = Context {
+            now: self.now,
+            snapshot: &self.snapshot,
+            journal: &mut self.trail.writer,
+            control: &mut self.control,
+            shared: &mut self.shared,
+        };
+        self.gate.verdict(&request, &mut pipes, &mut cx)
+    }
+
+    /// Texts that were parsed so far.
+    pub fn parsed_texts(&self) -> u64 {
+        self.shared.counters.parsed_texts.value()
+    }
+
     /// Values that were masked so far.
     pub fn masked_values(&self) -> u64 {
         self.shared.counters.masked_values.value()
@@ -360,7 +412,7 @@ impl Rig {
 
     /// Prepares the next segments, as the sealer does on a thread of its own. Not part of a statement.
     pub fn keep_segments(&mut self) {
-        self.keeper.look().expect("there is room on disk");
+        self.trail.keep().expect("there is room on disk");
     }
 
     fn deliver(&mut self, side: Side, bytes: &[u8]) {
@@ -377,7 +429,7 @@ impl Rig {
         let mut cx = Context {
             now: self.now,
             snapshot: &self.snapshot,
-            journal: &mut self.journal,
+            journal: &mut self.trail.writer,
             control: &mut self.control,
             shared: &mut self.shared,
         };

@@ -2,3 +2,5 @@
 
 pub mod gate;
 pub mod records;
+pub mod texts;
+pub mod trail;

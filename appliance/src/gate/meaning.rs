@@ -468,11 +468,6 @@ impl Shared {
         self.counters.known_shapes.add(1);
         Some(mark.on(text))
     }
-
-    /// The verdict on a text sent under the default settings.
-    pub fn decide(&mut self, text: &[u8], view: &View) -> Decision {
-        super::verdict::by_rules(&self.meaning(text, Encoding::Utf8, true), view)
-    }
 }
 
 /// The text as its encoding lets it be read.

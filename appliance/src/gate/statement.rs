@@ -109,6 +109,16 @@ impl Gate {
         }
     }
 
+    /// What is to become of a request, before it is recorded and carried out: what deciding costs can be measured here.
+    pub fn verdict(&mut self, request: &Request, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) -> Action {
+        self.decide(request, pipes, cx).decision.action
+    }
+
+    fn decide(&mut self, request: &Request, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) -> Mark {
+        self.look_at_portals();
+        self.mark(request, pipes, cx)
+    }
+
     pub(super) fn request(&mut self, request: Request, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         match self.standing(cx.now, cx.snapshot) {
             Standing::Good => {}
@@ -124,8 +134,7 @@ impl Gate {
                 }
             }
         }
-        self.look_at_portals();
-        let mark = self.mark(&request, pipes, cx);
+        let mark = self.decide(&request, pipes, cx);
         if mark.leaning == Leaning::Unasked {
             return self.ask_about_tables(request, pipes, cx);
         }

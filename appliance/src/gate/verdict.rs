@@ -273,7 +273,7 @@ impl<'a> Here<'a> {
 }
 
 /// What the rules say of a text, however the target reads it.
-pub(super) fn by_rules(meaning: &Meaning, view: &View) -> Decision {
+fn by_rules(meaning: &Meaning, view: &View) -> Decision {
     let decided = meaning.readings().map(|reading| view.decide(reading));
     decided.reduce(stricter).expect("there is a reading")
 }

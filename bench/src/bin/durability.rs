@@ -16,10 +16,9 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use lockgate::audit::disk::RealDisk;
 use lockgate::audit::segment::Spare;
-use lockgate::audit::{
-    Entry, Journal as _, Keeper, Outcome, Release, RingOptions, SealerOptions, SegmentWriter, Who, segment,
-};
+use lockgate::audit::{Entry, Journal as _, SegmentWriter, Who, segment};
 use lockgate_bench::records;
+use lockgate_bench::trail::{SEGMENT_BYTES, Trail};
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{self, Write as _};
@@ -27,7 +26,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-const FILE_BYTES: usize = 64 << 20;
+const FILE_BYTES: usize = SEGMENT_BYTES as usize;
 const REPEAT: u32 = 20_000;
 const COMMIT_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -79,42 +78,24 @@ fn disk(folder: &Path, seconds: usize, bytes: usize) -> io::Result<()> {
 
 fn trail(folder: &Path, seconds: usize, sessions: usize) -> io::Result<()> {
     let dir = folder.join("durability-trail");
-    let ring = RingOptions { data_dir: dir.clone(), shard: 0, segment_bytes: FILE_BYTES as u64, segments_per_shard: 4 };
-    let mut keeper = Keeper::new(SealerOptions {
-        data_dir: dir.clone(),
-        shards: 1,
-        segment_bytes: ring.segment_bytes,
-        segments_per_shard: ring.segments_per_shard,
-        release: Release::Sealed,
-    });
     let names: Vec<String> = (0..sessions).map(|session| format!("20261128T031200Z-0-{session}")).collect();
     let (mut now_us, mut durable, mut request) = (1_795_000_000_000_000_i64, 0, 0);
-    let (mut writer, _) = SegmentWriter::open(&ring, now_us)?;
+    let mut trail = Trail::open(&dir, now_us)?;
     let (began, before) = (Instant::now(), cpu_seconds());
     while began.elapsed() < Duration::from_secs(seconds as u64) {
-        // What the sealer does on a thread of its own; nobody keeps what is full.
-        keeper.look()?;
-        for file in
-            segment::list(&dir)?.remove(&0).unwrap_or_default().into_values().filter(|file| file.archived.is_some())
-        {
-            fs::remove_file(&file.path)?;
-        }
+        trail.keep()?;
+        let writer = &mut trail.writer;
         let start = Instant::now();
         while start.elapsed() < COMMIT_INTERVAL {
             request += 1;
             for session in &names {
                 now_us += 7;
-                append(&mut writer, now_us, session, &Entry::Request(records::request(request)))?;
+                append(writer, now_us, session, &Entry::Request(records::request(request)))?;
             }
             writer.write()?;
             for session in &names {
                 now_us += 7;
-                append(
-                    &mut writer,
-                    now_us,
-                    session,
-                    &Entry::Outcome(Outcome { payload: &[b'r'; 60], ..records::outcome(request) }),
-                )?;
+                append(writer, now_us, session, &Entry::Outcome(records::outcome(request)))?;
             }
             writer.write()?;
         }

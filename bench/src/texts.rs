@@ -1,0 +1,17 @@
+//! Texts that clients send, for benches.
+
+/// pgbench -S: one statement for each account.
+pub fn accounts() -> Vec<String> {
+    (0..1024).map(|n| format!("SELECT abalance FROM pgbench_accounts WHERE aid = {};", 1 + n * 977)).collect()
+}
+
+/// As an object-relational mapper writes it.
+pub fn mapper() -> String {
+    let columns: Vec<String> = (0..12).map(|n| format!("\"public\".\"Customer\".\"column_{n}\"")).collect();
+    format!(
+        "SELECT {} FROM \"public\".\"Customer\" LEFT JOIN orders AS o ON o.customer_id = \"Customer\".id AND o.placed >= \
+         '2024-01-01' WHERE (\"public\".\"Customer\".\"email\" = 'someone@example.com' AND o.total BETWEEN 10 AND 99.5) \
+         LIMIT 50 OFFSET 100",
+        columns.join(", ")
+    )
+}

@@ -1,0 +1,43 @@
+//! A trail of one shard, with what a gateway's sealer does on a thread of its own.
+
+use lockgate::audit::{Keeper, Release, RingOptions, SealerOptions, SegmentWriter, segment};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+const SEGMENTS_PER_SHARD: u32 = 4;
+
+pub struct Trail {
+    pub writer: SegmentWriter,
+    keeper: Keeper,
+    data_dir: PathBuf,
+}
+
+impl Trail {
+    /// `now_us`: Unix microseconds.
+    pub fn open(data_dir: &Path, now_us: i64) -> io::Result<Self> {
+        let ring = RingOptions {
+            data_dir: data_dir.to_owned(),
+            shard: 0,
+            segment_bytes: SEGMENT_BYTES,
+            segments_per_shard: SEGMENTS_PER_SHARD,
+        };
+        let (writer, _) = SegmentWriter::open(&ring, now_us)?;
+        let keeper = Keeper::new(SealerOptions {
+            data_dir: data_dir.to_owned(),
+            shards: 1,
+            segment_bytes: SEGMENT_BYTES,
+            segments_per_shard: SEGMENTS_PER_SHARD,
+            release: Release::Sealed,
+        });
+        Ok(Self { writer, keeper, data_dir: data_dir.to_owned() })
+    }
+
+    /// Prepares the next segments. Nobody keeps what is full.
+    pub fn keep(&mut self) -> io::Result<()> {
+        self.keeper.look()?;
+        let files = segment::list(&self.data_dir)?.remove(&0).unwrap_or_default();
+        files.into_values().filter(|file| file.archived.is_some()).try_for_each(|file| fs::remove_file(&file.path))
+    }
+}
