@@ -4,8 +4,8 @@
 #
 #   bench/instructions.sh            count and judge; exit status 1: over the budget, 3: could not count
 #   bench/instructions.sh --print    count, and print lines for the budget with 10 % on top
-#   MODES="prepared repeated simple" bench/instructions.sh --print     prepared (the default, the one with a budget), the same
-#                                    simple Query again and again, one with a new constant each time
+#   MODES="prepared repeated simple"    the default, each with a budget: prepared, the same simple Query again and again, one with a new
+#                                    constant each time
 #   FEATURES="off unrecorded on" bench/instructions.sh --print    off: login and grant; on: rules, masks, detectors, and each
 #                                    response recorded; unrecorded: the same with payloads = "none"
 #
@@ -31,7 +31,7 @@ counted() { # features, mode, statements
 }
 
 status=0
-for mode in ${MODES:-prepared}; do
+for mode in ${MODES:-prepared repeated simple}; do
   for features in ${FEATURES:-off on}; do
     few=$(counted $features $mode 2000) && many=$(counted $features $mode 12000) || exit 3
     each=$(((many - few) / 10000))

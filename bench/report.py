@@ -45,13 +45,18 @@ PROMISES = [
      [("one shard", f"{some} | 1", "io_uring_enter a query"), ("two shards", f"{some} | 2", "io_uring_enter a query")], []),
     ("shards", "two shards: CPU a query", "at most 1.05 x one shard's", [("", "--shards 2", "with children over (defaults)")],
      [(PROCESS, "--shards 2", "CPU over (defaults)")]),
-    ("promises", "an audit append on the path", "at most 150 ns", [("", "audit append, a record", "ns")], []),
+    ("promises", "an audit append on the path, with its share of the frame's checksum, hash and write", "at most 150 ns",
+     [("", "audit append and frame write, a record", "ns")], [("its encoding alone", "audit append, its encoding alone, a record", "ns")]),
     ("promises", "an identity check", "at most 20 ns", [("", "identity check", "ns")], []),
-    ("promises", "the deny list's prefilter", "at most 1/40 of a parse",
-     [("ten classes", "deny list of ten classes", "of the parse"), ("eight words", "deny list of eight words", "of the parse")], []),
-    ("promises", "a cached decision", "at most 100 ns", [("", "cached decision", "ns")], []),
-    ("instructions", "instructions of a prepared statement inside the gateway", "at most 1 x bench/budget.toml",
-     [("off", "prepared_off", "of the budget"), ("on", "prepared_on", "of the budget")], []),
+    ("promises", "what a deny list adds to a new text", "at most 1/40 of a parse",
+     [("ten classes", "ten classes added to a new text", "of the parse"), ("eight words", "eight words added to a new text", "of the parse"),
+      ("ten classes to a text that one names", "ten classes added to a new text that one names", "of the parse")],
+     [("the verdict on a known meaning: ten classes", "verdict of ten classes on a known meaning", "of the parse"),
+      ("eight words", "verdict of eight words on a known meaning", "of the parse")]),
+    ("promises", "a cached decision", "at most 100 ns",
+     [(name, f"cached decision, {name}", "ns") for name in ("prepared", "the same text", "1,024 constants", "a mapper's 600 bytes")], []),
+    ("instructions", "instructions of a statement inside the gateway", "at most 1 x bench/budget.toml",
+     [(f"{mode}, {features}", f"{mode}_{features}", "of the budget") for mode in ("prepared", "repeated", "simple") for features in ("off", "on")], []),
     ("durability", f"`group`, {many} sessions that pipeline: records a second", "at least 30 x one fdatasync each",
      [("", f"{many} | group, pipelines, canned server", "over the disk")], [("PostgreSQL behind", f"{many} | group, pipelines", "over the disk")]),
     ("durability", "`strict`, one session: added to the median", "at most 1.3 fdatasyncs", [("", "1 | strict", "p50 over async, in fdatasyncs")], []),
@@ -74,12 +79,17 @@ def tables(part):  # rows of cells; the first of each table are its headings
     text = read(part, "out")
     if part == "promises":
         scale = {"ps": 1e-3, "ns": 1.0, "µs": 1e3, "us": 1e3, "ms": 1e6}
-        found = re.findall(r"^(\S.*?)(?: \(at most .*\))?\s+time:\s+\[\S+ \S+ (\S+) (\S+) \S+ \S+\]", text, re.M)
-        ns = {name: float(time) * scale[unit] for name, time, unit in found}
-        parse = ns.get("pg_query parse", 0.0)
-        # Dearer than a parse: how many parses, so that it is judged as what it is.
-        share = lambda time: f"1/{int(parse / time)}" if time <= parse else f"{time / parse:.2f}" if parse else "no parse"
-        return [[["bench", "ns", "of the parse"]] + [[name, f"{time:.1f}", share(time)] for name, time in ns.items()]]
+        found = re.findall(r"^(\S.*?)(?: \((?:of )?at most .*\))?\s+time:\s+\[(\S+) (\S+) (\S+) (\S+) (\S+) (\S+)\]", text, re.M)
+        ns = {name: [float(time) * scale[unit] for time, unit in zip(ends[::2], ends[1::2])] for name, *ends in found}
+        parse = ns.get("pg_query parse", [0.0] * 3)[1]
+        def share(time):
+            if not parse:
+                return "no parse"
+            # Dearer than a parse: how many parses, so that it is judged as what it is.
+            return "0" if time <= 0 else f"1/{int(parse / time)}" if time <= parse else f"{time / parse:.2f}"
+        told = lambda show, ends: "{1} [{0}, {2}]".format(*map(show, ends))
+        rows = [[name, told("{:.1f}".format, ends), told(share, ends)] for name, ends in ns.items()]
+        return [[["bench", "ns", "of the parse"]] + rows]
     if part == "instructions":
         found = re.findall(r"^(\w+) +(\d+) instructions a statement, budget +(\d+):", text, re.M)
         return [[["statement", "of the budget"]] + [[name, f"{counted}/{budget}"] for name, counted, budget in found]]

@@ -24,8 +24,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 DEFAULT=(cpu simple gigabyte idle fairness tls storm enters shards promises instructions allocations)
 LENGTHS=(ROUNDS SECONDS_EACH WARM_UP MB SESSIONS TURN_S RATE SCALE)
-# MANY and SOME: 64 and 32 clients; fewer where a round is so brief that a busy machine might not log in more. The benches have longer than
-# they ask for: making the segment that records are appended to takes so long that criterion would append a handful, all of them cold.
+# MANY and SOME: 64 and 32 clients; fewer where a round is so brief that a busy machine might not log in more.
 declare -A COMMAND=(
   [cpu]='CLIENTS="1 8 MANY" bench/cpu.sh'
   [simple]='MODE=simple CLIENTS=MANY PEERS="pgbouncer haproxy relay off on" bench/cpu.sh'
@@ -36,19 +35,19 @@ declare -A COMMAND=(
   [storm]='bench/storm.sh'
   [enters]='CLIENTS="1 8 SOME MANY" bench/enters.sh'
   [shards]="bench/knobs.sh MANY '' '--shards 2'"
-  [promises]="cargo bench -p lockgate-bench --bench promises -- --quiet --discard-baseline TIMES 'at most|pg_query'"
+  [promises]="cargo bench -p lockgate-bench --bench promises -- --quiet --discard-baselineTIMES 'at most|pg_query'"
   [instructions]='bench/instructions.sh'
   [allocations]='cargo test --release -p lockgate-bench --test allocations'
   [durability]='CLIENTS="1 MANY" bench/durability.sh'
 )
 
-parts=("${DEFAULT[@]}") many=64 some=32 times='--warm-up-time 3 --measurement-time 5' only='' again='' strict='' output='' child='' given='' whole=$(basename "$0")
+parts=("${DEFAULT[@]}") many=64 some=32 times='' only='' again='' strict='' output='' child='' given='' whole=$(basename "$0")
 arguments() {
   local argument part
   for argument in "$@"; do whole+=" $([[ $argument =~ ^[A-Za-z0-9_./,=-]+$ ]] && echo "$argument" || printf %q "$argument")"; done
   while [ $# -gt 0 ]; do
     case $1 in
-      --smoke) SMOKE=1 many=16 some=12 times='--sample-size 10 --warm-up-time 0.1 --measurement-time 0.1' ;;
+      --smoke) SMOKE=1 many=16 some=12 times=' --sample-size 10 --warm-up-time 0.1 --measurement-time 0.1' ;;
       --all) parts=("${DEFAULT[@]}" durability) ;;
       --only) [ $# -ge 2 ] || usage 2; only=1; IFS=, read -ra parts <<<"$2"; shift ;;
       --strict) strict=--strict ;;

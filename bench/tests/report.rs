@@ -234,16 +234,54 @@ fn a_process_counts_with_its_children_and_a_child_that_ended_with_its_parent() {
     assert!(memory[0] > 100 && memory[1] > 2 * memory[0], "{memory:?}");
 }
 
+/// As criterion prints it.
+fn bench(name: &str, time: &str) -> String {
+    format!("{name}\n    time:   [1.0000 ns {time} 9.9000 µs]\n\n")
+}
+
+#[test]
+fn an_append_is_judged_with_its_share_of_the_frame() {
+    let printed = [
+        bench("audit append and frame write, a record (at most 150 ns)", "283.00 ns"),
+        bench("audit append, its encoding alone, a record (of at most 150 ns)", "39.500 ns"),
+    ];
+    let append = "an audit append on the path, with its share of the frame's checksum, hash and write";
+    let (row, _) = Folder::new().with("promises", &printed.concat(), "0").row(append);
+    assert!(row.contains("| 283.0 [1.0, 9900.0] (its encoding alone 39.5 [1.0, 9900.0]) | **no**"), "{row}");
+}
+
+#[test]
+fn every_way_to_send_a_statement_has_a_budget() {
+    let modes =
+        ["prepared", "repeated", "simple"].into_iter().flat_map(|mode| ["off", "on"].map(|of| format!("{mode}_{of}")));
+    let budget = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/budget.toml")).expect("it is there");
+    let printed = modes.map(|name| {
+        assert!(budget.lines().any(|line| line.starts_with(&format!("{name} = "))), "{name}");
+        let counted = if name == "simple_on" { 101 } else { 99 };
+        format!("{name}      {counted} instructions a statement, budget    100: ok\n")
+    });
+    let folder = Folder::new().with("instructions", &printed.collect::<String>(), "1");
+    let (row, status) = folder.row("instructions of a statement inside the gateway");
+    assert!(row.contains("simple, on 101/100 | **no** |"), "{row}");
+    assert_eq!(status, Some(0));
+}
+
 #[test]
 fn what_is_dearer_than_a_parse_is_judged_and_not_called_unmeasured() {
-    let bench = |name, time| format!("{name}\n    time:   [1.0 ns {time} 9.9 µs]\n\n");
     let printed = [
         bench("pg_query parse", "5.0000 µs"),
-        bench("deny list of ten classes (at most 1/40 of the parse)", "6.0000 ns"),
-        bench("deny list of eight words (at most 1/40 of the parse)", "7.5000 µs"),
+        bench("ten classes added to a new text (at most 1/40 of the parse)", "6.0000 ns"),
+        bench("eight words added to a new text (at most 1/40 of the parse)", "-7.5000 ns"),
+        bench("ten classes added to a new text that one names (at most 1/40 of the parse)", "7.5000 µs"),
+        bench("verdict of ten classes on a known meaning (of at most 1/40 of the parse)", "8.0000 ns"),
+        bench("verdict of eight words on a known meaning (of at most 1/40 of the parse)", "40.000 ns"),
     ];
-    let (row, status) = Folder::new().with("promises", &printed.concat(), "0").row("the deny list's prefilter");
-    assert!(row.contains("ten classes 1/833, eight words 1.50 | **no** |"), "{row}");
+    let (row, status) =
+        Folder::new().with("promises", &printed.concat(), "0").row("what a deny list adds to a new text");
+    let ends = "[1/5000, 1.98]";
+    let judged =
+        format!("ten classes 1/833 {ends}, eight words 0 {ends}, ten classes to a text that one names 1.50 {ends} (");
+    assert!(row.contains(&judged) && row.contains("**no**"), "{row}");
     // The other rows of that script are not there.
     assert_eq!(status, Some(1));
 }

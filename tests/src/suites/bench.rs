@@ -43,6 +43,14 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     for (section, rows) in SECTIONS {
         report.case(section, || numbers(&page, section, rows));
     }
+    report.case("a gateway's archiver counts", || {
+        let row = page.lines().find(|line| line.starts_with("| 16 | on |")).context("no such row")?;
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        // Empty, clients, proxy, CPU us each, its ratio, with its children.
+        let [own, whole]: [f64; 2] = [cells[3].parse()?, cells[5].parse()?];
+        ensure!(whole > own, "{row}");
+        Ok(())
+    });
     report.case("a script that fails is said to have failed, and the next one runs", || {
         // pgbench takes no round of zero seconds.
         let finished = side_by_side(settings, &["--only", "shards,instructions"], &[("SECONDS_EACH", "0")])?;
