@@ -93,9 +93,9 @@ fn cached(c: &mut Criterion) {
     let directory = tempfile::tempdir().expect("a directory");
     let mut waiting = Rig::open_waiting(directory.path());
     let execute = RequestKind::Execute { resumed: false };
-    assert_eq!(waiting.verdict(execute, &mut Vec::new()), Action::Approve, "the mark of what was prepared");
+    assert_eq!(waiting.verdict(execute, &mut []), Action::Approve, "the mark of what was prepared");
     c.bench_function("cached decision, prepared (at most 100 ns)", |b| {
-        let mut nothing = Vec::new();
+        let mut nothing: [u8; 0] = [];
         b.iter(|| waiting.verdict(execute, black_box(&mut nothing)));
     });
     let constants = accounts().into_iter().map(String::into_bytes).collect();

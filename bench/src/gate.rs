@@ -385,7 +385,7 @@ impl Rig {
 
     /// What the gate finds out about a request before it records it and sends it on. `text`: of a Query or Parse.
     #[inline]
-    pub fn verdict(&mut self, kind: RequestKind, text: &mut Vec<u8>) -> Action {
+    pub fn verdict(&mut self, kind: RequestKind, text: &mut [u8]) -> Action {
         let request = Request { kind, text: Span { start: 0, end: text.len() as u32 }, settings_in_doubt: false };
         let [to_client, to_target] = &mut self.out;
         let target = Window::new(&mut self.windows[Side::Target as usize]);

@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn it_looks_where_a_pause_comes_now_and_then() {
         let pauses = |wait: u32, looks: bool| {
-            if wait % 100 == 0 {
+            if wait.is_multiple_of(100) {
                 1_000
             } else if looks {
                 35
@@ -140,10 +140,12 @@ mod tests {
     #[test]
     fn it_hardly_looks_where_that_makes_them_longer() {
         let mut spin = Spin::new(100);
-        assert!(looks(&mut spin, 100_000, |wait, looks| if looks && wait % 4 == 0 { 150 } else { 45 }) < 2_000);
+        assert!(
+            looks(&mut spin, 100_000, |wait, looks| if looks && wait.is_multiple_of(4) { 150 } else { 45 }) < 2_000
+        );
         let mut spin = Spin::new(100);
         assert!(
-            looks(&mut spin, 100_000, |wait, looks| if looks && wait % 100 == 0 {
+            looks(&mut spin, 100_000, |wait, looks| if looks && wait.is_multiple_of(100) {
                 3_000
             } else if looks {
                 40
@@ -161,7 +163,7 @@ mod tests {
     #[test]
     fn it_never_looks_for_what_comes_late() {
         assert_eq!(looks(&mut Spin::new(100), 10_000, |_, _| 101), 0);
-        assert_eq!(looks(&mut Spin::new(100), 10_000, |wait, _| if wait % 10 == 0 { 1_000 } else { 20 }), 0);
+        assert_eq!(looks(&mut Spin::new(100), 10_000, |wait, _| if wait.is_multiple_of(10) { 1_000 } else { 20 }), 0);
     }
 
     #[test]

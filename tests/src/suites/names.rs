@@ -41,7 +41,10 @@ name = "no-more-lines"
 tables = ["public.ledger"]
 classes = ["insert"]
 action = "deny"
+"#;
 
+/// The same: denies reading the rumours, and asks somebody before the ledger is read.
+const READERS: &str = r#"
 [[rule]]
 name = "nobody-reads-rumours"
 tables = ["public.rumours"]
@@ -338,7 +341,7 @@ fn tightened(world: &World) -> Result<()> {
 
     // What waits for one group's word does not go by that of others.
     let others = POLICY.replace("[\"leads\"]", "[\"leads\", \"owners\"]");
-    let setup = Setup { more: format!("{others}{TIGHTER}"), ..Setup::default() };
+    let setup = Setup { more: format!("{others}{TIGHTER}{READERS}"), ..Setup::default() };
     world.gateway().configure(&world.target, &world.issuer, &setup)?;
     world.gateway().reload()?;
     eventually("the rules apply", Duration::from_secs(10), || {
@@ -476,22 +479,6 @@ fn tighten(world: &World, more: &str) -> Result<()> {
     }
     Ok(())
 }
-
-/// Denies reading the rumours, and asks somebody before the ledger is read.
-const READERS: &str = r#"
-[[rule]]
-name = "nobody-reads-rumours"
-tables = ["public.rumours"]
-action = "deny"
-
-[[rule]]
-name = "ask-before-reading"
-tables = ["public.ledger"]
-classes = ["select"]
-action = "approve"
-approvers = ["leads"]
-expires = "1m"
-"#;
 
 fn cursors_tightened(world: &World) -> Result<()> {
     tighten(world, "")?;
