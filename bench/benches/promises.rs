@@ -95,8 +95,8 @@ fn cached(c: &mut Criterion) {
     let execute = RequestKind::Execute { resumed: false };
     assert_eq!(waiting.verdict(execute, &mut []), Action::Approve, "the mark of what was prepared");
     c.bench_function("cached decision, prepared (at most 100 ns)", |b| {
-        let mut nothing: [u8; 0] = [];
-        b.iter(|| waiting.verdict(execute, black_box(&mut nothing)));
+        let mut nothing = [0_u8; 0];
+        b.iter(|| waiting.verdict(execute, black_box(&mut nothing[..])));
     });
     let constants = accounts().into_iter().map(String::into_bytes).collect();
     for (name, texts) in [

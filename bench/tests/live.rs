@@ -31,7 +31,7 @@ fn an_execution_is_judged_by_the_mark_of_what_was_prepared() {
     let (mut rig, _directory) = rig(Rig::open_waiting);
     let parsed = rig.parsed_texts();
     // Without that mark the statement were unknown, and allowed.
-    assert_eq!(rig.verdict(RequestKind::Execute { resumed: false }, &mut Vec::new()), Action::Approve);
+    assert_eq!(rig.verdict(RequestKind::Execute { resumed: false }, &mut []), Action::Approve);
     assert_eq!(rig.parsed_texts(), parsed);
 }
 

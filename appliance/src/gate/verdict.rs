@@ -209,7 +209,7 @@ impl Gate {
         let fetches = |statement: &Statement| (statement.cursors_inside || statement.opaque) && refused();
         let runs =
             |statement: &Statement| statement.names_inside || waits && !harmless(statement) || fetches(statement);
-        meaning.analysis.statements.iter().any(runs)
+        meaning.statements().any(runs)
     }
 
     /// A portal has been bound that needs a ruling, or that nobody knows; or the rules of now would not let it begin.
@@ -285,7 +285,7 @@ pub(super) fn uses_names(meaning: &Meaning) -> bool {
 /// What it reads or runs hangs on names, some of which no text may tell.
 fn hangs_on_names(meaning: &Meaning) -> bool {
     let inside = |statement: &Statement| statement.names_inside || statement.cursors_inside;
-    uses_names(meaning) || meaning.analysis.statements.iter().any(inside) || !meaning.cursors.positions.is_empty()
+    uses_names(meaning) || meaning.statements().any(inside) || !meaning.cursors.positions.is_empty()
 }
 
 fn declares(meaning: &Meaning) -> bool {
