@@ -104,6 +104,7 @@ fn snapshot(text: &str) -> (Arc<Snapshot>, String) {
     };
     let snapshot = Snapshot {
         version: 1,
+        rules: 1,
         targets: vec![Arc::new(target)],
         policy: Policy::compile(&config),
         verifier: Verifier::new(vec![IssuerKeys { issuer, keys, wanted: Arc::default() }]),
