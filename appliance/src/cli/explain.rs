@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::identity::Principal;
 use crate::policy::{Action, Decision, Policy, View, table_name};
 use anyhow::{Context, bail};
-use masking::sql::{Analysis, Class, Classes, analyse};
+use masking::sql::{Analysis, Class, Classes, Reading, read};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{BufRead, Read, Write};
@@ -113,11 +113,12 @@ struct Explanation {
 
 impl Judge<'_> {
     fn explain(&self, who: &WhoArgs, statement: &[u8]) -> Explanation {
-        let analysis = analyse(statement, true);
+        let Reading { analysis, otherwise, .. } = read(statement);
         match self.policy.view(&who.target, &principal(who)) {
             Some(view) => {
                 let masks = masks(&view, &analysis);
-                Explanation { decision: view.decide(&analysis), masks, analysis }
+                let decision = decide(&view, &analysis, otherwise.as_ref());
+                Explanation { decision, masks, analysis }
             }
             None => Explanation { decision: self.no_grant(&who.target), masks: Vec::new(), analysis },
         }
@@ -137,6 +138,16 @@ impl Judge<'_> {
         let text = std::fs::read_to_string(&self.config.path).ok()?;
         line_of_rule(&text, name)
     }
+}
+
+/// As the target reads it with `standard_conforming_strings` on, or off where that is judged more strictly: it may be off by then.
+fn decide(view: &View, analysis: &Analysis, otherwise: Option<&Analysis>) -> Decision {
+    let off = otherwise.map(|other| {
+        let decision = view.decide(other);
+        let reason = format!("{} (read with standard_conforming_strings off)", decision.reason);
+        Decision { reason, ..decision }
+    });
+    off.into_iter().fold(view.decide(analysis), Decision::stricter)
 }
 
 fn line_of_rule(text: &str, name: &str) -> Option<usize> {
@@ -441,6 +452,16 @@ style = "last4"
                 "reason": "delete on customers needs approval",
             })]
         );
+    }
+
+    #[test]
+    fn what_a_text_does_with_the_other_kind_of_strings_is_told_as_well() {
+        let line = json!({ "statement": r"SELECT '\', '; DROP TABLE t; --'" });
+        let (answers, denied) = answers(&format!("{line}\n"));
+        assert!(denied);
+        assert_eq!(answers[0]["rule"], "no-ddl");
+        let reason = answers[0]["reason"].as_str().expect("a reason");
+        assert!(reason.ends_with("(read with standard_conforming_strings off)"), "{reason}");
     }
 
     #[test]

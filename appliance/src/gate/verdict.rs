@@ -90,35 +90,35 @@ impl Gate {
         };
         let mut here = Here { alone: meaning.analysis.statements.len() == 1, ..Here::default() };
         for statement in &meaning.analysis.statements {
-            decision = weigh(statement).into_iter().fold(decision, stricter);
+            decision = weigh(statement).into_iter().fold(decision, Decision::stricter);
             match &statement.uses {
                 Some(Named::Prepared(name)) => match self.session.prepared(name.as_bytes()) {
                     Some(used) => {
                         touched.add(used);
-                        decision = stricter(decision, self.decided(used, view));
+                        decision = decision.stricter(self.decided(used, view));
                         if (statement.stores || masked::writes_from_variables(statement)) && used.reads != Reads::Open {
                             // CREATE TABLE ... AS EXECUTE
-                            decision = stricter(decision, masked::denied(masked::STORED));
+                            decision = decision.stricter(masked::denied(masked::STORED));
                         }
                         if used.leaning != Leaning::No || self.is_outdated(used) {
                             let again = used.meaning.analysis.statements.iter().filter_map(&mut weigh);
-                            decision = again.fold(decision, stricter);
+                            decision = again.fold(decision, Decision::stricter);
                         }
                         reads = reads.max(used.reads);
                     }
                     // Parse of EXECUTE: what the name stands for is looked up when it runs.
                     None if kind == RequestKind::Parse => reads = unknown_reads(view),
                     None => {
-                        decision = stricter(decision, view.decide_unknown());
+                        decision = decision.stricter(view.decide_unknown());
                         if statement.stores && !view.column_masks.is_empty() {
-                            decision = stricter(decision, masked::denied(masked::STORED));
+                            decision = decision.stricter(masked::denied(masked::STORED));
                         }
                         reads = unknown_reads(view);
                     }
                 },
                 Some(Named::Cursor(name)) => {
                     let (ruled, shows) = self.fetched(Some(name), &here, view, &mut touched);
-                    decision = ruled.into_iter().fold(decision, stricter);
+                    decision = ruled.into_iter().fold(decision, Decision::stricter);
                     reads = reads.max(shows);
                 }
                 None => {}
@@ -127,17 +127,17 @@ impl Gate {
         }
         for name in &meaning.cursors.positions {
             let (ruled, _) = self.fetched(name.as_deref(), &here, view, &mut touched);
-            decision = ruled.into_iter().fold(decision, stricter);
+            decision = ruled.into_iter().fold(decision, Decision::stricter);
         }
         // Read otherwise: what a name in it would stand for is nobody's guess.
         for statement in meaning.readings().skip(1).flat_map(|reading| &reading.statements) {
-            decision = weigh(statement).into_iter().fold(decision, stricter);
+            decision = weigh(statement).into_iter().fold(decision, Decision::stricter);
             if statement.uses.is_some() {
-                decision = stricter(decision, view.decide_unknown());
+                decision = decision.stricter(view.decide_unknown());
             }
         }
         if self.may_run_another(&meaning, kind, view) {
-            decision = stricter(decision, view.decide_unknown());
+            decision = decision.stricter(view.decide_unknown());
         }
         Marked::new(meaning, decision, self.rules, reads, leaning).behind(touched)
     }
@@ -153,7 +153,7 @@ impl Gate {
             return used.decision.clone();
         }
         let now = by_rules(&used.meaning, view);
-        if hangs_on_names(&used.meaning) { stricter(now, view.decide_unknown()) } else { now }
+        if hangs_on_names(&used.meaning) { now.stricter(view.decide_unknown()) } else { now }
     }
 
     /// The verdict on what was let go on under older rules, if those of now are stricter with it. (What was asked about then is not asked
@@ -190,7 +190,7 @@ impl Gate {
         // Among other statements the name may stand for something else by the time it is used.
         let shown = declared.or(bound).filter(|_| here.alone);
         let shows = shown.map_or_else(|| unknown_reads(view), |used| used.reads);
-        (runs.into_iter().chain(reads).chain(unknown).reduce(stricter), shows)
+        (runs.into_iter().chain(reads).chain(unknown).reduce(Decision::stricter), shows)
     }
 
     /// It may run what no rule has let run: a body can use any name, whatever runs while a portal waits that needs a ruling can fetch
@@ -238,7 +238,7 @@ impl Gate {
         let mut decision = view.decide_function_call();
         if login::masks_anything(view) {
             // Its result is bytes of which nobody says what they are.
-            decision = stricter(decision, masked::denied("what a FunctionCall returns cannot be masked: use SELECT"));
+            decision = decision.stricter(masked::denied("what a FunctionCall returns cannot be masked: use SELECT"));
         }
         self.synthetic(text.as_bytes(), Class::FunctionCall, decision, view)
     }
@@ -275,7 +275,7 @@ impl<'a> Here<'a> {
 /// What the rules say of a text, however the target reads it.
 fn by_rules(meaning: &Meaning, view: &View) -> Decision {
     let decided = meaning.readings().map(|reading| view.decide(reading));
-    decided.reduce(stricter).expect("there is a reading")
+    decided.reduce(Decision::stricter).expect("there is a reading")
 }
 
 pub(super) fn uses_names(meaning: &Meaning) -> bool {
@@ -294,9 +294,4 @@ fn declares(meaning: &Meaning) -> bool {
 
 fn unknown_reads(view: &View) -> Reads {
     if view.column_masks.is_empty() { Reads::Open } else { Reads::Unknown }
-}
-
-/// The stricter of two verdicts; the first when they are alike.
-fn stricter(one: Decision, other: Decision) -> Decision {
-    if other.action > one.action { other } else { one }
 }

@@ -249,6 +249,11 @@ impl Decision {
         Self { action: Action::Deny, reason: reason.to_owned(), ..Self::ALLOW }
     }
 
+    /// The stricter of two verdicts; the first when they are alike.
+    pub fn stricter(self, other: Self) -> Self {
+        if other.action > self.action { other } else { self }
+    }
+
     /// Why, in one sentence, for whoever asks.
     pub fn why(&self) -> Cow<'_, str> {
         match (&self.rule, self.action) {

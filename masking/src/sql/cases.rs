@@ -465,6 +465,12 @@ fn conditions_that_hold_for_every_row_are_no_conditions() {
         "(1=2) IS FALSE",
         "NULL::bool IS UNKNOWN",
         "a IS NULL OR a IS NOT NULL",
+        "(a IS NULL) IS NOT NULL",
+        "(a IS NULL) IS NOT UNKNOWN",
+        "(a IS TRUE OR NOT b IS NULL) IS NOT NULL",
+        "(a IS DISTINCT FROM b) IS NOT NULL",
+        "EXISTS (SELECT 1 FROM s) IS NOT NULL",
+        "(a IS NULL) IN (true, false)",
         "a > 1 OR NOT a > 1",
         "1 BETWEEN 0 AND 2",
         "a BETWEEN a AND a",
@@ -497,6 +503,8 @@ fn conditions_that_hold_for_every_row_are_no_conditions() {
         "NULL = a OR NOT a IS NULL",
         "(id = NULL) IS NOT TRUE OR id IS NULL OR true",
         "(1 = NULL) = false",
+        "(a = NULL) IS NOT NULL",
+        "(a = NULL) IN (false, true)",
     ] {
         for text in [format!("DELETE FROM t WHERE {condition}"), format!("UPDATE t SET x = 1 WHERE {condition}")] {
             let analysis = analyse(text.as_bytes(), true);
@@ -511,6 +519,10 @@ fn conditions_that_choose_rows_are_conditions() {
         "false",
         "a = NULL",
         "NOT (a = NULL)",
+        "(a = 1) IS NOT NULL",
+        "(a IS NULL AND b) IS NOT NULL",
+        "(a IS NULL) IN (true)",
+        "flag IN (true, false)",
         "NULL <> NULL",
         "NOT (NULL OPERATOR(pg_catalog.=) 1)",
         "id = 1",

@@ -156,7 +156,7 @@ impl Scope<'_> {
         let name = expression.name.last().and_then(string)?;
         let (left, right) = (expression.lexpr.as_deref(), expression.rexpr.as_deref()?);
         if let Some(tested) = self.compared_with_null(expression) {
-            return Some(Constant::Bool(self.fold(tested)? == Constant::Null));
+            return self.is_null(tested).map(Constant::Bool);
         }
         match expression.kind() {
             AExprKind::AexprOp => match left {
@@ -211,7 +211,9 @@ impl Scope<'_> {
     /// `x IN (a, b)`: true when x is one of them; false when it is none and all are known.
     fn membership(&self, name: &str, left: &pg::Node, right: &pg::Node) -> Option<Constant> {
         let Some(NodeEnum::List(list)) = &right.node else { return None };
-        let mut found = list.items.iter().any(|item| self.same(left, item));
+        let names = |value| list.items.iter().any(|item| self.truth(item) == Some(value));
+        let every = || self.never_null(left) && names(true) && names(false);
+        let mut found = list.items.iter().any(|item| self.same(left, item)) || every();
         let mut none = !found;
         if let (false, Some(left)) = (found, self.fold(left)) {
             for item in &list.items {
@@ -260,12 +262,43 @@ impl Scope<'_> {
     }
 
     fn null_test(&self, test: &pg::NullTest) -> Option<Constant> {
-        let null = self.fold(test.arg.as_deref()?)? == Constant::Null;
+        let null = self.is_null(test.arg.as_deref()?)?;
         Some(Constant::Bool(null == (test.nulltesttype() == NullTestType::IsNull)))
     }
 
+    /// NULL for every row, or for none; `None`: not told.
+    fn is_null(&self, node: &pg::Node) -> Option<bool> {
+        let folded = self.fold(node).map(|constant| constant == Constant::Null);
+        folded.or_else(|| self.never_null(node).then_some(false))
+    }
+
+    /// True or false for every row, whichever.
+    fn never_null(&self, node: &pg::Node) -> bool {
+        if self.step().is_none() {
+            return false;
+        }
+        match &node.node {
+            Some(NodeEnum::NullTest(_) | NodeEnum::BooleanTest(_)) => true,
+            Some(NodeEnum::AExpr(expression)) => {
+                let distinct = matches!(expression.kind(), AExprKind::AexprDistinct | AExprKind::AexprNotDistinct);
+                distinct || self.compared_with_null(expression).is_some()
+            }
+            Some(NodeEnum::BoolExpr(logic)) => logic.args.iter().all(|arg| self.never_null(arg)),
+            Some(NodeEnum::SubLink(link)) => link.sub_link_type() == SubLinkType::ExistsSublink,
+            _ => false,
+        }
+    }
+
     fn boolean_test(&self, test: &pg::BooleanTest) -> Option<Constant> {
-        let folded = self.fold(test.arg.as_deref()?)?;
+        let arg = test.arg.as_deref()?;
+        let Some(folded) = self.fold(arg) else {
+            let known = self.never_null(arg);
+            return match test.booltesttype() {
+                BoolTestType::IsNotUnknown if known => Some(Constant::Bool(true)),
+                BoolTestType::IsUnknown if known => Some(Constant::Bool(false)),
+                _ => None,
+            };
+        };
         let value = boolean(&folded);
         if value.is_none() && folded != Constant::Null {
             return None;
