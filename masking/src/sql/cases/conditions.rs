@@ -1,0 +1,148 @@
+//! Which conditions choose rows, and which hold for every row.
+
+use super::*;
+
+#[test]
+fn conditions_that_hold_for_every_row_are_no_conditions() {
+    for condition in [
+        "true",
+        "TRUE",
+        "1=1",
+        "'a'='a'",
+        "NOT false",
+        "x = 1 OR true",
+        "a = a",
+        "t.a = a",
+        "a >= a",
+        "a IS NOT DISTINCT FROM a",
+        "1 < 2",
+        "1 <> 2",
+        "COALESCE(true, x)",
+        "COALESCE(NULL, true)",
+        "((((true))))",
+        "'t'::bool",
+        "CAST('yes' AS boolean)",
+        "bool 'on'",
+        "'true'",
+        "1::bool",
+        "1::int::bool",
+        "EXISTS (SELECT 1)",
+        "EXISTS (VALUES (1))",
+        "EXISTS (SELECT 1 WHERE 1=1)",
+        "(SELECT true)",
+        "1 IN (1, 2)",
+        "1 IN (SELECT 1)",
+        "1 NOT IN (2, 3)",
+        "NOT (1 = 2)",
+        "NOT NOT true",
+        "true AND 1=1",
+        "a LIKE '%'",
+        "a ILIKE '%%'",
+        "'a' LIKE 'a'",
+        "NULL IS NULL",
+        "1 IS NOT NULL",
+        "true IS TRUE",
+        "(1=2) IS FALSE",
+        "NULL::bool IS UNKNOWN",
+        "a IS NULL OR a IS NOT NULL",
+        "(a IS NULL) IS NOT NULL",
+        "(a IS NULL) IS NOT UNKNOWN",
+        "(a IS TRUE OR NOT b IS NULL) IS NOT NULL",
+        "(a IS DISTINCT FROM b) IS NOT NULL",
+        "EXISTS (SELECT 1 FROM s) IS NOT NULL",
+        "(a IS NULL) IN (true, false)",
+        "a > 1 OR NOT a > 1",
+        "1 BETWEEN 0 AND 2",
+        "a BETWEEN a AND a",
+        "CASE WHEN true THEN true END",
+        "CASE WHEN false THEN false ELSE true END",
+        "CASE 1 WHEN 1 THEN true END",
+        "1+1=2",
+        "2*3 > 5",
+        "'a'||'b' = 'ab'",
+        "ROW(1,2)=ROW(1,2)",
+        "(a,b)=(a,b)",
+        "1 = ANY (ARRAY[1,2])",
+        "lower(a) = lower(a)",
+        "now() = now()",
+        "'1' = 1",
+        "true = 't'",
+        "-1 < 0",
+        "a IN (a)",
+        "true IS NOT NULL",
+        "1 > 0 AND (a = a OR b)",
+        "'a' COLLATE \"C\" = 'a'",
+        "$1 = $1",
+        "1.0::int = 1 OR true",
+        "id::text = id::text",
+        "1 OPERATOR(pg_catalog.=) 1",
+        // Under transform_null_equals.
+        "NULL = NULL",
+        "NOT (NULL = 1)",
+        "a = NULL OR a IS NOT NULL",
+        "NULL = a OR NOT a IS NULL",
+        "(id = NULL) IS NOT TRUE OR id IS NULL OR true",
+        "(1 = NULL) = false",
+        "(a = NULL) IS NOT NULL",
+        "(a = NULL) IN (false, true)",
+    ] {
+        for text in [format!("DELETE FROM t WHERE {condition}"), format!("UPDATE t SET x = 1 WHERE {condition}")] {
+            let analysis = analyse(text.as_bytes(), true);
+            assert!(analysis.statements[0].missing_where, "{text}");
+        }
+    }
+}
+
+#[test]
+fn conditions_that_choose_rows_are_conditions() {
+    for condition in [
+        "false",
+        "a = NULL",
+        "NOT (a = NULL)",
+        "(a = 1) IS NOT NULL",
+        "(a IS NULL AND b) IS NOT NULL",
+        "(a IS NULL) IN (true)",
+        "flag IN (true, false)",
+        "NULL <> NULL",
+        "NOT (NULL OPERATOR(pg_catalog.=) 1)",
+        "id = 1",
+        "a = b",
+        "a <> a",
+        "NOT true",
+        "1 = 2",
+        "x = 1 AND true",
+        "NULL",
+        "a IS NULL",
+        "a IS NOT NULL",
+        "EXISTS (SELECT 1 FROM s)",
+        "EXISTS (SELECT 1 WHERE false)",
+        "EXISTS (SELECT 1 LIMIT 0)",
+        "a LIKE 'x%'",
+        "id IN (1, 2)",
+        "id = $1",
+        "random() = random()",
+        "$1 = $2",
+        "COALESCE(a, true)",
+        "COALESCE(a, false)",
+        "CASE WHEN a THEN true ELSE false END",
+        "a BETWEEN 1 AND 2",
+        "'f'::bool",
+        "0::bool",
+        "flag",
+        "t.a = s.a",
+        "id < 10 OR id > 20",
+        "now() > created",
+        "1 NOT IN (1)",
+        "(1 = 1) IS FALSE",
+        "id = ANY ('{1,2}')",
+        "CURRENT_USER = 'x'",
+    ] {
+        let text = format!("DELETE FROM t WHERE {condition}");
+        let analysis = analyse(text.as_bytes(), true);
+        assert_eq!(
+            analysis.statements[0].classes.iter().next(),
+            Some(if text.contains("SELECT") { Class::Select } else { Class::Delete })
+        );
+        assert!(!analysis.statements[0].missing_where, "{text}");
+    }
+}
