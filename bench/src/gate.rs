@@ -219,16 +219,28 @@ impl Left {
     }
 }
 
+/// What a gate is lent of the shard it runs in.
+struct Shard {
+    now: Now,
+    snapshot: Arc<Snapshot>,
+    trail: Trail,
+    control: Vec<ToControl>,
+    shared: Shared,
+}
+
+impl Shard {
+    fn context(&mut self) -> Context<'_> {
+        let (now, journal) = (self.now, &mut self.trail.writer);
+        Context { now, snapshot: &self.snapshot, journal, control: &mut self.control, shared: &mut self.shared }
+    }
+}
+
 /// An open session with one prepared statement.
 pub struct Rig {
     gate: Gate,
-    shared: Shared,
-    snapshot: Arc<Snapshot>,
-    trail: Trail,
-    now: Now,
+    shard: Shard,
     windows: [Vec<u8>; 2],
     out: [Outgoing; 2],
-    control: Vec<ToControl>,
     /// What the client sends and the target answers for one execution.
     execution: Vec<u8>,
     answer: Vec<u8>,
@@ -259,7 +271,7 @@ impl Rig {
     }
 
     fn open_under((snapshot, token): (Arc<Snapshot>, String), features: Features, directory: &Path) -> Self {
-        let mut trail = Trail::open(directory, NOW_S * 1_000_000).expect("the directory can be written");
+        let trail = Trail::open(directory, NOW_S * 1_000_000).expect("the directory can be written");
         let origin = Origin {
             shard: 0,
             relay: 1,
@@ -271,21 +283,16 @@ impl Rig {
             entropy: [5; 42],
         };
         let now = Now { mono_us: 1_000, unix_us: NOW_S * 1_000_000 };
-        let (mut shared, mut control) = (Shared::default(), Vec::new());
+        let mut shared = Shared::default();
         shared.payload_bytes_max = features.payload_bytes_max();
         shared.login_timeout_us = 30_000_000;
-        let journal = &mut trail.writer;
-        let mut cx = Context { now, snapshot: &snapshot, journal, control: &mut control, shared: &mut shared };
-        let gate = Gate::new(origin, &mut cx);
+        let mut shard = Shard { now, snapshot, trail, control: Vec::new(), shared };
+        let gate = Gate::new(origin, &mut shard.context());
         let mut rig = Self {
             gate,
-            shared,
-            snapshot,
-            trail,
-            now,
+            shard,
             windows: Default::default(),
             out: Default::default(),
-            control,
             execution: execution(),
             answer: answer(features.column()),
             query: query(features.column()),
@@ -373,14 +380,14 @@ impl Rig {
     /// share one write under load.
     fn commit(&mut self) {
         if self.statements.is_multiple_of(10) {
-            self.trail.writer.write().expect("there is room on disk");
+            self.shard.trail.writer.write().expect("there is room on disk");
         }
     }
 
     /// The identity check that every statement begins with.
     #[inline]
     pub fn standing(&self) -> Standing {
-        self.gate.standing(self.now, &self.snapshot)
+        self.gate.standing(self.shard.now, &self.shard.snapshot)
     }
 
     /// What the gate finds out about a request before it records it and sends it on. `text`: of a Query or Parse.
@@ -390,29 +397,22 @@ impl Rig {
         let [to_client, to_target] = &mut self.out;
         let target = Window::new(&mut self.windows[Side::Target as usize]);
         let mut pipes = Pipes { client: Window::new(text), target, to_client, to_target };
-        let mut cx = Context {
-            now: self.now,
-            snapshot: &self.snapshot,
-            journal: &mut self.trail.writer,
-            control: &mut self.control,
-            shared: &mut self.shared,
-        };
-        self.gate.verdict(&request, &mut pipes, &mut cx)
+        self.gate.verdict(&request, &mut pipes, &mut self.shard.context())
     }
 
     /// Texts that were parsed so far.
     pub fn parsed_texts(&self) -> u64 {
-        self.shared.counters.parsed_texts.value()
+        self.shard.shared.counters.parsed_texts.value()
     }
 
     /// Values that were masked so far.
     pub fn masked_values(&self) -> u64 {
-        self.shared.counters.masked_values.value()
+        self.shard.shared.counters.masked_values.value()
     }
 
     /// Prepares the next segments, as the sealer does on a thread of its own. Not part of a statement.
     pub fn keep_segments(&mut self) {
-        self.trail.keep().expect("there is room on disk");
+        self.shard.trail.keep().expect("there is room on disk");
     }
 
     fn deliver(&mut self, side: Side, bytes: &[u8]) {
@@ -421,19 +421,12 @@ impl Rig {
     }
 
     fn input(&mut self, input: Input) {
-        self.now.mono_us += 20;
-        self.now.unix_us += 20;
+        self.shard.now.mono_us += 20;
+        self.shard.now.unix_us += 20;
         let [client, target] = &mut self.windows;
         let [to_client, to_target] = &mut self.out;
         let mut pipes = Pipes { client: Window::new(client), target: Window::new(target), to_client, to_target };
-        let mut cx = Context {
-            now: self.now,
-            snapshot: &self.snapshot,
-            journal: &mut self.trail.writer,
-            control: &mut self.control,
-            shared: &mut self.shared,
-        };
-        self.gate.handle(input, &mut pipes, &mut cx);
+        self.gate.handle(input, &mut pipes, &mut self.shard.context());
         let decided = [pipes.client.decided(), pipes.target.decided()];
         for (side, out) in self.out.iter_mut().enumerate() {
             out.pieces().iter().for_each(|piece| self.left[side].add(piece));
@@ -444,9 +437,9 @@ impl Rig {
             window.truncate(window.len() - decided);
         }
         while !matches!(self.gate.poll(), Output::Idle) {}
-        while let Some(wish) = self.control.pop() {
+        while let Some(wish) = self.shard.control.pop() {
             if matches!(wish, ToControl::Catalogue { .. }) {
-                return self.input(Input::Catalogue(Ok((self.now.unix_us, catalogue()))));
+                return self.input(Input::Catalogue(Ok((self.shard.now.unix_us, catalogue()))));
             }
         }
     }
