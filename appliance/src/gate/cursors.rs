@@ -10,8 +10,8 @@ use std::rc::Rc;
 /// The cursors of one session.
 #[derive(Default)]
 pub(super) struct Cursors {
-    /// The rules under which the oldest of those that nobody saw may have been opened.
-    opened: Under,
+    /// The rules under which the oldest of those that nobody saw may have been opened. `None`: nothing has run in this transaction.
+    opened: Option<u64>,
     /// Not before there is something to remember: most sessions know no cursor.
     book: Option<Box<Book>>,
 }
@@ -22,31 +22,7 @@ struct Book {
     /// Counts what may have changed what their names stand for.
     touched: u64,
     /// As `opened`, of those that outlive their transaction, but for those that a function of the target opens.
-    held: Under,
-}
-
-/// The rules under which something happened first, if it has.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Under(u64);
-
-impl Default for Under {
-    fn default() -> Self {
-        Self::NONE
-    }
-}
-
-impl Under {
-    const NONE: Self = Self(u64::MAX);
-
-    fn note(&mut self, rules: u64) {
-        if *self == Self::NONE {
-            self.0 = rules;
-        }
-    }
-
-    fn differs(self, rules: u64) -> bool {
-        self != Self::NONE && self.0 != rules
-    }
+    held: Option<u64>,
 }
 
 #[derive(Default)]
@@ -81,12 +57,13 @@ impl Cursors {
 
     /// There may be cursors that nobody knows, opened under other rules than these.
     pub fn in_doubt(&self, rules: u64) -> bool {
-        self.opened.differs(rules) || self.book.as_ref().is_some_and(|book| book.held.differs(rules))
+        let held = self.book.as_ref().and_then(|book| book.held);
+        [self.opened, held].into_iter().flatten().any(|under| under != rules)
     }
 
     /// A request is about to be forwarded under these rules.
     pub fn note(&mut self, mark: &Mark, rules: u64) {
-        self.opened.note(rules);
+        self.opened.get_or_insert(rules);
         let (meaning, traits) = (&mark.meaning, &mark.meaning.cursors);
         for statement in &meaning.analysis.statements {
             if loosens(statement, traits) {
@@ -102,11 +79,11 @@ impl Cursors {
                 None => {}
             }
         }
-        if meaning.readings().skip(1).flat_map(|reading| &reading.statements).any(handles_cursors) {
+        if meaning.other_statements().any(handles_cursors) {
             self.loosen();
         }
         if traits.may_hold_unseen {
-            self.book.get_or_insert_default().held.note(rules);
+            self.book.get_or_insert_default().held.get_or_insert(rules);
         }
     }
 
@@ -127,7 +104,7 @@ impl Cursors {
                 Some(Some(name)) => drop(book.known.remove(name)),
                 Some(None) => {
                     book.known.clear();
-                    book.held = Under::NONE;
+                    book.held = None;
                 }
                 None => {}
             }
@@ -150,7 +127,7 @@ impl Cursors {
             Some(mark.clone())
         };
         if lost.is_some_and(|mark| mark.meaning.cursors.holds != Holds::No) {
-            book.held.note(rules);
+            book.held.get_or_insert(rules);
         }
     }
 
@@ -171,7 +148,7 @@ impl Cursors {
 
     /// No transaction is open, and nothing is under way that could open one: cursors are gone but for those WITH HOLD.
     pub fn end_transaction(&mut self) {
-        self.opened = Under::NONE;
+        self.opened = None;
         let Some(book) = &mut self.book else { return };
         book.known.retain(|_, cursor| {
             cursor.marks.retain(|mark| mark.meaning.cursors.holds != Holds::No);
@@ -194,10 +171,13 @@ pub(super) fn forgets_cursors(statement: &Statement) -> bool {
     statement.forgets.is_some() && (has(Class::Fetch) || has(Class::Set))
 }
 
+pub(super) fn declares(statement: &Statement) -> bool {
+    matches!(statement.defines, Some(Named::Cursor(_)))
+}
+
 fn handles_cursors(statement: &Statement) -> bool {
     const HANDLE: [Class; 4] = [Class::Do, Class::Call, Class::Unparsed, Class::Transaction];
-    let declares = matches!(statement.defines, Some(Named::Cursor(_)));
-    declares || forgets_cursors(statement) || HANDLE.iter().any(|class| statement.classes.contains(*class))
+    declares(statement) || forgets_cursors(statement) || HANDLE.iter().any(|class| statement.classes.contains(*class))
 }
 
 /// Does a cursor that a text declares outlive its transaction?
@@ -229,7 +209,6 @@ impl Traits {
             |reading: &Analysis, word: &str| reading.words.binary_search_by(|known| (**known).cmp(word)).is_ok();
         let has = |word: &str| readings().any(|reading| knows(reading, word));
         let any_has = |words: &[&str]| words.iter().any(|word| has(word));
-        let declares = |statement: &Statement| matches!(statement.defines, Some(Named::Cursor(_)));
         let unread = readings().any(|reading| reading.words.is_empty() && reading.statements.iter().any(is_unread));
         let hold = has("hold");
         let holds = match analysis.statements.iter().any(declares) && hold {

@@ -123,6 +123,11 @@ impl Meaning {
         self.readings().flat_map(|reading| &reading.statements)
     }
 
+    /// Those of what it may do instead.
+    pub fn other_statements(&self) -> impl Iterator<Item = &sql::Statement> {
+        self.does.otherwise.iter().flat_map(|other| &other.statements)
+    }
+
     pub fn has_another_reading(&self) -> bool {
         self.does.otherwise.is_some()
     }
@@ -151,7 +156,7 @@ impl Meaning {
             let named = statement.defines.is_some() || statement.forgets.is_some();
             named || TOUCH.iter().any(|class| statement.classes.contains(*class))
         };
-        self.does.otherwise.iter().flat_map(|other| &other.statements).any(touches)
+        self.other_statements().any(touches)
     }
 
     /// May end a transaction in which such a statement has run.

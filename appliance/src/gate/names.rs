@@ -31,6 +31,11 @@ impl Gate {
             }
         }
         self.cursors.note(mark, self.rules);
+        if mark.meaning.may_exchange_names() {
+            self.session.mistrust_names();
+            self.forget_portals();
+            self.cursors.loosen();
+        }
     }
 
     /// Portals of the protocol and cursors of SQL share their names: one that is bound or closed may have been the other.
@@ -49,7 +54,7 @@ impl Gate {
         self.session.forget_portal(Some(name.as_bytes()));
     }
 
-    pub(super) fn forget_portals(&mut self) {
+    fn forget_portals(&mut self) {
         for (name, mark) in self.session.named_portals() {
             if let (Ok(name), Some(mark)) = (std::str::from_utf8(name), mark) {
                 self.cursors.may_be(name, mark, self.rules);

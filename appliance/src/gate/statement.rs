@@ -230,11 +230,6 @@ impl Gate {
             self.names_moved(cx);
         }
         self.note_names(&mark);
-        if mark.meaning.may_exchange_names() {
-            self.session.mistrust_names();
-            self.forget_portals();
-            self.cursors.loosen();
-        }
         let (started_us, cursors_touched) = (cx.now.mono_us, self.cursors.touched());
         self.open.push_back(OpenRequest { id, started_us, masked: 0, mark: mark.clone(), cursors_touched });
         self.session.answer(Side::Client, Answer::Forward { id, tag: mark, describe }, pipes);

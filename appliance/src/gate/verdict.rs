@@ -1,6 +1,6 @@
 //! What a request means, and what is to become of it.
 
-use super::cursors::{forgets_cursors, loosens};
+use super::cursors::{declares, forgets_cursors, loosens};
 use super::meaning::{self, Leaning, Mark, Marked, Meaning, Reads, Touched};
 use super::{Context, Gate, login, masked};
 use crate::policy::{Action, Decision, View};
@@ -130,7 +130,7 @@ impl Gate {
             decision = ruled.into_iter().fold(decision, Decision::stricter);
         }
         // Read otherwise: what a name in it would stand for is nobody's guess.
-        for statement in meaning.readings().skip(1).flat_map(|reading| &reading.statements) {
+        for statement in meaning.other_statements() {
             decision = weigh(statement).into_iter().fold(decision, Decision::stricter);
             if statement.uses.is_some() {
                 decision = decision.stricter(view.decide_unknown());
@@ -163,7 +163,11 @@ impl Gate {
             return None;
         }
         // A cursor reads what it was declared for, whatever else that text did.
-        let now = if declares(&used.meaning) { by_rules(&used.meaning, view) } else { self.decided(used, view) };
+        let now = if used.meaning.analysis.statements.iter().any(declares) {
+            by_rules(&used.meaning, view)
+        } else {
+            self.decided(used, view)
+        };
         (now.action > used.decision.action).then_some(now)
     }
 
@@ -286,10 +290,6 @@ pub(super) fn uses_names(meaning: &Meaning) -> bool {
 fn hangs_on_names(meaning: &Meaning) -> bool {
     let inside = |statement: &Statement| statement.names_inside || statement.cursors_inside;
     uses_names(meaning) || meaning.statements().any(inside) || !meaning.cursors.positions.is_empty()
-}
-
-fn declares(meaning: &Meaning) -> bool {
-    meaning.analysis.statements.iter().any(|statement| matches!(statement.defines, Some(Named::Cursor(_))))
 }
 
 fn unknown_reads(view: &View) -> Reads {
