@@ -52,7 +52,7 @@ pub struct ServeArgs {
     #[arg(long, help_heading = SHARDS, value_name = "BOOL", env = "LOCKGATE_BALANCE", action = Set, num_args = 0..=1, default_missing_value = "true")]
     pub balance: Option<bool>,
     /// Microseconds a shard looks for its next message before it sleeps, at most [default: 100; 0: never]. It looks only while one or two
-    /// sessions talk without a pause and mostly finds something. Lowers their latency, costs the core meanwhile (`lockgate_shard_spun_seconds_total`).
+    /// sessions talk without a pause and trials show that they wait less. Lowers their latency, costs the core meanwhile (`lockgate_shard_spun_seconds_total`).
     #[arg(long, help_heading = SHARDS, value_name = "US", env = "LOCKGATE_SPIN_US", value_parser = value_parser!(u32).range(0..=SPIN_US_MAX as i64))]
     pub spin_us: Option<u32>,
     /// Entries of each submission ring, a power of two [default: 1024]. Raise for thousands of busy connections.

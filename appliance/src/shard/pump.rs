@@ -134,9 +134,8 @@ impl<D: Drive> Pump<D> {
             self.io.ring.reap(completions);
             return Ok(());
         }
-        let waits_us = self.io.now.mono_us;
         if !self.spin(until_us, completions)? {
-            self.io.ring.wake_by(until_us, waits_us);
+            self.io.ring.wake_by(until_us, self.io.now.mono_us);
             self.io.counters.asleep.set(1);
             let woken = self.io.ring.wait();
             self.io.counters.asleep.set(0);
