@@ -7,6 +7,7 @@ pub mod catalogue;
 pub mod check;
 pub mod check_signed;
 pub mod checkpoint;
+mod columns;
 pub mod covered;
 pub mod deliver;
 pub mod find;

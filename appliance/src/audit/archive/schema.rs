@@ -5,9 +5,8 @@
 
 use crate::audit::record::Kind;
 use masking::sql::Class;
-use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::WriterProperties;
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::{ColumnPath, Type};
 use std::sync::Arc;
@@ -23,10 +22,9 @@ pub const GROUP_ROWS: usize = 64 << 10;
 /// or this many bytes: statements and payloads are what grows.
 pub const GROUP_BYTES: usize = 32 << 20;
 /// A reader that wants few rows reads pages of this many.
-const PAGE_ROWS: usize = 4096;
-const PAGE_BYTES: usize = 256 << 10;
-/// Of a bloom filter, which is folded to what its column really holds.
-const BLOOM_FALSE_POSITIVES: f64 = 0.01;
+pub(super) const PAGE_ROWS: usize = 4096;
+pub(super) const PAGE_BYTES: usize = 256 << 10;
+pub(super) const BLOOM_FALSE_POSITIVES: f64 = 0.01;
 
 /// Timestamps are micros since 1970 in UTC. Numbers are signed because several readers know no others.
 pub const MESSAGE: &str = "message lockgate_audit {
@@ -107,9 +105,7 @@ const BLOOMED: [Column; 8] = [
 const WITHOUT_STATISTICS: [Column; 5] =
     [Column::Statement, Column::StatementRaw, Column::Binds, Column::Payload, Column::Detail];
 /// Every value differs: a dictionary would only cost.
-const WITHOUT_DICTIONARY: [Column; 4] = [Column::Time, Column::Sequence, Column::StatementRaw, Column::Payload];
-/// They grow in small steps.
-const DELTAS: [Column; 2] = [Column::Time, Column::Sequence];
+const WITHOUT_DICTIONARY: [Column; 2] = [Column::StatementRaw, Column::Payload];
 
 impl Column {
     /// The path of its leaf.
@@ -118,35 +114,29 @@ impl Column {
         let parts: &[&str] = if list { &[self.name(), "list", "element"] } else { &[self.name()] };
         ColumnPath::new(parts.iter().map(|&part| part.to_owned()).collect())
     }
+
+    /// It has a bloom filter, and all its values are in a dictionary for that.
+    pub(super) fn is_bloomed(self) -> bool {
+        BLOOMED.contains(&self)
+    }
+
+    pub(super) fn has_statistics(self) -> bool {
+        !WITHOUT_STATISTICS.contains(&self)
+    }
+
+    pub(super) fn has_dictionary(self) -> bool {
+        !WITHOUT_DICTIONARY.contains(&self)
+    }
 }
 
 pub fn message() -> Result<Arc<Type>, ParquetError> {
     Ok(Arc::new(parse_message_type(MESSAGE)?))
 }
 
-pub fn properties() -> Result<WriterProperties, ParquetError> {
-    let mut builder = WriterProperties::builder()
+pub fn properties() -> WriterProperties {
+    WriterProperties::builder()
         .set_created_by(concat!("lockgate version ", env!("CARGO_PKG_VERSION")).to_owned())
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-        .set_data_page_row_count_limit(PAGE_ROWS)
-        .set_data_page_size_limit(PAGE_BYTES)
-        .set_statistics_enabled(EnabledStatistics::Page)
-        .set_max_row_group_row_count(None);
-    for column in BLOOMED {
-        builder = builder
-            .set_column_bloom_filter_fpp(column.path(), BLOOM_FALSE_POSITIVES)
-            .set_column_bloom_filter_max_ndv(column.path(), GROUP_ROWS as u64);
-    }
-    for column in WITHOUT_STATISTICS {
-        builder = builder.set_column_statistics_enabled(column.path(), EnabledStatistics::None);
-    }
-    for column in WITHOUT_DICTIONARY {
-        builder = builder.set_column_dictionary_enabled(column.path(), false);
-    }
-    for column in DELTAS {
-        builder = builder.set_column_encoding(column.path(), Encoding::DELTA_BINARY_PACKED);
-    }
-    Ok(builder.build())
+        .build()
 }
 
 const KINDS: [(Kind, &str); 7] = [

@@ -1,18 +1,19 @@
-//! Records into a Parquet file: columns are gathered until a row group is full, then encoded, checksummed and handed on.
+//! Records into a Parquet file: columns are encoded as they come; a full row group is checksummed and handed on.
 
-use super::schema::{self, Column, GROUP_BYTES, GROUP_ROWS, SHARDS_KEY, VERSION, VERSION_KEY};
+use super::columns::{self, ColumnChunk};
+use super::schema::{self, Column, GROUP_BYTES, GROUP_ROWS, PAGE_ROWS, SHARDS_KEY, VERSION, VERSION_KEY};
 use super::seal::{self, CHUNKS_KEY, ChunkSeal, TAIL_BLANK, TAIL_KEY};
 use crate::audit::printable;
 use crate::audit::record::{ArchivedEventRow, ArchivedOutcomeRow, ArchivedRequestRow, Kind, View};
 use bytes::Bytes;
-use parquet::data_type::{BoolType, ByteArray, ByteArrayType, Int32Type, Int64Type};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, RowGroupMetaData};
-use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
-use parquet::schema::types::ColumnDescriptor;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::SchemaDescPtr;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Arc;
+use zstd::bulk::Compressor;
 
 /// What a finished file holds.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -49,35 +50,45 @@ impl Contents {
     }
 }
 
-/// Writes one file. Memory: one row group, gathered and encoded.
+/// Writes one file. Memory: one row group, but for its last pages encoded.
 pub struct FileWriter<W: Write + Send> {
     sink: W,
     writer: SerializedFileWriter<Vec<u8>>,
-    columns: Vec<Gathered>,
-    /// Rows gathered.
+    schema: SchemaDescPtr,
+    zstd: Compressor<'static>,
+    columns: Vec<ColumnChunk>,
+    /// Rows of the row group.
     rows: usize,
+    /// What they took before they were encoded.
     bytes: usize,
+    /// A column's page is.
+    is_page_full: bool,
     chunks: String,
     contents: Contents,
 }
 
 impl<W: Write + Send> FileWriter<W> {
     pub fn new(sink: W) -> io::Result<Self> {
-        let properties = Arc::new(schema::properties().map_err(fault)?);
         let message = schema::message().map_err(fault)?;
-        let writer = SerializedFileWriter::new(Vec::new(), message, properties).map_err(fault)?;
-        let columns = writer.schema_descr().columns().iter().map(|leaf| Gathered::of(leaf)).collect();
-        Ok(Self { sink, writer, columns, rows: 0, bytes: 0, chunks: String::new(), contents: Contents::default() })
+        let writer = SerializedFileWriter::new(Vec::new(), message, Arc::new(schema::properties())).map_err(fault)?;
+        let schema = Arc::new(writer.schema_descr().clone());
+        Ok(Self {
+            sink,
+            writer,
+            columns: of_next_group(&schema),
+            schema,
+            zstd: Compressor::new(columns::LEVEL)?,
+            rows: 0,
+            bytes: 0,
+            is_page_full: false,
+            chunks: String::new(),
+            contents: Contents::default(),
+        })
     }
 
     /// What it holds so far; `bytes`: what has been handed on.
     pub fn contents(&self) -> &Contents {
         &self.contents
-    }
-
-    /// Bytes gathered that no row group holds yet.
-    pub fn pending_bytes(&self) -> usize {
-        self.bytes
     }
 
     /// Appends one record. Call it in the order of time; per shard in the order of its sequence.
@@ -90,9 +101,16 @@ impl<W: Write + Send> FileWriter<W> {
             View::Event(kind, row) => self.event(*kind, row),
         }
         self.rows += 1;
-        let rows = self.rows;
-        self.columns.iter_mut().for_each(|column| column.fill(rows));
-        if self.rows >= GROUP_ROWS || self.bytes >= GROUP_BYTES { self.write_group() } else { Ok(()) }
+        if self.rows >= GROUP_ROWS || self.bytes >= GROUP_BYTES {
+            return self.write_group();
+        }
+        let all = self.rows.is_multiple_of(PAGE_ROWS);
+        if all || std::mem::take(&mut self.is_page_full) {
+            for column in self.columns.iter_mut().filter(|column| all || column.is_full()) {
+                column.end_page(self.rows, &mut self.zstd).map_err(fault)?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes what is gathered and the end of the file, with these entries in its metadata besides our own.
@@ -124,9 +142,9 @@ impl<W: Write + Send> FileWriter<W> {
             return Ok(());
         }
         let mut group = self.writer.next_row_group().map_err(fault)?;
-        for gathered in &mut self.columns {
-            let column = group.next_column().map_err(fault)?.expect("one writer a leaf");
-            gathered.write(column).map_err(fault)?;
+        for column in std::mem::replace(&mut self.columns, of_next_group(&self.schema)) {
+            let (encoded, close) = column.close(self.rows, &mut self.zstd).map_err(fault)?;
+            group.append_column(&Bytes::from(encoded), close).map_err(fault)?;
         }
         let metadata = group.close().map_err(fault)?;
         (self.rows, self.bytes) = (0, 0);
@@ -168,10 +186,10 @@ impl<W: Write + Send> FileWriter<W> {
 
     fn who(&mut self, view: &View<'_>, shard: u32, sequence: u64) {
         let who = view.who();
-        self.long(Column::Time, view.time_us());
+        self.int(Column::Time, view.time_us());
         self.text(Column::Kind, schema::kind_name(view.kind()));
-        self.int(Column::Shard, shard as i32);
-        self.long(Column::Sequence, signed(sequence));
+        self.int(Column::Shard, i64::from(shard as i32));
+        self.int(Column::Sequence, signed(sequence));
         self.text(Column::Session, who.session());
         self.text(Column::User, who.user());
         self.list(Column::Groups, who.groups().map(Some));
@@ -181,9 +199,9 @@ impl<W: Write + Send> FileWriter<W> {
         self.text(Column::Application, who.application());
         self.text(Column::ClaimedUser, who.claimed_user());
         if view.request() != 0 {
-            self.long(Column::Request, signed(view.request()));
+            self.int(Column::Request, signed(view.request()));
         }
-        self.int(Column::Cut, i32::from(view.cut()));
+        self.int(Column::Cut, i64::from(view.cut()));
     }
 
     fn request(&mut self, row: &ArchivedRequestRow) {
@@ -194,10 +212,9 @@ impl<W: Write + Send> FileWriter<W> {
                 self.raw(Column::StatementRaw, row.statement());
             }
         }
-        self.long(Column::StatementBytes, signed(row.statement_bytes()));
+        self.int(Column::StatementBytes, signed(row.statement_bytes()));
         self.list(Column::Binds, row.binds());
-        let classes: Vec<_> = schema::class_names(row.classes()).collect();
-        self.list(Column::Classes, classes.iter().map(|name| Some(&**name)));
+        self.list(Column::Classes, schema::class_names(row.classes()).map(Some));
         self.list(Column::Tables, row.tables().map(Some));
         self.text_or_null(Column::Decision, row.decision());
         self.text_or_null(Column::Rule, row.rule());
@@ -205,10 +222,10 @@ impl<W: Write + Send> FileWriter<W> {
     }
 
     fn outcome(&mut self, row: &ArchivedOutcomeRow) {
-        self.long(Column::Rows, signed(row.rows()));
-        self.long(Column::Bytes, signed(row.bytes()));
-        self.long(Column::DurationUs, signed(row.duration_us()));
-        self.long(Column::Masked, signed(row.masked()));
+        self.int(Column::Rows, signed(row.rows()));
+        self.int(Column::Bytes, signed(row.bytes()));
+        self.int(Column::DurationUs, signed(row.duration_us()));
+        self.int(Column::Masked, signed(row.masked()));
         self.text_or_null(Column::Error, row.error());
         if !row.payload().is_empty() {
             self.raw(Column::Payload, row.payload());
@@ -218,8 +235,8 @@ impl<W: Write + Send> FileWriter<W> {
 
     fn event(&mut self, kind: Kind, row: &ArchivedEventRow) {
         if kind == Kind::SessionClosed {
-            self.long(Column::DurationUs, signed(row.duration_us()));
-            self.long(Column::Statements, signed(row.statements()));
+            self.int(Column::DurationUs, signed(row.duration_us()));
+            self.int(Column::Statements, signed(row.statements()));
         }
         self.text_or_null(Column::Ticket, row.ticket());
         self.text_or_null(Column::What, row.what());
@@ -227,19 +244,14 @@ impl<W: Write + Send> FileWriter<W> {
         self.text_or_null(Column::Detail, row.detail());
     }
 
-    fn long(&mut self, column: Column, value: i64) {
+    fn int(&mut self, column: Column, value: i64) {
         self.bytes += 8;
-        self.columns[column as usize].long(value);
-    }
-
-    fn int(&mut self, column: Column, value: i32) {
-        self.bytes += 4;
-        self.columns[column as usize].int(value);
+        self.columns[column as usize].int(self.rows, value);
     }
 
     fn flag(&mut self, column: Column, value: bool) {
         self.bytes += 1;
-        self.columns[column as usize].flag(value);
+        self.columns[column as usize].flag(self.rows, value);
     }
 
     fn text(&mut self, column: Column, text: &str) {
@@ -254,22 +266,20 @@ impl<W: Write + Send> FileWriter<W> {
 
     fn raw(&mut self, column: Column, bytes: &[u8]) {
         self.bytes += 8 + bytes.len();
-        self.columns[column as usize].bytes(bytes);
+        let chunk = &mut self.columns[column as usize];
+        chunk.text(self.rows, bytes);
+        self.is_page_full |= chunk.is_full();
     }
 
-    fn list<'a>(&mut self, column: Column, items: impl Iterator<Item = Option<&'a str>>) {
-        let gathered = &mut self.columns[column as usize];
-        let mut first = true;
-        for item in items {
-            self.bytes += 8 + item.map_or(0, str::len);
-            gathered.item(item, first);
-            first = false;
-        }
-        if first {
-            gathered.empty_list();
-        }
-        gathered.rows += 1;
+    fn list(&mut self, column: Column, items: impl Iterator<Item = Option<impl AsRef<str>>>) {
+        let chunk = &mut self.columns[column as usize];
+        self.bytes += chunk.list(self.rows, items);
+        self.is_page_full |= chunk.is_full();
     }
+}
+
+fn of_next_group(schema: &SchemaDescPtr) -> Vec<ColumnChunk> {
+    Column::ALL.iter().zip(schema.columns()).map(|(&column, leaf)| ColumnChunk::new(column, leaf.clone())).collect()
 }
 
 /// Numbers of the trail stay far below; a forged one that does not is the greatest there is.
@@ -281,145 +291,5 @@ pub(super) fn fault(error: ParquetError) -> io::Error {
     match error {
         ParquetError::External(error) => io::Error::other(error),
         other => io::Error::other(other.to_string()),
-    }
-}
-
-/// The values of one column of the row group that is being gathered, with Parquet's levels.
-struct Gathered {
-    values: Values,
-    definitions: Vec<i16>,
-    repetitions: Vec<i16>,
-    definition_max: i16,
-    /// Definition level of a list without items.
-    empty_list: i16,
-    is_list: bool,
-    rows: usize,
-}
-
-enum Values {
-    Long(Vec<i64>),
-    Int(Vec<i32>),
-    Flag(Vec<bool>),
-    /// All of them behind one another, and where each ends.
-    Bytes(Vec<u8>, Vec<usize>),
-}
-
-impl Gathered {
-    fn of(leaf: &ColumnDescriptor) -> Self {
-        use parquet::basic::Type;
-        let values = match leaf.physical_type() {
-            Type::INT64 => Values::Long(Vec::new()),
-            Type::INT32 => Values::Int(Vec::new()),
-            Type::BOOLEAN => Values::Flag(Vec::new()),
-            _ => Values::Bytes(Vec::new(), Vec::new()),
-        };
-        Self {
-            values,
-            definitions: Vec::new(),
-            repetitions: Vec::new(),
-            definition_max: leaf.max_def_level(),
-            // A list that may be null has a level more: 0 is null then.
-            empty_list: i16::from(leaf.max_def_level() > 1),
-            is_list: leaf.max_rep_level() > 0,
-            rows: 0,
-        }
-    }
-
-    fn long(&mut self, value: i64) {
-        if let Values::Long(values) = &mut self.values {
-            values.push(value);
-            self.defined();
-        }
-    }
-
-    fn int(&mut self, value: i32) {
-        if let Values::Int(values) = &mut self.values {
-            values.push(value);
-            self.defined();
-        }
-    }
-
-    fn flag(&mut self, value: bool) {
-        if let Values::Flag(values) = &mut self.values {
-            values.push(value);
-            self.defined();
-        }
-    }
-
-    fn bytes(&mut self, value: &[u8]) {
-        self.push_bytes(value);
-        self.defined();
-    }
-
-    fn push_bytes(&mut self, value: &[u8]) {
-        if let Values::Bytes(bytes, ends) = &mut self.values {
-            bytes.extend_from_slice(value);
-            ends.push(bytes.len());
-        }
-    }
-
-    fn defined(&mut self) {
-        self.rows += 1;
-        if self.definition_max > 0 {
-            self.definitions.push(self.definition_max);
-        }
-    }
-
-    fn item(&mut self, item: Option<&str>, first: bool) {
-        if let Some(item) = item {
-            self.push_bytes(item.as_bytes());
-        }
-        self.definitions.push(self.definition_max - i16::from(item.is_none()));
-        self.repetitions.push(i16::from(!first));
-    }
-
-    fn empty_list(&mut self) {
-        self.definitions.push(self.empty_list);
-        self.repetitions.push(0);
-    }
-
-    /// A column the record does not have is null in it.
-    fn fill(&mut self, rows: usize) {
-        if self.rows < rows {
-            self.rows = rows;
-            self.definitions.push(0);
-            if self.is_list {
-                self.repetitions.push(0);
-            }
-        }
-        debug_assert_eq!(self.rows, rows, "one value or list a row");
-    }
-
-    fn write(&mut self, mut column: SerializedColumnWriter<'_>) -> Result<(), ParquetError> {
-        let definitions = std::mem::take(&mut self.definitions);
-        let repetitions = std::mem::take(&mut self.repetitions);
-        let levels = ((self.definition_max > 0).then_some(&*definitions), self.is_list.then_some(&*repetitions));
-        match &mut self.values {
-            Values::Long(values) => drop(column.typed::<Int64Type>().write_batch(values, levels.0, levels.1)?),
-            Values::Int(values) => drop(column.typed::<Int32Type>().write_batch(values, levels.0, levels.1)?),
-            Values::Flag(values) => drop(column.typed::<BoolType>().write_batch(values, levels.0, levels.1)?),
-            Values::Bytes(bytes, ends) => {
-                let all = Bytes::from(std::mem::take(bytes));
-                let starts = std::iter::once(0).chain(ends.iter().copied());
-                let values: Vec<ByteArray> =
-                    starts.zip(&*ends).map(|(start, &end)| all.slice(start..end).into()).collect();
-                column.typed::<ByteArrayType>().write_batch(&values, levels.0, levels.1)?;
-            }
-        }
-        self.clear();
-        column.close()
-    }
-
-    fn clear(&mut self) {
-        self.rows = 0;
-        match &mut self.values {
-            Values::Long(values) => values.clear(),
-            Values::Int(values) => values.clear(),
-            Values::Flag(values) => values.clear(),
-            Values::Bytes(bytes, ends) => {
-                bytes.clear();
-                ends.clear();
-            }
-        }
     }
 }

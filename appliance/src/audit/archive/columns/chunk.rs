@@ -1,0 +1,172 @@
+//! One column of one row group.
+
+use super::hybrid::{self, Runs};
+use super::pages::{Gathered, Pages};
+use super::values::{Texts, Values};
+use crate::audit::archive::schema::{BLOOM_FALSE_POSITIVES, Column, PAGE_BYTES};
+use parquet::bloom_filter::Sbbf;
+use parquet::column::writer::ColumnCloseResult;
+use parquet::errors::ParquetError;
+use parquet::schema::types::ColumnDescPtr;
+use zstd::bulk::Compressor;
+
+pub struct ColumnChunk {
+    column: Column,
+    definition_max: i16,
+    /// Definition level of a list without items.
+    empty_list: i16,
+    is_list: bool,
+    values: Values,
+    definitions: Runs,
+    repetitions: Runs,
+    /// Rows that have a value, a list or a null; those behind them have nothing yet.
+    rows: usize,
+    pages: Pages,
+}
+
+impl ColumnChunk {
+    pub fn new(column: Column, leaf: ColumnDescPtr) -> Self {
+        let definition_max = leaf.max_def_level();
+        let texts = Texts::new(column.has_dictionary(), column.is_bloomed());
+        Self {
+            column,
+            definition_max,
+            // A list that may be null has a level more: 0 is null then.
+            empty_list: i16::from(definition_max > 1),
+            is_list: leaf.max_rep_level() > 0,
+            values: Values::of(leaf.physical_type(), texts),
+            definitions: Runs::default(),
+            repetitions: Runs::default(),
+            rows: 0,
+            pages: Pages::new(leaf, column.has_statistics()),
+        }
+    }
+
+    /// Of row `row`, as is each of those below. A row that is passed over is null.
+    pub fn int(&mut self, row: usize, value: i64) {
+        if let Values::Ints(_, values) = &mut self.values {
+            values.push(value);
+            self.defined(row);
+        }
+    }
+
+    pub fn flag(&mut self, row: usize, value: bool) {
+        if let Values::Flags(values) = &mut self.values {
+            values.push(value);
+            self.defined(row);
+        }
+    }
+
+    pub fn text(&mut self, row: usize, value: &[u8]) {
+        if let Values::Texts(texts) = &mut self.values {
+            texts.push(value);
+            self.defined(row);
+        }
+    }
+
+    /// Returns how many bytes they have.
+    pub fn list(&mut self, row: usize, items: impl Iterator<Item = Option<impl AsRef<str>>>) -> usize {
+        self.reach(row);
+        let Values::Texts(texts) = &mut self.values else { return 0 };
+        let (mut bytes, mut repetition) = (0, 0);
+        for item in items {
+            self.definitions.push((self.definition_max - i16::from(item.is_none())) as u32, 1);
+            bytes += 8;
+            if let Some(item) = item {
+                texts.push(item.as_ref().as_bytes());
+                bytes += item.as_ref().len();
+            }
+            self.repetitions.push(repetition, 1);
+            repetition = 1;
+        }
+        if repetition == 0 {
+            self.definitions.push(self.empty_list as u32, 1);
+            self.repetitions.push(0, 1);
+        }
+        self.rows += 1;
+        bytes
+    }
+
+    fn defined(&mut self, row: usize) {
+        self.reach(row);
+        if self.definition_max > 0 {
+            self.definitions.push(self.definition_max as u32, 1);
+        }
+        self.rows += 1;
+    }
+
+    fn reach(&mut self, row: usize) {
+        let nulls = row - self.rows;
+        if nulls > 0 {
+            debug_assert!(self.definition_max > 0, "{:?} is in every record", self.column);
+            self.definitions.push(0, nulls);
+            if self.is_list {
+                self.repetitions.push(0, nulls);
+            }
+            self.rows = row;
+        }
+    }
+
+    /// The page has to end behind the last row that was given.
+    pub fn is_full(&self) -> bool {
+        let texts_full = matches!(&self.values, Values::Texts(texts) if texts.is_full());
+        texts_full || self.values.bytes() >= PAGE_BYTES
+    }
+
+    /// Ends the page behind `rows` rows.
+    pub fn end_page(&mut self, rows: usize, zstd: &mut Compressor<'_>) -> Result<(), ParquetError> {
+        self.reach(rows);
+        let page_rows = rows - self.pages.rows() as usize;
+        if page_rows == 0 {
+            return Ok(());
+        }
+        let mut body = Vec::new();
+        if self.is_list {
+            levels(&self.repetitions, 1, &mut body);
+        }
+        let mut values = self.values.count();
+        let mut nulls = 0;
+        if self.definition_max > 0 {
+            nulls = self.definitions.count() - values;
+            values = self.definitions.count();
+            levels(&self.definitions, self.definition_max, &mut body);
+        }
+        let encoding = self.values.encode(&mut body);
+        let range = if self.column.has_statistics() { self.values.range() } else { None };
+        self.pages.push(Gathered { body, encoding, rows: page_rows, values, nulls, range }, zstd)?;
+        self.values.clear();
+        self.definitions.clear();
+        self.repetitions.clear();
+        Ok(())
+    }
+
+    /// Its bytes, and what the file's metadata says of them.
+    pub fn close(
+        mut self,
+        rows: usize,
+        zstd: &mut Compressor<'_>,
+    ) -> Result<(Vec<u8>, ColumnCloseResult), ParquetError> {
+        self.end_page(rows, zstd)?;
+        let dictionary = match &self.values {
+            Values::Texts(texts) => Some(texts.dictionary()).filter(|dictionary| dictionary.len() > 0),
+            _ => None,
+        };
+        let mut bloom_filter = None;
+        if self.column.is_bloomed() {
+            let different = dictionary.map_or(0, |dictionary| dictionary.len());
+            let mut filter = Sbbf::new_with_ndv_fpp(u64::from(different.max(1)), BLOOM_FALSE_POSITIVES)?;
+            dictionary.into_iter().flat_map(|dictionary| dictionary.values()).for_each(|value| filter.insert(value));
+            bloom_filter = Some(filter);
+        }
+        self.pages.close(dictionary, bloom_filter, zstd)
+    }
+}
+
+/// With their length in front.
+fn levels(levels: &Runs, max: i16, out: &mut Vec<u8>) {
+    let at = out.len();
+    out.extend_from_slice(&[0; 4]);
+    levels.encode(hybrid::width_of(max as u32), out);
+    let bytes = (out.len() - at - 4) as u32;
+    out[at..at + 4].copy_from_slice(&bytes.to_le_bytes());
+}
