@@ -11,7 +11,7 @@ use lockgate::gate::Standing;
 use lockgate::policy::Action;
 use lockgate_bench::gate::{EIGHT_WORDS, Features, Rig, ten_classes, view, view_with};
 use lockgate_bench::records::{TEXT, WHO, outcome, request};
-use lockgate_bench::texts::{accounts, mapper};
+use lockgate_bench::texts::{accounts, mappers};
 use lockgate_bench::trail::Trail;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -102,7 +102,7 @@ fn cached(c: &mut Criterion) {
     for (name, texts) in [
         ("the same text", vec![TEXT.as_bytes().to_vec()]),
         ("1,024 constants", constants),
-        ("a mapper's 600 bytes", vec![mapper().into_bytes()]),
+        ("a mapper's 600 bytes", mappers().into_iter().map(String::into_bytes).collect()),
     ] {
         cached_texts(c, name, texts);
     }

@@ -46,6 +46,8 @@ pub(crate) struct Meaning {
     pub text: Box<[u8]>,
     pub text_bytes: u64,
     does: Rc<Does>,
+    /// By which other texts of its shape are found, once one has come. `None` in it: not so.
+    pattern: OnceCell<Option<sql::Pattern>>,
 }
 
 /// What a text does, without the text: all texts of one shape may share it.
@@ -98,7 +100,7 @@ impl Does {
 impl Meaning {
     fn of(text: &[u8], does: Rc<Does>) -> Self {
         let kept = &text[..text.len().min(limits::AUDIT_STATEMENT_BYTES_MAX)];
-        Self { text: kept.into(), text_bytes: text.len() as u64, does }
+        Self { text: kept.into(), text_bytes: text.len() as u64, does, pattern: OnceCell::new() }
     }
 
     /// Of something that was not sent as a text of its own: `text` is for the trail.
@@ -111,6 +113,18 @@ impl Meaning {
 
     pub fn is_of(&self, text: &[u8]) -> bool {
         self.text_bytes == text.len() as u64 && *self.text == *text
+    }
+
+    /// `text` has its shape, which is found to decide. `false`: it has not, or nobody has looked yet.
+    fn fits(&self, text: &[u8]) -> bool {
+        let pattern = self.pattern.get().and_then(Option::as_ref);
+        pattern.is_some_and(|pattern| self.does.shape.get().is_some() && pattern.fits(&self.text, text))
+    }
+
+    /// From now on [`Self::fits`] tells.
+    fn expect_again(&self) {
+        let is_whole = self.text_bytes == self.text.len() as u64;
+        self.pattern.get_or_init(|| if is_whole { sql::Pattern::of(&self.text) } else { None });
     }
 
     /// What it does, and what it may do instead.
@@ -275,9 +289,14 @@ impl Recent {
     }
 
     /// A mark on another text of the same shape: what was decided about that one holds for this one.
-    pub fn of_shape(&self, shape: &[u8]) -> Option<&Mark> {
+    fn of_shape(&self, shape: &[u8]) -> Option<&Mark> {
         let same = |mark: &&Mark| mark.meaning.does.shape.get().is_some_and(|known| **known == *shape);
-        self.marks.iter().find(same)
+        self.marks.iter().find(same).inspect(|mark| mark.meaning.expect_again())
+    }
+
+    /// The same without the shape, where a text of it has come before.
+    fn fitting(&self, text: &[u8]) -> Option<&Mark> {
+        self.marks.iter().find(|mark| mark.meaning.fits(text))
     }
 
     /// Long texts are not cached, so each has a meaning of its own every time: keeping it would serve nobody.
@@ -400,10 +419,6 @@ impl Default for Cache {
 }
 
 impl Cache {
-    fn shape(&mut self, text: &[u8]) -> Option<&[u8]> {
-        if text.len() <= limits::SHAPED_TEXT_BYTES_MAX { sql::shape(text, &mut self.room) } else { None }
-    }
-
     fn meaning(&mut self, text: &[u8], counters: &ShardCounters) -> Rc<Meaning> {
         let shape = if text.len() <= limits::SHAPED_TEXT_BYTES_MAX { sql::shape(text, &mut self.room) } else { None };
         if let Some(known) = shape.and_then(|shape| self.by_shape.find(shape)) {
@@ -465,7 +480,11 @@ impl Shared {
 
     /// The mark on a text of a shape that this session has had a verdict on, if `holds` says that it still stands.
     pub(super) fn recall(&mut self, text: &[u8], recent: &Recent, holds: impl Fn(&Marked) -> bool) -> Option<Mark> {
-        let mark = recent.of_shape(self.cache.shape(text)?).filter(|mark| holds(mark))?;
+        if text.len() > limits::SHAPED_TEXT_BYTES_MAX {
+            return None;
+        }
+        let found = recent.fitting(text).or_else(|| recent.of_shape(sql::shape(text, &mut self.cache.room)?));
+        let mark = found.filter(|mark| holds(mark))?;
         if mark.meaning.is_of(text) {
             self.counters.known_texts.add(1);
             return Some(mark.clone());

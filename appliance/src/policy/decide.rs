@@ -1,9 +1,12 @@
 //! The verdict on a text: first match per class and table, strictest overall.
 
 use super::rule::{Rule, Unit};
-use super::{Action, Decision, View, path, table_name};
+use super::{Action, Decision, View, path, push_table_name};
 use masking::sql::{Analysis, Class, Classes, Statement, Table};
 use std::borrow::Cow;
+
+/// What most sentences fit in: a refusal costs one allocation.
+const SENTENCE_BYTES: usize = 128;
 
 /// What made a rule match.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -210,12 +213,16 @@ impl Verdict<'_> {
 
     /// `delete on customers without a condition is not allowed`
     fn sentence(&self, rule: &Rule) -> String {
-        let mut sentence = match self.class {
-            Class::Unparsed => "a statement that does not parse".to_owned(),
-            class => class.name().replace('_', " "),
-        };
         if self.why == Why::Path {
             return path::REASON.to_owned();
+        }
+        let mut sentence = String::with_capacity(SENTENCE_BYTES);
+        match self.class {
+            Class::Unparsed => sentence += "a statement that does not parse",
+            class => class.name().split('_').enumerate().for_each(|(index, word)| {
+                sentence += if index > 0 { " " } else { "" };
+                sentence += word;
+            }),
         }
         if self.why == Why::Hidden {
             sentence += ", which may do more than its text shows,";
@@ -223,7 +230,7 @@ impl Verdict<'_> {
         }
         if let Some(table) = self.table {
             sentence += " on ";
-            sentence += &table_name(table);
+            push_table_name(table, &mut sentence);
         }
         if rule.wants_missing_where() {
             sentence += " without a condition";

@@ -175,8 +175,15 @@ impl Policy {
 
 /// `schema.table` where the schema was written, else `table`: as records and explanations name it.
 pub fn table_name(table: &Table) -> String {
-    match &table.schema {
-        Some(schema) => format!("{schema}.{}", table.name),
-        None => table.name.clone(),
+    let mut name = String::new();
+    push_table_name(table, &mut name);
+    name
+}
+
+fn push_table_name(table: &Table, text: &mut String) {
+    if let Some(schema) = &table.schema {
+        *text += schema;
+        text.push('.');
     }
+    *text += &table.name;
 }

@@ -141,6 +141,19 @@ pub(super) fn tokens(text: &[u8], mut each: impl FnMut(Token) -> Result<(), Unsu
     Ok(())
 }
 
+/// The token at `at`, where a constant begins that does not stand behind another.
+#[inline]
+pub(super) fn constant(text: &[u8], at: usize) -> Result<(Kind, usize), Unsure> {
+    match begins(text[at]) {
+        Begins::Word => word(text, at),
+        Begins::Digits => number(text, at),
+        Begins::Quote => Ok((Kind::Text, quoted(text, at)?)),
+        Begins::Dot if text.get(at + 1).is_some_and(u8::is_ascii_digit) => number(text, at),
+        Begins::Dollar => dollar(text, at),
+        _ => Err(Unsure),
+    }
+}
+
 /// A name, or a constant whose quote has a letter before it.
 #[inline]
 fn word(text: &[u8], start: usize) -> Result<(Kind, usize), Unsure> {
@@ -312,6 +325,9 @@ fn digits(text: &[u8], start: usize) -> usize {
 }
 
 fn fits_int4(digits: &[u8], radix: u32) -> bool {
+    if radix == 10 && digits.len() < 10 {
+        return true;
+    }
     let mut value = 0u64;
     for digit in digits.iter().filter_map(|byte| (*byte as char).to_digit(radix)) {
         value = value * u64::from(radix) + u64::from(digit);

@@ -48,6 +48,23 @@ impl Damage {
         text
     }
 
+    /// One that differs in one place, in most cases in a digit or a letter.
+    pub fn of(&mut self, text: &str) -> String {
+        let mut text = text.to_owned();
+        let letters: Vec<usize> =
+            text.char_indices().filter(|(_, c)| c.is_ascii_alphanumeric()).map(|(at, _)| at).collect();
+        if letters.is_empty() || self.random.below(4) == 0 {
+            self.change(&mut text);
+            return text;
+        }
+        let at = letters[self.random.below(letters.len())];
+        text.replace_range(
+            at..=at,
+            self.random.pick(&["0", "7", "23", "a", "''", "'", ".", "e", "$", " ", "\\", "é", ""]),
+        );
+        text
+    }
+
     fn change(&mut self, text: &mut String) {
         let (from, to) = (self.place(text), self.place(text));
         let (from, to) = (from.min(to), from.max(to).min(from.min(to) + 24));

@@ -7,6 +7,7 @@ mod oracle;
 mod seeds;
 
 use damage::Damage;
+use lockgate_masking::sql::{Pattern, shape};
 
 /// Compares over `inputs` damaged texts; answers how many of them had a shape.
 fn agree(inputs: u64, seed: u64) -> u64 {
@@ -31,6 +32,34 @@ fn shapes_agree_over_many_inputs() {
     let (inputs, seed) = (number("INPUTS", 10_000_000), number("SEED", 2));
     let shaped = agree(inputs, seed);
     println!("{inputs} inputs from seed {seed}: {shaped} had a shape, none another than PostgreSQL's");
+    let fitted = fitting(inputs, seed);
+    println!("{fitted} fitted the pattern of another, and had its shape");
+}
+
+/// A text that fits another's pattern has its shape. Answers how many fitted, the same texts not counted.
+fn fitting(inputs: u64, seed: u64) -> u64 {
+    let mut damage = Damage::new(seed);
+    let mut fitted = 0;
+    for _ in 0..inputs {
+        let known = damage.text();
+        let Some(pattern) = Pattern::of(known.as_bytes()) else { continue };
+        for _ in 0..4 {
+            let text = damage.of(&known);
+            if text != known && pattern.fits(known.as_bytes(), text.as_bytes()) {
+                let (mut one, mut other) = ([0; 4096], [0; 4096]);
+                let known_shape = shape(known.as_bytes(), &mut one).expect("a text with a pattern has a shape");
+                assert_eq!(shape(text.as_bytes(), &mut other), Some(known_shape), "{known:?} {text:?}");
+                fitted += 1;
+            }
+        }
+    }
+    fitted
+}
+
+#[test]
+fn what_fits_a_pattern_has_its_shape() {
+    let fitted = fitting(100_000, 3);
+    assert!(fitted > 5_000, "only {fitted} texts fitted: too much is left to the shape, or to this test");
 }
 
 #[test]
