@@ -37,7 +37,7 @@ fn append(trail: &mut Trail, who: &Who<'_>, count: u64, writes: bool) -> Duratio
     let mut spent = Duration::ZERO;
     for begin in (0..count).step_by(10) {
         if begin.is_multiple_of(BATCH) {
-            trail.keep().expect("there is room on disk");
+            trail.keep().and_then(|()| trail.sync()).expect("there is room on disk");
         }
         let journal = &mut trail.writer;
         let start = Instant::now();

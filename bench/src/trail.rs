@@ -37,7 +37,18 @@ impl Trail {
     /// Prepares the next segments. Nobody keeps what is full.
     pub fn keep(&mut self) -> io::Result<()> {
         self.keeper.look()?;
-        let files = segment::list(&self.data_dir)?.remove(&0).unwrap_or_default();
-        files.into_values().filter(|file| file.archived.is_some()).try_for_each(|file| fs::remove_file(&file.path))
+        let mut files = self.files()?;
+        files.retain(|file| file.archived.is_some());
+        files.iter().try_for_each(|file| fs::remove_file(&file.path))
+    }
+
+    /// Has what was written put on stable storage, as a gateway's kernel does every commit interval: who seals a segment finds little
+    /// left to do.
+    pub fn sync(&self) -> io::Result<()> {
+        self.files()?.iter().try_for_each(|file| fs::File::open(&file.path)?.sync_data())
+    }
+
+    fn files(&self) -> io::Result<Vec<segment::SegmentFile>> {
+        Ok(segment::list(&self.data_dir)?.remove(&0).unwrap_or_default().into_values().collect())
     }
 }

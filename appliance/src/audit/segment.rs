@@ -334,6 +334,8 @@ fn fill(disk: &impl Disk, file: &File, bytes: u64) -> io::Result<()> {
         let chunk = (bytes - filled).min(zeros.len() as u64);
         disk.write_all_at(file, &zeros[..chunk as usize], filled)?;
         filled += chunk;
+        // All of it at once would take tens of milliseconds of the core.
+        std::thread::yield_now();
     }
     disk.sync_all(file)
 }

@@ -7,6 +7,7 @@
 
 use super::lexer::{self, Kind};
 use super::shape::readable;
+use memchr::memchr;
 
 /// A constant: what, and its bytes in the text.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +70,8 @@ fn is_constant(kind: Kind) -> bool {
 
 /// Numbers are ASCII by how they are cut.
 fn readable_constant(kind: Kind, constant: &[u8]) -> bool {
-    matches!(kind, Kind::Integer | Kind::Number) || readable(constant)
+    let is_number = matches!(kind, Kind::Integer | Kind::Number);
+    is_number || constant.is_ascii() && memchr(0, constant).is_none() || readable(constant)
 }
 
 #[cfg(test)]

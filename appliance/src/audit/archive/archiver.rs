@@ -36,6 +36,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// Records taken between two looks at the clock.
 const RECORDS_PER_TURN: usize = 16 << 10;
+/// Records taken before another may have the core. Kernels that let a woken process wait until the running one has had its slice keep
+/// statements waiting for milliseconds otherwise.
+const RECORDS_PER_YIELD: usize = 256;
 /// A file with less in it is small: it waits for more.
 const SMALL_BYTES: u64 = 4 << 20;
 const STATUS_EVERY: Duration = Duration::from_secs(1);
@@ -260,7 +263,10 @@ impl<'a> Archiver<'a> {
 
     /// Takes records up to a time, or many of them. `Ok(true)`: there are more.
     fn turn(&mut self, until_us: i64) -> io::Result<bool> {
-        for _ in 0..RECORDS_PER_TURN {
+        for taken in 1..=RECORDS_PER_TURN {
+            if taken.is_multiple_of(RECORDS_PER_YIELD) {
+                std::thread::yield_now();
+            }
             match self.merge.next(until_us) {
                 Next::Nothing => return Ok(false),
                 Next::Damage(damage) => {

@@ -108,6 +108,8 @@ impl<W: Write + Send> FileWriter<W> {
         if all || std::mem::take(&mut self.is_page_full) {
             for column in self.columns.iter_mut().filter(|column| all || column.is_full()) {
                 column.end_page(self.rows, &mut self.zstd).map_err(fault)?;
+                // All of them at once would take milliseconds of the core.
+                std::thread::yield_now();
             }
         }
         Ok(())
@@ -145,6 +147,7 @@ impl<W: Write + Send> FileWriter<W> {
         for column in std::mem::replace(&mut self.columns, of_next_group(&self.schema)) {
             let (encoded, close) = column.close(self.rows, &mut self.zstd).map_err(fault)?;
             group.append_column(&Bytes::from(encoded), close).map_err(fault)?;
+            std::thread::yield_now();
         }
         let metadata = group.close().map_err(fault)?;
         (self.rows, self.bytes) = (0, 0);
