@@ -22,22 +22,9 @@ default WARM_UP 25 1
 default PEERS "direct pgbouncer haproxy relay off on" "direct pgbouncer haproxy relay off on"
 cargo_build -p lockgate-bench -p lockgate --bins
 
-start_postgres
-pgbench_tables
-port[direct]=${port[postgres]}
-issuer
-start_pgbouncer pgbouncer "${port[postgres]}" </dev/null
-start_haproxy haproxy "${port[postgres]}"
-start_relay relay "${port[postgres]}"
-start_gateway off "${port[postgres]}" async --payloads none </dev/null
-start_gateway on "${port[postgres]}" group --payloads masked < <(everything)
-
+start_peers
 manifest "$ROUNDS rounds of $SECONDS_EACH s each after $WARM_UP s of warm-up, pgbench -S -M $MODE"
-for proxy in $PEERS; do
-  [ "$proxy" != direct ] || continue
-  "$BIN/pgbench" -n -j 1 -h 127.0.0.1 -p "${port[$proxy]}" -U postgres -S -M "$MODE" -c 64 -T "$WARM_UP" postgres >"$dir/warm-up.log" 2>&1 ||
-    { echo "$proxy:" >&2; cat "$dir/warm-up.log" >&2; exit 1; }
-done
+warm_up $PEERS
 order $PEERS
 for clients in $CLIENTS; do
   settle

@@ -201,6 +201,27 @@ everything() {
 
 # Runs pgbench at a server and adds a line to $dir/samples, as table.py wants them. What a statement took follows from how many there were, which
 # pgbench rounds less than its milliseconds.
+start_peers() { # what bench/cpu.sh describes
+  start_postgres
+  pgbench_tables
+  port[direct]=${port[postgres]}
+  issuer
+  start_pgbouncer pgbouncer "${port[postgres]}" </dev/null
+  start_haproxy haproxy "${port[postgres]}"
+  start_relay relay "${port[postgres]}"
+  start_gateway off "${port[postgres]}" async --payloads none </dev/null
+  start_gateway on "${port[postgres]}" group --payloads masked < <(everything)
+}
+
+warm_up() { # servers: WARM_UP seconds of 64 clients that do not count
+  local server
+  for server in "$@"; do
+    [ "$server" != direct ] || continue
+    "$BIN/pgbench" -n -j 1 -h 127.0.0.1 -p "${port[$server]}" -U postgres -S -M "$MODE" -c 64 -T "$WARM_UP" postgres >"$dir/warm-up.log" 2>&1 ||
+      { echo "$server:" >&2; cat "$dir/warm-up.log" >&2; exit 1; }
+  done
+}
+
 pgbench_round() { # label, round, server, pgbench's arguments, -c N among them...
   local label=$1 round=$2 server=$3 out clients; shift 3
   clients=$(sed -n 's/.*-c \([0-9]*\).*/\1/p' <<<" $* ")

@@ -1,6 +1,6 @@
 """Medians over rounds, and how sure they are: what the tables of these scripts are made with."""
 
-import math, statistics
+import math, pathlib, statistics
 
 COVERAGE_MIN = 0.95
 
@@ -32,3 +32,16 @@ def ratio(values):
 def over(value, base):
     """Of nothing anything is infinitely much: a round in which the base was nothing must not go missing."""
     return value / base if base > 0 else math.inf
+
+
+def split(label):
+    """What is alike in a group of rows, and what is not: `64 | ` and `on`."""
+    return label[: label.rfind("|") + 2] if "|" in label else "", label.split("| ")[-1]
+
+
+def in_order(labels, order):
+    """By group as they came, then as the file `order` has the last columns: rounds come in another order each."""
+    order = pathlib.Path(order).read_text().splitlines() if pathlib.Path(order).exists() else []
+    groups = list(dict.fromkeys(split(label)[0] for label in labels))
+    place = lambda group, last: (groups.index(group), order.index(last) if last in order else len(order))
+    return sorted(labels, key=lambda label: place(*split(label)))

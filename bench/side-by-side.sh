@@ -4,7 +4,7 @@
 #
 #   bench/side-by-side.sh                       everything but durability; half an hour on two cores, which should be free
 #   bench/side-by-side.sh --all                 durability too, 4 minutes more
-#   bench/side-by-side.sh --only NAME[,NAME]    some rows, to standard output: cpu simple gigabyte idle fairness tls storm enters shards
+#   bench/side-by-side.sh --only NAME[,NAME]    some rows, to standard output: cpu simple tail gigabyte idle fairness tls storm enters shards
 #                                               promises instructions allocations durability
 #   bench/side-by-side.sh --smoke               all of them briefly, to see that they work; writes to a temporary folder
 #   bench/side-by-side.sh --output FILE         writes there
@@ -22,12 +22,13 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/tests/prepare.sh"
 . "$root/bench/lib.sh"
 
-DEFAULT=(cpu simple gigabyte idle fairness tls storm enters shards promises instructions allocations)
+DEFAULT=(cpu simple tail gigabyte idle fairness tls storm enters shards promises instructions allocations)
 LENGTHS=(ROUNDS SECONDS_EACH WARM_UP MB SESSIONS TURN_S RATE SCALE)
 # MANY and SOME: 64 and 32 clients; fewer where a round is so brief that a busy machine might not log in more.
 declare -A COMMAND=(
   [cpu]='CLIENTS="1 8 MANY" bench/cpu.sh'
   [simple]='MODE=simple CLIENTS=MANY PEERS="pgbouncer haproxy relay off on" bench/cpu.sh'
+  [tail]='CLIENTS="8 MANY" bench/tail.sh'
   [gigabyte]='bench/gigabyte.sh'
   [idle]='bench/idle.sh'
   [fairness]='bench/fairness.sh'

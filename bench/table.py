@@ -7,9 +7,9 @@ compared with the row that differs in the last one only; ORDER holds the last co
 has nothing between, and no CPU here: what FIRST adds to its latency is what the others' addition is compared with.
 """
 
-import collections, pathlib, sys
+import collections, sys
 
-from rounds import median, over, ratio
+from rounds import in_order, median, over, ratio, split
 
 samples, order, headings, first, bare = sys.argv[1:5] + [(sys.argv[5:] or [None])[0]]
 own, whole, slow, rate = (collections.defaultdict(dict) for _ in range(4))
@@ -21,19 +21,11 @@ for line in open(samples):
     whole[label][turn] = own[label][turn] + float(children_ns) / 1000 / int(queries)
     slow[label][turn], rate[label][turn] = float(latency_us), float(tps)
 
-
-def split(label):  # what is alike in a group of rows, and what is not
-    return label[: label.rfind("|") + 2] if "|" in label else "", label.split("| ")[-1]
-
-
-order = pathlib.Path(order).read_text().splitlines() if pathlib.Path(order).exists() else []
-groups = list(dict.fromkeys(split(label)[0] for label in own))
-place = lambda label: (groups.index(split(label)[0]), order.index(split(label)[1]) if split(label)[1] in order else len(order))
 bare = bare if any(split(label)[1] == bare for label in slow) else None
 columns = [headings, "CPU us each", f"CPU over {first}", "with its children", f"with children over {first}", "latency us", f"latency over {first}"]
 columns += [f"added over {first}", "a second"] if bare else ["a second"]
 print("|", " | ".join(columns), "|\n|" + "---|" * (headings.count("|") + len(columns)))
-for label in sorted(own, key=place):
+for label in in_order(own, order):
     group, last = split(label)
     row = [label]
     for of in (own, whole, slow):

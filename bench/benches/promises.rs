@@ -22,7 +22,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const NOW_US: i64 = 1_790_000_000_000_000;
 
 /// Statements between two looks at the segments, which are not part of a statement.
-const BATCH: u64 = 1_000;
+const BATCH: u64 = 100;
 /// Statements that a sample has at least, two records each: of a handful all would be cold.
 const SAMPLE_MIN: u64 = 5_000;
 

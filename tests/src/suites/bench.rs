@@ -21,6 +21,10 @@ const SECTIONS: &[(&str, &[&str])] = &[
         &["| 1 | direct |", "| 8 | pgbouncer |", "| 8 | haproxy |", "| 16 | relay |", "| 16 | off |", "| 16 | on |"],
     ),
     ("simple", &["| 16 | pgbouncer |", "| 16 | on |"]),
+    (
+        "tail",
+        &["| 8 | direct |", "| 8 | pgbouncer |", "| 16 | haproxy |", "| 16 | relay |", "| 16 | off |", "| 16 | on |"],
+    ),
     ("gigabyte", &["| haproxy |", "| off |", "| mask |", "| detect |"]),
     ("idle", &["| pgbouncer |", "| haproxy |", "| off |", "| on |"]),
     ("fairness", &["| haproxy |", "| pgbouncer |", "| on |"]),

@@ -1,0 +1,42 @@
+"""Percentiles of bench/tail.sh.
+
+    python3 bench/tail.py sample LABEL ROUND LOG...                  one line: label, round, microseconds, with tabs between
+    python3 bench/tail.py table SAMPLES ORDER HEADINGS FIRST         medians over rounds, and the ratios to the row FIRST
+
+LOG is what `pgbench -l` writes: the third column is a transaction's latency in microseconds.
+"""
+
+import collections, math, sys
+
+from rounds import in_order, median, over, ratio, split
+
+PERCENTILES = (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("max", 1.0))
+COMPARED = ("p99", "p99.9")
+
+
+def sample(label, turn, logs):
+    latencies = sorted(int(line.split()[2]) for log in logs for line in open(log))
+    if not latencies:
+        sys.exit(f"{label}: not one query was answered in round {turn}; is the machine free?")
+    rank = lambda share: latencies[max(math.ceil(share * len(latencies)), 1) - 1]
+    print(label, turn, *(rank(share) for _, share in PERCENTILES), sep="\t")
+
+
+def table(samples, order, headings, first):
+    rounds = collections.defaultdict(dict)
+    for line in open(samples):
+        label, turn, *latencies = line.rstrip("\n").split("\t")
+        rounds[label][turn] = dict(zip((name for name, _ in PERCENTILES), map(int, latencies)))
+    columns = [headings] + [f"{name} us" for name, _ in PERCENTILES] + [f"{name} over {first}" for name in COMPARED]
+    print("|", " | ".join(columns), "|\n|" + "---|" * (headings.count("|") + len(columns)))
+    for label in in_order(rounds, order):
+        of, to = rounds[label], rounds[split(label)[0] + first]
+        row = [label] + [median(taken[name] for taken in of.values()).split(".")[0] for name, _ in PERCENTILES]
+        row += [ratio(over(of[turn][name], to[turn][name]) for turn in of if turn in to) for name in COMPARED]
+        print("|", " | ".join(row), "|")
+
+
+if sys.argv[1] == "sample":
+    sample(sys.argv[2], sys.argv[3], sys.argv[4:])
+else:
+    table(*sys.argv[2:])
