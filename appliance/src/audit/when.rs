@@ -59,10 +59,18 @@ pub fn short(unix_us: i64) -> String {
     timestamp(unix_us).strftime("%Y-%m-%d %H:%M:%S.%3f").to_string()
 }
 
+/// 0000-01-01T00:00:00Z, and where jiff's calendar ends: 9999-12-30T22:00:00Z.
+const FIRST_US: i64 = -62_167_219_200_000_000;
+const LAST_US: i64 = 253_402_207_200_000_000;
+
+/// The nearest time that can be written so that it can be read again. A forged record may claim any; the ends of the calendar are
+/// visibly wrong.
+pub fn writable(unix_us: i64) -> i64 {
+    unix_us.clamp(FIRST_US, LAST_US)
+}
+
 fn timestamp(unix_us: i64) -> Timestamp {
-    // A damaged record may claim any time; the ends of the calendar are visibly wrong.
-    let end = if unix_us < 0 { Timestamp::MIN } else { Timestamp::MAX };
-    Timestamp::from_microsecond(unix_us).unwrap_or(end)
+    Timestamp::from_microsecond(writable(unix_us)).expect("in the calendar")
 }
 
 #[cfg(test)]

@@ -294,9 +294,11 @@ impl Recent {
         self.marks.iter().find(same).inspect(|mark| mark.meaning.expect_again())
     }
 
-    /// The same without the shape, where a text of it has come before.
+    /// The same without the shape, where a text of it has come before. Each of them may have to read a long constant to its end, so a long
+    /// text is left to its shape.
     fn fitting(&self, text: &[u8]) -> Option<&Mark> {
-        self.marks.iter().find(|mark| mark.meaning.fits(text))
+        let is_short = text.len() <= limits::CACHED_TEXT_BYTES_MAX;
+        self.marks.iter().filter(|_| is_short).find(|mark| mark.meaning.fits(text))
     }
 
     /// Long texts are not cached, so each has a meaning of its own every time: keeping it would serve nobody.

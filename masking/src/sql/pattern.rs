@@ -5,16 +5,29 @@
 //! not hang on the first bytes of what follows. A constant of the same kind that begins alike (with a digit, or with the same
 //! byte) makes no difference to what precedes it; each is cut by the lexer itself, with what follows it in view.
 
-use super::lexer::{self, Kind};
+use super::lexer::{self, Kind, Unsure};
 use super::shape::readable;
 use memchr::memchr;
+
+/// More constants are left to the shape: a pattern is kept with its text, and stays small beside it.
+const CONSTANTS_MAX: usize = 256;
 
 /// A constant: what, and its bytes in the text.
 #[derive(Clone, Copy, Debug)]
 struct Constant {
     kind: Kind,
-    start: usize,
-    end: usize,
+    start: u32,
+    end: u32,
+}
+
+impl Constant {
+    fn start(&self) -> usize {
+        self.start as usize
+    }
+
+    fn end(&self) -> usize {
+        self.end as usize
+    }
 }
 
 /// Of a text that has a shape.
@@ -22,14 +35,18 @@ struct Constant {
 pub struct Pattern(Box<[Constant]>);
 
 impl Pattern {
-    /// `None`: it has no shape, or its constants touch each other.
+    /// `None`: it has no shape, too many constants, or some that touch each other.
     pub fn of(text: &[u8]) -> Option<Self> {
         let (mut constants, mut apart, mut behind) = (Vec::new(), true, None);
         let lexed = lexer::tokens(text, |token| {
             if is_constant(token.kind) {
                 apart &= behind != Some(token.start);
                 behind = Some(token.end);
-                constants.push(Constant { kind: token.kind, start: token.start, end: token.end });
+                let place = |at: usize| u32::try_from(at).map_err(|_| Unsure);
+                if constants.len() == CONSTANTS_MAX {
+                    return Err(Unsure);
+                }
+                constants.push(Constant { kind: token.kind, start: place(token.start)?, end: place(token.end)? });
             }
             Ok(())
         });
@@ -38,16 +55,18 @@ impl Pattern {
 
     /// Has `text` the shape of `known`, whose pattern this is? `false`: it has not, or only its shape can tell.
     pub fn fits(&self, known: &[u8], text: &[u8]) -> bool {
-        self.rest(known, text).is_some_and(|(known, text)| known == text)
+        // What does not even end alike is not looked at: a constant may be long.
+        let tail = &known[self.0.last().map_or(0, Constant::end)..];
+        text.ends_with(tail) && self.rest(known, text) == Some(tail)
     }
 
-    /// What stands behind the last constant of both.
-    fn rest<'a>(&self, known: &'a [u8], text: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+    /// What stands behind the last constant, if everything before it fits.
+    fn rest<'t>(&self, known: &[u8], text: &'t [u8]) -> Option<&'t [u8]> {
         let (mut passed, mut at) = (0, 0);
         for constant in &self.0 {
-            let between = &known[passed..constant.start];
+            let between = &known[passed..constant.start()];
             at += text[at..].strip_prefix(between).map(|_| between.len())?;
-            let (&first, &known_first) = (text.get(at)?, &known[constant.start]);
+            let (&first, &known_first) = (text.get(at)?, &known[constant.start()]);
             if first != known_first && !(first.is_ascii_digit() && known_first.is_ascii_digit()) {
                 return None;
             }
@@ -55,9 +74,9 @@ impl Pattern {
             if kind != constant.kind || !readable_constant(kind, &text[at..end]) {
                 return None;
             }
-            (passed, at) = (constant.end, end);
+            (passed, at) = (constant.end(), end);
         }
-        Some((&known[passed..], &text[at..]))
+        Some(&text[at..])
     }
 }
 
@@ -86,7 +105,7 @@ mod tests {
     #[track_caller]
     fn check(known: &str, text: &str, expected: bool) {
         assert_eq!(fits(known, text.as_bytes()), expected, "{known} | {text}");
-        let of = |text: &str| shape(text.as_bytes(), &mut [0; 256]).map(<[u8]>::to_vec);
+        let of = |text: &str| shape(text.as_bytes(), &mut [0; 2048]).map(<[u8]>::to_vec);
         assert!(!expected || of(known).is_some() && of(known) == of(text), "{known} | {text}: another shape");
     }
 
@@ -123,6 +142,9 @@ mod tests {
         check("SELECT 'a'$$b$$", "SELECT 'a'$$b$$", false);
         check("SELECT 1", "select 1", false);
         check("SELECT 'a", "SELECT 'a", false);
+        let many = |count| format!("SELECT a IN ({}0)", "1, ".repeat(count - 1));
+        check(&many(CONSTANTS_MAX), &many(CONSTANTS_MAX), true);
+        check(&many(CONSTANTS_MAX + 1), &many(CONSTANTS_MAX + 1), false);
         assert!(!fits("SELECT 'a'", b"SELECT '\xff'"));
         assert!(!fits("SELECT 'a'", b"SELECT '\0'"));
     }

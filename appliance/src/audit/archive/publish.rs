@@ -5,6 +5,7 @@ use super::manifest::{FileEntry, SCHEMA, Span};
 use super::write::FileWriter;
 use crate::audit::frame::Hash;
 use crate::audit::segment::{self, at};
+use crate::audit::when;
 use jiff::Timestamp;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -80,6 +81,7 @@ impl OpenFile {
         let (sink, contents) = self.writer.finish(&[(SPANS_KEY, &spans_text)]).map_err(wrap)?;
         let (bytes, blake3) = sink.finish().map_err(wrap)?;
         let (since_us, until_us) = contents.times.unwrap_or_default();
+        let (since_us, until_us) = (when::writable(since_us), when::writable(until_us));
         let path = relative_path(since_us, self.number);
         let place = archive.join(&path);
         let folder = place.parent().expect("a file in a folder");
@@ -190,6 +192,23 @@ mod tests {
         assert_eq!(number_of(Path::new(&path)), Some(42));
         for other in ["x.parquet", "x-42.parquet", "x-+000000042.parquet"] {
             assert_eq!(number_of(Path::new(other)), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_time_that_only_a_forged_record_claims_is_entered_as_one_that_can_be_read() {
+        for time_us in [i64::MIN, -62_167_219_200_000_001, -1, 253_402_207_201_000_000, i64::MAX] {
+            let entered = when::writable(time_us);
+            assert_eq!(
+                crate::audit::archive::manifest::rfc3339::parse(&when::rfc3339(time_us)),
+                Some(entered),
+                "{time_us}"
+            );
+            let path = relative_path(entered, 7);
+            assert_eq!(
+                (path.len(), number_of(Path::new(&path))),
+                ("parquet/date=2026-11-18/20261118T110640.123456Z-0000000042.parquet".len(), Some(7))
+            );
         }
     }
 

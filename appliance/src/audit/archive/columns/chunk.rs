@@ -2,9 +2,8 @@
 
 use super::hybrid::{self, Runs};
 use super::pages::{Gathered, Pages};
-use super::values::{Texts, Values};
-use crate::audit::archive::schema::{BLOOM_FALSE_POSITIVES, Column, PAGE_BYTES};
-use parquet::bloom_filter::Sbbf;
+use super::values::Values;
+use crate::audit::archive::schema::{Column, PAGE_BYTES};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
 use parquet::schema::types::ColumnDescPtr;
@@ -27,14 +26,13 @@ pub struct ColumnChunk {
 impl ColumnChunk {
     pub fn new(column: Column, leaf: ColumnDescPtr) -> Self {
         let definition_max = leaf.max_def_level();
-        let texts = Texts::new(column.has_dictionary(), column.is_bloomed());
         Self {
             column,
             definition_max,
             // A list that may be null has a level more: 0 is null then.
             empty_list: i16::from(definition_max > 1),
             is_list: leaf.max_rep_level() > 0,
-            values: Values::of(leaf.physical_type(), texts),
+            values: Values::of(column, leaf.physical_type()),
             definitions: Runs::default(),
             repetitions: Runs::default(),
             rows: 0,
@@ -134,7 +132,7 @@ impl ColumnChunk {
         let encoding = self.values.encode(&mut body);
         let range = if self.column.has_statistics() { self.values.range() } else { None };
         self.pages.push(Gathered { body, encoding, rows: page_rows, values, nulls, range }, zstd)?;
-        self.values.clear();
+        self.values.clear()?;
         self.definitions.clear();
         self.repetitions.clear();
         Ok(())
@@ -147,17 +145,9 @@ impl ColumnChunk {
         zstd: &mut Compressor<'_>,
     ) -> Result<(Vec<u8>, ColumnCloseResult), ParquetError> {
         self.end_page(rows, zstd)?;
-        let dictionary = match &self.values {
-            Values::Texts(texts) => Some(texts.dictionary()).filter(|dictionary| dictionary.len() > 0),
-            _ => None,
-        };
-        let mut bloom_filter = None;
-        if self.column.is_bloomed() {
-            let different = dictionary.map_or(0, |dictionary| dictionary.len());
-            let mut filter = Sbbf::new_with_ndv_fpp(u64::from(different.max(1)), BLOOM_FALSE_POSITIVES)?;
-            dictionary.into_iter().flat_map(|dictionary| dictionary.values()).for_each(|value| filter.insert(value));
-            bloom_filter = Some(filter);
-        }
+        let Values::Texts(texts) = &mut self.values else { return self.pages.close(None, None, zstd) };
+        let bloom_filter = texts.take_bloom_filter()?;
+        let dictionary = Some(texts.dictionary()).filter(|dictionary| dictionary.len() > 0);
         self.pages.close(dictionary, bloom_filter, zstd)
     }
 }

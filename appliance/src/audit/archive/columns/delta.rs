@@ -30,10 +30,22 @@ impl Int {
     }
 }
 
-pub fn encode(int: Int, values: &[i64], out: &mut Vec<u8>) {
+impl Int {
+    /// Appends values in the encoding PLAIN.
+    pub fn plain(self, values: &[i64], out: &mut Vec<u8>) {
+        match self {
+            Self::Bits32 => values.iter().for_each(|&value| out.extend_from_slice(&(value as i32).to_le_bytes())),
+            Self::Bits64 => values.iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes())),
+        }
+    }
+}
+
+/// Appends them; returns the bits that the widest difference took.
+pub fn encode(int: Int, values: &[i64], out: &mut Vec<u8>) -> u8 {
     [BLOCK, MINIBLOCKS, values.len()].iter().for_each(|&number| varint(number as u64, out));
-    let Some((&first, rest)) = values.split_first() else { return zigzag(0, out) };
+    let (first, rest) = values.split_first().map_or((0, values), |(&first, rest)| (first, rest));
     zigzag(first, out);
+    let mut widest = 0;
     let mut last = first;
     for block in rest.chunks(BLOCK) {
         let mut deltas = [0; BLOCK];
@@ -41,15 +53,17 @@ pub fn encode(int: Int, values: &[i64], out: &mut Vec<u8>) {
             *delta = int.wrap(value.wrapping_sub(last));
             last = value;
         }
-        encode_block(int, &mut deltas[..block.len()], out);
+        widest = widest.max(encode_block(int, &deltas[..block.len()], out));
     }
+    widest
 }
 
-fn encode_block(int: Int, deltas: &mut [i64], out: &mut Vec<u8>) {
+fn encode_block(int: Int, deltas: &[i64], out: &mut Vec<u8>) -> u8 {
     let least = deltas.iter().copied().min().unwrap_or(0);
     zigzag(least, out);
     let widths = out.len();
     out.extend_from_slice(&[0; MINIBLOCKS]);
+    let mut widest = 0;
     for (index, miniblock) in deltas.chunks(MINIBLOCK).enumerate() {
         let mut above = [0; MINIBLOCK];
         for (above, &delta) in above.iter_mut().zip(miniblock) {
@@ -59,7 +73,9 @@ fn encode_block(int: Int, deltas: &mut [i64], out: &mut Vec<u8>) {
         let width = (u64::BITS - all.leading_zeros()) as u8;
         out[widths + index] = width;
         pack(width, above.into_iter(), out);
+        widest = widest.max(width);
     }
+    widest
 }
 
 fn zigzag(number: i64, out: &mut Vec<u8>) {

@@ -29,7 +29,7 @@ pub struct Pages {
     nulls: u64,
     rows: u64,
     range: Range,
-    /// Of the last page with values.
+    /// What the index says of the last page with values.
     last: Range,
     ascending: bool,
     offsets: OffsetIndexBuilder,
@@ -111,11 +111,12 @@ impl Pages {
             return;
         };
         let physical = self.leaf.physical_type();
-        index.append(false, least.floor(physical), greatest.ceiling(physical), page.nulls as i64, None);
-        if let Some((last_least, last_greatest)) = &self.last {
-            self.ascending &= last_least <= least && last_greatest <= greatest;
+        let (floor, ceiling) = (least.floor(), greatest.ceiling());
+        index.append(false, floor.bytes(physical), ceiling.bytes(physical), page.nulls as i64, None);
+        if let Some((last_floor, last_ceiling)) = &self.last {
+            self.ascending &= *last_floor <= floor && *last_ceiling <= ceiling;
         }
-        self.last.clone_from(&page.range);
+        self.last = Some((floor, ceiling));
         self.range = Some(match self.range.take() {
             Some(range) => (range.0.min(least.clone()), range.1.max(greatest.clone())),
             None => (least.clone(), greatest.clone()),
@@ -129,18 +130,10 @@ impl Pages {
         bloom_filter: Option<Sbbf>,
         zstd: &mut Compressor<'_>,
     ) -> Result<(Vec<u8>, ColumnCloseResult), ParquetError> {
-        let data = std::mem::replace(&mut self.written, TrackedWrite::new(Vec::new())).into_inner()?;
-        if let Some(dictionary) = dictionary {
-            let page = Page::DictionaryPage {
-                buf: zstd.compress(dictionary.page())?.into(),
-                num_values: dictionary.len(),
-                encoding: Encoding::PLAIN,
-                is_sorted: false,
-            };
-            self.write(CompressedPage::new(page, dictionary.page().len()))?;
-        }
-        let begins = self.written.bytes_written() as i64;
-        self.written.write_all(&data)?;
+        let begins = match dictionary {
+            Some(dictionary) => self.put_in_front(dictionary, zstd)?,
+            None => 0,
+        };
         let bytes_written = self.written.bytes_written() as u64;
         let metadata = self.metadata(dictionary.is_some(), begins)?;
         let column_index = self.index.take().map(|mut index| {
@@ -159,6 +152,21 @@ impl Pages {
             offset_index: Some(moved(self.offsets.build(), begins)),
         };
         Ok((self.written.into_inner()?, close))
+    }
+
+    /// Returns where the data pages begin behind it.
+    fn put_in_front(&mut self, dictionary: &Dictionary, zstd: &mut Compressor<'_>) -> Result<i64, ParquetError> {
+        let data = std::mem::replace(&mut self.written, TrackedWrite::new(Vec::new())).into_inner()?;
+        let page = Page::DictionaryPage {
+            buf: zstd.compress(dictionary.page())?.into(),
+            num_values: dictionary.len(),
+            encoding: Encoding::PLAIN,
+            is_sorted: false,
+        };
+        self.write(CompressedPage::new(page, dictionary.page().len()))?;
+        let begins = self.written.bytes_written() as i64;
+        self.written.write_all(&data)?;
+        Ok(begins)
     }
 
     fn metadata(&self, has_dictionary: bool, begins: i64) -> Result<ColumnChunkMetaData, ParquetError> {
@@ -201,16 +209,15 @@ impl Pages {
                 let range = both(Bound::int).map(|(least, greatest)| (least != 0, greatest != 0));
                 Statistics::Boolean(of(range, nulls))
             }
-            physical => {
-                let floor = least.map(|least| least.floor(physical));
-                let ceiling = greatest.map(|greatest| greatest.ceiling(physical));
-                let is_exact = |cut: &Option<Vec<u8>>, whole: Option<&Bound>| {
-                    cut.as_ref().zip(whole).is_some_and(|(cut, whole)| Bound::Text(cut.clone()) == *whole)
-                };
-                let exact = (is_exact(&floor, least), is_exact(&ceiling, greatest));
-                let range = floor.zip(ceiling);
-                let range = range.map(|(least, greatest)| (ByteArray::from(least), ByteArray::from(greatest)));
-                Statistics::ByteArray(of(range, nulls).with_min_is_exact(exact.0).with_max_is_exact(exact.1))
+            _ => {
+                let cut = self.range.as_ref().map(|(least, greatest)| (least.floor(), greatest.ceiling()));
+                let exact =
+                    cut.as_ref().zip(self.range.as_ref()).map(|(cut, whole)| (cut.0 == whole.0, cut.1 == whole.1));
+                let text = |bound: Bound| ByteArray::from(bound.bytes(Type::BYTE_ARRAY));
+                let range = cut.map(|(floor, ceiling)| (text(floor), text(ceiling)));
+                let (floor_is_exact, ceiling_is_exact) = exact.unwrap_or_default();
+                let range = of(range, nulls).with_min_is_exact(floor_is_exact);
+                Statistics::ByteArray(range.with_max_is_exact(ceiling_is_exact))
             }
         }
     }
@@ -231,26 +238,28 @@ impl Bound {
         }
     }
 
-    /// As the column index has it; what is cut stays at most the value.
-    fn floor(&self, physical: Type) -> Vec<u8> {
+    /// As statistics have it: what is cut stays at most the value.
+    fn floor(&self) -> Self {
         match self {
-            Self::Text(text) => text[..char_floor(text, TEXT_BYTES_MAX)].to_vec(),
-            _ => self.number(physical),
+            Self::Text(text) => Self::Text(text[..char_floor(text, TEXT_BYTES_MAX)].to_vec()),
+            number => number.clone(),
         }
     }
 
     /// The same; what is cut stays at least the value.
-    fn ceiling(&self, physical: Type) -> Vec<u8> {
+    fn ceiling(&self) -> Self {
         match self {
             Self::Text(text) if text.len() > TEXT_BYTES_MAX => {
-                above(&text[..char_floor(text, TEXT_BYTES_MAX)]).unwrap_or_else(|| text.clone())
+                Self::Text(above(&text[..char_floor(text, TEXT_BYTES_MAX)]).unwrap_or_else(|| text.clone()))
             }
-            Self::Text(text) => text.clone(),
-            _ => self.number(physical),
+            other => other.clone(),
         }
     }
 
-    fn number(&self, physical: Type) -> Vec<u8> {
+    fn bytes(&self, physical: Type) -> Vec<u8> {
+        if let Self::Text(text) = self {
+            return text.clone();
+        }
         let number = self.int().to_le_bytes();
         match physical {
             Type::INT64 => number.to_vec(),

@@ -5,7 +5,7 @@ use super::delta::{self, Int};
 use super::hybrid::{Runs, width_of};
 use crate::audit::archive::schema::{self, Column, PAGE_ROWS};
 use bytes::Bytes;
-use parquet::basic::{Encoding, PageType, Type};
+use parquet::basic::{BoundaryOrder, Encoding, PageType, Type};
 use parquet::column::reader::{ColumnReaderImpl, get_typed_column_reader};
 use parquet::data_type::{BoolType, ByteArrayType, DataType, Int32Type, Int64Type};
 use parquet::file::metadata::ParquetMetaData;
@@ -276,13 +276,48 @@ fn what_does_not_repeat_itself_is_plain() {
     assert_eq!(pages[0], (Encoding::RLE_DICTIONARY, 1));
     assert_eq!(pages[1].0, Encoding::PLAIN);
     check(Column::Statement, &[&once]);
-    // What a bloom filter is made of is all in the dictionary.
-    assert_eq!(encodings(Column::Session, &once), [(Encoding::RLE_DICTIONARY, 3)]);
+    assert_eq!(encodings(Column::Session, &once), [(Encoding::RLE_DICTIONARY, 1), (Encoding::PLAIN, pages[1].1)]);
     check(Column::Session, &[&once]);
+    check(Column::Session, &[&statements(40_000, 3)]);
 
     let long: Vec<Cell> = (0..40).map(|row| Cell::Text(vec![row; 100 << 10])).collect();
     assert_eq!(encodings(Column::Payload, &long), [(Encoding::PLAIN, 14)]);
     check(Column::Payload, &[&long]);
+}
+
+/// Wider differences than [`super::values`] allows are plain: a reader in wide use gets them wrong.
+#[test]
+fn numbers_far_apart_are_plain() {
+    let numbers = |step: i64| (0..5000).map(|row| Cell::Int(row % 2 * step)).collect::<Vec<_>>();
+    for (step, encoding) in
+        [(1 << 22, Encoding::DELTA_BINARY_PACKED), (1 << 25, Encoding::PLAIN), (i64::MAX, Encoding::PLAIN)]
+    {
+        assert_eq!(encodings(Column::DurationUs, &numbers(step)), [(encoding, 2)], "{step}");
+        check(Column::DurationUs, &[&numbers(step)]);
+    }
+    let shards: Vec<Cell> = [0, i64::from(i32::MIN), i64::from(i32::MAX)].map(Cell::Int).into();
+    assert_eq!(encodings(Column::Shard, &shards), [(Encoding::PLAIN, 1)]);
+    check(Column::Shard, &[&shards]);
+}
+
+#[test]
+fn the_column_index_is_in_the_order_it_says() {
+    let text = |end: &str| Cell::Text(format!("{}{end}", "a".repeat(63)).into_bytes());
+    for (first, second, order) in [("z", "\u{e9}", BoundaryOrder::UNORDERED), ("y", "z", BoundaryOrder::ASCENDING)] {
+        let pages = [vec![text(first); PAGE_ROWS], vec![text(second); PAGE_ROWS]].concat();
+        let file = reader(&file(Column::Application, &[&pages]));
+        let index = file.metadata().page_index().expect("asked for");
+        let Some(ColumnIndexMetaData::BYTE_ARRAY(index)) = index.column_index(0, Column::Application as usize) else {
+            panic!("it has one")
+        };
+        assert_eq!(
+            index.min_value(0) <= index.min_value(1),
+            order == BoundaryOrder::ASCENDING,
+            "a cut one may be less"
+        );
+        let whole = ColumnIndexMetaData::BYTE_ARRAY(index.clone());
+        assert_eq!(whole.get_boundary_order(), Some(order));
+    }
 }
 
 #[test]

@@ -3,12 +3,17 @@
 use super::delta::{self, Int};
 use super::dictionary::{self, Dictionary};
 use super::hybrid::{self, Runs};
+use crate::audit::archive::schema::{BLOOM_FALSE_POSITIVES, Column, GROUP_ROWS};
 use parquet::basic::{Encoding, Type};
+use parquet::bloom_filter::Sbbf;
+use parquet::errors::ParquetError;
 
 /// A dictionary that has grown beyond this takes no more,
 const DICTIONARY_BYTES: usize = 1 << 20;
-/// nor does one with so many values, where more than every second was a new one. (But for one that a bloom filter is made of.)
+/// nor does one with so many values, where more than every second was a new one.
 const DICTIONARY_TRIAL: u32 = 2048;
+/// A page with wider differences is plain: fastparquet, which pandas may use, reads wrong numbers from wider ones without a word.
+const DELTA_BITS: u8 = 24;
 
 pub enum Values {
     Ints(Int, Vec<i64>),
@@ -28,12 +33,12 @@ pub enum Bound {
 pub type Range = Option<(Bound, Bound)>;
 
 impl Values {
-    pub fn of(physical: Type, texts: Texts) -> Self {
+    pub fn of(column: Column, physical: Type) -> Self {
         match physical {
             Type::INT64 => Self::Ints(Int::Bits64, Vec::new()),
             Type::INT32 => Self::Ints(Int::Bits32, Vec::new()),
             Type::BOOLEAN => Self::Flags(Vec::new()),
-            _ => Self::Texts(texts),
+            _ => Self::Texts(Texts::new(column)),
         }
     }
 
@@ -59,8 +64,13 @@ impl Values {
     pub fn encode(&self, out: &mut Vec<u8>) -> Encoding {
         match self {
             Self::Ints(int, values) => {
-                delta::encode(*int, values, out);
-                Encoding::DELTA_BINARY_PACKED
+                let begins = out.len();
+                if delta::encode(*int, values, out) <= DELTA_BITS {
+                    return Encoding::DELTA_BINARY_PACKED;
+                }
+                out.truncate(begins);
+                int.plain(values, out);
+                Encoding::PLAIN
             }
             Self::Flags(values) => {
                 hybrid::pack(1, values.iter().map(|&flag| u64::from(flag)), out);
@@ -79,12 +89,13 @@ impl Values {
     }
 
     /// The next page has none yet.
-    pub fn clear(&mut self) {
+    pub fn clear(&mut self) -> Result<(), ParquetError> {
         match self {
             Self::Ints(_, values) => values.clear(),
             Self::Flags(values) => values.clear(),
-            Self::Texts(texts) => texts.clear(),
+            Self::Texts(texts) => return texts.clear(),
         }
+        Ok(())
     }
 }
 
@@ -97,23 +108,32 @@ pub struct Texts {
     plain_count: usize,
     /// From now on they are plain.
     is_plain: bool,
-    /// Each of them is wanted behind the last page.
-    keeps_all: bool,
+    /// Of those that are plain, where the column has one.
+    bloom_filter: Option<Sbbf>,
+    is_bloomed: bool,
     /// Values that are in the dictionary, as often as they came.
     numbered: usize,
 }
 
 impl Texts {
-    /// `in_dictionary`: they may repeat themselves. `keeps_all`: and each of them is asked for behind the last page.
-    pub fn new(in_dictionary: bool, keeps_all: bool) -> Self {
-        let (dictionary, numbers, is_plain) = (Dictionary::new(), Runs::default(), !in_dictionary);
-        Self { dictionary, numbers, plain: Vec::new(), plain_count: 0, is_plain, keeps_all, numbered: 0 }
+    pub fn new(column: Column) -> Self {
+        Self {
+            dictionary: Dictionary::new(),
+            numbers: Runs::default(),
+            plain: Vec::new(),
+            plain_count: 0,
+            is_plain: !column.has_dictionary(),
+            bloom_filter: None,
+            is_bloomed: column.is_bloomed(),
+            numbered: 0,
+        }
     }
 
     pub fn push(&mut self, value: &[u8]) {
         if self.is_plain {
             dictionary::plain(value, &mut self.plain);
             self.plain_count += 1;
+            self.bloom_filter.iter_mut().for_each(|filter| filter.insert(value));
         } else {
             self.numbers.push(self.dictionary.number(value), 1);
             self.numbered += 1;
@@ -126,7 +146,7 @@ impl Texts {
 
     /// The page has to end here, because what follows is plain.
     pub fn is_full(&self) -> bool {
-        !self.is_plain && !self.keeps_all && (self.dictionary.page().len() > DICTIONARY_BYTES || self.is_vain())
+        !self.is_plain && (self.dictionary.page().len() > DICTIONARY_BYTES || self.is_vain())
     }
 
     fn is_vain(&self) -> bool {
@@ -160,12 +180,35 @@ impl Texts {
         self.numbers.values().filter(move |&number| !std::mem::replace(&mut seen[number as usize], true))
     }
 
-    fn clear(&mut self) {
-        self.is_plain |= self.is_full();
+    fn clear(&mut self) -> Result<(), ParquetError> {
+        if self.is_full() {
+            self.is_plain = true;
+            self.bloom_filter = self.is_bloomed.then(|| bloom_filter(GROUP_ROWS as u64)).transpose()?;
+        }
         self.numbers.clear();
         self.plain.clear();
         self.plain_count = 0;
+        Ok(())
     }
+
+    /// Of all pages' values. `None`: the column has none.
+    pub fn take_bloom_filter(&mut self) -> Result<Option<Sbbf>, ParquetError> {
+        if !self.is_bloomed {
+            return Ok(None);
+        }
+        let of_plain = self.bloom_filter.take();
+        let folds = of_plain.is_some();
+        let mut filter = of_plain.map_or_else(|| bloom_filter(self.dictionary.len().max(1).into()), Ok)?;
+        self.dictionary.values().for_each(|value| filter.insert(value));
+        if folds {
+            filter.fold_to_target_fpp(BLOOM_FALSE_POSITIVES);
+        }
+        Ok(Some(filter))
+    }
+}
+
+fn bloom_filter(values: u64) -> Result<Sbbf, ParquetError> {
+    Sbbf::new_with_ndv_fpp(values, BLOOM_FALSE_POSITIVES)
 }
 
 fn bounds<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<(&'a [u8], &'a [u8])> {
