@@ -3,7 +3,9 @@
     python3 bench/tail.py sample LABEL ROUND LOG...                  one line: label, round, microseconds, with tabs between
     python3 bench/tail.py table SAMPLES ORDER HEADINGS FIRST         medians over rounds, and the ratios to the row FIRST
 
-LOG is what `pgbench -l` writes: the third column is a transaction's latency in microseconds.
+LOG is what `pgbench -l` writes: a transaction's latency in microseconds is the third column, when it ended the last two (seconds and
+microseconds). What ends in a round's first WARM_S is left out: behind everything but PgBouncer, which keeps its own, PostgreSQL's backends are new
+then, and their first statement takes milliseconds.
 """
 
 import collections, math, sys
@@ -12,10 +14,13 @@ from rounds import in_order, median, over, ratio, split
 
 PERCENTILES = (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("max", 1.0))
 COMPARED = ("p99", "p99.9")
+WARM_S = 0.5
 
 
 def sample(label, turn, logs):
-    latencies = sorted(int(line.split()[2]) for log in logs for line in open(log))
+    ended = [(int(cells[4]) + int(cells[5]) / 1e6, int(cells[2])) for log in logs for cells in map(str.split, open(log))]
+    begins = min((at for at, _ in ended), default=0) + WARM_S
+    latencies = sorted(latency for at, latency in ended if at >= begins)
     if not latencies:
         sys.exit(f"{label}: not one query was answered in round {turn}; is the machine free?")
     rank = lambda share: latencies[max(math.ceil(share * len(latencies)), 1) - 1]

@@ -6,7 +6,7 @@
 #
 # The servers of bench/cpu.sh, pgbench -S -j 1 with its log of each query: clients in a closed loop, which send nothing while they wait, so a
 # stall counts once for each of them (what an open loop sees, `lockgate-loadgen run --rate` tells). Medians over rounds, the proxies of each in
-# another order, of each round's percentiles (nearest rank) and of its ratios to PgBouncer.
+# another order, of each round's percentiles (nearest rank; without its first half second, where backends are new) and of its ratios to PgBouncer.
 . "$(dirname "$0")/lib.sh"
 begin "$@"
 default ROUNDS 7 1
