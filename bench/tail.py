@@ -4,8 +4,8 @@
     python3 bench/tail.py table SAMPLES ORDER HEADINGS FIRST         medians over rounds, and the ratios to the row FIRST
 
 LOG is what `pgbench -l` writes: a transaction's latency in microseconds is the third column, when it ended the last two (seconds and
-microseconds). What ends in a round's first WARM_S is left out: behind everything but PgBouncer, which keeps its own, PostgreSQL's backends are new
-then, and their first statement takes milliseconds.
+microseconds). What ends in a round's first or last EDGE_S is left out: behind everything but PgBouncer, which keeps its own, PostgreSQL's backends
+are new then and their first statement takes milliseconds, or they exit while others wait for their last.
 """
 
 import collections, math, sys
@@ -14,13 +14,14 @@ from rounds import in_order, median, over, ratio, split
 
 PERCENTILES = (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("max", 1.0))
 COMPARED = ("p99", "p99.9")
-WARM_S = 0.5
+EDGE_S = 0.5
 
 
 def sample(label, turn, logs):
     ended = [(int(cells[4]) + int(cells[5]) / 1e6, int(cells[2])) for log in logs for cells in map(str.split, open(log))]
-    begins = min((at for at, _ in ended), default=0) + WARM_S
-    latencies = sorted(latency for at, latency in ended if at >= begins)
+    times = [at for at, _ in ended] or [0]
+    begins, ends = min(times) + EDGE_S, max(times) - EDGE_S
+    latencies = sorted(latency for at, latency in ended if begins <= at <= ends)
     if not latencies:
         sys.exit(f"{label}: not one query was answered in round {turn}; is the machine free?")
     rank = lambda share: latencies[max(math.ceil(share * len(latencies)), 1) - 1]
