@@ -115,7 +115,7 @@ impl Column {
         ColumnPath::new(parts.iter().map(|&part| part.to_owned()).collect())
     }
 
-    /// It has a bloom filter, and all its values are in a dictionary for that.
+    /// It has a bloom filter.
     pub(super) fn is_bloomed(self) -> bool {
         BLOOMED.contains(&self)
     }

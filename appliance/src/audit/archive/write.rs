@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, RowGroupMetaData};
 use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::SchemaDescPtr;
+use parquet::schema::types::SchemaDescriptor;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -54,7 +54,6 @@ impl Contents {
 pub struct FileWriter<W: Write + Send> {
     sink: W,
     writer: SerializedFileWriter<Vec<u8>>,
-    schema: SchemaDescPtr,
     zstd: Compressor<'static>,
     columns: Vec<ColumnChunk>,
     /// Rows of the row group.
@@ -71,12 +70,10 @@ impl<W: Write + Send> FileWriter<W> {
     pub fn new(sink: W) -> io::Result<Self> {
         let message = schema::message().map_err(fault)?;
         let writer = SerializedFileWriter::new(Vec::new(), message, Arc::new(schema::properties())).map_err(fault)?;
-        let schema = Arc::new(writer.schema_descr().clone());
         Ok(Self {
             sink,
+            columns: of_next_group(writer.schema_descr()),
             writer,
-            columns: of_next_group(&schema),
-            schema,
             zstd: Compressor::new(columns::LEVEL)?,
             rows: 0,
             bytes: 0,
@@ -143,8 +140,9 @@ impl<W: Write + Send> FileWriter<W> {
         if self.rows == 0 {
             return Ok(());
         }
+        let columns = std::mem::replace(&mut self.columns, of_next_group(self.writer.schema_descr()));
         let mut group = self.writer.next_row_group().map_err(fault)?;
-        for column in std::mem::replace(&mut self.columns, of_next_group(&self.schema)) {
+        for column in columns {
             let (encoded, close) = column.close(self.rows, &mut self.zstd).map_err(fault)?;
             group.append_column(&Bytes::from(encoded), close).map_err(fault)?;
             std::thread::yield_now();
@@ -281,7 +279,7 @@ impl<W: Write + Send> FileWriter<W> {
     }
 }
 
-fn of_next_group(schema: &SchemaDescPtr) -> Vec<ColumnChunk> {
+fn of_next_group(schema: &SchemaDescriptor) -> Vec<ColumnChunk> {
     Column::ALL.iter().zip(schema.columns()).map(|(&column, leaf)| ColumnChunk::new(column, leaf.clone())).collect()
 }
 

@@ -28,9 +28,7 @@ impl Int {
             Self::Bits64 => difference as u64,
         }
     }
-}
 
-impl Int {
     /// Appends values in the encoding PLAIN.
     pub fn plain(self, values: &[i64], out: &mut Vec<u8>) {
         match self {
