@@ -93,7 +93,7 @@ build() { # all at once; from here on scripts build nothing
   done
 }
 build_all() {
-  require_rust || return 1
+  require_rust && require_room 8 || return 1
   "$CARGO" build -q --release -p lockgate -p lockgate-loadgen -p lockgate-bench --bins || return 1
   if wants allocations; then "$CARGO" test -q --release -p lockgate-bench --test allocations --no-run || return 1; fi
   if wants promises; then "$CARGO" bench -q -p lockgate-bench --bench promises --no-run || return 1; fi

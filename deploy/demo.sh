@@ -12,6 +12,7 @@ build() { cd "$root" && "$CARGO" build --release -p lockgate; }
   echo "Lockgate demo. The build is kept in $LOCKGATE_CACHE"
   step "Debian packages" install_packages "${build_packages[@]}" "${server_packages[@]}" || exit 3
   step "Rust" require_rust || exit 3
+  step "room on disk" require_room 3 || exit 3
   step "build (about ten minutes on two cores the first time)" build || exit 3
 } >&2
 exec "$CARGO_TARGET_DIR/release/lockgate" demo "$@"

@@ -76,6 +76,33 @@ require_rust() {
   echo "    cargo $found, target directory $CARGO_TARGET_DIR"
 }
 
+free_gigabytes() { df -Pk "$1" | awk 'NR == 2 { print int($4 / 1048576) }'; }
+
+# Cargo never deletes what older sources left in a target directory. Where room gets short, first what only makes the next
+# build quicker goes, then the whole build.
+require_room() { # gigabytes that a build and what is run with it take at most
+  local least=$1 wanted=$((2 * $1)) free
+  mkdir -p "$CARGO_TARGET_DIR" || return 1
+  if [ "$(free_gigabytes "$CARGO_TARGET_DIR")" -lt $wanted ] && [ -d "$CARGO_TARGET_DIR/release/incremental" ]; then
+    echo "    less than $wanted GB free: $CARGO_TARGET_DIR/release/incremental is deleted"
+    rm -rf "$CARGO_TARGET_DIR/release/incremental"
+  fi
+  if [ "$(free_gigabytes "$CARGO_TARGET_DIR")" -lt "$least" ] && [ "$CARGO_TARGET_DIR" = "$LOCKGATE_CACHE/target" ]; then
+    echo "    still less than $least GB free: $CARGO_TARGET_DIR is deleted and built anew"
+    rm -rf "$CARGO_TARGET_DIR"; mkdir -p "$CARGO_TARGET_DIR"
+  fi
+  free=$(free_gigabytes "$CARGO_TARGET_DIR")
+  if [ "$free" -lt "$least" ]; then
+    echo "    $free GB free for $CARGO_TARGET_DIR, $least are needed: make room, or set CARGO_TARGET_DIR to another disk" >&2
+    return 1
+  fi
+  free=$(free_gigabytes "${TMPDIR:-/tmp}")
+  if [ "$free" -lt "$least" ]; then
+    echo "    $free GB free in ${TMPDIR:-/tmp}, $least are needed: make room, or set TMPDIR to another disk" >&2
+    return 1
+  fi
+}
+
 prepare_python() {
   local home=$LOCKGATE_CACHE/python stamp
   stamp="${python_packages[*]} $(/usr/bin/python3 --version)"
