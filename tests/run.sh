@@ -112,7 +112,7 @@ packages=("${build_packages[@]}" "${server_packages[@]}" "${client_packages[@]}"
 [ ${#suites[@]} -eq 0 ] && [ -z "$direct" ] && packages+=("${browser_packages[@]}") # unit tests run then
 step "Debian packages" install_packages "${packages[@]}" || exit 3
 step "Rust" require_rust || exit 3
-step "room on disk" require_room 8 || exit 3
+step "room on disk" require_room 12 || exit 3
 step "Python client libraries" prepare_python || exit 3
 step "Node client libraries" prepare_node || exit 3
 if [ -n "$wants_receivers$wants_store" ]; then step "Receivers of audit events: Python" prepare_receivers || exit 3; fi

@@ -1,5 +1,5 @@
-//! A steady prepared statement allocates nothing and its bytes are not copied inside the gateway. Nor does a simple Query whose text
-//! was the first of its shape; another text of that shape is given a meaning of its own each time it comes.
+//! A steady prepared statement allocates nothing and its bytes are not copied inside the gateway. Nor does a simple Query that came before
+//! or differs in constants from one that did; its text is copied, for the trail.
 //!
 //! Covered: the gate, the session, the SQL cache, the masks and the real journal with its writes, played without sockets
 //! (`bench/src/gate.rs`), from the client's bytes to the outcome record. That the bytes of a message leave as one
@@ -108,6 +108,13 @@ fn a_value_masked_at_its_length_is_overwritten_where_it_lies() {
 fn a_simple_query_seen_before_allocates_nothing() {
     for features in [Features::Off, Features::On] {
         check(features, Rig::repeated);
+    }
+}
+
+#[test]
+fn a_simple_query_with_new_constants_allocates_nothing() {
+    for features in [Features::Off, Features::On] {
+        check(features, Rig::simple);
     }
 }
 

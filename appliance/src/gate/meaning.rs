@@ -43,7 +43,7 @@ pub(super) struct Scratch {
 #[derive(Debug)]
 pub(crate) struct Meaning {
     /// The text as far as the trail keeps it: always the one that was sent, never another of its shape.
-    pub text: Box<[u8]>,
+    pub text: Vec<u8>,
     pub text_bytes: u64,
     does: Rc<Does>,
     /// By which other texts of its shape are found, once one has come. `None` in it: not so.
@@ -99,8 +99,17 @@ impl Does {
 
 impl Meaning {
     fn of(text: &[u8], does: Rc<Does>) -> Self {
-        let kept = &text[..text.len().min(limits::AUDIT_STATEMENT_BYTES_MAX)];
-        Self { text: kept.into(), text_bytes: text.len() as u64, does, pattern: OnceCell::new() }
+        Self { text: kept(text).to_vec(), text_bytes: text.len() as u64, does, pattern: OnceCell::new() }
+    }
+
+    /// The same as [`Self::of`], written over another one.
+    fn become_of(&mut self, text: &[u8], does: &Rc<Does>) {
+        kept(text).clone_into(&mut self.text);
+        self.text_bytes = text.len() as u64;
+        self.pattern.take();
+        if !Rc::ptr_eq(&self.does, does) {
+            self.does = does.clone();
+        }
     }
 
     /// Of something that was not sent as a text of its own: `text` is for the trail.
@@ -112,7 +121,7 @@ impl Meaning {
     }
 
     pub fn is_of(&self, text: &[u8]) -> bool {
-        self.text_bytes == text.len() as u64 && *self.text == *text
+        self.text_bytes == text.len() as u64 && self.text == text
     }
 
     /// `text` has its shape, which is found to decide. `false`: it has not, or nobody has looked yet.
@@ -273,6 +282,18 @@ impl Marked {
         let meaning = Rc::new(Meaning::of(text, self.meaning.does.clone()));
         Rc::new(Self { meaning, judged: self.judged.clone(), shown: OnceCell::new(), touched: None })
     }
+
+    /// The same as [`Self::on`], written over `spent`. `None`: somebody still has that one.
+    fn on_over(&self, text: &[u8], spent: &mut Mark) -> Option<()> {
+        let over = Rc::get_mut(spent)?;
+        Rc::get_mut(&mut over.meaning)?.become_of(text, &self.meaning.does);
+        if !Rc::ptr_eq(&over.judged, &self.judged) {
+            over.judged = self.judged.clone();
+        }
+        over.shown.take();
+        over.touched = None;
+        Some(())
+    }
 }
 
 /// The latest marks of one session, found by the meaning they were made for: a text that comes again is neither decided
@@ -281,6 +302,8 @@ impl Marked {
 pub(super) struct Recent {
     /// At most [`limits::RECENT_MARKS_MAX`], each for another meaning; the first gives way next.
     marks: Vec<Mark>,
+    /// Made last for a text that was told by its shape: once its statement is over, the next one's is written over it.
+    spent: Option<Mark>,
 }
 
 impl Recent {
@@ -288,17 +311,31 @@ impl Recent {
         self.marks.iter().find(|mark| Rc::ptr_eq(&mark.meaning, meaning))
     }
 
-    /// A mark on another text of the same shape: what was decided about that one holds for this one.
-    fn of_shape(&self, shape: &[u8]) -> Option<&Mark> {
-        let same = |mark: &&Mark| mark.meaning.does.shape.get().is_some_and(|known| **known == *shape);
-        self.marks.iter().find(same).inspect(|mark| mark.meaning.expect_again())
+    /// Where a mark is on another text of the same shape: what was decided about that one holds for this one.
+    fn of_shape(&self, shape: &[u8]) -> Option<usize> {
+        let same = |mark: &Mark| mark.meaning.does.shape.get().is_some_and(|known| **known == *shape);
+        self.marks.iter().position(same).inspect(|&at| self.marks[at].meaning.expect_again())
     }
 
     /// The same without the shape, where a text of it has come before. Each of them may have to read a long constant to its end, so a long
     /// text is left to its shape.
-    fn fitting(&self, text: &[u8]) -> Option<&Mark> {
+    fn fitting(&self, text: &[u8]) -> Option<usize> {
         let is_short = text.len() <= limits::CACHED_TEXT_BYTES_MAX;
-        self.marks.iter().filter(|_| is_short).find(|mark| mark.meaning.fits(text))
+        is_short.then(|| self.marks.iter().position(|mark| mark.meaning.fits(text)))?
+    }
+
+    /// The verdict of the mark at `at` on another text of its shape.
+    fn on(&mut self, at: usize, text: &[u8]) -> Mark {
+        let known = &self.marks[at];
+        if let Some(spent) = &mut self.spent
+            && known.on_over(text, spent).is_some()
+        {
+            return spent.clone();
+        }
+        let mark = known.on(text);
+        // A long text is not kept for the sake of its room.
+        self.spent = (text.len() <= limits::CACHED_TEXT_BYTES_MAX).then(|| mark.clone());
+        mark
     }
 
     /// Long texts are not cached, so each has a meaning of its own every time: keeping it would serve nobody.
@@ -481,19 +518,24 @@ impl Shared {
     }
 
     /// The mark on a text of a shape that this session has had a verdict on, if `holds` says that it still stands.
-    pub(super) fn recall(&mut self, text: &[u8], recent: &Recent, holds: impl Fn(&Marked) -> bool) -> Option<Mark> {
+    pub(super) fn recall(&mut self, text: &[u8], recent: &mut Recent, holds: impl Fn(&Marked) -> bool) -> Option<Mark> {
         if text.len() > limits::SHAPED_TEXT_BYTES_MAX {
             return None;
         }
-        let found = recent.fitting(text).or_else(|| recent.of_shape(sql::shape(text, &mut self.cache.room)?));
-        let mark = found.filter(|mark| holds(mark))?;
+        let at = recent.fitting(text).or_else(|| recent.of_shape(sql::shape(text, &mut self.cache.room)?))?;
+        let mark = recent.marks.get(at).filter(|mark| holds(mark))?;
         if mark.meaning.is_of(text) {
             self.counters.known_texts.add(1);
             return Some(mark.clone());
         }
         self.counters.known_shapes.add(1);
-        Some(mark.on(text))
+        Some(recent.on(at, text))
     }
+}
+
+/// As much of a text as the trail keeps.
+fn kept(text: &[u8]) -> &[u8] {
+    &text[..text.len().min(limits::AUDIT_STATEMENT_BYTES_MAX)]
 }
 
 /// The text as its encoding lets it be read.
@@ -533,6 +575,7 @@ pub(super) fn reads(analysis: &Analysis, view: &View) -> Reads {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Action;
 
     /// What every later step uses, and the counters: known text, known shape, parsed.
     #[track_caller]
@@ -559,6 +602,33 @@ mod tests {
         assert!(Rc::ptr_eq(&first, &again) && Rc::ptr_eq(&first.does, &second.does));
         check(shared, "SELECT abalance FROM pgbench_accounts WHERE aid = 'x';", [1, 2, 2]);
         check(shared, "SELECT abalance FROM pgbench_tellers WHERE aid = 17;", [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_mark_is_written_over_when_its_statement_is_over_and_not_before() {
+        let (shared, recent) = (&mut Shared::default(), &mut Recent::default());
+        let text = |number: u32| format!("SELECT a FROM t WHERE b = {number}").into_bytes();
+        let allow =
+            Decision { action: Action::Allow, rule: None, message: None, approval: None, reason: String::new() };
+        let meaning = shared.meaning(&text(0), Encoding::Utf8, true);
+        recent.keep(Marked::new(meaning, allow, 1, Reads::Open, Leaning::No));
+        let mut recall = |number| shared.recall(&text(number), recent, |_| true).expect("a known shape");
+        let (first, second) = (recall(1), recall(23));
+        assert_eq!([&first.meaning.text, &second.meaning.text], [&text(1), &text(23)], "both under way");
+        first.shown.set(Box::default()).expect("nothing yet");
+        let meant = second.meaning.clone();
+        let first_at = Rc::as_ptr(&first);
+        drop((first, second));
+        let third = recall(456);
+        assert_eq!([&meant.text, &third.meaning.text], [&text(23), &text(456)], "what it meant is still in use");
+        let third_at = Rc::as_ptr(&third);
+        third.shown.set(Box::default()).expect("nothing yet");
+        drop(third);
+        let fourth = recall(7);
+        assert!(Rc::as_ptr(&fourth) == third_at && third_at != first_at);
+        assert_eq!((&fourth.meaning.text, fourth.meaning.text_bytes), (&text(7), text(7).len() as u64));
+        assert!(fourth.shown.get().is_none(), "what was shown of another text");
+        assert_eq!(recall(0).meaning.text, text(0));
     }
 
     #[test]

@@ -39,10 +39,13 @@ impl Gate {
                     return self.judge(meaning, request.kind, &view, known);
                 }
                 if self.reads_by_default()
-                    && let Some(recent) = &self.recent
-                    && let Some(mark) = cx.shared.recall(text, recent, |mark| self.still_holds(mark))
+                    && let Some(mut recent) = self.recent.take()
                 {
-                    return mark;
+                    let recalled = cx.shared.recall(text, &mut recent, |mark| self.still_holds(mark));
+                    self.recent = Some(recent);
+                    if let Some(mark) = recalled {
+                        return mark;
+                    }
                 }
                 let meaning = cx.shared.meaning(text, self.encoding, self.standard_conforming_strings);
                 if let Some(mark) = self.recent.as_ref().and_then(|recent| recent.find(&meaning))

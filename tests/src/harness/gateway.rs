@@ -245,5 +245,9 @@ impl Drop for Gateway {
         // Nothing more can be done about an error here.
         let _ = self.kill();
         let _ = fs::remove_file(self.home.join("gateway.pid"));
+        // A trail's segments have their size from the beginning.
+        if std::env::var_os("LOCKGATE_KEEP").is_none() {
+            let _ = fs::remove_dir_all(self.home.join("data"));
+        }
     }
 }
