@@ -7,7 +7,7 @@
 use crate::audit::archive::supervise::{ArchiveWatch, Program, Restarts, Supervisor};
 use crate::audit::sinks::Sinks;
 use crate::audit::{
-    Entry, Full, Journal, NOBODY, Release, RingOptions, Sealer, SealerOptions, SegmentWriter, Who, origin,
+    Entry, Full, Journal, NOBODY, Release, RingOptions, Sealer, SealerOptions, SegmentWriter, Who, origin, segment,
 };
 use crate::config::{self, Config, Durability, Listener};
 use crate::control::{self, Certificates, Claim, ControlOptions, Doors, Hangups, Loader, Poster, Prepared};
@@ -44,6 +44,10 @@ impl RoundLog for Trail {
 
     fn write(&mut self) -> io::Result<()> {
         self.writer.write()
+    }
+
+    fn keep(&mut self) -> io::Result<()> {
+        self.writer.keep()
     }
 
     fn sync_fd(&self) -> Option<RawFd> {
@@ -157,6 +161,7 @@ fn start_shards(
     let listeners: Vec<_> = config.listeners.iter().map(|one| listener(one, certificates)).collect();
     let segment_bytes = u64::from(config.audit.segment_mib) << 20;
     let mut trails = Vec::new();
+    take_up_others(config, segment_bytes)?;
     for number in 0..config.server.shards {
         trails.push(open_trail(config, number, segment_bytes)?);
     }
@@ -191,18 +196,30 @@ fn release(audit: &config::Audit) -> Release {
     }
 }
 
-fn open_trail(config: &Config, number: usize, segment_bytes: u64) -> Result<Trail> {
-    let options = RingOptions {
-        data_dir: config.server.data_dir.clone(),
-        shard: number as u32,
-        segment_bytes,
-        segments_per_shard: config.audit.segments_per_shard,
-    };
-    let (mut writer, notes) = SegmentWriter::open(&options, unix_us())
-        .with_context(|| format!("the audit trail of shard {number} in {}", config.server.data_dir.display()))?;
-    for note in notes {
-        tracing::warn!(shard = number, "audit: {note}");
+/// What shards had kept and not written that the gateway before had besides these, when it was killed.
+fn take_up_others(config: &Config, segment_bytes: u64) -> Result<()> {
+    let shards = segment::list_shards(&config.server.data_dir)?;
+    for &number in shards.range(config.server.shards as u32..) {
+        if SegmentWriter::has_stage(&config.server.data_dir, number) {
+            open_writer(config, number, segment_bytes)?.write().context("the audit trail takes no record")?;
+        }
     }
+    Ok(())
+}
+
+fn open_writer(config: &Config, shard: u32, segment_bytes: u64) -> Result<SegmentWriter> {
+    let (data_dir, segments_per_shard) = (config.server.data_dir.clone(), config.audit.segments_per_shard);
+    let options = RingOptions { data_dir, shard, segment_bytes, segments_per_shard };
+    let (writer, notes) = SegmentWriter::open(&options, unix_us())
+        .with_context(|| format!("the audit trail of shard {shard} in {}", config.server.data_dir.display()))?;
+    for note in notes {
+        tracing::warn!(shard, "audit: {note}");
+    }
+    Ok(writer)
+}
+
+fn open_trail(config: &Config, number: usize, segment_bytes: u64) -> Result<Trail> {
+    let mut writer = open_writer(config, number as u32, segment_bytes)?;
     let detail = format!(
         "started: lockgate {}, durability {:?}, {}",
         env!("CARGO_PKG_VERSION"),
@@ -212,6 +229,11 @@ fn open_trail(config: &Config, number: usize, segment_bytes: u64) -> Result<Trai
     // A ring that is full at start takes its record when there is room: statements wait for the same.
     let _ = writer.append(unix_us(), &NOBODY, &Entry::Gateway { detail: &detail });
     writer.write().context("the audit trail takes no record")?;
+    if config.audit.durability == Durability::Group
+        && !writer.use_stage(shard::map).context("no room to keep records in")?
+    {
+        tracing::info!(shard = number, "audit: each round's records are written, this file system allows no stage");
+    }
     let counters = Arc::new(ShardCounters::default());
     counters.audit_ring_bytes.set(segment_bytes * u64::from(config.audit.segments_per_shard));
     Ok(Trail { writer, counters })

@@ -295,7 +295,7 @@ pub(super) fn u32_at(raw: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(raw[at..at + 4].try_into().expect("4 bytes"))
 }
 
-fn u64_at(raw: &[u8], at: usize) -> u64 {
+pub(super) fn u64_at(raw: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(raw[at..at + 8].try_into().expect("8 bytes"))
 }
 

@@ -18,6 +18,7 @@ pub mod seal;
 pub mod search;
 pub mod segment;
 pub mod sinks;
+pub mod stage;
 pub mod trail;
 pub(crate) mod values;
 pub mod verify;

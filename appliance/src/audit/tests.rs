@@ -12,7 +12,7 @@ use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-const NOW_US: i64 = 1_795_142_000_000_000;
+pub(super) const NOW_US: i64 = 1_795_142_000_000_000;
 
 pub(super) fn groups() -> Vec<String> {
     vec!["engineering".to_owned(), "on-call".to_owned()]
@@ -79,17 +79,17 @@ fn keeper(dir: &Path, segments_per_shard: u32, archive: bool) -> Keeper {
     })
 }
 
-fn open(dir: &Path, segments_per_shard: u32) -> SegmentWriter {
+pub(super) fn open(dir: &Path, segments_per_shard: u32) -> SegmentWriter {
     SegmentWriter::open(&ring(dir, segments_per_shard), NOW_US).expect("the trail opens").0
 }
 
-fn append(writer: &mut SegmentWriter, number: u64, statement: &str) -> Result<(), Full> {
+pub(super) fn append(writer: &mut SegmentWriter, number: u64, statement: &str) -> Result<(), Full> {
     let groups = groups();
     writer.append(NOW_US + number as i64, &who("s1", "alice", &groups), &Entry::Request(request(number, statement)))
 }
 
 /// Statements of the whole chain in order, sequences checked, and the damage met.
-fn read(dir: &Path) -> (Vec<String>, Vec<Damage>) {
+pub(super) fn read(dir: &Path) -> (Vec<String>, Vec<Damage>) {
     let (mut statements, mut damages) = (Vec::new(), Vec::new());
     let mut chain = ChainReader::whole(dir.to_owned(), 0).thorough();
     loop {
@@ -140,7 +140,7 @@ fn end_of_frames(dir: &Path, at: u64) -> u64 {
     (at + FRAME_HEADER_BYTES) as u64 + u64::from(payload)
 }
 
-fn first_segment(dir: &Path) -> std::path::PathBuf {
+pub(super) fn first_segment(dir: &Path) -> std::path::PathBuf {
     segment::ring_path(&segment::ring_dir(dir, 0), 1)
 }
 

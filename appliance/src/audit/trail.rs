@@ -5,6 +5,7 @@ use super::frame::{Footer, FrameHeader, GENESIS, Hash, SegmentHeader};
 use super::reader::{Damage, DamageKind, Expected, SegmentReader, Step};
 use super::record::{View, split_record};
 use super::segment::{self, Archived, SegmentFile};
+use super::stage::{self, Left, Place};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -326,6 +327,16 @@ impl ChainReader {
         let (Some(_), Some(reader), Some(hash)) = (&self.archived, &self.current, hash) else { return true };
         let name = segment::archived_name(self.shard, self.number, footer, &hash);
         reader.path().file_name().is_some_and(|found| found == name.as_str())
+    }
+
+    /// What is kept behind the end of the chain and not written yet, once [`Advance::End`] was told. `None`: nothing that continues it.
+    pub fn kept(&self) -> io::Result<Option<Left>> {
+        let expected = self.current.as_ref().map_or(self.expected, SegmentReader::expected);
+        let left = stage::left_behind(&segment::ring_dir(&self.data_dir, self.shard), self.shard)?;
+        Ok(left.filter(|left| {
+            let Place { frame, first_record, previous } = left.place;
+            expected == (Expected { previous: Some(previous), frame: Some(frame), record: Some(first_record) })
+        }))
     }
 
     /// What lies behind the end of the chain, once [`Advance::End`] was told and no unfinished frame is waited for.

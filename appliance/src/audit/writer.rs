@@ -1,7 +1,8 @@
 //! A shard's end of the trail: records gather in a batch, one write appends them as one frame.
 //!
-//! The shard's round: gates [`append`](Journal::append), the shard calls [`SegmentWriter::write`] before it submits what
-//! those records speak of, and syncs [`SegmentWriter::sync_fd`] as its durability mode demands. Who syncs what:
+//! The shard's round: gates [`append`](Journal::append), the shard calls [`SegmentWriter::write`] or [`SegmentWriter::keep`] before it
+//! submits what those records speak of, and syncs [`SegmentWriter::sync_fd`] as its durability mode demands. What is kept lies on the
+//! [`stage`](super::stage) until it is written. Who syncs what:
 //!
 //! - the current segment: the shard, through `sync_fd`;
 //! - a segment that is full: `append` itself, once, when it moves on to the next (one `fdatasync` per segment), so
@@ -22,6 +23,7 @@ use super::frame::{
 };
 use super::recover::{self, Recovered};
 use super::segment::{self, SEGMENT_BYTES_MIN, SEGMENTS_PER_SHARD_MIN, at};
+use super::stage::{self, Left, Map, Place, Stage};
 use super::{Entry, Full, Journal, NOBODY, Who};
 use crate::files;
 use std::fs::{self, File};
@@ -64,10 +66,14 @@ pub struct SegmentWriter<D = RealDisk> {
     /// Room for a frame header, then the records of the frame to be.
     batch: Vec<u8>,
     records: u32,
-    /// Something was appended since the last [`Self::write`], be it written already.
+    /// Something was appended since the last [`Self::write`] or [`Self::keep`], be it written already.
     dirty: bool,
     /// Unix microseconds of the earliest and the latest record of the batch.
     times: (i64, i64),
+    /// `None`: what is to be kept is written.
+    stage: Option<Stage>,
+    /// What of the batch was confirmed: its bytes and its records.
+    kept: (usize, u32),
     /// The latest time that anybody told us.
     now_us: i64,
     current: Option<Current>,
@@ -104,6 +110,11 @@ impl SegmentWriter {
     pub fn open(options: &RingOptions, now_us: i64) -> io::Result<(Self, Vec<String>)> {
         Self::open_on(RealDisk, options, now_us)
     }
+
+    /// Does a shard have a stage, on which a stop may have left something?
+    pub fn has_stage(data_dir: &Path, shard: u32) -> bool {
+        stage::exists(&segment::ring_dir(data_dir, shard))
+    }
 }
 
 impl<D: Disk> SegmentWriter<D> {
@@ -118,7 +129,8 @@ impl<D: Disk> SegmentWriter<D> {
         make_dirs(&disk, &ring)?;
         make_dirs(&disk, &segment::archive_dir(&options.data_dir))?;
         let lock = lock(&lock_path(&ring))?;
-        let Recovered { current, next_number, next_frame, next_record, previous, after_damage, notes, .. } =
+        let left = stage::left_behind(&ring, options.shard)?;
+        let Recovered { current, next_number, next_frame, next_record, previous, after_damage, mut notes, .. } =
             recover::recover(&disk, &options.data_dir, options.shard)?;
         if next_number.max(next_frame).max(next_record) > NUMBER_MAX / 2 {
             let text = format!(
@@ -138,6 +150,8 @@ impl<D: Disk> SegmentWriter<D> {
             records: 0,
             dirty: false,
             times: (i64::MAX, i64::MIN),
+            stage: None,
+            kept: (FRAME_HEADER_BYTES, 0),
             now_us,
             current,
             next_number,
@@ -152,6 +166,10 @@ impl<D: Disk> SegmentWriter<D> {
             lock,
         };
         writer.start_segment(options, now_us)?;
+        if let Some(left) = left {
+            notes.extend(writer.take_up(left)?);
+        }
+        stage::remove(&writer.disk, &writer.ring)?;
         for note in &notes {
             // A full ring at start: the note is in the log, and the damage itself stays where `verify` finds it.
             let _ = writer.append(now_us, &NOBODY, &Entry::Gateway { detail: note });
@@ -175,9 +193,60 @@ impl<D: Disk> SegmentWriter<D> {
         self.next_segment(now_us).map(|_| ())
     }
 
-    /// Something was appended since the last [`Self::write`].
+    /// Writes the frame that a stop left on the stage. What does not continue the chain is put away. Returns what was done.
+    fn take_up(&mut self, left: Left) -> io::Result<Option<String>> {
+        let Left { place, batch, records, times } = left;
+        // Its frame was written before the stop.
+        if place.frame < self.next_frame {
+            return Ok(None);
+        }
+        let room = |current: &Current| current.offset + (batch.len() + FOOTER_BYTES) as u64 <= current.bytes;
+        if place != self.place() || !self.current.as_ref().is_some_and(room) {
+            let aside = stage::set_aside(&self.disk, &self.ring, place.frame)?;
+            return Ok(Some(format!(
+                "{records} records that were kept for frame {} do not continue this trail, which goes on with frame {}: they are in {}",
+                place.frame,
+                self.next_frame,
+                aside.display()
+            )));
+        }
+        (self.batch, self.records, self.times) = (batch.to_vec(), records, times);
+        self.write_batch()?;
+        let current = self.current.as_ref().expect("it has room");
+        self.disk.sync_data(&current.file)?;
+        Ok(Some(format!(
+            "{records} records of the last commit interval before the stop were kept, and are written now"
+        )))
+    }
+
+    /// From now on [`Self::keep`] needs no write, where the file system allows that. `Ok(false)`: it does not.
+    pub fn use_stage(&mut self, map: Map) -> io::Result<bool> {
+        self.stage = Stage::make(&self.disk, map, &self.ring, self.shard)?;
+        Ok(self.stage.is_some())
+    }
+
+    fn place(&self) -> Place {
+        Place { frame: self.next_frame, first_record: self.next_record, previous: self.previous }
+    }
+
+    /// Something was appended since the last [`Self::write`] or [`Self::keep`].
     pub fn dirty(&self) -> bool {
         self.dirty
+    }
+
+    /// What was appended outlives this process from now on: it is on the stage, or written.
+    pub fn keep(&mut self) -> io::Result<()> {
+        let place = self.place();
+        let Some(stage) = self.stage.as_mut().filter(|stage| stage.fits(self.batch.len())) else { return self.write() };
+        if let Some(failed) = &self.failed {
+            return Err(io::Error::other(failed.clone()));
+        }
+        self.dirty = false;
+        if self.records > 0 {
+            stage.keep(&place, &self.batch[FRAME_HEADER_BYTES..]);
+            self.kept = (self.batch.len(), self.records);
+        }
+        Ok(())
     }
 
     /// Appends the batch to the segment as one frame, with one write. After an error, which may have left part of it
@@ -198,10 +267,25 @@ impl<D: Disk> SegmentWriter<D> {
     /// a round.
     pub fn look(&mut self) {
         if self.failed.is_none()
-            && let Err(error) = self.in_place()
+            && let Err(error) = self.in_place().and_then(|()| self.look_at_stage())
         {
             self.fail(&error);
         }
+    }
+
+    /// What is kept where no start finds it is not kept: it is written, and so is everything from then on.
+    fn look_at_stage(&mut self) -> io::Result<()> {
+        let Some(stage) = &self.stage else { return Ok(()) };
+        if stage.is_in_place()? {
+            return Ok(());
+        }
+        tracing::error!(
+            "{} was removed or replaced while records were kept there: each round's records are written from now on. Find out who did it; \
+             the next start makes another",
+            stage.path().display()
+        );
+        self.stage = None;
+        if self.records > 0 { self.write_batch() } else { Ok(()) }
     }
 
     /// What to `fdatasync` to make every written record durable. `None`: there is no segment.
@@ -268,6 +352,7 @@ impl<D: Disk> SegmentWriter<D> {
         self.batch.truncate(FRAME_HEADER_BYTES);
         self.records = 0;
         self.times = (i64::MAX, i64::MIN);
+        self.kept = (FRAME_HEADER_BYTES, 0);
         Ok(())
     }
 
@@ -315,9 +400,9 @@ impl<D: Disk> SegmentWriter<D> {
     fn testify(&mut self, harm: &str) -> io::Result<String> {
         let Some(mut taken) = self.current.take() else { return Ok(String::new()) };
         let (number, frames, records) = (self.next_number - 1, self.next_frame - 1, self.next_record - 1);
-        // Records of a batch that is not written yet were confirmed to nobody.
-        self.batch.truncate(FRAME_HEADER_BYTES);
-        (self.records, self.times) = (0, (i64::MAX, i64::MIN));
+        // Records of a batch that were not kept were confirmed to nobody.
+        self.batch.truncate(self.kept.0);
+        self.records = self.kept.1;
         let detail = format!(
             "segment {number} was {harm} while records were written to it: records up to {records} (frames up to {frames}) had been \
              written, and what is missing before this one is lost"
@@ -330,7 +415,8 @@ impl<D: Disk> SegmentWriter<D> {
         let (file, bytes) = self.prepare_next(bytes)?;
         self.begin(file, bytes, self.now_us)?;
         self.encoder.encode(self.now_us, &NOBODY, &Entry::Gateway { detail: &detail }, &mut self.batch);
-        (self.records, self.times) = (1, (self.now_us, self.now_us));
+        self.records += 1;
+        self.times = (self.times.0.min(self.now_us), self.times.1.max(self.now_us));
         self.write_batch()?;
         let begun = self.current.as_ref().expect("it has just been begun");
         self.disk.sync_data(&begun.file)?;

@@ -50,6 +50,9 @@ pub(crate) struct Meaning {
     pattern: OnceCell<Option<sql::Pattern>>,
 }
 
+/// A text's room that is handed on to any other.
+const ROOM_BYTES: usize = 512;
+
 /// What a text does, without the text: all texts of one shape may share it.
 #[derive(Debug)]
 pub(crate) struct Does {
@@ -104,6 +107,10 @@ impl Meaning {
 
     /// The same as [`Self::of`], written over another one.
     fn become_of(&mut self, text: &[u8], does: &Rc<Does>) {
+        // Much room is not handed on: what a name is given to lives long.
+        if self.text.capacity() > ROOM_BYTES.max(4 * text.len()) {
+            self.text = Vec::new();
+        }
         kept(text).clone_into(&mut self.text);
         self.text_bytes = text.len() as u64;
         self.pattern.take();
@@ -327,15 +334,16 @@ impl Recent {
     /// The verdict of the mark at `at` on another text of its shape.
     fn on(&mut self, at: usize, text: &[u8]) -> Mark {
         let known = &self.marks[at];
+        // A long text is not kept for the sake of its room.
+        if text.len() > limits::CACHED_TEXT_BYTES_MAX {
+            return known.on(text);
+        }
         if let Some(spent) = &mut self.spent
             && known.on_over(text, spent).is_some()
         {
             return spent.clone();
         }
-        let mark = known.on(text);
-        // A long text is not kept for the sake of its room.
-        self.spent = (text.len() <= limits::CACHED_TEXT_BYTES_MAX).then(|| mark.clone());
-        mark
+        self.spent.insert(known.on(text)).clone()
     }
 
     /// Long texts are not cached, so each has a meaning of its own every time: keeping it would serve nobody.
@@ -629,6 +637,11 @@ mod tests {
         assert_eq!((&fourth.meaning.text, fourth.meaning.text_bytes), (&text(7), text(7).len() as u64));
         assert!(fourth.shown.get().is_none(), "what was shown of another text");
         assert_eq!(recall(0).meaning.text, text(0));
+        drop(fourth);
+        let long = format!("SELECT a FROM t WHERE b = {}1", " ".repeat(limits::CACHED_TEXT_BYTES_MAX - 30));
+        drop(shared.recall(long.as_bytes(), recent, |_| true).expect("a known shape"));
+        let short = shared.recall(&text(8), recent, |_| true).expect("a known shape");
+        assert!(short.meaning.text.capacity() <= ROOM_BYTES, "the room of a long text goes with it");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! First the record, then the bytes: one write a round before its sends are released, and the syncs behind it.
+//! First the record, then the bytes: what a round has recorded is kept or written before its sends are released, and the syncs come behind it.
 
 use super::io::Io;
 use super::log::Mode;
@@ -31,19 +31,21 @@ impl Safe {
 pub struct Ledger {
     mode: Mode,
     commit_interval_us: u64,
-    /// The last round handed to the kernel, and the last known to be on stable storage.
+    /// The last round that outlives the process, the last written to the trail, and the last known to be on stable storage.
+    kept: u64,
     written: u64,
     synced: u64,
     syncing: bool,
     /// When the next interval ends, while there is something to write or to sync.
     due_us: u64,
-    /// Since when something written waits for stable storage; `None`: nothing does.
+    /// Since when something kept waits for stable storage; `None`: nothing does.
     behind_since_us: Option<u64>,
 }
 
 impl Ledger {
     pub fn new(mode: Mode, commit_interval_us: u64) -> Self {
-        Self { mode, commit_interval_us, written: 0, synced: 0, syncing: false, due_us: NEVER, behind_since_us: None }
+        let (kept, written, synced) = (0, 0, 0);
+        Self { mode, commit_interval_us, kept, written, synced, syncing: false, due_us: NEVER, behind_since_us: None }
     }
 
     /// What is safe before anything is recorded; `async` never makes anybody wait.
@@ -56,7 +58,7 @@ impl Ledger {
 
     /// Nothing is left to write or to bring to stable storage.
     pub fn is_settled<D>(&self, io: &Io<D>) -> bool {
-        !io.log.dirty() && self.written == self.synced && !self.syncing
+        !io.log.dirty() && self.kept == self.synced && !self.syncing
     }
 
     pub fn next_us(&self) -> u64 {
@@ -67,17 +69,18 @@ impl Ledger {
     /// the session whose record it is would wait for the disk.
     pub fn commit<D>(&mut self, alone: bool, io: &mut Io<D>) -> Result<(), String> {
         let dirty = io.log.dirty();
-        if !dirty && self.due_us == NEVER && self.written == self.synced {
+        if !dirty && self.due_us == NEVER && self.kept == self.synced {
             return Ok(());
         }
         match self.mode {
             Mode::Group => {
                 if dirty {
-                    self.write(io)?;
-                    io.safe = Safe::both(self.written);
+                    io.log.keep().map_err(unwritten)?;
+                    self.kept(io);
+                    io.safe = Safe::both(self.kept);
                     io.ring.release(io.safe);
                 }
-                self.sync_when_due(io);
+                self.sync_when_due(io)?;
             }
             // What goes to a target waits for stable storage; what goes to a client, for the kernel. With nothing waiting, the
             // disk is left free for the next statement.
@@ -90,7 +93,7 @@ impl Ledger {
                 if io.ring.holds_for_target() {
                     self.sync_for_target(alone, io)?;
                 } else {
-                    self.sync_when_due(io);
+                    self.sync_when_due(io)?;
                 }
             }
             Mode::Async => {
@@ -102,32 +105,47 @@ impl Ledger {
                     if dirty {
                         self.write(io)?;
                     }
-                    self.sync_when_due(io);
+                    self.sync_when_due(io)?;
                 }
             }
         }
         Ok(())
     }
 
+    /// Writes what the round has recorded.
     fn write<D>(&mut self, io: &mut Io<D>) -> Result<(), String> {
-        io.log.write().map_err(|e| format!("the audit record could not be written: {e}"))?;
-        io.counters.journal_writes.add(1);
-        self.written = io.round;
+        self.kept(io);
+        self.write_kept(io)
+    }
+
+    /// The round is recorded.
+    fn kept<D>(&mut self, io: &mut Io<D>) {
+        self.kept = io.round;
         io.round += 1;
         self.behind_since_us.get_or_insert(io.now.mono_us);
         self.tell_lag(io);
+    }
+
+    fn write_kept<D>(&mut self, io: &mut Io<D>) -> Result<(), String> {
+        io.log.write().map_err(unwritten)?;
+        io.counters.journal_writes.add(1);
+        self.written = self.kept;
         Ok(())
     }
 
-    fn sync_when_due<D>(&mut self, io: &mut Io<D>) {
-        if self.written == self.synced {
+    fn sync_when_due<D>(&mut self, io: &mut Io<D>) -> Result<(), String> {
+        if self.kept == self.synced {
             self.due_us = NEVER;
         } else if self.due_us == NEVER {
             self.due_us = io.now.mono_us + self.commit_interval_us;
         } else if self.due_us <= io.now.mono_us {
             self.due_us = NEVER;
+            if self.written < self.kept {
+                self.write_kept(io)?;
+            }
             self.sync(io);
         }
+        Ok(())
     }
 
     /// A kernel worker syncs while the shard goes on; handing it over and back costs a lone session more than it gains.
@@ -171,7 +189,7 @@ impl Ledger {
 
     fn reached<D>(&mut self, round: u64, io: &mut Io<D>) {
         self.synced = self.synced.max(round);
-        self.behind_since_us = (self.synced < self.written).then_some(io.now.mono_us);
+        self.behind_since_us = (self.synced < self.kept).then_some(io.now.mono_us);
         self.tell_lag(io);
         if self.mode == Mode::Strict {
             io.safe.target = self.synced;
@@ -183,4 +201,8 @@ impl Ledger {
         let lag_us = self.behind_since_us.map_or(0, |since| io.now.mono_us.saturating_sub(since));
         io.shared.counters.audit_lag_us.set(lag_us);
     }
+}
+
+fn unwritten(error: io::Error) -> String {
+    format!("the audit record could not be written: {error}")
 }

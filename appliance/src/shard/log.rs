@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 /// When a record counts as safe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Mode {
-    /// With the kernel before the round's sends, on stable storage within the commit interval.
+    /// With the kernel before the round's sends, written to the trail and on stable storage within the commit interval.
     #[default]
     Group,
     /// On stable storage before the sends of the relay that recorded.
@@ -19,10 +19,14 @@ pub enum Mode {
 
 /// The file behind a shard's journal.
 pub trait RoundLog {
-    /// Something was appended since the last write.
+    /// Something was appended since the last write or keep.
     fn dirty(&self) -> bool;
     /// Hands everything appended to the kernel in one write. A log that turns to another file syncs the old one first.
     fn write(&mut self) -> io::Result<()>;
+    /// Sees to it that everything appended outlives the process; it is written later. A log that has no cheaper way writes it.
+    fn keep(&mut self) -> io::Result<()> {
+        self.write()
+    }
     /// The file to fdatasync so that everything written is on stable storage; `None`: nothing to sync.
     fn sync_fd(&self) -> Option<RawFd>;
     /// An append of ordinary size would not be answered `Full`.
@@ -39,6 +43,9 @@ impl RoundLog for SegmentWriter {
     }
     fn write(&mut self) -> io::Result<()> {
         self.write()
+    }
+    fn keep(&mut self) -> io::Result<()> {
+        self.keep()
     }
     fn sync_fd(&self) -> Option<RawFd> {
         self.sync_fd()

@@ -6,10 +6,12 @@
 #![allow(unsafe_code)]
 
 mod buffers;
+mod mapping;
 mod nudge;
 pub mod socket;
 
 pub use buffers::{Buffers, Chunk, HEADROOM_BYTES};
+pub use mapping::map;
 pub use nudge::Thread;
 
 use super::journal::Safe;

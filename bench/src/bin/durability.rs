@@ -92,13 +92,14 @@ fn trail(folder: &Path, seconds: usize, sessions: usize) -> io::Result<()> {
                 now_us += 7;
                 append(writer, now_us, session, &Entry::Request(records::request(request)))?;
             }
-            writer.write()?;
+            writer.keep()?;
             for session in &names {
                 now_us += 7;
                 append(writer, now_us, session, &Entry::Outcome(records::outcome(request)))?;
             }
-            writer.write()?;
+            writer.keep()?;
         }
+        writer.write()?;
         if let Some(fd) = writer.sync_fd() {
             File::open(format!("/proc/self/fd/{fd}"))?.sync_data()?;
         }

@@ -23,8 +23,10 @@ use super::archive::find as archive;
 use super::archive::manifest::{FileEntry, Position, invalid};
 use super::archive::read::{ArchiveFile, Unreadable};
 use super::reader::{Damage, DamageKind};
+use super::record::View;
 use super::row::Row;
 use super::segment::{self, Archived, SegmentFile};
+use super::stage::Left;
 use super::trail::{Advance, ChainReader};
 use crate::config::Glob;
 use std::collections::{BTreeMap, BTreeSet};
@@ -235,12 +237,12 @@ fn search_shard(
         _ => ChainReader::from_segment(data_dir.to_owned(), shard, first),
     };
     let mut end = End { last: position.map_or(0, |position| position.record), moved: false };
-    let mut looks = 0;
+    let (mut looks, mut looked_again) = (0, false);
     loop {
         match chain.advance()? {
             // A later time is no end: behind it the clock may have been set back.
             Advance::Frame(_) => {
-                looks = 0;
+                (looks, looked_again) = (0, false);
                 for record in chain.records() {
                     match record {
                         Ok((sequence, view)) => {
@@ -264,6 +266,15 @@ fn search_shard(
                 std::thread::sleep(UNFINISHED_PAUSE);
             }
             Advance::End => {
+                let kept = chain.kept()?;
+                for (sequence, view) in kept.iter().flat_map(Left::records) {
+                    joiner.take(shard, sequence, &view);
+                    end.last = sequence;
+                }
+                // What was kept when it was looked at may have been written, and others be kept: the end is looked at once more.
+                if kept.is_none() && !std::mem::replace(&mut looked_again, true) {
+                    continue;
+                }
                 chain.take_unfinished().into_iter().for_each(|found| trouble(Trouble::Segment(found)));
                 return Ok(end);
             }
@@ -352,6 +363,10 @@ fn find_sequence(
     Ok(found)
 }
 
+fn of_view(view: &View<'_>) -> Found {
+    (view.who().session().to_owned(), view.request(), view.time_us())
+}
+
 fn find_archived(data_dir: &Path, shard: u32, sequence: u64, troubles: &mut Vec<Trouble>) -> io::Result<Option<Row>> {
     let mut catalogue = Catalogue::holding(data_dir, shard, sequence)?;
     while let Some(item) = catalogue.next_item()? {
@@ -389,7 +404,7 @@ fn find_in_segments(
     let begin = begun.or_else(|| files.values().next().filter(|file| first_record(file).is_none()));
     let Some(first) = begin.map(|file| file.number) else { return Ok(None) };
     let mut chain = ChainReader::from_segment(data_dir.to_owned(), shard, first);
-    let mut looks = 0;
+    let (mut looks, mut looked_again) = (0, false);
     loop {
         match chain.advance()? {
             Advance::Frame(header) if header.first_record.saturating_add(u64::from(header.records)) > sequence => {
@@ -397,7 +412,7 @@ fn find_in_segments(
                 for record in chain.records() {
                     match record {
                         Ok((at, view)) if at == sequence => {
-                            found = Some((view.who().session().to_owned(), view.request(), view.time_us()));
+                            found = Some(of_view(&view));
                         }
                         Ok(_) => {}
                         Err(damage) => troubles.push(Trouble::Segment(damage)),
@@ -405,13 +420,20 @@ fn find_in_segments(
                 }
                 return Ok(found);
             }
-            Advance::Frame(_) => looks = 0,
+            Advance::Frame(_) => (looks, looked_again) = (0, false),
             Advance::Damage(damage) => troubles.push(Trouble::Segment(damage)),
             Advance::End if chain.is_unfinished() && looks < UNFINISHED_LOOKS => {
                 looks += 1;
                 std::thread::sleep(UNFINISHED_PAUSE);
             }
             Advance::End => {
+                let kept = chain.kept()?;
+                if let Some((_, view)) = kept.iter().flat_map(Left::records).find(|(at, _)| *at == sequence) {
+                    return Ok(Some(of_view(&view)));
+                }
+                if kept.is_none() && !std::mem::replace(&mut looked_again, true) {
+                    continue;
+                }
                 troubles.extend(chain.take_unfinished().map(Trouble::Segment));
                 return Ok(None);
             }
