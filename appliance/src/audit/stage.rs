@@ -10,7 +10,7 @@ use super::record::{View, split_record};
 use super::segment::at;
 use crate::files;
 use rkyv::util::AlignedVec;
-use rustix::fs::fstatfs;
+use rustix::fs::{StatFs, fstatfs, statfs};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,15 @@ const NAME: &str = "stage";
 /// File systems on which a store into a page that has its blocks cannot fail for lack of room, as it may where a block is written
 /// elsewhere each time: ext4, XFS, tmpfs.
 const OVERWRITE: [u64; 3] = [0xEF53, 0x5846_5342, 0x0102_1994];
+
+fn overwrites(found: &StatFs) -> bool {
+    OVERWRITE.contains(&(found.f_type as u64))
+}
+
+/// May a ring in that folder have a stage?
+pub fn is_possible(folder: &Path) -> io::Result<bool> {
+    Ok(overwrites(&statfs(folder)?))
+}
 
 /// Which frame the records are to be: what the chain says that comes next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,7 +73,7 @@ impl Stage {
         let (path, unfinished) = (ring.join(NAME), ring.join(NAME).with_extension("tmp"));
         let make = || {
             let file = disk.create(&unfinished)?;
-            if !OVERWRITE.contains(&(fstatfs(&file)?.f_type as u64)) {
+            if !overwrites(&fstatfs(&file)?) {
                 disk.remove(&unfinished)?;
                 return Ok(None);
             }

@@ -2,9 +2,12 @@
 
 use super::Finding;
 use crate::audit::archive::key;
+use crate::audit::stage;
 use crate::cli::archiver::stored_keys;
 use crate::cli::given;
-use crate::config::{self, Config, ConfigError, Credential, Issuer, KeySource, ListenerTls, Target, TargetTls};
+use crate::config::{
+    self, Config, ConfigError, Credential, Durability, Issuer, KeySource, ListenerTls, Target, TargetTls,
+};
 use crate::control::client;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -167,6 +170,12 @@ fn disk(config: &Config) -> Finding {
     }
     if free_mib < wanted_mib * 2 {
         return Finding::warn(check, format!("{detail}: little is left for the archive"), "make room");
+    }
+    if audit.durability == Durability::Group && stage::is_possible(&folder).is_ok_and(|possible| !possible) {
+        return Finding::ok(
+            check,
+            format!("{detail}; each round's records are written there, which ext4 and XFS spare"),
+        );
     }
     Finding::ok(check, detail)
 }
