@@ -12,7 +12,7 @@ use crate::files;
 use rkyv::util::AlignedVec;
 use rustix::fs::{StatFs, fstatfs, statfs};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 /// More than that is written at once.
@@ -85,7 +85,11 @@ impl Stage {
             disk::sync_dir(disk, ring)?;
             Ok(Some(Self { path: path.clone(), file, memory, shard, frame: 0, bytes: 0, crc: 0 }))
         };
-        make().map_err(|error| at(&path, error))
+        make().map_err(|error| {
+            // A full disk must get its blocks back; what matters is the first error.
+            let _ = disk.remove(&unfinished);
+            at(&path, error)
+        })
     }
 
     /// Do so many bytes of records fit?
@@ -160,27 +164,55 @@ impl Left {
     }
 }
 
-/// What stands on the stage of a shard. `None`: nothing, or nothing that holds (a power cut may leave anything).
-pub fn left_behind(ring: &Path, shard: u32) -> io::Result<Option<Left>> {
+/// What stands on the stage of a shard.
+#[derive(Debug)]
+pub enum Found {
+    /// There is none, or nothing was kept there.
+    Nothing,
+    Records(Left),
+    /// Nothing that holds: it is being changed, a power cut has left it so, or somebody else has.
+    Broken,
+}
+
+pub fn left_behind(ring: &Path, shard: u32) -> io::Result<Found> {
     let path = ring.join(NAME);
-    match files::read(&path) {
+    match read_whole(&path) {
+        Ok(bytes) if bytes.iter().all(|&byte| byte == 0) && bytes.len() == STAGE_BYTES => Ok(Found::Nothing),
         Ok(bytes) => Ok(read(&bytes, shard)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
         Err(error) => Err(at(&path, error)),
     }
 }
 
-fn read(bytes: &[u8], shard: u32) -> Option<Left> {
-    let head = bytes.get(..STAGE_HEADER_BYTES)?;
+/// However long it has become.
+fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    files::open(path)?.take(STAGE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn read(bytes: &[u8], shard: u32) -> Found {
+    read_header(bytes, shard).and_then(|(place, records)| read_records(place, records)).unwrap_or(Found::Broken)
+}
+
+/// The place and the records of a stage whose checksum holds.
+fn read_header(bytes: &[u8], shard: u32) -> Option<(Place, &[u8])> {
+    let head = bytes.get(..STAGE_HEADER_BYTES).filter(|_| bytes.len() == STAGE_BYTES)?;
     let previous = head[64..96].try_into().expect("32 bytes");
     let place = Place { frame: u64_at(head, 16), first_record: u64_at(head, 24), previous };
     let mut expected = header(shard, &place);
     let kept_bytes = u32_at(head, WORD_AT) as usize;
-    let records = bytes.get(STAGE_HEADER_BYTES..STAGE_HEADER_BYTES + kept_bytes).filter(|kept| !kept.is_empty())?;
+    let records = bytes.get(STAGE_HEADER_BYTES..STAGE_HEADER_BYTES + kept_bytes)?;
     let crc = crc32c::crc32c_append(crc32c::crc32c(&expected), records);
-    expected[WORD_AT..WORD_AT + 8].copy_from_slice(&word(kept_bytes, crc).to_le_bytes());
-    if head != expected {
-        return None;
+    // A word of zeros: a frame was begun, and nothing of it kept.
+    let word = if kept_bytes == 0 { 0 } else { word(kept_bytes, crc) };
+    expected[WORD_AT..WORD_AT + 8].copy_from_slice(&word.to_le_bytes());
+    (head == expected).then_some((place, records))
+}
+
+fn read_records(place: Place, records: &[u8]) -> Option<Found> {
+    if records.is_empty() {
+        return Some(Found::Nothing);
     }
     let mut batch = AlignedVec::new();
     batch.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
@@ -191,12 +223,13 @@ fn read(bytes: &[u8], shard: u32) -> Option<Left> {
         times = (times.0.min(time_us), times.1.max(time_us));
         count += 1;
     }
-    Some(Left { place, batch, records: count, times })
+    Some(Found::Records(Left { place, batch, records: count, times }))
 }
 
-/// Puts it away under a name of its own: it does not continue the chain, and may be evidence.
+/// Puts it away under a name of its own: it does not continue the chain, or does not hold, and may be evidence.
 pub fn set_aside(disk: &impl Disk, ring: &Path, frame: u64) -> io::Result<PathBuf> {
-    let aside = ring.join(format!("{NAME}-{frame}.aside"));
+    let name = |number: u32| ring.join(format!("{NAME}-{frame}.{number}.aside"));
+    let aside = (1..).map(name).find(|path| path.symlink_metadata().is_err()).expect("a number is free");
     disk.rename(&ring.join(NAME), &aside).map_err(|error| at(&aside, error))?;
     disk::sync_dir(disk, ring)?;
     Ok(aside)
@@ -395,7 +428,37 @@ mod tests {
             statements[1].contains("1 records that were kept for frame 3 do not continue this trail"),
             "{statements:?}"
         );
-        assert!(ring(dir.path()).join("stage-3.aside").exists());
+        assert!(ring(dir.path()).join("stage-3.1.aside").exists());
+    }
+
+    #[test]
+    fn what_is_no_stage_hinders_nobody_and_is_told() {
+        let ways: [fn(&Path); 4] = [
+            |path| fs::write(path, "garbage").expect("possible"),
+            |path| fs::create_dir(path).expect("possible"),
+            |path| std::os::unix::fs::symlink("/nowhere", path).expect("possible"),
+            |path| fs::File::create(path).and_then(|file| file.set_len(1 << 40)).expect("possible"),
+        ];
+        for (number, put) in ways.into_iter().enumerate() {
+            let dir = scratch();
+            let mut writer = staged(dir.path());
+            keep(&mut writer, 1..=1);
+            writer.write().expect("written");
+            drop(writer);
+            let path = ring(dir.path()).join(NAME);
+            fs::remove_file(&path).expect("there");
+            put(&path);
+            let mut troubles = 0;
+            let found = search::search(dir.path(), &search::Filter::default(), None, false, &mut |_| troubles += 1);
+            assert_eq!((found.expect("the rest is readable").len(), troubles), (1, u32::from(number == 1)), "{number}");
+            let mut writer = staged(dir.path());
+            writer.write().expect("written");
+            let (statements, damages) = trail(dir.path());
+            assert_eq!(damages, []);
+            let told = statements.get(1).is_some_and(|note| note.contains("cannot be read"));
+            assert_eq!(told, number != 2, "{number}: {statements:?}");
+            assert_eq!(ring(dir.path()).join("stage-2.1.aside").symlink_metadata().is_ok(), told);
+        }
     }
 
     #[test]
@@ -405,17 +468,18 @@ mod tests {
         keep(&mut writer, 1..=2);
         drop(writer);
         let whole = fs::read(ring(dir.path()).join(NAME)).expect("readable");
-        assert_eq!(read(&whole, 0).map(|left| left.records), Some(2));
-        assert!(read(&whole, 1).is_none(), "of another shard");
+        assert!(matches!(read(&whole, 0), Found::Records(left) if left.records == 2));
+        assert!(matches!(read(&whole, 1), Found::Broken), "of another shard");
         let valid = STAGE_HEADER_BYTES + u32_at(&whole, WORD_AT) as usize;
         for bit in 0..valid * 8 {
             let mut bad = whole.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(read(&bad, 0).is_none(), "bit {bit}");
+            assert!(matches!(read(&bad, 0), Found::Broken), "bit {bit}");
         }
-        for bytes in (0..valid).chain([0]) {
-            assert!(read(&whole[..bytes], 0).is_none(), "{bytes} bytes");
+        for bytes in (0..valid).chain([STAGE_BYTES - 1]) {
+            assert!(matches!(read(&whole[..bytes], 0), Found::Broken), "{bytes} bytes");
         }
-        assert!(read(&[0; STAGE_BYTES], 0).is_none());
+        fs::write(ring(dir.path()).join(NAME), vec![0; STAGE_BYTES]).expect("possible");
+        assert!(matches!(left_behind(&ring(dir.path()), 0), Ok(Found::Nothing)), "none of it");
     }
 }

@@ -5,7 +5,7 @@ use super::frame::{Footer, FrameHeader, GENESIS, Hash, SegmentHeader};
 use super::reader::{Damage, DamageKind, Expected, SegmentReader, Step};
 use super::record::{View, split_record};
 use super::segment::{self, Archived, SegmentFile};
-use super::stage::{self, Left, Place};
+use super::stage::{self, Found, Left, Place};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -332,11 +332,14 @@ impl ChainReader {
     /// What is kept behind the end of the chain and not written yet, once [`Advance::End`] was told. `None`: nothing that continues it.
     pub fn kept(&self) -> io::Result<Option<Left>> {
         let expected = self.current.as_ref().map_or(self.expected, SegmentReader::expected);
-        let left = stage::left_behind(&segment::ring_dir(&self.data_dir, self.shard), self.shard)?;
-        Ok(left.filter(|left| {
+        let continues = |left: &Left| {
             let Place { frame, first_record, previous } = left.place;
             expected == (Expected { previous: Some(previous), frame: Some(frame), record: Some(first_record) })
-        }))
+        };
+        Ok(match stage::left_behind(&segment::ring_dir(&self.data_dir, self.shard), self.shard)? {
+            Found::Records(left) if continues(&left) => Some(left),
+            Found::Records(_) | Found::Broken | Found::Nothing => None,
+        })
     }
 
     /// What lies behind the end of the chain, once [`Advance::End`] was told and no unfinished frame is waited for.

@@ -23,7 +23,7 @@ use super::frame::{
 };
 use super::recover::{self, Recovered};
 use super::segment::{self, SEGMENT_BYTES_MIN, SEGMENTS_PER_SHARD_MIN, at};
-use super::stage::{self, Left, Map, Place, Stage};
+use super::stage::{self, Found, Left, Map, Place, Stage};
 use super::{Entry, Full, Journal, NOBODY, Who};
 use crate::files;
 use std::fs::{self, File};
@@ -129,7 +129,7 @@ impl<D: Disk> SegmentWriter<D> {
         make_dirs(&disk, &ring)?;
         make_dirs(&disk, &segment::archive_dir(&options.data_dir))?;
         let lock = lock(&lock_path(&ring))?;
-        let left = stage::left_behind(&ring, options.shard)?;
+        let left = stage::left_behind(&ring, options.shard);
         let Recovered { current, next_number, next_frame, next_record, previous, after_damage, mut notes, .. } =
             recover::recover(&disk, &options.data_dir, options.shard)?;
         if next_number.max(next_frame).max(next_record) > NUMBER_MAX / 2 {
@@ -166,9 +166,7 @@ impl<D: Disk> SegmentWriter<D> {
             lock,
         };
         writer.start_segment(options, now_us)?;
-        if let Some(left) = left {
-            notes.extend(writer.take_up(left)?);
-        }
+        notes.extend(writer.take_up(left)?);
         stage::remove(&writer.disk, &writer.ring)?;
         for note in &notes {
             // A full ring at start: the note is in the log, and the damage itself stays where `verify` finds it.
@@ -193,9 +191,21 @@ impl<D: Disk> SegmentWriter<D> {
         self.next_segment(now_us).map(|_| ())
     }
 
-    /// Writes the frame that a stop left on the stage. What does not continue the chain is put away. Returns what was done.
-    fn take_up(&mut self, left: Left) -> io::Result<Option<String>> {
-        let Left { place, batch, records, times } = left;
+    /// Writes the frame that a stop left on the stage. What does not continue the chain, or is no stage, is put away. Returns what was done.
+    fn take_up(&mut self, found: io::Result<Found>) -> io::Result<Option<String>> {
+        let Left { place, batch, records, times } = match found {
+            Ok(Found::Nothing) => return Ok(None),
+            Ok(Found::Records(left)) => left,
+            Ok(Found::Broken) | Err(_) => {
+                let why = found.err().map_or("it does not hold".to_owned(), |error| error.to_string());
+                let aside = stage::set_aside(&self.disk, &self.ring, self.next_frame)?;
+                return Ok(Some(format!(
+                    "what was kept of the last commit interval before the stop cannot be read ({why}): behind a power cut that is as it has to \
+                     be, otherwise records are missing here that were confirmed; it is in {}",
+                    aside.display()
+                )));
+            }
+        };
         // Its frame was written before the stop.
         if place.frame < self.next_frame {
             return Ok(None);

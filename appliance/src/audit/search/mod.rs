@@ -52,6 +52,8 @@ pub enum Trouble {
         file: PathBuf,
         what: String,
     },
+    /// What is kept and not written yet; the file is named.
+    Stage(String),
 }
 
 impl fmt::Display for Trouble {
@@ -60,6 +62,7 @@ impl fmt::Display for Trouble {
             Self::Segment(damage) => damage.fmt(f),
             Self::Manifest(damage) => damage.fmt(f),
             Self::Archive { file, what } => write!(f, "{}: {what}", file.display()),
+            Self::Stage(what) => f.write_str(what),
         }
     }
 }
@@ -266,7 +269,7 @@ fn search_shard(
                 std::thread::sleep(UNFINISHED_PAUSE);
             }
             Advance::End => {
-                let kept = chain.kept()?;
+                let kept = kept(&chain, trouble);
                 for (sequence, view) in kept.iter().flat_map(Left::records) {
                     joiner.take(shard, sequence, &view);
                     end.last = sequence;
@@ -280,6 +283,14 @@ fn search_shard(
             }
         }
     }
+}
+
+/// What is kept behind the end of the segments. Where that cannot be read, everything else can.
+fn kept(chain: &ChainReader, trouble: &mut dyn FnMut(Trouble)) -> Option<Left> {
+    chain.kept().unwrap_or_else(|error| {
+        trouble(Trouble::Stage(error.to_string()));
+        None
+    })
 }
 
 /// Has the archiver passed that segment by now?
@@ -427,7 +438,7 @@ fn find_in_segments(
                 std::thread::sleep(UNFINISHED_PAUSE);
             }
             Advance::End => {
-                let kept = chain.kept()?;
+                let kept = kept(&chain, &mut |found| troubles.push(found));
                 if let Some((_, view)) = kept.iter().flat_map(Left::records).find(|(at, _)| *at == sequence) {
                     return Ok(Some(of_view(&view)));
                 }

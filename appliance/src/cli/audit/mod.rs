@@ -294,6 +294,8 @@ fn run_tail(args: TailArgs) -> Result<ExitCode> {
     let patience = if args.no_follow || is_over() { Duration::ZERO } else { TAIL_PATIENCE };
     let mut follower = Follower::new(data_dir.clone(), filter.clone(), patience);
     let (mut header, mut skip, mut damages) = (true, Some(args.lines), 0);
+    // What the search found: the follower may meet it later.
+    let mut searched: Vec<Record> = Vec::new();
     loop {
         let last = args.no_follow || is_over();
         let mut records = Vec::new();
@@ -303,16 +305,18 @@ fn run_tail(args: TailArgs) -> Result<ExitCode> {
         };
         for news in follower.poll().context("the trail cannot be read")? {
             match news {
+                News::Record(record) if searched.contains(&record) => {}
                 News::Record(record) => records.push(*record),
                 News::Damage(damage) => damaged(&damage),
             }
         }
         if let Some(lines) = skip.take() {
-            if records.len() < lines {
+            if records.len() < lines || last {
                 let older = search(&data_dir, &filter, Some(lines), false, &mut |damage| damaged(&damage));
                 let mut older = older.context("the trail cannot be read")?;
                 let news = |older: &Record| !records.iter().any(|record| record.id == older.id);
                 older.retain(|older| news(older) && !follower.awaits(&older.id));
+                searched.clone_from(&older);
                 records.splice(..0, older);
                 records.sort_by_key(|record| (record.time_us, record.shard, record.sequence));
             }

@@ -5,11 +5,33 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::fs::File;
 use std::io;
 use std::ptr::NonNull;
+use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The first `bytes` of `file`, which has them, open for reading and writing. (Where it is cut under us, a store ends the process.)
 pub fn map(file: &File, bytes: usize) -> io::Result<Memory> {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(tell_why_it_ends);
     Ok(Box::new(Mapping::of(file, bytes)?))
+}
+
+/// A store that finds no page ends the process, and nothing but this would say why.
+fn tell_why_it_ends() {
+    const WHY: &str = "lockgate: records could not be kept (SIGBUS): segments/shard-*/stage was cut short, or its disk failed. The next start \
+                       says what became of them\n";
+    extern "C" fn tell(_: libc::c_int) {
+        // SAFETY: write(2) may be called in a handler, and reads a text that is there for ever.
+        unsafe { libc::write(libc::STDERR_FILENO, WHY.as_ptr().cast(), WHY.len()) };
+    }
+    let handler: extern "C" fn(libc::c_int) = tell;
+    // SAFETY: all zeros is a `sigaction`: no flags, an empty mask. The handler is taken away before it runs, so that the store, tried
+    // again behind it, ends the process as it would have without.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESETHAND;
+        libc::sigaction(libc::SIGBUS, &action, std::ptr::null_mut());
+    }
 }
 
 struct Mapping {
