@@ -32,6 +32,7 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     report.case("a FunctionCall is recorded with its function and values", || function_call(&world));
     report.case("the trail survives a restart", || restart(&world));
     report.case("with async durability nothing is lost by a clean stop", || asynchronous(settings, &world));
+    report.case("what is kept between two frames is found at once, and after kill -9", || kept(settings, &world));
     report.case("a full trail blocks: nothing runs unrecorded", || full_ring(settings, &world));
     Ok(())
 }
@@ -320,6 +321,40 @@ fn asynchronous(settings: &Settings, world: &World) -> Result<()> {
     ensure!(wrong.is_none(), "{wrong:?}");
     let count = |kind: &str| records.iter().filter(|record| record["kind"] == kind).count();
     ensure!((count("session"), count("login")) == (8, 1), "{} sessions, {} logins", count("session"), count("login"));
+    let verified = gateway.command(&["audit", "verify"])?;
+    ensure!(verified.status == Some(0), "{}", verified.everything());
+    Ok(())
+}
+
+fn kept(settings: &Settings, world: &World) -> Result<()> {
+    const STATEMENTS: usize = 40;
+    // No frame is written while this looks.
+    let audit = "commit_interval = \"10s\"\nsegment_mib = 1\n".to_owned();
+    let setup = Setup { durability: "group", audit, ..Setup::default() };
+    let mut gateway = Gateway::start(&settings.run_dir, &world.target, &world.issuer, &setup)?;
+    let endpoint = gateway.endpoint(&world.issuer.token("ada@example.com", &[]), false);
+    let mut wires = (0..4).map(|_| Wire::connect(&endpoint)).collect::<Result<Vec<_>>>()?;
+    for number in 0..STATEMENTS {
+        wires[number % 4].query(&format!("SELECT 'kept-{number}'"))?;
+    }
+    let found = |gateway: &Gateway, how: &[&str], when: &str| -> Result<()> {
+        let records = gateway.json(&[&["audit"], how, &["--contains", "'kept-"]].concat())?;
+        let ended = records.iter().filter(|record| !record["duration_us"].is_null()).count();
+        ensure!((records.len(), ended) == (STATEMENTS, STATEMENTS), "{when}: {} found, {ended} ended", records.len());
+        Ok(())
+    };
+    found(&gateway, &["search"], "at once")?;
+    found(&gateway, &["tail", "--no-follow", "-n", "100"], "by tail")?;
+    let mut segments = audit::contents(&gateway.home().join("data/segments"))?;
+    segments.retain(|(path, bytes)| path.extension().is_some_and(|it| it == "seg") && audit::holds(bytes, "'kept-"));
+    ensure!(segments.is_empty(), "written already: this shows nothing about the stage");
+    gateway.kill()?;
+    found(&gateway, &["search"], "after kill -9")?;
+    gateway.configure(&world.target, &world.issuer, &Setup { shards: 1, ..setup })?;
+    gateway.start_again()?;
+    found(&gateway, &["search"], "after a start with one shard")?;
+    let told = audit::search(&gateway, &["--kind", "gateway", "--contains", "were kept, and are written now"])?;
+    ensure!(told.len() == 2, "of both shards: {told:?}");
     let verified = gateway.command(&["audit", "verify"])?;
     ensure!(verified.status == Some(0), "{}", verified.everything());
     Ok(())
