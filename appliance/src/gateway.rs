@@ -8,6 +8,7 @@ use crate::audit::archive::supervise::{ArchiveWatch, Program, Restarts, Supervis
 use crate::audit::sinks::Sinks;
 use crate::audit::{
     Entry, Full, Journal, NOBODY, Release, RingOptions, Sealer, SealerOptions, SegmentWriter, Who, origin, segment,
+    stage,
 };
 use crate::config::{self, Config, Durability, Listener};
 use crate::control::{self, Certificates, Claim, ControlOptions, Doors, Hangups, Loader, Poster, Prepared};
@@ -200,7 +201,7 @@ fn release(audit: &config::Audit) -> Release {
 fn take_up_others(config: &Config, segment_bytes: u64) -> Result<()> {
     let shards = segment::list_shards(&config.server.data_dir)?;
     for &number in shards.range(config.server.shards as u32..) {
-        if SegmentWriter::has_stage(&config.server.data_dir, number) {
+        if stage::exists(&segment::ring_dir(&config.server.data_dir, number)) {
             open_writer(config, number, segment_bytes)?.write().context("the audit trail takes no record")?;
         }
     }
@@ -229,10 +230,19 @@ fn open_trail(config: &Config, number: usize, segment_bytes: u64) -> Result<Trai
     // A ring that is full at start takes its record when there is room: statements wait for the same.
     let _ = writer.append(unix_us(), &NOBODY, &Entry::Gateway { detail: &detail });
     writer.write().context("the audit trail takes no record")?;
-    if config.audit.durability == Durability::Group
-        && !writer.use_stage(shard::map).context("no room to keep records in")?
-    {
-        tracing::info!(shard = number, "audit: each round's records are written, this file system allows no stage");
+    if config.audit.durability == Durability::Group {
+        match writer.use_stage(shard::map) {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::info!(
+                    shard = number,
+                    "audit: each round's records are written, this file system allows no stage"
+                );
+            }
+            Err(error) => {
+                tracing::error!(shard = number, "audit: each round's records are written, there is no stage: {error}");
+            }
+        }
     }
     let counters = Arc::new(ShardCounters::default());
     counters.audit_ring_bytes.set(segment_bytes * u64::from(config.audit.segments_per_shard));

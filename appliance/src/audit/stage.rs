@@ -235,6 +235,7 @@ pub fn set_aside(disk: &impl Disk, ring: &Path, frame: u64) -> io::Result<PathBu
     Ok(aside)
 }
 
+/// A stop may have left something on it.
 pub fn exists(ring: &Path) -> bool {
     ring.join(NAME).symlink_metadata().is_ok()
 }

@@ -110,11 +110,6 @@ impl SegmentWriter {
     pub fn open(options: &RingOptions, now_us: i64) -> io::Result<(Self, Vec<String>)> {
         Self::open_on(RealDisk, options, now_us)
     }
-
-    /// Does a shard have a stage, on which a stop may have left something?
-    pub fn has_stage(data_dir: &Path, shard: u32) -> bool {
-        stage::exists(&segment::ring_dir(data_dir, shard))
-    }
 }
 
 impl<D: Disk> SegmentWriter<D> {
