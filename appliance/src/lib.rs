@@ -11,6 +11,7 @@ pub mod gate;
 pub mod gateway;
 pub mod identity;
 pub mod limits;
+pub mod lull;
 pub mod metrics;
 pub mod open_files;
 pub mod pem;

@@ -18,7 +18,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// Read ahead of the frames. A larger frame grows the buffer to its own size.
-const READ_BYTES: usize = 256 << 10;
+const READ_BYTES: usize = 64 << 10;
 /// Bytes checksummed while looking for the next good frame, per byte of file: beyond, the rest counts as lost.
 const RESYNC_BUDGET: u64 = 4;
 

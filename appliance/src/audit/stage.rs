@@ -16,7 +16,9 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 /// More than that is written at once.
-pub const STAGE_BYTES: usize = 1 << 20;
+pub const STAGE_BYTES: usize = 256 << 10;
+/// Gateways may have made longer ones: as they had it first.
+const STAGE_BYTES_MAX: usize = 1 << 20;
 pub const STAGE_HEADER_BYTES: usize = 96;
 const MAGIC: [u8; 8] = *b"LGSTAGE\x01";
 /// Where the word stands that says what is valid: how many bytes of records, and the checksum of header and records.
@@ -177,7 +179,7 @@ pub enum Found {
 pub fn left_behind(ring: &Path, shard: u32) -> io::Result<Found> {
     let path = ring.join(NAME);
     match read_whole(&path) {
-        Ok(bytes) if bytes.iter().all(|&byte| byte == 0) && bytes.len() == STAGE_BYTES => Ok(Found::Nothing),
+        Ok(bytes) if bytes.iter().all(|&byte| byte == 0) && is_whole(&bytes) => Ok(Found::Nothing),
         Ok(bytes) => Ok(read(&bytes, shard)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
         Err(error) => Err(at(&path, error)),
@@ -187,8 +189,12 @@ pub fn left_behind(ring: &Path, shard: u32) -> io::Result<Found> {
 /// However long it has become.
 fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    files::open(path)?.take(STAGE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    files::open(path)?.take(STAGE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+fn is_whole(bytes: &[u8]) -> bool {
+    (STAGE_BYTES..=STAGE_BYTES_MAX).contains(&bytes.len())
 }
 
 fn read(bytes: &[u8], shard: u32) -> Found {
@@ -197,7 +203,7 @@ fn read(bytes: &[u8], shard: u32) -> Found {
 
 /// The place and the records of a stage whose checksum holds.
 fn read_header(bytes: &[u8], shard: u32) -> Option<(Place, &[u8])> {
-    let head = bytes.get(..STAGE_HEADER_BYTES).filter(|_| bytes.len() == STAGE_BYTES)?;
+    let head = bytes.get(..STAGE_HEADER_BYTES).filter(|_| is_whole(bytes))?;
     let previous = head[64..96].try_into().expect("32 bytes");
     let place = Place { frame: u64_at(head, 16), first_record: u64_at(head, 24), previous };
     let mut expected = header(shard, &place);
@@ -361,7 +367,7 @@ mod tests {
         };
         let mut writer = SegmentWriter::open(&options, 1).expect("the trail opens").0;
         assert!(writer.use_stage(crate::shard::map).expect("room on disk"));
-        let long = format!("SELECT '{}'", "x".repeat(crate::limits::AUDIT_STATEMENT_BYTES_MAX - 10));
+        let long = format!("SELECT '{}'", "x".repeat(STAGE_BYTES / 4));
         let texts = || trail(dir.path()).0.len();
         for number in 1..=4 {
             append(&mut writer, number, &long).expect("room");
@@ -480,6 +486,11 @@ mod tests {
         for bytes in (0..valid).chain([STAGE_BYTES - 1]) {
             assert!(matches!(read(&whole[..bytes], 0), Found::Broken), "{bytes} bytes");
         }
+        let mut longer = whole.clone();
+        longer.resize(STAGE_BYTES_MAX, 0);
+        assert!(matches!(read(&longer, 0), Found::Records(left) if left.records == 2), "as it was long once");
+        longer.push(0);
+        assert!(matches!(read(&longer, 0), Found::Broken), "as it never was");
         fs::write(ring(dir.path()).join(NAME), vec![0; STAGE_BYTES]).expect("possible");
         assert!(matches!(left_behind(&ring(dir.path()), 0), Ok(Found::Nothing)), "none of it");
     }

@@ -65,6 +65,8 @@ pub struct SegmentWriter<D = RealDisk> {
     encoder: Encoder,
     /// Room for a frame header, then the records of the frame to be.
     batch: Vec<u8>,
+    /// The most it held since the last [`Self::look`].
+    batch_bytes_max: usize,
     records: u32,
     /// Something was appended since the last [`Self::write`] or [`Self::keep`], be it written already.
     dirty: bool,
@@ -142,6 +144,7 @@ impl<D: Disk> SegmentWriter<D> {
             boot: boot_id(),
             encoder: Encoder::new(Room::of_segment(options.segment_bytes as usize)),
             batch: vec![0; FRAME_HEADER_BYTES],
+            batch_bytes_max: 0,
             records: 0,
             dirty: false,
             times: (i64::MAX, i64::MIN),
@@ -271,10 +274,19 @@ impl<D: Disk> SegmentWriter<D> {
     /// and no reader ever finds what is in it. After an error nothing is accepted any more. A few system calls: once a second, not once
     /// a round.
     pub fn look(&mut self) {
+        self.shrink();
         if self.failed.is_none()
             && let Err(error) = self.in_place().and_then(|()| self.look_at_stage())
         {
             self.fail(&error);
+        }
+    }
+
+    /// A burst is over: room for what the last second needed is enough.
+    fn shrink(&mut self) {
+        let needed = std::mem::take(&mut self.batch_bytes_max).max(self.batch.len());
+        if self.batch.capacity() / 2 > needed.max(ROOM_BYTES) {
+            self.batch.shrink_to(needed.max(ROOM_BYTES));
         }
     }
 
@@ -354,6 +366,7 @@ impl<D: Disk> SegmentWriter<D> {
         self.previous = hash(&self.batch);
         self.next_frame += 1;
         self.next_record += u64::from(self.records);
+        self.batch_bytes_max = self.batch_bytes_max.max(self.batch.len());
         self.batch.truncate(FRAME_HEADER_BYTES);
         self.records = 0;
         self.times = (i64::MAX, i64::MIN);

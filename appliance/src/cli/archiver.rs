@@ -252,6 +252,7 @@ fn options(config: &Config) -> ArchiverOptions {
         archive_url: audit.archive_url.clone(),
         archive_credentials_file: audit.archive_credentials_file.clone(),
         retention: Some(audit.retention),
+        let_go: crate::shard::let_go_of_code,
     }
 }
 

@@ -2,7 +2,9 @@
 
 use crate::shard::mailbox::{RelayId, SessionInfo, SessionKey};
 use crate::snapshot::Target;
-use std::collections::BTreeMap;
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A session with the target it was opened to, which a reload does not change under it.
@@ -12,14 +14,43 @@ pub struct Live {
     pub target: Option<Arc<Target>>,
 }
 
+/// Found by the key it holds itself: an idle session is small.
+struct ByKey(Box<Live>);
+
+impl Borrow<SessionKey> for ByKey {
+    fn borrow(&self) -> &SessionKey {
+        &self.0.info.key
+    }
+}
+
+impl Ord for ByKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.info.key.cmp(&other.0.info.key)
+    }
+}
+
+impl PartialOrd for ByKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for ByKey {}
+
 #[derive(Default)]
 pub struct Sessions {
-    live: BTreeMap<SessionKey, Box<Live>>,
+    live: BTreeSet<ByKey>,
 }
 
 impl Sessions {
     pub fn opened(&mut self, info: SessionInfo, target: Option<Arc<Target>>) {
-        self.live.insert(info.key, Box::new(Live { info, target }));
+        self.live.replace(ByKey(Box::new(Live { info, target })));
     }
 
     pub fn closed(&mut self, key: SessionKey) {
@@ -28,7 +59,7 @@ impl Sessions {
 
     /// A shard ended: its sessions are gone whether it said so or not.
     pub fn shard_ended(&mut self, shard: usize) {
-        self.live.retain(|key, _| key.shard as usize != shard);
+        self.live.retain(|live| live.0.info.key.shard as usize != shard);
     }
 
     /// Whose key for cancel requests this is: the secret decides between sessions that share a process number. It is compared in
@@ -37,17 +68,17 @@ impl Sessions {
         let first = SessionKey { process, shard: u32::MIN, relay: RelayId::MIN };
         let last = SessionKey { process, shard: u32::MAX, relay: RelayId::MAX };
         let equal = |live: &&Live| aws_lc_rs::constant_time::verify_slices_are_equal(&live.info.secret, secret).is_ok();
-        self.live.range(first..=last).map(|(_, live)| &**live).find(equal)
+        self.live.range(first..=last).map(|live| &*live.0).find(equal)
     }
 
     /// By its name in the trail.
     pub fn by_id(&self, id: &str) -> Option<&Live> {
-        self.live.values().map(|live| &**live).find(|live| live.info.who.session() == id)
+        self.live.iter().map(|live| &*live.0).find(|live| live.info.who.session() == id)
     }
 
     /// Oldest first.
     pub fn all(&self) -> Vec<&Live> {
-        let mut all: Vec<_> = self.live.values().map(|live| &**live).collect();
+        let mut all: Vec<_> = self.live.iter().map(|live| &*live.0).collect();
         let age = |live: &&Live| live.info.opened_at_us;
         all.sort_by(|a, b| age(a).cmp(&age(b)).then_with(|| a.info.who.session().cmp(b.info.who.session())));
         all

@@ -730,6 +730,6 @@ mod tests {
 
     #[test]
     fn a_session_fits_a_small_class_of_the_allocator() {
-        assert!(size_of::<Relay<Gate>>() <= 1024, "{} bytes", size_of::<Relay<Gate>>());
+        assert!(size_of::<Relay<Gate>>() <= 896, "{} bytes", size_of::<Relay<Gate>>());
     }
 }

@@ -6,11 +6,13 @@
 #![allow(unsafe_code)]
 
 mod buffers;
+mod code;
 mod mapping;
 mod nudge;
 pub mod socket;
 
 pub use buffers::{Buffers, Chunk, HEADROOM_BYTES};
+pub use code::let_go_of_code;
 pub use mapping::map;
 pub use nudge::Thread;
 

@@ -1,14 +1,16 @@
 //! Looks after the shards: each makes a round several times a second, if only for its own alarm. One that sleeps through it (a wake-up
-//! that was lost) is woken by a signal; one that is busy for long is told.
+//! that was lost) is woken by a signal; one that is busy for long is told. When nobody has connected for a while, code that only a start and
+//! logins need is let go.
 
 use super::counters::Counters;
 use super::mono_us;
-use super::ring::Thread;
+use super::ring::{Thread, let_go_of_code};
+use crate::lull::Lull;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A shard without a round for longer than this is asleep when it should not be, or busy with one thing.
@@ -26,10 +28,14 @@ impl Watch {
         let is_over = over.clone();
         let thread = std::thread::Builder::new().name("shard-watch".into()).spawn(move || {
             let mut looks = vec![Look::default(); shards.len()];
+            let mut lull = Lull::after_start(Instant::now());
             while !is_over.load(Ordering::Relaxed) {
                 std::thread::park_timeout(LOOK_EVERY);
                 for (number, (shard, look)) in shards.iter().zip(&mut looks).enumerate() {
                     look.after(number, shard, mono_us());
+                }
+                if lull.has_come(shards.iter().map(|shard| shard.accepted.value()).sum(), Instant::now()) {
+                    let_go_of_code();
                 }
             }
         })?;

@@ -8,6 +8,7 @@
 //! waits ([`super::expect::Queue::is_in_doubt`]).
 
 use super::binds::{self, Bind, BindValues, Formats};
+use super::lazy::Lent;
 use super::{Column, ColumnPlan, ProtocolError};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -154,12 +155,6 @@ struct Names<V> {
     many: Option<Box<HashMap<Name, V>>>,
 }
 
-impl<V> Default for Names<V> {
-    fn default() -> Self {
-        Self { unnamed: None, few: Vec::new(), many: None }
-    }
-}
-
 /// What the server knows a name by: it cuts longer ones, from the protocol and from SQL (NAMEDATALEN; manual, 4.1.1).
 fn cut(name: &[u8]) -> &[u8] {
     &name[..name.len().min(63)]
@@ -171,6 +166,14 @@ pub(super) fn is_certain(name: &[u8]) -> bool {
 }
 
 impl<V> Names<V> {
+    const fn new() -> Self {
+        Self { unnamed: None, few: Vec::new(), many: None }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.unnamed.is_none() && self.few.is_empty() && self.many.as_ref().is_none_or(|many| many.is_empty())
+    }
+
     fn look(&self, name: &[u8]) -> Option<&V> {
         let name = cut(name);
         if name.is_empty() {
@@ -239,15 +242,23 @@ pub(super) struct Book<T> {
     nothing: Option<Rc<Statement<T>>>,
 }
 
-impl<T> Default for Book<T> {
-    fn default() -> Self {
-        Self {
-            statements: Names::default(),
-            portals: Names::default(),
-            spare: Vec::new(),
-            named_since: 0,
-            nothing: None,
-        }
+impl<T> Book<T> {
+    const fn new() -> Self {
+        Self { statements: Names::new(), portals: Names::new(), spare: Vec::new(), named_since: 0, nothing: None }
+    }
+}
+
+impl<T: 'static> Lent for Book<T> {
+    const NOTHING: &'static Self = &Self::new();
+
+    fn nothing() -> Self {
+        Self::new()
+    }
+
+    /// Names that stand for something are needed. (When the last of them was given matters only to those that are under way.)
+    fn rest(&mut self) -> bool {
+        (self.spare, self.nothing) = (Vec::new(), None);
+        self.statements.is_empty() && self.portals.is_empty()
     }
 }
 
@@ -365,11 +376,6 @@ impl<T> Book<T> {
             self.reuse(portal);
         }
         self.statements.unnamed.take()
-    }
-
-    /// Nobody binds for a while.
-    pub fn rest(&mut self) {
-        self.spare = Vec::new();
     }
 
     /// Keeps a portal's buffers for the next Bind if nobody else holds it.

@@ -106,7 +106,7 @@ impl<T: Clone + 'static> Session<T> {
         let counts = self.take_counts();
         let front = self.queue.give_up_front();
         self.work.news.extend(front.map(|id| counts.outcome(id, End::Error { sqlstate: error.sqlstate() }, true)));
-        self.fault = Some(error);
+        self.fault = Some(error.into());
     }
 
     fn pass_stream(&mut self, header: Header) {
@@ -306,7 +306,7 @@ impl<T: Clone + 'static> Session<T> {
         }
         match kind {
             RequestKind::Query => {
-                let (unnamed, segment) = (self.book.drop_unnamed(), self.queue.end_segment());
+                let (unnamed, segment) = (self.book.made().and_then(Book::drop_unnamed), self.queue.end_segment());
                 self.queue.push(Expected::Query { id, tag, done: false, unnamed, names, segment });
                 pipes.client.clear(total, pipes.to_target);
             }
@@ -327,7 +327,7 @@ impl<T: Clone + 'static> Session<T> {
         let before = match self.book.define(name, statement.clone()) {
             Ok(before) => before,
             Err(error) => {
-                self.fault = Some(error);
+                self.fault = Some(error.into());
                 return;
             }
         };
@@ -367,7 +367,7 @@ impl<T: Clone + 'static> Session<T> {
                 // The portal's buffers are free for reuse once its replies have passed.
                 self.work.requested = None;
             }
-            Err(error) => self.fault = Some(error),
+            Err(error) => self.fault = Some(error.into()),
         }
     }
 
@@ -399,7 +399,7 @@ impl<T: Clone + 'static> Session<T> {
             }
             self.queue.push(Expected::Refused { bytes });
         } else if simple {
-            let (unnamed, segment) = (self.book.drop_unnamed(), self.queue.end_segment());
+            let (unnamed, segment) = (self.book.made().and_then(Book::drop_unnamed), self.queue.end_segment());
             self.queue.push(Expected::AbortingQuery { bytes: Some(bytes), unnamed, segment });
             pipes.to_target.compose(compose::certain_failure_query);
         } else {

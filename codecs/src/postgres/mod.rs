@@ -10,6 +10,7 @@ mod event;
 mod expect;
 mod frame;
 mod kept;
+mod lazy;
 mod login;
 mod results;
 pub mod scram;

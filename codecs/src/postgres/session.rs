@@ -35,9 +35,10 @@ use super::book::{Book, Portal, Statement, is_certain};
 use super::compose::{self, Severity};
 use super::expect::{Expected, Queue, Skipping};
 use super::kept::Kept;
+use super::lazy::Lazy;
 use super::login::{Login, LoginStage};
 use super::target::Asked as TargetAsked;
-use super::work::Lazy;
+use super::work::Work;
 use super::{Answer, Column, Event, ProtocolError, Refusal, RequestKind, ScramKeys, Startup, Step, TargetLogin, Watch};
 use super::{TransactionStatus, client};
 use crate::{Pipes, Side};
@@ -133,7 +134,7 @@ pub struct Session<T> {
     pub(super) limits: SessionLimits,
     pub(super) life: Life,
     /// What `answer`, `connect` and their like found wrong: they cannot say so, the next step does.
-    pub(super) fault: Option<ProtocolError>,
+    pub(super) fault: Option<Box<ProtocolError>>,
     pub(super) encrypted: bool,
     pub(super) negotiations: u32,
     pub(super) client: ClientStage,
@@ -149,9 +150,9 @@ pub struct Session<T> {
     pub(super) target_gave_up: bool,
     pub(super) status: TransactionStatus,
     pub(super) watch_texts: bool,
-    pub(super) book: Book<T>,
+    pub(super) book: Lazy<Book<T>>,
     pub(super) queue: Queue<T>,
-    pub(super) work: Lazy<T>,
+    pub(super) work: Lazy<Work<T>>,
     /// The client has read an AuthenticationOk of ours: the target's own is not for it.
     pub(super) admitted_early: bool,
     /// What the client has sent next waits for answers of the target.
@@ -185,7 +186,7 @@ impl<T: Clone + 'static> Session<T> {
             target_gave_up: false,
             status: TransactionStatus::Idle,
             watch_texts: false,
-            book: Book::default(),
+            book: Lazy::new(),
             queue: Queue::default(),
             work: Lazy::new(),
             admitted_early: false,
@@ -227,7 +228,7 @@ impl<T: Clone + 'static> Session<T> {
         if self.work.news.is_empty()
             && let Some(fault) = self.fault.take()
         {
-            return Err(fault);
+            return Err(*fault);
         }
         match (self.life, from) {
             (Life::Closed, _) => return Ok(Step::Closed),
@@ -446,7 +447,7 @@ impl<T: Clone + 'static> Session<T> {
         let statement = Statement::new(tag, false, self.queue.segment());
         match self.book.define(name, statement.clone()) {
             Ok(before) => self.note_change(name, Some(statement), before),
-            Err(error) => self.fault = Some(error),
+            Err(error) => self.fault = Some(error.into()),
         }
     }
 
@@ -480,7 +481,7 @@ impl<T: Clone + 'static> Session<T> {
     pub fn forget_portal(&mut self, name: Option<&[u8]>) {
         match name {
             Some(name) => drop(self.book.close_portal(name)),
-            None => self.book.drop_named_portals(),
+            None => self.book.made().map(Book::drop_named_portals).unwrap_or_default(),
         }
     }
 

@@ -77,7 +77,7 @@ impl<T: Clone + 'static> Session<T> {
         if pipes.client.undecided().is_empty() {
             pipes.to_client.compose(|out| out.push(b'S'));
         } else {
-            self.fault = Some(ProtocolError::BytesBehindSecure { side: Side::Client });
+            self.fault = Some(ProtocolError::BytesBehindSecure { side: Side::Client }.into());
         }
     }
 

@@ -354,8 +354,12 @@ impl<T: Clone + 'static> Session<T> {
         }
         self.forget_query_shape();
         self.status = status;
-        if status == TransactionStatus::Idle && self.queue.is_empty() && !self.queue.ran {
-            self.book.drop_named_portals();
+        if status == TransactionStatus::Idle
+            && self.queue.is_empty()
+            && !self.queue.ran
+            && let Some(book) = self.book.made()
+        {
+            book.drop_named_portals();
         }
         self.pass(header.total, pipes);
         Ok(Some(Step::Event(Event::Ready { status })))

@@ -4,10 +4,10 @@ use super::Outcome;
 use super::book::{Portal, Shape};
 use super::compose::Edit;
 use super::expect::{Counts, Definitions};
+use super::lazy::Lent;
 use super::session::{Columns, Stream};
 use super::target::Told;
 use std::collections::VecDeque;
-use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
 /// See the module's text. As it is made, nothing is under way.
@@ -33,10 +33,6 @@ pub(super) struct Work<T> {
     pub columns: Option<Box<Columns>>,
 }
 
-impl<T: 'static> Work<T> {
-    const NONE: &'static Self = &Self::new();
-}
-
 impl<T> Work<T> {
     const fn new() -> Self {
         Self {
@@ -52,9 +48,17 @@ impl<T> Work<T> {
             columns: None,
         }
     }
+}
+
+impl<T: 'static> Lent for Work<T> {
+    const NOTHING: &'static Self = &Self::new();
+
+    fn nothing() -> Self {
+        Self::new()
+    }
 
     /// It is as it was made, but for what only remembers.
-    fn is_done(&self) -> bool {
+    fn rest(&mut self) -> bool {
         let Self { requested, defining, client_stream, news, told, edits, counts, copied, query_shape: _, columns: _ } =
             self;
         requested.is_none()
@@ -65,35 +69,5 @@ impl<T> Work<T> {
             && edits.is_empty()
             && *counts == Counts::NONE
             && *copied == Counts::NONE
-    }
-}
-
-/// [`Work`], made when it is first changed: who only looks finds that nothing is under way.
-pub(super) struct Lazy<T>(Option<Box<Work<T>>>);
-
-impl<T> Lazy<T> {
-    pub fn new() -> Self {
-        Self(None)
-    }
-
-    /// Gives its room back, if nothing is under way.
-    pub fn rest(&mut self) {
-        self.0.take_if(|work| work.is_done());
-    }
-}
-
-impl<T: 'static> Deref for Lazy<T> {
-    type Target = Work<T>;
-
-    #[inline]
-    fn deref(&self) -> &Work<T> {
-        self.0.as_deref().unwrap_or(Work::NONE)
-    }
-}
-
-impl<T: 'static> DerefMut for Lazy<T> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut Work<T> {
-        self.0.get_or_insert_with(|| Box::new(Work::new()))
     }
 }

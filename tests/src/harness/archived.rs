@@ -31,6 +31,7 @@ fn options(dir: &Path) -> ArchiverOptions {
         archive_url: None,
         archive_credentials_file: None,
         retention: None,
+        let_go: || {},
     }
 }
 

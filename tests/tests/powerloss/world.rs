@@ -378,6 +378,7 @@ fn archiver_options(dir: &Path) -> ArchiverOptions {
         archive_url: None,
         archive_credentials_file: None,
         retention: None,
+        let_go: || {},
     }
 }
 

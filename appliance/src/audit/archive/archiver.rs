@@ -20,6 +20,7 @@ use super::status::{Status, unix_us};
 use crate::audit::reader::Damage;
 use crate::audit::segment::{self, at};
 use crate::files;
+use crate::lull::Lull;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io;
@@ -63,6 +64,8 @@ pub struct ArchiverOptions {
     pub archive_credentials_file: Option<PathBuf>,
     /// How long records are kept; `None`: for ever.
     pub retention: Option<Duration>,
+    /// Gives back memory that only a start, and beginning or publishing a file, has use for.
+    pub let_go: fn(),
 }
 
 /// Tells a running archiver to finish.
@@ -225,6 +228,7 @@ impl<'a> Archiver<'a> {
     }
 
     fn follow(&mut self, finish: &Finish, copies: &Deliverers, lock: &Lock) -> io::Result<()> {
+        let mut lull = Lull::after_start(Instant::now());
         loop {
             lock.look()?;
             self.look()?;
@@ -249,6 +253,11 @@ impl<'a> Archiver<'a> {
                 return self.tell();
             }
             self.tick()?;
+            // Files that were begun and files that were published.
+            let files = 2 * self.status.files + u64::from(self.file.is_some());
+            if lull.has_come(files, Instant::now()) {
+                (self.options.let_go)();
+            }
             if !more {
                 std::thread::park_timeout(LOOK_EVERY);
             }

@@ -33,6 +33,7 @@ pub(super) fn options(dir: &Path) -> ArchiverOptions {
         archive_url: None,
         archive_credentials_file: None,
         retention: None,
+        let_go: || {},
     }
 }
 

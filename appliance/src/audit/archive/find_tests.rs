@@ -78,6 +78,7 @@ impl Trail {
             archive_url: None,
             archive_credentials_file: None,
             retention: None,
+            let_go: || {},
         };
         run(&options, &finish).expect("archived");
         while self.keeper.look().expect("the keeper works") {}

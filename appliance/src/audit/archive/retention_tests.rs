@@ -32,6 +32,7 @@ fn options(dir: &Path, retention: Option<Duration>) -> ArchiverOptions {
         archive_url: None,
         archive_credentials_file: None,
         retention,
+        let_go: || {},
     }
 }
 

@@ -57,6 +57,7 @@ fn archive(dir: &Path) {
         archive_url: None,
         archive_credentials_file: None,
         retention: None,
+        let_go: || {},
     };
     run(&options, &finish).expect("archived");
 }

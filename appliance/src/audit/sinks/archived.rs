@@ -157,6 +157,7 @@ mod tests {
             archive_url: None,
             archive_credentials_file: None,
             retention: None,
+            let_go: || {},
         };
         run(&archiver, &finish).expect("the archiver finishes");
         while keeper.look().expect("the keeper works") {}
