@@ -33,6 +33,7 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     report.case("the trail survives a restart", || restart(&world));
     report.case("with async durability nothing is lost by a clean stop", || asynchronous(settings, &world));
     report.case("what is kept between two frames is found at once, and after kill -9", || kept(settings, &world));
+    report.case("where no stage can be made each round is written", || no_stage(settings, &world));
     report.case("a full trail blocks: nothing runs unrecorded", || full_ring(settings, &world));
     Ok(())
 }
@@ -357,6 +358,31 @@ fn kept(settings: &Settings, world: &World) -> Result<()> {
     ensure!(told.len() == 2, "of both shards: {told:?}");
     let verified = gateway.command(&["audit", "verify"])?;
     ensure!(verified.status == Some(0), "{}", verified.everything());
+    Ok(())
+}
+
+/// A full disk keeps a stage from being made, and so does a folder in its place.
+fn no_stage(settings: &Settings, world: &World) -> Result<()> {
+    let audit = "commit_interval = \"10s\"\nsegment_mib = 1\n".to_owned();
+    let setup = Setup { durability: "group", shards: 1, audit, ..Setup::default() };
+    let mut gateway = Gateway::start(&settings.run_dir, &world.target, &world.issuer, &setup)?;
+    gateway.kill()?;
+    let segments = gateway.home().join("data/segments");
+    std::fs::create_dir(segments.join("shard-0/stage.tmp"))?;
+    gateway.start_again()?;
+    let mut wire = Wire::connect(&gateway.endpoint(&world.issuer.token("ada@example.com", &[]), false))?;
+    for number in 0..5 {
+        wire.query(&format!("SELECT 'unstaged-{number}'"))?;
+        let needle = format!("'unstaged-{number}");
+        let written = audit::contents(&segments)?
+            .iter()
+            .any(|(path, bytes)| path.extension().is_some_and(|it| it == "seg") && audit::holds(bytes, &needle));
+        ensure!(written, "statement {number} was answered and is in no segment");
+    }
+    ensure!(gateway.log().contains("there is no stage"), "the log does not say why");
+    gateway.kill()?;
+    let found = audit::search(&gateway, &["--contains", "'unstaged-"])?;
+    ensure!(found.len() == 5, "{found:?}");
     Ok(())
 }
 
