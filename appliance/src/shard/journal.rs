@@ -27,6 +27,35 @@ impl Safe {
     }
 }
 
+/// Since when something waits for stable storage. Monotonic microseconds.
+#[derive(Default)]
+struct Behind {
+    since_us: Option<u64>,
+    /// The same of what the sync that is under way does not cover.
+    uncovered_us: Option<u64>,
+}
+
+impl Behind {
+    fn kept(&mut self, now_us: u64) {
+        self.since_us.get_or_insert(now_us);
+        self.uncovered_us.get_or_insert(now_us);
+    }
+
+    /// It covers everything until now.
+    fn sync_begins(&mut self) {
+        self.uncovered_us = None;
+    }
+
+    /// `all`: what came while it was under way is on stable storage as well.
+    fn synced(&mut self, all: bool) {
+        self.since_us = if all { None } else { self.uncovered_us };
+    }
+
+    fn lag_us(&self, now_us: u64) -> u64 {
+        self.since_us.map_or(0, |since_us| now_us.saturating_sub(since_us))
+    }
+}
+
 /// How far the shard's record has come.
 pub struct Ledger {
     mode: Mode,
@@ -38,14 +67,14 @@ pub struct Ledger {
     syncing: bool,
     /// When the next interval ends, while there is something to write or to sync.
     due_us: u64,
-    /// Since when something kept waits for stable storage; `None`: nothing does.
-    behind_since_us: Option<u64>,
+    behind: Behind,
 }
 
 impl Ledger {
     pub fn new(mode: Mode, commit_interval_us: u64) -> Self {
         let (kept, written, synced) = (0, 0, 0);
-        Self { mode, commit_interval_us, kept, written, synced, syncing: false, due_us: NEVER, behind_since_us: None }
+        let (syncing, due_us, behind) = (false, NEVER, Behind::default());
+        Self { mode, commit_interval_us, kept, written, synced, syncing, due_us, behind }
     }
 
     /// What is safe before anything is recorded; `async` never makes anybody wait.
@@ -109,6 +138,8 @@ impl Ledger {
                 }
             }
         }
+        // Also while a sync hangs and nobody records.
+        self.tell_lag(io);
         Ok(())
     }
 
@@ -122,8 +153,7 @@ impl Ledger {
     fn kept<D>(&mut self, io: &mut Io<D>) {
         self.kept = io.round;
         io.round += 1;
-        self.behind_since_us.get_or_insert(io.now.mono_us);
-        self.tell_lag(io);
+        self.behind.kept(io.now.mono_us);
     }
 
     fn write_kept<D>(&mut self, io: &mut Io<D>) -> Result<(), String> {
@@ -172,6 +202,7 @@ impl Ledger {
         match io.log.sync_fd() {
             Some(fd) => {
                 self.syncing = true;
+                self.behind.sync_begins();
                 io.ring.sync(fd, self.written);
             }
             None => self.reached(self.written, io),
@@ -189,7 +220,7 @@ impl Ledger {
 
     fn reached<D>(&mut self, round: u64, io: &mut Io<D>) {
         self.synced = self.synced.max(round);
-        self.behind_since_us = (self.synced < self.kept).then_some(io.now.mono_us);
+        self.behind.synced(self.synced == self.kept);
         self.tell_lag(io);
         if self.mode == Mode::Strict {
             io.safe.target = self.synced;
@@ -198,11 +229,34 @@ impl Ledger {
     }
 
     fn tell_lag<D>(&self, io: &Io<D>) {
-        let lag_us = self.behind_since_us.map_or(0, |since| io.now.mono_us.saturating_sub(since));
-        io.shared.counters.audit_lag_us.set(lag_us);
+        io.shared.counters.audit_lag_us.set(self.behind.lag_us(io.now.mono_us));
     }
 }
 
 fn unwritten(error: io::Error) -> String {
     format!("the audit record could not be written: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_far_stable_storage_is_behind_counts_from_the_first_record_that_no_sync_has_covered() {
+        let mut behind = Behind::default();
+        assert_eq!(behind.lag_us(5), 0);
+        behind.kept(10);
+        behind.kept(20);
+        behind.sync_begins();
+        assert_eq!(behind.lag_us(25), 15);
+        behind.kept(30);
+        behind.kept(40);
+        behind.synced(false);
+        assert_eq!(behind.lag_us(50), 20, "the sync took 20, and what came meanwhile waits since 30");
+        behind.sync_begins();
+        behind.synced(true);
+        assert_eq!(behind.lag_us(60), 0);
+        behind.kept(70);
+        assert_eq!(behind.lag_us(75), 5);
+    }
 }

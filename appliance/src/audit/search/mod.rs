@@ -10,6 +10,7 @@ mod filter;
 mod follow;
 mod join;
 mod record;
+mod walk;
 
 pub use filter::{Filter, RULINGS};
 pub(super) use filter::{any, contains_ignoring_case, names};
@@ -27,17 +28,14 @@ use super::record::View;
 use super::row::Row;
 use super::segment::{self, Archived, SegmentFile};
 use super::stage::Left;
-use super::trail::{Advance, ChainReader};
+use super::trail::ChainReader;
 use crate::config::Glob;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use walk::{Next, Walk};
 
-/// How long a reader waits for a writer to finish the last frame before it calls it damaged.
-const UNFINISHED_LOOKS: u32 = 20;
-const UNFINISHED_PAUSE: Duration = Duration::from_millis(5);
 const HOUR_US: i64 = 3_600_000_000;
 /// Where the newest records are looked for first.
 const NEWEST_WITHIN_US: [i64; 3] = [HOUR_US, 24 * HOUR_US, 30 * 24 * HOUR_US];
@@ -235,18 +233,16 @@ fn search_shard(
     if !files.contains_key(&begin) && has_passed(data_dir, shard, begin)? {
         return Ok(End { last: position.map_or(0, |position| position.record), moved: true });
     }
-    let mut chain = match position {
+    let mut walk = Walk::along(match position {
         Some(position) if position.segment >= first => ChainReader::after(data_dir.to_owned(), position),
         _ => ChainReader::from_segment(data_dir.to_owned(), shard, first),
-    };
+    });
     let mut end = End { last: position.map_or(0, |position| position.record), moved: false };
-    let (mut looks, mut looked_again) = (0, false);
     loop {
-        match chain.advance()? {
+        match walk.next(trouble)? {
             // A later time is no end: behind it the clock may have been set back.
-            Advance::Frame(_) => {
-                (looks, looked_again) = (0, false);
-                for record in chain.records() {
+            Next::Frame(_) => {
+                for record in walk.records() {
                     match record {
                         Ok((sequence, view)) => {
                             joiner.take(shard, sequence, &view);
@@ -256,7 +252,7 @@ fn search_shard(
                     }
                 }
             }
-            Advance::Damage(found) => {
+            Next::Damage(found) => {
                 // A segment that is gone, or one that continues it: published since.
                 let gone = found.kind == DamageKind::MissingSegment && has_passed(data_dir, shard, found.segment)?;
                 if gone || (found.kind == DamageKind::Chain && has_passed(data_dir, shard, begin)?) {
@@ -264,33 +260,15 @@ fn search_shard(
                 }
                 trouble(Trouble::Segment(found));
             }
-            Advance::End if chain.is_unfinished() && looks < UNFINISHED_LOOKS => {
-                looks += 1;
-                std::thread::sleep(UNFINISHED_PAUSE);
-            }
-            Advance::End => {
-                let kept = kept(&chain, trouble);
+            Next::End(kept) => {
                 for (sequence, view) in kept.iter().flat_map(Left::records) {
                     joiner.take(shard, sequence, &view);
                     end.last = sequence;
                 }
-                // What was kept when it was looked at may have been written, and others be kept: the end is looked at once more.
-                if kept.is_none() && !std::mem::replace(&mut looked_again, true) {
-                    continue;
-                }
-                chain.take_unfinished().into_iter().for_each(|found| trouble(Trouble::Segment(found)));
                 return Ok(end);
             }
         }
     }
-}
-
-/// What is kept behind the end of the segments. Where that cannot be read, everything else can.
-fn kept(chain: &ChainReader, trouble: &mut dyn FnMut(Trouble)) -> Option<Left> {
-    chain.kept().unwrap_or_else(|error| {
-        trouble(Trouble::Stage(error.to_string()));
-        None
-    })
 }
 
 /// Has the archiver passed that segment by now?
@@ -414,39 +392,26 @@ fn find_in_segments(
     // It may stand in the first of all, whose header does not hold.
     let begin = begun.or_else(|| files.values().next().filter(|file| first_record(file).is_none()));
     let Some(first) = begin.map(|file| file.number) else { return Ok(None) };
-    let mut chain = ChainReader::from_segment(data_dir.to_owned(), shard, first);
-    let (mut looks, mut looked_again) = (0, false);
+    let mut walk = Walk::along(ChainReader::from_segment(data_dir.to_owned(), shard, first));
+    let mut trouble = |found| troubles.push(found);
     loop {
-        match chain.advance()? {
-            Advance::Frame(header) if header.first_record.saturating_add(u64::from(header.records)) > sequence => {
+        match walk.next(&mut trouble)? {
+            Next::Frame(header) if header.first_record.saturating_add(u64::from(header.records)) > sequence => {
                 let mut found = None;
-                for record in chain.records() {
+                for record in walk.records() {
                     match record {
-                        Ok((at, view)) if at == sequence => {
-                            found = Some(of_view(&view));
-                        }
+                        Ok((at, view)) if at == sequence => found = Some(of_view(&view)),
                         Ok(_) => {}
-                        Err(damage) => troubles.push(Trouble::Segment(damage)),
+                        Err(damage) => trouble(Trouble::Segment(damage)),
                     }
                 }
                 return Ok(found);
             }
-            Advance::Frame(_) => (looks, looked_again) = (0, false),
-            Advance::Damage(damage) => troubles.push(Trouble::Segment(damage)),
-            Advance::End if chain.is_unfinished() && looks < UNFINISHED_LOOKS => {
-                looks += 1;
-                std::thread::sleep(UNFINISHED_PAUSE);
-            }
-            Advance::End => {
-                let kept = kept(&chain, &mut |found| troubles.push(found));
-                if let Some((_, view)) = kept.iter().flat_map(Left::records).find(|(at, _)| *at == sequence) {
-                    return Ok(Some(of_view(&view)));
-                }
-                if kept.is_none() && !std::mem::replace(&mut looked_again, true) {
-                    continue;
-                }
-                troubles.extend(chain.take_unfinished().map(Trouble::Segment));
-                return Ok(None);
+            Next::Frame(_) => {}
+            Next::Damage(damage) => trouble(Trouble::Segment(damage)),
+            Next::End(kept) => {
+                let mut kept = kept.iter().flat_map(Left::records);
+                return Ok(kept.find(|(at, _)| *at == sequence).map(|(_, view)| of_view(&view)));
             }
         }
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::audit::tests::{groups, outcome, request, scratch, who};
 use crate::audit::{Entry, Journal as _, Outcome, Request, RingOptions, SegmentWriter, Who};
+use std::time::Duration;
 
 const START_US: i64 = 1_795_142_000_000_000;
 

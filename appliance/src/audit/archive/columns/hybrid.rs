@@ -11,13 +11,15 @@ pub fn width_of(max: u32) -> u8 {
 /// Numbers as runs of equal ones.
 #[derive(Default)]
 pub struct Runs {
-    runs: Vec<(u32, usize)>,
+    /// Value and times: a page of few repetitions has as many as it has values.
+    runs: Vec<(u32, u32)>,
     count: usize,
 }
 
 impl Runs {
     pub fn push(&mut self, value: u32, times: usize) {
         self.count += times;
+        let times = u32::try_from(times).expect("a page is bounded");
         match self.runs.last_mut() {
             Some((last, before)) if *last == value => *before += times,
             _ => self.runs.push((value, times)),
@@ -41,7 +43,7 @@ impl Runs {
     /// Appends them, each of `width` bits.
     pub fn encode(&self, width: u8, out: &mut Vec<u8>) {
         let mut encoder = Encoder { width, literals: Vec::new(), out };
-        self.runs.iter().for_each(|&(value, times)| encoder.push(value, times));
+        self.runs.iter().for_each(|&(value, times)| encoder.push(value, times as usize));
         encoder.flush();
     }
 }
