@@ -479,9 +479,10 @@ impl<T: Clone + 'static> Session<T> {
 
     /// SQL that can make or replace a portal (DECLARE, CLOSE, COMMIT, ROLLBACK) was forwarded. `None`: any name.
     pub fn forget_portal(&mut self, name: Option<&[u8]>) {
+        let Some(book) = self.book.made() else { return };
         match name {
-            Some(name) => drop(self.book.close_portal(name)),
-            None => self.book.made().map(Book::drop_named_portals).unwrap_or_default(),
+            Some(name) => drop(book.close_portal(name)),
+            None => book.drop_named_portals(),
         }
     }
 

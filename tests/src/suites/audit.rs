@@ -1,6 +1,7 @@
 //! The trail answers who did what; it and the target's own log tell of the same statements; a full one blocks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -346,9 +347,7 @@ fn kept(settings: &Settings, world: &World) -> Result<()> {
     };
     found(&gateway, &["search"], "at once")?;
     found(&gateway, &["tail", "--no-follow", "-n", "100"], "by tail")?;
-    let mut segments = audit::contents(&gateway.home().join("data/segments"))?;
-    segments.retain(|(path, bytes)| path.extension().is_some_and(|it| it == "seg") && audit::holds(bytes, "'kept-"));
-    ensure!(segments.is_empty(), "written already: this shows nothing about the stage");
+    ensure!(!is_written(&gateway, "'kept-")?, "written already: this shows nothing about the stage");
     gateway.kill()?;
     found(&gateway, &["search"], "after kill -9")?;
     gateway.configure(&world.target, &world.issuer, &Setup { shards: 1, ..setup })?;
@@ -361,22 +360,25 @@ fn kept(settings: &Settings, world: &World) -> Result<()> {
     Ok(())
 }
 
+/// Does a segment hold it, whatever a stage holds?
+fn is_written(gateway: &Gateway, text: &str) -> Result<bool> {
+    let files = audit::contents(&gateway.home().join("data/segments"))?;
+    let is_segment = |path: &Path| path.extension().is_some_and(|it| it == "seg");
+    Ok(files.iter().any(|(path, bytes)| is_segment(path) && audit::holds(bytes, text)))
+}
+
 /// A full disk keeps a stage from being made, and so does a folder in its place.
 fn no_stage(settings: &Settings, world: &World) -> Result<()> {
     let audit = "commit_interval = \"10s\"\nsegment_mib = 1\n".to_owned();
     let setup = Setup { durability: "group", shards: 1, audit, ..Setup::default() };
     let mut gateway = Gateway::start(&settings.run_dir, &world.target, &world.issuer, &setup)?;
     gateway.kill()?;
-    let segments = gateway.home().join("data/segments");
-    std::fs::create_dir(segments.join("shard-0/stage.tmp"))?;
+    std::fs::create_dir(gateway.home().join("data/segments/shard-0/stage.tmp"))?;
     gateway.start_again()?;
     let mut wire = Wire::connect(&gateway.endpoint(&world.issuer.token("ada@example.com", &[]), false))?;
     for number in 0..5 {
         wire.query(&format!("SELECT 'unstaged-{number}'"))?;
-        let needle = format!("'unstaged-{number}");
-        let written = audit::contents(&segments)?
-            .iter()
-            .any(|(path, bytes)| path.extension().is_some_and(|it| it == "seg") && audit::holds(bytes, &needle));
+        let written = is_written(&gateway, &format!("'unstaged-{number}"))?;
         ensure!(written, "statement {number} was answered and is in no segment");
     }
     ensure!(gateway.log().contains("there is no stage"), "the log does not say why");

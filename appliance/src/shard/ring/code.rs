@@ -52,8 +52,7 @@ mod tests {
     fn smaps(mappings: &[(&str, u32, u32)]) -> String {
         let entry = |(first, differ, swapped): &(&str, u32, u32)| {
             format!(
-                "{first}\nRss: 4 kB\nAnonymous: {:>8} kB\nSwap: {swapped:>8} kB\nSwapPss: 0 kB\nVmFlags: rd mr me\n",
-                differ
+                "{first}\nRss: 4 kB\nAnonymous: {differ:>8} kB\nSwap: {swapped:>8} kB\nSwapPss: 0 kB\nVmFlags: rd mr me\n"
             )
         };
         mappings.iter().map(entry).collect()
@@ -81,8 +80,8 @@ mod tests {
     #[test]
     fn code_that_was_let_go_is_out_of_memory_and_comes_back() {
         let resident_kib = || {
-            let statm = fs::read_to_string("/proc/self/status").expect("/proc is there");
-            let line = statm.lines().find_map(|line| line.strip_prefix("RssFile:")).expect("a line of that name");
+            let status = fs::read_to_string("/proc/self/status").expect("/proc is there");
+            let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).expect("a line of that name");
             line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB")
         };
         let before = resident_kib();
