@@ -23,6 +23,8 @@ const NOW_US: i64 = 1_790_000_000_000_000;
 
 /// Statements between two looks at the segments, which are not part of a statement.
 const BATCH: u64 = 100;
+/// Sessions that take turns.
+const SESSIONS: usize = 32;
 /// Statements that a sample has at least, two records each: of a handful all would be cold.
 const SAMPLE_MIN: u64 = 5_000;
 
@@ -32,16 +34,17 @@ fn scaled(count: u64, work: impl FnOnce(u64) -> Duration) -> Duration {
     work(done).mul_f64(count as f64 / done as f64)
 }
 
-/// Appends `count` statements, two records each: ten statements a round are kept, and written by the [`BATCH`], as 20,000 a second are. `whole`:
-/// count what that takes, too.
-fn append(trail: &mut Trail, who: &Who<'_>, count: u64, whole: bool) -> Duration {
+/// Appends `count` statements, two records each, of the sessions in turn: ten statements a round are kept, and written by the [`BATCH`], as 20,000 a second
+/// are. `whole`: count what that takes, too.
+fn append(trail: &mut Trail, sessions: &[PackedWho], count: u64, whole: bool) -> Duration {
     let mut spent = Duration::ZERO;
     for begin in (0..count).step_by(BATCH as usize) {
         trail.keep().and_then(|()| trail.sync()).expect("there is room on disk");
         let (journal, end) = (&mut trail.writer, count.min(begin + BATCH));
         for round in (begin..end).step_by(10) {
             let start = Instant::now();
-            for _ in round..end.min(round + 10) {
+            for number in round..end.min(round + 10) {
+                let who = &Who { packed: Some(&sessions[number as usize % sessions.len()]), ..WHO };
                 journal.append(NOW_US, who, black_box(&Entry::Request(request(7)))).expect("there is room");
                 journal.append(NOW_US, who, black_box(&Entry::Outcome(outcome(7)))).expect("there is room");
             }
@@ -60,14 +63,13 @@ fn append(trail: &mut Trail, who: &Who<'_>, count: u64, whole: bool) -> Duration
 fn audit(c: &mut Criterion) {
     let directory = tempfile::tempdir().expect("a directory");
     let mut trail = Trail::open(directory.path(), NOW_US).expect("the directory can be written");
-    let packed = PackedWho::new(&WHO);
-    let who = Who { packed: Some(&packed), ..WHO };
+    let sessions: Vec<_> = (0..SESSIONS).map(|_| PackedWho::new(&WHO)).collect();
     for (name, whole) in [
         ("audit append and frame write, a record (at most 150 ns)", true),
         ("audit append, its encoding alone, a record (of at most 150 ns)", false),
     ] {
         c.bench_function(name, |b| {
-            b.iter_custom(|count| scaled(count, |count| append(&mut trail, &who, count, whole)));
+            b.iter_custom(|count| scaled(count, |count| append(&mut trail, &sessions, count, whole)));
         });
     }
 }

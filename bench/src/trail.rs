@@ -37,12 +37,13 @@ impl Trail {
         Ok(Self { writer, keeper, data_dir: data_dir.to_owned() })
     }
 
-    /// Prepares the next segments. Nobody keeps what is full.
+    /// Prepares the next segments. Nobody keeps what is full; the two newest stay, because the writer has them open, and a file's blocks are
+    /// freed by whoever closes it last (a gateway's sealer makes later segments of what leaves the ring, and frees nothing).
     pub fn keep(&mut self) -> io::Result<()> {
         self.keeper.look()?;
         let mut files = self.files()?;
         files.retain(|file| file.archived.is_some());
-        files.iter().try_for_each(|file| fs::remove_file(&file.path))
+        files.iter().rev().skip(2).try_for_each(|file| fs::remove_file(&file.path))
     }
 
     /// Has what was written put on stable storage, as a gateway's kernel does every commit interval: who seals a segment finds little

@@ -54,22 +54,29 @@ def frame_at(data, at):
     return frame if drawn and intact(frame, raw) else None
 
 # Of each kind of record: where in its fixed part the fields begin that point at something, and at what, 8 bytes each: t a text,
-# r any bytes, l a list of texts, b a list of binds. 8 bytes more end the fixed part, and so the row.
+# r any bytes, l a list of texts, b a list of binds. 8 bytes more end the fixed part, and so the row; the last four say how far back its
+# who begins. A row of version 1 has who inside.
 WHO = "ttlltttt"
-ROWS = {1: (32, WHO + "rblttt"), 2: (48, WHO + "tr"), **dict.fromkeys(range(3, 8), (32, WHO + "tttt"))}
+ROWS = {1: (32, "rblttt"), 2: (48, "tr"), **dict.fromkeys(range(3, 8), (32, "tttt"))}
 ITEM = {"t": 1, "r": 1, "l": 8, "b": 12}  # bytes
 
 def record_times(payload):
     """The time of each record; an exception where one cannot be read."""
-    at = 0
+    at, whos = 0, set()
     while at < len(payload):
         size, kind, version, unused = struct.unpack_from("<IBBH", payload, at)
-        first, fields = ROWS[kind]
-        row, at = payload[at + 8 : at + 8 + size], at + 8 + (size + 7) // 8 * 8
-        root, end = len(row) - first - 8 * len(fields) - 8, 0
-        ensure(row, not unused and version == 1 and at <= len(payload) and root >= 0 and root % 8 == 0)
+        start, row, at = at, payload[at + 8 : at + 8 + size], at + 8 + (size + 7) // 8 * 8
+        first, fields = (0, WHO) if kind == 8 else ROWS[kind]
+        fields = WHO + fields if version == 1 else fields
+        root, end = len(row) - first - 8 * len(fields) - (0 if kind == 8 else 8), 0
+        ensure(row, not unused and version in (1, 2) and at <= len(payload) and root >= 0 and root % 8 == 0)
         for index, what in enumerate(fields):
             end = field_end(row, root + first + 8 * index, what, end, root)
+        if kind == 8:
+            ensure(row, version == 2)
+            whos.add(start)
+            continue
+        ensure(row, version == 1 or start - struct.unpack("<I", row[-4:])[0] in whos)
         yield struct.unpack_from("<q", row, root)[0]
 
 def field_end(row, at, what, low, high):

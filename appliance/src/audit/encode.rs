@@ -4,11 +4,13 @@
 use super::frame::ALIGN;
 use super::record::{
     ArchivedBind, ArchivedEventRow, ArchivedOutcomeRow, ArchivedRequestRow, ArchivedWhoRow, CUT_BINDS, CUT_PAYLOAD,
-    CUT_STATEMENT, CUT_TABLES, CUT_TEXT, ITEM_BYTES, Kind, LIST_BYTES_MAX, PAYLOAD_BYTES_MAX, PREFIX_BYTES,
-    ROW_VERSION, TEXT_BYTES_MAX,
+    CUT_STATEMENT, CUT_TABLES, CUT_TEXT, EventHead, EventTail, ITEM_BYTES, Kind, LIST_BYTES_MAX, OutcomeHead,
+    OutcomeTail, PAYLOAD_BYTES_MAX, PREFIX_BYTES, ROW_VERSION, RequestHead, RequestTail, TEXT_BYTES_MAX, WHO,
 };
+use super::who::WhoId;
 use super::{Entry, Outcome, PackedWho, Request, Who};
 use crate::limits::AUDIT_STATEMENT_BYTES_MAX;
+use hashbrown::HashMap;
 use std::mem::{offset_of, size_of};
 
 /// An upper bound of everything in a record that is not text.
@@ -18,10 +20,12 @@ pub(super) const POINTER_BYTES: usize = 8;
 /// Lists begin at multiples of this.
 const LIST_ALIGN: usize = 4;
 
-const _: () = assert!(size_of::<ArchivedRequestRow>() == 152);
-const _: () = assert!(size_of::<ArchivedOutcomeRow>() == 136);
-const _: () = assert!(size_of::<ArchivedEventRow>() == 136);
+const _: () = assert!(size_of::<ArchivedRequestRow>() == 88);
+const _: () = assert!(size_of::<ArchivedOutcomeRow>() == 72);
+const _: () = assert!(size_of::<ArchivedEventRow>() == 72);
 const _: () = assert!(size_of::<ArchivedBind>() == 12);
+// In the order of a row's fields: a reader's checks walk both together.
+const _: () = assert!(size_of::<ArchivedWhoRow>() == 8 * POINTER_BYTES);
 
 /// Room for each part of a record, scaled down when segments are small so that any record fits a segment.
 #[derive(Clone, Copy, Debug)]
@@ -44,14 +48,27 @@ impl Room {
     }
 }
 
-/// Writes records behind one another into a buffer, allocating nothing but the buffer (and where what is packed has to be cut).
+/// Writes the records of a payload behind one another into a buffer, allocating nothing but the buffer (and where what is packed has to
+/// be cut, and room for as many sessions as a payload has had).
 pub struct Encoder {
     room: Room,
+    /// Where each session's who stands in the buffer.
+    whos: HashMap<WhoId, usize, ahash::RandomState>,
 }
 
 impl Encoder {
     pub fn new(room: Room) -> Self {
-        Self { room }
+        Self { room, whos: HashMap::default() }
+    }
+
+    /// Another payload begins, or what was written last is taken back.
+    pub fn begin_payload(&mut self) {
+        self.whos.clear();
+    }
+
+    /// Room for as many sessions as the payload has is enough.
+    pub fn shrink(&mut self) {
+        self.whos.shrink_to_fit();
     }
 
     /// At most how many bytes [`Self::encode`] will append.
@@ -85,30 +102,67 @@ impl Encoder {
         FIXED_BYTES + who + entry
     }
 
-    /// Appends one record to `out`, whose length is a multiple of [`ALIGN`] and stays one.
-    pub fn encode(&self, time_us: i64, who: &Who<'_>, entry: &Entry<'_>, out: &mut Vec<u8>) {
+    /// Appends one record to `out`, whose length is a multiple of [`ALIGN`] and stays one; in front of it, where the payload does not
+    /// have it yet, its who.
+    pub fn encode(&mut self, time_us: i64, who: &Who<'_>, entry: &Entry<'_>, out: &mut Vec<u8>) {
         debug_assert!(out.len().is_multiple_of(ALIGN));
+        let (who_at, cut) = self.who(who, out);
         let start = out.len();
         out.extend_from_slice(&[0; PREFIX_BYTES]);
-        let room = self.room;
-        let mut flat = Flat { out, room, cut: 0 };
-        let who = match who.packed {
-            Some(packed) if packed.fits(room.text, room.list) => flat.packed_who(packed),
-            // A part of it has to be cut.
-            Some(packed) => flat.who(&packed.unpacked().who()),
-            None => flat.who(who),
-        };
+        let mut flat = Flat { out, room: self.room, cut, who_back: (start - who_at) as u32 };
         let kind = match entry {
-            Entry::Request(request) => flat.request(time_us, &who, request),
-            Entry::Outcome(outcome) => flat.outcome(time_us, &who, outcome),
-            event => flat.event(time_us, &who, event),
+            Entry::Request(request) => flat.request(time_us, request),
+            Entry::Outcome(outcome) => flat.outcome(time_us, outcome),
+            event => flat.event(time_us, event),
         };
-        let archive_bytes = (out.len() - start - PREFIX_BYTES) as u32;
-        out[start..start + 4].copy_from_slice(&archive_bytes.to_le_bytes());
-        out[start + 4] = kind as u8;
-        out[start + 5] = ROW_VERSION;
-        debug_assert!(out.len().is_multiple_of(ALIGN), "rows are aligned to 8 and sized in eights");
+        prefix(out, start, kind as u8);
     }
+
+    /// Where it stands, and what of it was cut.
+    #[inline]
+    fn who(&mut self, who: &Who<'_>, out: &mut Vec<u8>) -> (usize, u8) {
+        match who.packed {
+            Some(packed) => match self.whos.get(&packed.id) {
+                Some(&at) => (at, 0),
+                None => self.packed_who(packed, out),
+            },
+            None => self.put_who(out, |flat| flat.who(who)),
+        }
+    }
+
+    fn packed_who(&mut self, packed: &PackedWho, out: &mut Vec<u8>) -> (usize, u8) {
+        if !packed.fits(self.room.text, self.room.list) {
+            // A part of it has to be cut: each record says so.
+            return self.put_who(out, |flat| flat.who(&packed.unpacked().who()));
+        }
+        let put = self.put_who(out, |flat| flat.packed_who(packed));
+        self.whos.insert(packed.id, put.0);
+        put
+    }
+
+    fn put_who(&self, out: &mut Vec<u8>, parts: impl FnOnce(&mut Flat<'_>) -> WhoPut) -> (usize, u8) {
+        let start = out.len();
+        out.extend_from_slice(&[0; PREFIX_BYTES]);
+        let mut flat = Flat { out, room: self.room, cut: 0, who_back: 0 };
+        let parts = parts(&mut flat);
+        let mut row = flat.row::<{ size_of::<ArchivedWhoRow>() }>();
+        for (index, put) in parts.into_iter().enumerate() {
+            row.pointer(index * POINTER_BYTES, put);
+        }
+        let cut = flat.cut;
+        out.extend_from_slice(&row.bytes);
+        prefix(out, start, WHO);
+        (start, cut)
+    }
+}
+
+/// What began at `start` with room for its prefix is complete.
+fn prefix(out: &mut [u8], start: usize, kind: u8) {
+    let archive_bytes = (out.len() - start - PREFIX_BYTES) as u32;
+    out[start..start + 4].copy_from_slice(&archive_bytes.to_le_bytes());
+    out[start + 4] = kind;
+    out[start + 5] = ROW_VERSION;
+    debug_assert!(out.len().is_multiple_of(ALIGN), "rows are aligned to 8 and sized in eights");
 }
 
 /// Where a text or a list lies in the buffer, and how many bytes or items it has.
@@ -125,7 +179,7 @@ pub(super) type WhoPut = [Put; 8];
 pub(super) fn pack(who: &Who<'_>) -> (Vec<u8>, WhoPut) {
     let unbounded = Room { statement: 0, payload: 0, list: usize::MAX, text: usize::MAX };
     let mut bytes = Vec::new();
-    let puts = Flat { out: &mut bytes, room: unbounded, cut: 0 }.who(who);
+    let puts = Flat { out: &mut bytes, room: unbounded, cut: 0, who_back: 0 }.who(who);
     (bytes, puts)
 }
 
@@ -155,10 +209,8 @@ impl<const BYTES: usize> Row<BYTES> {
         self.bytes[offset..offset + POINTER_BYTES].copy_from_slice(&pointer(self.at + offset, put));
     }
 
-    fn who(&mut self, offset: usize, who: &WhoPut) {
-        for (index, put) in who.iter().enumerate() {
-            self.pointer(offset + index * POINTER_BYTES, *put);
-        }
+    fn who_back(&mut self, offset: usize, back: u32) {
+        self.bytes[offset..offset + 4].copy_from_slice(&back.to_le_bytes());
     }
 }
 
@@ -173,10 +225,12 @@ struct Flat<'o> {
     room: Room,
     /// What was shortened to fit its room.
     cut: u8,
+    /// From the record's first byte to that of its who.
+    who_back: u32,
 }
 
 impl Flat<'_> {
-    fn request(&mut self, time_us: i64, who: &WhoPut, request: &Request<'_>) -> Kind {
+    fn request(&mut self, time_us: i64, request: &Request<'_>) -> Kind {
         let statement = self.bytes(request.statement, self.room.statement, CUT_STATEMENT);
         if (statement.count as u64) < request.statement_bytes {
             self.cut |= CUT_STATEMENT;
@@ -186,62 +240,62 @@ impl Flat<'_> {
         let (decision, rule) = (self.text(request.decision), self.text(request.rule));
         let ticket = self.text(request.ticket);
         type R = ArchivedRequestRow;
-        let mut row = self.row::<{ size_of::<R>() }>();
-        row.number(offset_of!(R, time_us), time_us as u64);
-        row.number(offset_of!(R, request), request.request);
-        row.number(offset_of!(R, statement_bytes), request.statement_bytes);
-        row.number(offset_of!(R, classes), request.classes);
-        row.who(offset_of!(R, who), who);
-        row.pointer(offset_of!(R, statement), statement);
-        row.pointer(offset_of!(R, binds), binds);
-        row.pointer(offset_of!(R, tables), tables);
-        row.pointer(offset_of!(R, decision), decision);
-        row.pointer(offset_of!(R, rule), rule);
-        row.pointer(offset_of!(R, ticket), ticket);
-        row.bytes[offset_of!(R, cut)] = self.cut;
+        let (tail, mut row) = (offset_of!(R, tail), self.row::<{ size_of::<R>() }>());
+        row.number(offset_of!(RequestHead, time_us), time_us as u64);
+        row.number(offset_of!(RequestHead, request), request.request);
+        row.number(offset_of!(RequestHead, statement_bytes), request.statement_bytes);
+        row.number(offset_of!(RequestHead, classes), request.classes);
+        row.pointer(tail + offset_of!(RequestTail, statement), statement);
+        row.pointer(tail + offset_of!(RequestTail, binds), binds);
+        row.pointer(tail + offset_of!(RequestTail, tables), tables);
+        row.pointer(tail + offset_of!(RequestTail, decision), decision);
+        row.pointer(tail + offset_of!(RequestTail, rule), rule);
+        row.pointer(tail + offset_of!(RequestTail, ticket), ticket);
+        row.bytes[tail + offset_of!(RequestTail, cut)] = self.cut;
+        row.who_back(tail + offset_of!(RequestTail, who_back), self.who_back);
         self.out.extend_from_slice(&row.bytes);
         Kind::Request
     }
 
-    fn outcome(&mut self, time_us: i64, who: &WhoPut, outcome: &Outcome<'_>) -> Kind {
+    fn outcome(&mut self, time_us: i64, outcome: &Outcome<'_>) -> Kind {
         let error = self.text(outcome.error);
         let payload = self.bytes(outcome.payload, self.room.payload, CUT_PAYLOAD);
         if outcome.payload_cut {
             self.cut |= CUT_PAYLOAD;
         }
         type R = ArchivedOutcomeRow;
-        let mut row = self.row::<{ size_of::<R>() }>();
-        row.number(offset_of!(R, time_us), time_us as u64);
-        row.number(offset_of!(R, request), outcome.request);
-        row.number(offset_of!(R, rows), outcome.rows);
-        row.number(offset_of!(R, bytes), outcome.bytes);
-        row.number(offset_of!(R, duration_us), outcome.duration_us);
-        row.number(offset_of!(R, masked), outcome.masked);
-        row.who(offset_of!(R, who), who);
-        row.pointer(offset_of!(R, error), error);
-        row.pointer(offset_of!(R, payload), payload);
-        row.bytes[offset_of!(R, more)] = u8::from(outcome.more);
-        row.bytes[offset_of!(R, cut)] = self.cut;
+        let (tail, mut row) = (offset_of!(R, tail), self.row::<{ size_of::<R>() }>());
+        row.number(offset_of!(OutcomeHead, time_us), time_us as u64);
+        row.number(offset_of!(OutcomeHead, request), outcome.request);
+        row.number(offset_of!(OutcomeHead, rows), outcome.rows);
+        row.number(offset_of!(OutcomeHead, bytes), outcome.bytes);
+        row.number(offset_of!(OutcomeHead, duration_us), outcome.duration_us);
+        row.number(offset_of!(OutcomeHead, masked), outcome.masked);
+        row.pointer(tail + offset_of!(OutcomeTail, error), error);
+        row.pointer(tail + offset_of!(OutcomeTail, payload), payload);
+        row.bytes[tail + offset_of!(OutcomeTail, more)] = u8::from(outcome.more);
+        row.bytes[tail + offset_of!(OutcomeTail, cut)] = self.cut;
+        row.who_back(tail + offset_of!(OutcomeTail, who_back), self.who_back);
         self.out.extend_from_slice(&row.bytes);
         Kind::Outcome
     }
 
-    fn event(&mut self, time_us: i64, who: &WhoPut, entry: &Entry<'_>) -> Kind {
+    fn event(&mut self, time_us: i64, entry: &Entry<'_>) -> Kind {
         let event = Event::of(entry);
         let (what, ticket) = (self.text(event.what), self.text(event.ticket));
         let (by, detail) = (self.text(event.by), self.text(event.detail));
         type R = ArchivedEventRow;
-        let mut row = self.row::<{ size_of::<R>() }>();
-        row.number(offset_of!(R, time_us), time_us as u64);
-        row.number(offset_of!(R, request), event.request);
-        row.number(offset_of!(R, duration_us), event.duration_us);
-        row.number(offset_of!(R, statements), event.statements);
-        row.who(offset_of!(R, who), who);
-        row.pointer(offset_of!(R, what), what);
-        row.pointer(offset_of!(R, ticket), ticket);
-        row.pointer(offset_of!(R, by), by);
-        row.pointer(offset_of!(R, detail), detail);
-        row.bytes[offset_of!(R, cut)] = self.cut;
+        let (tail, mut row) = (offset_of!(R, tail), self.row::<{ size_of::<R>() }>());
+        row.number(offset_of!(EventHead, time_us), time_us as u64);
+        row.number(offset_of!(EventHead, request), event.request);
+        row.number(offset_of!(EventHead, duration_us), event.duration_us);
+        row.number(offset_of!(EventHead, statements), event.statements);
+        row.pointer(tail + offset_of!(EventTail, what), what);
+        row.pointer(tail + offset_of!(EventTail, ticket), ticket);
+        row.pointer(tail + offset_of!(EventTail, by), by);
+        row.pointer(tail + offset_of!(EventTail, detail), detail);
+        row.bytes[tail + offset_of!(EventTail, cut)] = self.cut;
+        row.who_back(tail + offset_of!(EventTail, who_back), self.who_back);
         self.out.extend_from_slice(&row.bytes);
         event.kind
     }
@@ -258,8 +312,6 @@ impl Flat<'_> {
     }
 
     fn who(&mut self, who: &Who<'_>) -> WhoPut {
-        // In the order of the row's fields: a reader's checks walk both together.
-        const { assert!(size_of::<ArchivedWhoRow>() == 8 * POINTER_BYTES) };
         [
             self.text(who.session),
             self.text(who.user),

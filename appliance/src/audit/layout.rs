@@ -3,48 +3,57 @@
 //! What passes is what rkyv's own validation passes: texts and lists stand before the row, one behind another, in the order
 //! of its fields (what a list points at stands before the list). Anything else is for rkyv to judge.
 
-use super::record::{ArchivedBind, ArchivedEventRow, ArchivedOutcomeRow, ArchivedRequestRow, ArchivedWhoRow, Kind};
+use super::record::{
+    ArchivedBind, ArchivedEventRow, ArchivedOutcomeRow, ArchivedRequestRow, EventTail, Kind, OutcomeTail, RequestTail,
+};
 use std::mem::offset_of;
 
 /// Offset and length.
 const POINTER_BYTES: usize = 8;
 const LIST_ALIGN: usize = 4;
 
-/// The time of the record in an archive (which begins at a multiple of 8 in memory). `None`: it lies in another way, or is broken.
-pub fn time_if_in_order(kind: Kind, archive: &[u8]) -> Option<i64> {
-    let row_bytes = match kind {
-        Kind::Request => size_of::<ArchivedRequestRow>(),
-        Kind::Outcome => size_of::<ArchivedOutcomeRow>(),
-        _ => size_of::<ArchivedEventRow>(),
+/// Bytes of a row, where its tail begins, and where in the tail it says how far back its who stands.
+macro_rules! places {
+    ($row:ty, $tail:ty) => {
+        (size_of::<$row>(), offset_of!($row, tail), offset_of!($tail, who_back))
+    };
+}
+
+/// The time of the record in an archive (which begins at a multiple of 8 in memory), and how far back it says that its who stands.
+/// `None`: it lies in another way, or is broken.
+pub fn if_in_order(kind: Kind, archive: &[u8]) -> Option<(i64, u32)> {
+    let (row_bytes, tail, who_back) = match kind {
+        Kind::Request => places!(ArchivedRequestRow, RequestTail),
+        Kind::Outcome => places!(ArchivedOutcomeRow, OutcomeTail),
+        _ => places!(ArchivedEventRow, EventTail),
     };
     let row = archive.len().checked_sub(row_bytes).filter(|row| row.is_multiple_of(8))?;
-    let mut walk = Walk { archive, low: 0 };
+    let (tail, mut walk) = (row + tail, Walk { archive, low: 0 });
     match kind {
         Kind::Request => {
-            walk.who(row + offset_of!(ArchivedRequestRow, who), row)?;
-            walk.octets(row + offset_of!(ArchivedRequestRow, statement), row)?;
-            let binds = row + offset_of!(ArchivedRequestRow, binds);
+            walk.octets(tail + offset_of!(RequestTail, statement), row)?;
+            let binds = tail + offset_of!(RequestTail, binds);
             walk.list(binds, size_of::<ArchivedBind>(), offset_of!(ArchivedBind, text), row)?;
-            walk.list(row + offset_of!(ArchivedRequestRow, tables), POINTER_BYTES, 0, row)?;
-            walk.text(row + offset_of!(ArchivedRequestRow, decision), row)?;
-            walk.text(row + offset_of!(ArchivedRequestRow, rule), row)?;
-            walk.text(row + offset_of!(ArchivedRequestRow, ticket), row)?;
+            walk.list(tail + offset_of!(RequestTail, tables), POINTER_BYTES, 0, row)?;
+            walk.text(tail + offset_of!(RequestTail, decision), row)?;
+            walk.text(tail + offset_of!(RequestTail, rule), row)?;
+            walk.text(tail + offset_of!(RequestTail, ticket), row)?;
         }
         Kind::Outcome => {
-            walk.who(row + offset_of!(ArchivedOutcomeRow, who), row)?;
-            walk.text(row + offset_of!(ArchivedOutcomeRow, error), row)?;
-            walk.octets(row + offset_of!(ArchivedOutcomeRow, payload), row)?;
+            walk.text(tail + offset_of!(OutcomeTail, error), row)?;
+            walk.octets(tail + offset_of!(OutcomeTail, payload), row)?;
         }
         _ => {
-            walk.who(row + offset_of!(ArchivedEventRow, who), row)?;
-            walk.text(row + offset_of!(ArchivedEventRow, what), row)?;
-            walk.text(row + offset_of!(ArchivedEventRow, ticket), row)?;
-            walk.text(row + offset_of!(ArchivedEventRow, by), row)?;
-            walk.text(row + offset_of!(ArchivedEventRow, detail), row)?;
+            walk.text(tail + offset_of!(EventTail, what), row)?;
+            walk.text(tail + offset_of!(EventTail, ticket), row)?;
+            walk.text(tail + offset_of!(EventTail, by), row)?;
+            walk.text(tail + offset_of!(EventTail, detail), row)?;
         }
     }
     // The time begins every row.
-    Some(i64::from_le_bytes(archive.get(row..row + 8)?.try_into().ok()?))
+    let time_us = i64::from_le_bytes(archive.get(row..row + 8)?.try_into().ok()?);
+    let who_back = archive.get(tail + who_back..)?.first_chunk()?;
+    Some((time_us, u32::from_le_bytes(*who_back)))
 }
 
 struct Walk<'a> {
@@ -88,24 +97,14 @@ impl Walk<'_> {
         self.low = end;
         Some(())
     }
-
-    fn who(&mut self, who: usize, high: usize) -> Option<()> {
-        self.text(who + offset_of!(ArchivedWhoRow, session), high)?;
-        self.text(who + offset_of!(ArchivedWhoRow, user), high)?;
-        self.list(who + offset_of!(ArchivedWhoRow, groups), POINTER_BYTES, 0, high)?;
-        self.list(who + offset_of!(ArchivedWhoRow, actor), POINTER_BYTES, 0, high)?;
-        self.text(who + offset_of!(ArchivedWhoRow, target), high)?;
-        self.text(who + offset_of!(ArchivedWhoRow, client), high)?;
-        self.text(who + offset_of!(ArchivedWhoRow, application), high)?;
-        self.text(who + offset_of!(ArchivedWhoRow, claimed_user), high)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::audit::encode::{Encoder, Room};
-    use crate::audit::record::{PREFIX_BYTES, check_record, split_record};
+    use crate::audit::payload::Walk;
+    use crate::audit::record::PREFIX_BYTES;
     use crate::audit::tests::{groups, outcome, request, who};
     use crate::audit::{Entry, Outcome, Request};
     use rkyv::util::AlignedVec;
@@ -125,8 +124,8 @@ mod tests {
             Entry::SessionClosed { reason: "bye", duration_us: 5, statements: 1 },
             Entry::Gateway { detail: "stopped" },
         ];
-        let encoder = Encoder::new(Room::of_segment(1 << 20));
-        let encoded = |entry: &Entry<'_>| {
+        let mut encoder = Encoder::new(Room::of_segment(1 << 20));
+        let mut encoded = |entry: &Entry<'_>| {
             let (mut bytes, mut aligned) = (Vec::new(), AlignedVec::new());
             encoder.encode(77, &who("s1", "alice", &groups), entry, &mut bytes);
             aligned.extend_from_slice(&bytes);
@@ -135,16 +134,20 @@ mod tests {
         entries.iter().map(encoded).collect()
     }
 
-    fn quick(payload: &[u8]) -> Option<i64> {
-        let bytes = u32::from_le_bytes(payload[..4].try_into().unwrap()) as usize;
-        let kind = split_record(&mut &payload[..])?.ok()?.kind();
-        time_if_in_order(kind, payload.get(PREFIX_BYTES..PREFIX_BYTES + bytes)?)
+    /// Kind, archive, and where the record begins behind its who.
+    fn parts(payload: &[u8]) -> (Kind, &[u8], usize) {
+        let mut walk = Walk::new(payload);
+        let kind = walk.next().expect("there is one").expect("it holds").kind();
+        let start = walk.began();
+        let bytes = u32::from_le_bytes(payload[start..start + 4].try_into().unwrap()) as usize;
+        (kind, &payload[start + PREFIX_BYTES..start + PREFIX_BYTES + bytes], start)
     }
 
     #[test]
     fn what_our_writer_writes_passes_at_once() {
         for record in records() {
-            assert_eq!(quick(&record), Some(77));
+            let (kind, archive, start) = parts(&record);
+            assert_eq!(if_in_order(kind, archive), Some((77, start as u32)), "its who is what the payload begins with");
         }
     }
 
@@ -157,23 +160,24 @@ mod tests {
         };
         let (mut held, mut refused) = (0, 0);
         for record in records() {
+            let (kind, archive, start) = parts(&record);
+            let who_back = start as u32;
             for _ in 0..40_000 {
                 let mut bad = record.clone();
                 for _ in 0..=next(3) {
                     // Behind the prefix: pointers mostly, by small steps and large ones.
-                    let at = PREFIX_BYTES + next(bad.len() - PREFIX_BYTES);
+                    let at = start + PREFIX_BYTES + next(archive.len());
                     bad[at] = if next(2) == 0 {
                         bad[at].wrapping_add(next(17) as u8).wrapping_sub(8)
                     } else {
                         next(256) as u8
                     };
                 }
-                let judged = split_record(&mut &bad[..]).expect("there is one").map(|view| view.time_us());
-                assert_eq!(check_record(&mut &bad[..]).expect("there is one"), judged, "{:?}", &bad[..]);
+                let judged = Walk::new(&bad).next().expect("there is one").map(|view| view.time_us());
+                assert_eq!(Walk::new(&bad).check().expect("there is one"), judged, "{:?}", &bad[..]);
                 // And the other way round: FORMAT.md's rules are all there are.
-                let bytes = u32::from_le_bytes(bad[..4].try_into().unwrap()) as usize;
-                let kind = split_record(&mut &record[..]).unwrap().unwrap().kind();
-                let quick = time_if_in_order(kind, &bad[PREFIX_BYTES..PREFIX_BYTES + bytes]);
+                let quick = if_in_order(kind, &bad[start + PREFIX_BYTES..][..archive.len()]);
+                let quick = quick.and_then(|(time_us, back)| (back == who_back).then_some(time_us));
                 assert_eq!(quick, judged.ok(), "{:?}", &bad[..]);
                 if judged.is_ok() { held += 1 } else { refused += 1 }
             }

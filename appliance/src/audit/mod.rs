@@ -8,6 +8,7 @@ pub mod frame;
 mod layout;
 pub mod ocsf;
 pub mod origin;
+mod payload;
 pub mod printable;
 pub mod reader;
 pub mod record;

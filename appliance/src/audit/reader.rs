@@ -7,7 +7,8 @@ use super::frame::{
     Broken, FRAME_HEADER_BYTES, FRAME_MAGIC, Footer, FrameHeader, FrameKind, Hash, SEGMENT_HEADER_BYTES, SegmentHeader,
     hash, is_zero,
 };
-use super::record::{RecordBroken, check_record};
+use super::payload::Walk;
+use super::record::RecordBroken;
 use super::segment::{self, SegmentFile, at};
 use crate::files;
 use rkyv::util::AlignedVec;
@@ -464,13 +465,17 @@ impl SegmentReader {
 
     /// Time of the earliest and the latest record of the frame just accepted.
     fn read_records(&mut self, header: &FrameHeader) -> (i64, i64) {
-        let mut rest = self.payload();
-        let (mut range, mut records) = ((header.time_us, header.time_us), 0);
-        while let Some(Ok(time_us)) = check_record(&mut rest) {
+        let mut walk = Walk::new(self.payload());
+        let (mut range, mut records, mut hold) = ((header.time_us, header.time_us), 0, true);
+        while let Some(time_us) = walk.check() {
+            let Ok(time_us) = time_us else {
+                hold = false;
+                break;
+            };
             range = (range.0.min(time_us), range.1.max(time_us));
             records += 1;
         }
-        self.records_hold = rest.is_empty() && records == header.records;
+        self.records_hold = hold && records == header.records;
         range
     }
 

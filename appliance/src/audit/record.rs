@@ -1,17 +1,23 @@
-//! One record as bytes: flat rkyv rows, self-contained. `encode.rs` writes them straight into the batch. Pure.
+//! One record as bytes: flat rkyv rows. `encode.rs` writes them straight into the batch. Pure.
 //!
 //! A record is a prefix of eight bytes (archive length, kind, version) and an rkyv archive whose root ends it. Every
 //! text is a relative offset and a length, never inlined, so that a reader in any language needs two rules only.
+//!
+//! Who and where stand in front of the first record of a session in a payload, framed as a record is, and every record says how far
+//! back: [`payload::Walk`] reads a payload and knows where each of them stands.
 
-use super::frame::{ALIGN, u32_at};
-use super::layout;
+use super::payload;
 use crate::limits::{AUDIT_BINDS_BYTES_MAX, PAYLOAD_KIB_MAX};
 use rkyv::Archived;
 use rkyv::boxed::ArchivedBox;
 use rkyv::vec::ArchivedVec;
 
 /// The version of the rows below, carried by every record.
-pub const ROW_VERSION: u8 = 1;
+pub const ROW_VERSION: u8 = 2;
+/// Rows with who and where inside, as gateways wrote them before.
+pub(super) const ROW_VERSION_SELF_CONTAINED: u8 = 1;
+/// In the place of a record's kind: who and where, of records that follow.
+pub(super) const WHO: u8 = 8;
 /// Length, kind, version, two zeros.
 pub const PREFIX_BYTES: usize = 8;
 /// Response bytes kept. Beyond: cut (the outcome's `bytes` says how many there were).
@@ -44,7 +50,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn from_byte(byte: u8) -> Option<Self> {
+    pub(super) fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
             1 => Self::Request,
             2 => Self::Outcome,
@@ -82,7 +88,7 @@ rows! {
         null: u8,
         text: Text,
     }
-    /// Who and where, in every row.
+    /// Who and where.
     ArchivedWhoRow {
         session: Text,
         user: Text,
@@ -94,12 +100,13 @@ rows! {
         claimed_user: Text,
     }
     /// [`Kind::Request`].
-    ArchivedRequestRow {
+    RequestHead {
         time_us: Archived<i64>,
         request: Archived<u64>,
         statement_bytes: Archived<u64>,
         classes: Archived<u64>,
-        who: ArchivedWhoRow,
+    }
+    RequestTail {
         statement: Bytes,
         binds: ArchivedVec<ArchivedBind>,
         tables: Texts,
@@ -107,31 +114,35 @@ rows! {
         rule: Text,
         ticket: Text,
         cut: u8,
+        who_back: Archived<u32>,
     }
     /// [`Kind::Outcome`].
-    ArchivedOutcomeRow {
+    OutcomeHead {
         time_us: Archived<i64>,
         request: Archived<u64>,
         rows: Archived<u64>,
         bytes: Archived<u64>,
         duration_us: Archived<u64>,
         masked: Archived<u64>,
-        who: ArchivedWhoRow,
+    }
+    OutcomeTail {
         error: Text,
         payload: Bytes,
         /// 1: another outcome of the same request may follow.
         more: u8,
         cut: u8,
+        who_back: Archived<u32>,
     }
     /// All other kinds.
-    ArchivedEventRow {
+    EventHead {
         time_us: Archived<i64>,
         /// [`Kind::Ruling`]: the request; else 0.
         request: Archived<u64>,
         /// [`Kind::SessionClosed`].
         duration_us: Archived<u64>,
         statements: Archived<u64>,
-        who: ArchivedWhoRow,
+    }
+    EventTail {
         /// The grant, the SQLSTATE or the ruling.
         what: Text,
         ticket: Text,
@@ -140,15 +151,69 @@ rows! {
         /// The reason, or what the gateway did.
         detail: Text,
         cut: u8,
+        who_back: Archived<u32>,
     }
+}
+
+/// A row as it is written: its tail says how many bytes in front of the record's first that of its who stands.
+#[derive(rkyv::Portable, rkyv::bytecheck::CheckBytes)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(C)]
+pub struct ArchivedRow<H, T> {
+    pub(super) head: H,
+    pub(super) tail: T,
+}
+
+/// A row of [`ROW_VERSION_SELF_CONTAINED`].
+#[derive(rkyv::Portable, rkyv::bytecheck::CheckBytes)]
+#[bytecheck(crate = rkyv::bytecheck)]
+#[repr(C)]
+pub(super) struct SelfContainedRow<H, T> {
+    pub head: H,
+    pub who: ArchivedWhoRow,
+    pub tail: T,
+}
+
+pub type ArchivedRequestRow = ArchivedRow<RequestHead, RequestTail>;
+pub type ArchivedOutcomeRow = ArchivedRow<OutcomeHead, OutcomeTail>;
+pub type ArchivedEventRow = ArchivedRow<EventHead, EventTail>;
+
+/// A row read back, of either version.
+pub struct Row<'a, H, T> {
+    pub(super) head: &'a H,
+    pub(super) tail: &'a T,
+    pub(super) whose: Whose<'a>,
+}
+
+pub type RequestRow<'a> = Row<'a, RequestHead, RequestTail>;
+pub type OutcomeRow<'a> = Row<'a, OutcomeHead, OutcomeTail>;
+pub type EventRow<'a> = Row<'a, EventHead, EventTail>;
+
+impl<H, T> Clone for Row<'_, H, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<H, T> Copy for Row<'_, H, T> {}
+
+/// Where the who of a row is.
+#[derive(Clone, Copy)]
+pub(super) enum Whose<'a> {
+    Found(&'a ArchivedWhoRow),
+    /// A [`payload::Walk`] found it there before; it is read where somebody asks.
+    At {
+        payload: &'a [u8],
+        at: usize,
+    },
 }
 
 /// A record read back, borrowed from the frame's payload.
 #[derive(Clone, Copy)]
 pub enum View<'a> {
-    Request(&'a ArchivedRequestRow),
-    Outcome(&'a ArchivedOutcomeRow),
-    Event(Kind, &'a ArchivedEventRow),
+    Request(RequestRow<'a>),
+    Outcome(OutcomeRow<'a>),
+    Event(Kind, EventRow<'a>),
 }
 
 /// A payload whose checksum held does not hold records: written by something else, or forged whole.
@@ -158,86 +223,8 @@ pub enum RecordBroken {
     Kind(u8),
     Version(u8),
     Archive,
-}
-
-/// Looks at the next record without handing it out: when it happened. As strict as [`split_record`], and many times as fast.
-pub fn check_record(payload: &mut &[u8]) -> Option<Result<i64, RecordBroken>> {
-    if payload.is_empty() {
-        return None;
-    }
-    let before = *payload;
-    let quick = split_raw(payload).ok().and_then(|(kind, archive)| layout::time_if_in_order(kind, archive));
-    Some(quick.map_or_else(
-        || {
-            *payload = before;
-            split_some(payload).map(|view| view.time_us())
-        },
-        Ok,
-    ))
-}
-
-/// Takes the next record from the front of `payload` (aligned to [`ALIGN`] in memory); `None` at its end.
-/// Call it only on bytes whose checksum and hash have been checked; it is memory-safe on any.
-pub fn split_record<'a>(payload: &mut &'a [u8]) -> Option<Result<View<'a>, RecordBroken>> {
-    if payload.is_empty() {
-        return None;
-    }
-    Some(split_some(payload))
-}
-
-fn split_some<'a>(payload: &mut &'a [u8]) -> Result<View<'a>, RecordBroken> {
-    let (kind, archive) = split_raw(payload)?;
-    match kind {
-        Kind::Request => access::<ArchivedRequestRow>(archive).map(View::Request),
-        Kind::Outcome => access::<ArchivedOutcomeRow>(archive).map(View::Outcome),
-        kind => access::<ArchivedEventRow>(archive).map(|row| View::Event(kind, row)),
-    }
-}
-
-fn split_raw<'a>(payload: &mut &'a [u8]) -> Result<(Kind, &'a [u8]), RecordBroken> {
-    if payload.len() < PREFIX_BYTES {
-        return Err(RecordBroken::Prefix);
-    }
-    let archive_bytes = u32_at(payload, 0) as usize;
-    let (kind, version, zeros) = (payload[4], payload[5], &payload[6..8]);
-    let whole_bytes = PREFIX_BYTES + archive_bytes.next_multiple_of(ALIGN);
-    if zeros != [0, 0] || archive_bytes == 0 || whole_bytes > payload.len() {
-        return Err(RecordBroken::Prefix);
-    }
-    if version != ROW_VERSION {
-        return Err(RecordBroken::Version(version));
-    }
-    let archive = &payload[PREFIX_BYTES..PREFIX_BYTES + archive_bytes];
-    *payload = &payload[whole_bytes..];
-    Ok((Kind::from_byte(kind).ok_or(RecordBroken::Kind(kind))?, archive))
-}
-
-/// Where each record of a payload begins and when it happened, with no look at the rest: for payloads that were read whole
-/// before, since checking a record costs many times this.
-pub fn outline(payload: &[u8]) -> impl Iterator<Item = (usize, i64)> + '_ {
-    let mut start = 0;
-    std::iter::from_fn(move || {
-        let prefix = payload.get(start..start + PREFIX_BYTES)?;
-        let archive_bytes = u32_at(prefix, 0) as usize;
-        let root_bytes = match Kind::from_byte(prefix[4])? {
-            Kind::Request => size_of::<ArchivedRequestRow>(),
-            Kind::Outcome => size_of::<ArchivedOutcomeRow>(),
-            _ => size_of::<ArchivedEventRow>(),
-        };
-        // The root ends the archive, and its time begins the root.
-        let root = (start + PREFIX_BYTES + archive_bytes).checked_sub(root_bytes)?;
-        let time = payload.get(root..root + 8)?.try_into().expect("8 bytes");
-        let found = (start, i64::from_le_bytes(time));
-        start += PREFIX_BYTES + archive_bytes.next_multiple_of(ALIGN);
-        Some(found)
-    })
-}
-
-fn access<'a, T>(archive: &'a [u8]) -> Result<&'a T, RecordBroken>
-where
-    T: rkyv::Portable + for<'b> rkyv::bytecheck::CheckBytes<rkyv::api::low::LowValidator<'b, rkyv::rancor::Failure>>,
-{
-    rkyv::api::low::access::<T, rkyv::rancor::Failure>(archive).map_err(|_| RecordBroken::Archive)
+    /// No who stands where it says.
+    Who,
 }
 
 impl<'a> View<'a> {
@@ -251,91 +238,166 @@ impl<'a> View<'a> {
 
     pub fn time_us(&self) -> i64 {
         match self {
-            Self::Request(row) => row.time_us.to_native(),
-            Self::Outcome(row) => row.time_us.to_native(),
-            Self::Event(_, row) => row.time_us.to_native(),
+            Self::Request(row) => row.head.time_us.to_native(),
+            Self::Outcome(row) => row.head.time_us.to_native(),
+            Self::Event(_, row) => row.head.time_us.to_native(),
         }
     }
 
     /// The number of the statement in its session; 0 where there is none.
     pub fn request(&self) -> u64 {
         match self {
-            Self::Request(row) => row.request.to_native(),
-            Self::Outcome(row) => row.request.to_native(),
-            Self::Event(_, row) => row.request.to_native(),
+            Self::Request(row) => row.head.request.to_native(),
+            Self::Outcome(row) => row.head.request.to_native(),
+            Self::Event(_, row) => row.head.request.to_native(),
         }
     }
 
     /// Bits `CUT_*`: what was shortened.
     pub fn cut(&self) -> u8 {
         match self {
-            Self::Request(row) => row.cut,
-            Self::Outcome(row) => row.cut,
-            Self::Event(_, row) => row.cut,
+            Self::Request(row) => row.tail.cut,
+            Self::Outcome(row) => row.tail.cut,
+            Self::Event(_, row) => row.tail.cut,
         }
     }
 
     pub fn who(&self) -> &'a ArchivedWhoRow {
+        match self.whose() {
+            Whose::Found(who) => who,
+            Whose::At { payload, at } => payload::who_at(payload, at).expect("a walk has found it there"),
+        }
+    }
+
+    /// Where in its payload its who begins, if it was asked for by [`payload::record_at`] and the row does not have it inside.
+    pub(super) fn who_at(&self) -> Option<usize> {
+        match self.whose() {
+            Whose::Found(_) => None,
+            Whose::At { at, .. } => Some(at),
+        }
+    }
+
+    fn whose(&self) -> Whose<'a> {
         match self {
-            Self::Request(row) => &row.who,
-            Self::Outcome(row) => &row.who,
-            Self::Event(_, row) => &row.who,
+            Self::Request(row) => row.whose,
+            Self::Outcome(row) => row.whose,
+            Self::Event(_, row) => row.whose,
         }
     }
 }
 
-macro_rules! texts {
-    ($row:ident: $($name:ident),+ $(,)?) => {
-        impl $row {
-            $(pub fn $name(&self) -> &str { &self.$name })+
-        }
-    };
-}
-macro_rules! lists {
-    ($row:ident: $($name:ident),+ $(,)?) => {
-        impl $row {
-            $(pub fn $name(&self) -> impl ExactSizeIterator<Item = &str> { self.$name.iter().map(|text| &**text) })+
-        }
-    };
-}
 macro_rules! numbers {
-    ($row:ident: $($name:ident),+ $(,)?) => {
-        impl $row {
-            $(pub fn $name(&self) -> u64 { self.$name.to_native() })+
+    ($row:ident: $($name:ident),+) => {
+        impl $row<'_> {
+            $(pub fn $name(&self) -> u64 { self.head.$name.to_native() })+
         }
     };
 }
 
-texts!(ArchivedWhoRow: session, user, target, client, application, claimed_user);
-lists!(ArchivedWhoRow: groups, actor);
-texts!(ArchivedRequestRow: decision, rule, ticket);
-lists!(ArchivedRequestRow: tables);
-numbers!(ArchivedRequestRow: statement_bytes, classes);
-texts!(ArchivedOutcomeRow: error);
-numbers!(ArchivedOutcomeRow: rows, bytes, duration_us, masked);
-texts!(ArchivedEventRow: what, ticket, by, detail);
-numbers!(ArchivedEventRow: duration_us, statements);
-
-impl ArchivedRequestRow {
-    pub fn statement(&self) -> &[u8] {
-        &self.statement
+impl ArchivedWhoRow {
+    pub fn session(&self) -> &str {
+        &self.session
     }
 
-    pub fn binds(&self) -> impl ExactSizeIterator<Item = Option<&str>> {
-        self.binds.iter().map(|bind| (bind.null == 0).then_some(&*bind.text))
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    pub fn groups(&self) -> impl ExactSizeIterator<Item = &str> {
+        texts(&self.groups)
+    }
+
+    pub fn actor(&self) -> impl ExactSizeIterator<Item = &str> {
+        texts(&self.actor)
+    }
+
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    pub fn client(&self) -> &str {
+        &self.client
+    }
+
+    pub fn application(&self) -> &str {
+        &self.application
+    }
+
+    pub fn claimed_user(&self) -> &str {
+        &self.claimed_user
+    }
+}
+
+fn texts(list: &Texts) -> impl ExactSizeIterator<Item = &str> {
+    list.iter().map(|text| &**text)
+}
+
+numbers!(RequestRow: statement_bytes, classes);
+numbers!(OutcomeRow: rows, bytes, duration_us, masked);
+numbers!(EventRow: duration_us, statements);
+
+impl<'a> RequestRow<'a> {
+    pub fn statement(&self) -> &'a [u8] {
+        &self.tail.statement
+    }
+
+    pub fn binds(&self) -> impl ExactSizeIterator<Item = Option<&'a str>> + use<'a> {
+        self.tail.binds.iter().map(|bind| (bind.null == 0).then_some(&*bind.text))
+    }
+
+    pub fn tables(&self) -> impl ExactSizeIterator<Item = &'a str> + use<'a> {
+        texts(&self.tail.tables)
+    }
+
+    pub fn decision(&self) -> &'a str {
+        &self.tail.decision
+    }
+
+    pub fn rule(&self) -> &'a str {
+        &self.tail.rule
+    }
+
+    pub fn ticket(&self) -> &'a str {
+        &self.tail.ticket
     }
 
     pub fn cut(&self) -> u8 {
-        self.cut
+        self.tail.cut
     }
 }
 
-impl ArchivedOutcomeRow {
-    pub fn payload(&self) -> &[u8] {
-        &self.payload
+impl<'a> OutcomeRow<'a> {
+    pub fn error(&self) -> &'a str {
+        &self.tail.error
+    }
+
+    pub fn payload(&self) -> &'a [u8] {
+        &self.tail.payload
     }
 
     pub fn more(&self) -> bool {
-        self.more != 0
+        self.tail.more != 0
+    }
+
+    pub fn cut(&self) -> u8 {
+        self.tail.cut
+    }
+}
+
+impl<'a> EventRow<'a> {
+    pub fn what(&self) -> &'a str {
+        &self.tail.what
+    }
+
+    pub fn ticket(&self) -> &'a str {
+        &self.tail.ticket
+    }
+
+    pub fn by(&self) -> &'a str {
+        &self.tail.by
+    }
+
+    pub fn detail(&self) -> &'a str {
+        &self.tail.detail
     }
 }

@@ -1,7 +1,8 @@
 //! One record of the trail, owned: what a frame's view says, and what a row of the archive says. Pure.
 
 use super::encode::{Encoder, Room};
-use super::record::{ArchivedEventRow, ArchivedOutcomeRow, ArchivedRequestRow, CUT_PAYLOAD, Kind, View, split_record};
+use super::payload::Walk;
+use super::record::{CUT_PAYLOAD, EventRow, Kind, OutcomeRow, RequestRow, View};
 use super::{Entry, Outcome, Request, Who};
 use rkyv::util::AlignedVec;
 
@@ -117,7 +118,7 @@ impl Row {
         row
     }
 
-    fn fill_request(&mut self, view: &ArchivedRequestRow) {
+    fn fill_request(&mut self, view: &RequestRow<'_>) {
         self.statement = view.statement().to_vec();
         self.statement_bytes = view.statement_bytes();
         self.binds = view.binds().map(|bind| bind.map(str::to_owned)).collect();
@@ -128,7 +129,7 @@ impl Row {
         self.ticket = view.ticket().to_owned();
     }
 
-    fn fill_outcome(&mut self, view: &ArchivedOutcomeRow) {
+    fn fill_outcome(&mut self, view: &OutcomeRow<'_>) {
         (self.rows, self.bytes) = (view.rows(), view.bytes());
         (self.duration_us, self.masked) = (view.duration_us(), view.masked());
         self.error = view.error().to_owned();
@@ -136,7 +137,7 @@ impl Row {
         self.more = view.more();
     }
 
-    fn fill_event(&mut self, view: &ArchivedEventRow) {
+    fn fill_event(&mut self, view: &EventRow<'_>) {
         (self.duration_us, self.statements) = (view.duration_us(), view.statements());
         self.what = view.what().to_owned();
         self.ticket = view.ticket().to_owned();
@@ -147,35 +148,33 @@ impl Row {
 
 /// Rows as the records they were: whoever reads records reads these.
 pub struct Rows {
-    /// Shard, sequence and where the record begins.
-    places: Vec<(u32, u64, usize)>,
+    /// Shard and sequence of each.
+    ids: Vec<(u32, u64)>,
     bytes: AlignedVec<16>,
 }
 
 impl Rows {
     pub fn new(rows: Vec<Row>) -> Self {
-        let encoder = Encoder::new(Room::of_segment(usize::MAX));
-        let (mut places, mut bytes) = (Vec::with_capacity(rows.len()), Vec::new());
+        let mut encoder = Encoder::new(Room::of_segment(usize::MAX));
+        let (mut ids, mut bytes) = (Vec::with_capacity(rows.len()), Vec::new());
         for row in &rows {
-            places.push((row.shard, row.sequence, bytes.len()));
-            row.encode(&encoder, &mut bytes);
+            ids.push((row.shard, row.sequence));
+            row.encode(&mut encoder, &mut bytes);
         }
         let mut aligned = AlignedVec::with_capacity(bytes.len());
         aligned.extend_from_slice(&bytes);
-        Self { places, bytes: aligned }
+        Self { ids, bytes: aligned }
     }
 
     pub fn views(&self) -> impl Iterator<Item = (u32, u64, View<'_>)> {
-        self.places.iter().filter_map(|&(shard, sequence, start)| {
-            let view = split_record(&mut &self.bytes[start..])?;
-            Some((shard, sequence, view.ok()?))
-        })
+        let records = self.ids.iter().zip(Walk::new(&self.bytes));
+        records.filter_map(|(&(shard, sequence), view)| Some((shard, sequence, view.ok()?)))
     }
 }
 
 impl Row {
     /// Appends the record it was, byte for byte.
-    fn encode(&self, encoder: &Encoder, out: &mut Vec<u8>) {
+    fn encode(&self, encoder: &mut Encoder, out: &mut Vec<u8>) {
         let who = Who {
             session: &self.session,
             user: &self.user,

@@ -6,7 +6,8 @@
 
 use super::disk::{self, Disk};
 use super::frame::{FRAME_HEADER_BYTES, Hash, u32_at, u64_at};
-use super::record::{View, split_record};
+use super::payload::Walk;
+use super::record::View;
 use super::segment::at;
 use crate::files;
 use rkyv::util::AlignedVec;
@@ -160,8 +161,7 @@ pub struct Left {
 impl Left {
     /// The records, with their sequences.
     pub fn records(&self) -> impl Iterator<Item = (u64, View<'_>)> {
-        let mut rest = &self.batch[FRAME_HEADER_BYTES..];
-        let views = std::iter::from_fn(move || split_record(&mut rest)?.ok());
+        let views = Walk::new(&self.batch[FRAME_HEADER_BYTES..]).map_while(Result::ok);
         (self.place.first_record..).zip(views)
     }
 }
@@ -223,8 +223,8 @@ fn read_records(place: Place, records: &[u8]) -> Option<Found> {
     let mut batch = AlignedVec::new();
     batch.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
     batch.extend_from_slice(records);
-    let (mut rest, mut count, mut times) = (&batch[FRAME_HEADER_BYTES..], 0, (i64::MAX, i64::MIN));
-    while let Some(record) = split_record(&mut rest) {
+    let (mut count, mut times) = (0, (i64::MAX, i64::MIN));
+    for record in Walk::new(&batch[FRAME_HEADER_BYTES..]) {
         let time_us = record.ok()?.time_us();
         times = (times.0.min(time_us), times.1.max(time_us));
         count += 1;
@@ -246,7 +246,7 @@ pub fn exists(ring: &Path) -> bool {
     ring.join(NAME).symlink_metadata().is_ok()
 }
 
-/// A start that keeps nothing here leaves nothing that the one after it could take for something.
+/// Where nothing is kept, nothing is left that a start could take for something.
 pub fn remove(disk: &impl Disk, ring: &Path) -> io::Result<()> {
     let path = ring.join(NAME);
     match exists(ring) {
@@ -341,6 +341,19 @@ mod tests {
         keep(&mut writer, 5..=6);
         drop(writer);
         check(dir.path(), &["SELECT 1", "SELECT 2", "SELECT 4", "SELECT 5", "SELECT 6", "kept"]);
+    }
+
+    #[test]
+    fn a_stop_that_closes_the_trail_writes_what_was_kept_and_leaves_no_stage() {
+        let dir = scratch();
+        let mut writer = staged(dir.path());
+        keep(&mut writer, 1..=2);
+        append(&mut writer, 3, "SELECT 3").expect("room");
+        writer.close().expect("closed");
+        assert!(!exists(&ring(dir.path())));
+        assert_eq!(trail(dir.path()).0, ["SELECT 1", "SELECT 2", "SELECT 3"]);
+        drop(writer);
+        check(dir.path(), &["SELECT 1", "SELECT 2", "SELECT 3"]);
     }
 
     #[test]

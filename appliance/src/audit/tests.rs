@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::LazyLock;
 
 pub(super) const NOW_US: i64 = 1_795_142_000_000_000;
 
@@ -84,8 +85,9 @@ pub(super) fn open(dir: &Path, segments_per_shard: u32) -> SegmentWriter {
 }
 
 pub(super) fn append(writer: &mut SegmentWriter, number: u64, statement: &str) -> Result<(), Full> {
-    let groups = groups();
-    writer.append(NOW_US + number as i64, &who("s1", "alice", &groups), &Entry::Request(request(number, statement)))
+    static ALICE: LazyLock<PackedWho> = LazyLock::new(|| PackedWho::new(&who("s1", "alice", &groups())));
+    let who = Who { packed: Some(&ALICE), ..NOBODY };
+    writer.append(NOW_US + number as i64, &who, &Entry::Request(request(number, statement)))
 }
 
 /// Statements of the whole chain in order, sequences checked, and the damage met.
@@ -649,6 +651,29 @@ fn damaged_by(harm: impl Fn(&Path, &[std::path::PathBuf])) -> Vec<Damage> {
 }
 
 #[test]
+fn a_footer_that_is_not_the_promised_one_is_named_also_where_nothing_follows_it() {
+    let dir = scratch();
+    let archived = archived_trail(dir.path());
+    archived[1..].iter().for_each(|path| fs::remove_file(path).expect("removed"));
+    fs::remove_dir_all(segment::ring_dir(dir.path(), 0)).expect("removed");
+    let damages = |proven| {
+        let mut chain = ChainReader::whole(dir.path().to_owned(), 0).proven(proven);
+        let mut damages = Vec::new();
+        loop {
+            match chain.advance().expect("readable") {
+                Advance::Frame(_) => {}
+                Advance::Damage(damage) => damages.push((damage.kind, damage.frame)),
+                Advance::End => return (damages, chain.position()),
+            }
+        }
+    };
+    let (none, footer) = damages([].into());
+    assert_eq!(none, []);
+    assert_eq!(damages([(footer.frame, footer.hash)].into()).0, []);
+    assert_eq!(damages([(footer.frame, [7; 32])].into()).0, [(DamageKind::Proven, Some(footer.frame))]);
+}
+
+#[test]
 fn removed_swapped_cut_and_replaced_files_are_named() {
     let removed = damaged_by(|_, files| fs::remove_file(&files[1]).expect("removed"));
     assert_eq!((kinds(&removed), removed[0].segment), (vec![&DamageKind::MissingSegment], 2));
@@ -722,12 +747,12 @@ fn an_outline_says_of_every_kind_of_record_where_it_begins_and_when_it_happened(
     let mut chain = ChainReader::whole(dir.path().to_owned(), 0);
     assert!(matches!(chain.advance().expect("readable"), Advance::Frame(_)));
     assert!(chain.records_hold());
-    let outline: Vec<_> = record::outline(chain.payload()).collect();
+    let outline: Vec<_> = payload::outline(chain.payload()).collect();
     let times: Vec<_> = chain.records().map(|record| record.expect("it holds").1.time_us()).collect();
     assert_eq!(outline.iter().map(|(_, time_us)| *time_us).collect::<Vec<_>>(), times);
     for (start, time_us) in outline {
-        let view = record::split_record(&mut &chain.payload()[start..]).expect("one").expect("it holds");
-        assert_eq!(view.time_us(), time_us);
+        let (view, _) = payload::record_at(chain.payload(), start).expect("it holds");
+        assert_eq!((view.time_us(), view.who().user()), (time_us, "alice"));
     }
 }
 
@@ -891,20 +916,16 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_with_a_good_checksum_are_safe_to_parse(payload in prop::collection::vec(any::<u8>(), 0..512), kind in 1..8u8) {
+    fn any_bytes_with_a_good_checksum_are_safe_to_parse(payload in prop::collection::vec(any::<u8>(), 0..512), kind in 1..10u8, version in 1..4u8) {
         let mut aligned = rkyv::util::AlignedVec::<16>::new();
         let mut framed = vec![0; record::PREFIX_BYTES];
         framed[..4].copy_from_slice(&(payload.len() as u32).to_le_bytes());
-        (framed[4], framed[5]) = (kind, record::ROW_VERSION);
+        (framed[4], framed[5]) = (kind, version);
         framed.extend_from_slice(&payload);
         framed.resize(framed.len().next_multiple_of(8), 0);
         aligned.extend_from_slice(&framed);
-        let mut rest = &aligned[..];
-        while let Some(record) = record::split_record(&mut rest) {
-            match record {
-                Ok(view) => drop(search::Record::new(0, 1, &view)),
-                Err(_) => break,
-            }
+        for view in payload::Walk::new(&aligned).flatten() {
+            drop(search::Record::new(0, 1, &view));
         }
     }
 }
@@ -917,10 +938,12 @@ fn rows_lie_where_format_md_draws_them() {
     let (groups, tables) = (groups(), ["a".to_owned(), "public.customers".to_owned()]);
     let binds = [None, Some("forty-two")];
     let request = Request { binds: &binds, tables: &tables, rule: "r1", ..request(7, "SELECT 'four words in here'") };
-    writer.append(NOW_US, &who("s1", "alice", &groups), &Entry::Request(request)).expect("room");
-    writer.append(NOW_US, &who("s1", "alice", &groups), &Entry::Outcome(outcome(7))).expect("room");
+    let alice = PackedWho::new(&who("s1", "alice", &groups));
+    let who = Who { packed: Some(&alice), ..NOBODY };
+    writer.append(NOW_US, &who, &Entry::Request(request)).expect("room");
+    writer.append(NOW_US, &who, &Entry::Outcome(outcome(7))).expect("room");
     let detail = Entry::SessionClosed { reason: "bye", duration_us: 5, statements: 1 };
-    writer.append(NOW_US, &who("s1", "alice", &groups), &detail).expect("room");
+    writer.append(NOW_US, &who, &detail).expect("room");
     writer.write().expect("written");
     let file = fs::read(first_segment(dir.path())).expect("readable");
     let u32_at = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().expect("4 bytes"));
@@ -931,29 +954,32 @@ fn rows_lie_where_format_md_draws_them() {
 
     let frame = SEGMENT_HEADER_BYTES;
     assert_eq!((&file[frame..frame + 4], u32_at(frame + 20)), (&b"LGFR"[..], 3));
-    let record = frame + FRAME_HEADER_BYTES;
+    let who = frame + FRAME_HEADER_BYTES;
     let next = |record: usize| record + 8 + (u32_at(record) as usize).next_multiple_of(8);
-    let root = next(record) - 152;
-    assert_eq!((file[record + 4], file[record + 5]), (1, 1));
+    let root = next(who) - 64;
+    assert_eq!((file[who + 4], file[who + 5]), (8, 2));
+    assert_eq!((text(root), text(root + 8), list(root + 16)), ("s1".into(), "alice".into(), groups.to_vec()));
+    assert_eq!((text(root + 48), text(root + 56)), ("psql".into(), "postgres".into()));
+
+    let record = next(who);
+    let root = next(record) - 88;
+    assert_eq!((file[record + 4], file[record + 5], record - u32_at(root + 84) as usize), (1, 2, who));
     assert_eq!((u64_at(root) as i64, u64_at(root + 8), u64_at(root + 16), u64_at(root + 24)), (NOW_US, 7, 27, 1));
-    assert_eq!((text(root + 32), text(root + 40), list(root + 48)), ("s1".into(), "alice".into(), groups.to_vec()));
-    assert_eq!((text(root + 96), list(root + 112)), ("SELECT 'four words in here'".into(), tables.to_vec()));
-    let second = target(root + 104) + 12;
-    assert_eq!((u32_at(root + 108), file[second - 12], file[second], text(second + 4)), (2, 1, 0, "forty-two".into()));
-    assert_eq!((text(root + 120), text(root + 128), text(root + 136)), ("allow".into(), "r1".into(), String::new()));
+    assert_eq!((text(root + 32), list(root + 48)), ("SELECT 'four words in here'".into(), tables.to_vec()));
+    let second = target(root + 40) + 12;
+    assert_eq!((u32_at(root + 44), file[second - 12], file[second], text(second + 4)), (2, 1, 0, "forty-two".into()));
+    assert_eq!((text(root + 56), text(root + 64), text(root + 72)), ("allow".into(), "r1".into(), String::new()));
 
     let record = next(record);
-    let root = next(record) - 136;
-    assert_eq!((file[record + 4], u64_at(root + 8), u64_at(root + 16), u64_at(root + 24)), (2, 7, 3, 99));
-    assert_eq!(
-        (u64_at(root + 32), u64_at(root + 40), text(root + 56), text(root + 112)),
-        (1500, 2, "alice".into(), "".into())
-    );
+    let root = next(record) - 72;
+    assert_eq!((file[record + 4], record - u32_at(root + 68) as usize), (2, who));
+    assert_eq!((u64_at(root + 8), u64_at(root + 16), u64_at(root + 24)), (7, 3, 99));
+    assert_eq!((u64_at(root + 32), u64_at(root + 40), text(root + 48)), (1500, 2, "".into()));
 
     let record = next(record);
-    let root = next(record) - 136;
-    assert_eq!((file[record + 4], u64_at(root + 16), u64_at(root + 24)), (6, 5, 1));
-    assert_eq!((text(root + 80), text(root + 88), text(root + 120)), ("psql".into(), "postgres".into(), "bye".into()));
+    let root = next(record) - 72;
+    assert_eq!((file[record + 4], record - u32_at(root + 68) as usize), (6, who));
+    assert_eq!((u64_at(root + 16), u64_at(root + 24), text(root + 56)), (5, 1, "bye".into()));
 }
 
 /// Run by hand: `cargo test --release -p lockgate -- --ignored --nocapture nanoseconds`.

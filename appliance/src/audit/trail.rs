@@ -2,8 +2,9 @@
 
 use super::archive::manifest::Position;
 use super::frame::{Footer, FrameHeader, GENESIS, Hash, SegmentHeader};
+use super::payload::Walk;
 use super::reader::{Damage, DamageKind, Expected, SegmentReader, Step};
-use super::record::{View, split_record};
+use super::record::{RecordBroken, View};
 use super::segment::{self, Archived, SegmentFile};
 use super::stage::{self, Found, Left, Place};
 use std::collections::{BTreeMap, HashMap};
@@ -175,7 +176,7 @@ impl ChainReader {
             _ => (&[][..], None),
         };
         Records {
-            payload,
+            walk: Walk::new(payload),
             sequence: header.map_or(0, |header| header.first_record),
             index: 0,
             count: header.map_or(0, |header| header.records),
@@ -319,7 +320,8 @@ impl ChainReader {
             damage = Some(Damage { frame: None, ..self.damage(offset, DamageKind::Name) });
         }
         self.leave(expected)?;
-        Ok(damage)
+        // Nothing may follow that would tell of it.
+        Ok(damage.or_else(|| self.disproved.take()))
     }
 
     /// An archived file is called what its footer makes of it.
@@ -489,7 +491,7 @@ fn begun(file: &SegmentFile) -> io::Result<bool> {
 
 /// The records of one frame.
 pub struct Records<'a> {
-    payload: &'a [u8],
+    walk: Walk<'a>,
     sequence: u64,
     index: u32,
     count: u32,
@@ -497,9 +499,9 @@ pub struct Records<'a> {
 }
 
 impl Records<'_> {
-    /// Bytes of the payload that are still to come: tells where in it the next record begins.
-    pub fn rest_bytes(&self) -> usize {
-        self.payload.len()
+    /// Where in the payload the record that was handed out last begins.
+    pub fn began(&self) -> usize {
+        self.walk.began()
     }
 }
 
@@ -507,20 +509,20 @@ impl<'a> Iterator for Records<'a> {
     type Item = Result<(u64, View<'a>), Damage>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.index >= self.count && self.payload.is_empty() {
+        if self.index >= self.count && self.walk.is_over() {
             return None;
         }
         let (index, sequence) = (self.index, self.sequence);
         // Too few, too many, or not records at all: nothing in this frame can be told apart from here on.
-        let view = match split_record(&mut self.payload) {
+        let view = match self.walk.next() {
             Some(Ok(view)) if index < self.count => Ok((sequence, view)),
             Some(Err(broken)) => Err(broken),
-            Some(Ok(_)) | None => Err(super::record::RecordBroken::Prefix),
+            Some(Ok(_)) | None => Err(RecordBroken::Prefix),
         };
         self.index += 1;
         self.sequence = self.sequence.saturating_add(1);
         Some(view.map_err(|broken| {
-            (self.payload, self.index) = (&[], self.count);
+            (self.walk, self.index) = (Walk::new(&[]), self.count);
             let offset = self.reader.current.as_ref().map_or(0, SegmentReader::frame_offset);
             let frame = self.reader.frame.map(|header| header.frame);
             Damage { frame, ..self.reader.damage(offset, DamageKind::Record { index, broken }) }

@@ -2,6 +2,7 @@
 
 use super::encode::{self, Put};
 use super::record::ITEM_BYTES;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Who and where, on every record.
 #[derive(Clone, Copy, Debug)]
@@ -65,14 +66,27 @@ impl OwnedWho {
     }
 }
 
-/// Who and where as it stands at the beginning of each of a session's records: texts and lists behind one another. Every
+/// Who and where as it stands in front of the first of a session's records in each payload: texts and lists behind one another. Every
 /// pointer in it is relative to itself, so the bytes are the same wherever they stand (at a multiple of
 /// [`super::frame::ALIGN`]). Made once for the many records of a session, and the one place where it keeps all this.
 #[derive(Debug)]
 pub struct PackedWho {
+    /// No other one that this process ever packs has it.
+    pub(super) id: WhoId,
     pub(super) bytes: Box<[u8]>,
     /// Counted from where the bytes begin; in the order of the row's fields.
     pub(super) parts: [Part; 8],
+}
+
+/// Tells what was packed from everything else that ever was.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct WhoId(u64);
+
+impl WhoId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Relaxed))
+    }
 }
 
 /// A [`Put`] in half the room: a token bounds what is packed.
@@ -98,7 +112,7 @@ impl From<Put> for Part {
 impl PackedWho {
     pub fn new(who: &Who<'_>) -> Self {
         let (bytes, puts) = encode::pack(who);
-        Self { bytes: bytes.into(), parts: puts.map(Part::from) }
+        Self { id: WhoId::next(), bytes: bytes.into(), parts: puts.map(Part::from) }
     }
 
     /// Each text has at most `text` bytes, and each list `list`, counted as a record's bounds are.

@@ -282,11 +282,24 @@ impl<D: Disk> SegmentWriter<D> {
         }
     }
 
+    /// Nothing will be appended any more: everything is written and on stable storage, and no stage is left for a start to wonder at.
+    pub fn close(&mut self) -> io::Result<()> {
+        self.write()?;
+        if let Some(current) = &self.current {
+            self.disk.sync_data(&current.file)?;
+        }
+        match self.stage.take() {
+            Some(_) => stage::remove(&self.disk, &self.ring),
+            None => Ok(()),
+        }
+    }
+
     /// A burst is over: room for what the last second needed is enough.
     fn shrink(&mut self) {
         let needed = std::mem::take(&mut self.batch_bytes_max).max(self.batch.len());
         if self.batch.capacity() / 2 > needed.max(ROOM_BYTES) {
             self.batch.shrink_to(needed.max(ROOM_BYTES));
+            self.encoder.shrink();
         }
     }
 
@@ -368,6 +381,7 @@ impl<D: Disk> SegmentWriter<D> {
         self.next_record += u64::from(self.records);
         self.batch_bytes_max = self.batch_bytes_max.max(self.batch.len());
         self.batch.truncate(FRAME_HEADER_BYTES);
+        self.encoder.begin_payload();
         self.records = 0;
         self.times = (i64::MAX, i64::MIN);
         self.kept = (FRAME_HEADER_BYTES, 0);
@@ -420,6 +434,7 @@ impl<D: Disk> SegmentWriter<D> {
         let (number, frames, records) = (self.next_number - 1, self.next_frame - 1, self.next_record - 1);
         // Records of a batch that were not kept were confirmed to nobody.
         self.batch.truncate(self.kept.0);
+        self.encoder.begin_payload();
         self.records = self.kept.1;
         let detail = format!(
             "segment {number} was {harm} while records were written to it: records up to {records} (frames up to {frames}) had been \

@@ -35,6 +35,10 @@ pub trait RoundLog {
     fn failed(&self) -> Option<&str>;
     /// Once a second: is what was written still where a reader finds it? If not, it has failed.
     fn look(&mut self) {}
+    /// Nothing will be appended any more: what was written is brought to stable storage, and what only a stop without notice needs goes.
+    fn close(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl RoundLog for SegmentWriter {
@@ -58,6 +62,9 @@ impl RoundLog for SegmentWriter {
     }
     fn look(&mut self) {
         self.look();
+    }
+    fn close(&mut self) -> io::Result<()> {
+        self.close()
     }
 }
 

@@ -290,7 +290,10 @@ impl<D: Drive> Pump<D> {
         }
         self.io.log.look();
         if let Some(reason) = self.io.log.failed().map(str::to_owned) {
-            self.fail(reason);
+            return self.fail(reason);
+        }
+        if let Err(error) = self.io.log.close() {
+            self.fail(format!("the audit record could not be closed: {error}"));
         }
     }
 

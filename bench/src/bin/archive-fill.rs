@@ -58,7 +58,7 @@ fn write_file(path: &Path, first: u64, last: u64, records: u64) -> io::Result<(u
         let end = last.min(start + BATCH - 1);
         let rows = Rows::new((start..=end).map(|sequence| row(sequence, records)).collect());
         for (shard, sequence, view) in rows.views() {
-            writer.append(&view, shard, sequence)?;
+            writer.append(&view, shard, sequence, None)?;
         }
     }
     let (sink, contents) = writer.finish(&[])?;

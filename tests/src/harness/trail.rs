@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result, ensure};
 use lockgate::audit::seal::SealerOptions;
 use lockgate::audit::segment::SEGMENT_BYTES_MIN;
-use lockgate::audit::{Entry, Journal, Keeper, Outcome, Release, Request, RingOptions, SegmentWriter, Who};
+use lockgate::audit::{
+    Entry, Journal, Keeper, NOBODY, Outcome, PackedWho, Release, Request, RingOptions, SegmentWriter, Who,
+};
 
 use super::random::Random;
 
@@ -18,19 +21,21 @@ const FRAME_HEADER_BYTES: usize = 96;
 
 /// One statement and its outcome, with texts that differ from record to record.
 pub fn append(writer: &mut SegmentWriter, number: u64, random: &mut Random) -> bool {
-    let groups = ["engineering".to_owned()];
+    static ADA: LazyLock<PackedWho> = LazyLock::new(|| {
+        let groups = ["engineering".to_owned()];
+        PackedWho::new(&Who {
+            session: "0-1-0123456789abcdef",
+            user: "ada@example.com",
+            groups: &groups,
+            target: "orders",
+            client: "127.0.0.1:50000",
+            application: "psql",
+            claimed_user: "ada",
+            ..NOBODY
+        })
+    });
     let tables = ["public.orders".to_owned()];
-    let who = Who {
-        session: "0-1-0123456789abcdef",
-        user: "ada@example.com",
-        groups: &groups,
-        actor: &[],
-        target: "orders",
-        client: "127.0.0.1:50000",
-        application: "psql",
-        claimed_user: "ada",
-        packed: None,
-    };
+    let who = Who { packed: Some(&ADA), ..NOBODY };
     let statement = format!("SELECT {number} /* {} */", "ä".repeat(random.below(400)));
     let request = Request {
         request: number,

@@ -150,7 +150,7 @@ pub(super) fn published(dir: &Path) -> Vec<FileEntry> {
 #[test]
 fn every_record_is_archived_once_in_the_order_of_time_over_shards() {
     let mut trail = Trail::new(3, Release::Never);
-    for round in 0..90 {
+    for round in 0..180 {
         trail.write(round * 7 % 3);
         if round == 50 {
             trail.archive();

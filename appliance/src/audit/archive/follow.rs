@@ -2,13 +2,16 @@
 
 use super::checkpoint::Promise;
 use super::manifest::Position;
+use super::whose::WhoPlace;
 use crate::audit::frame::FrameHeader;
+use crate::audit::payload::{outline, record_at};
 use crate::audit::reader::Damage;
-use crate::audit::record::{View, outline, split_record};
+use crate::audit::record::View;
 use crate::audit::trail::{Advance, ChainReader};
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// One shard. Holds one frame at a time.
 pub struct Follower {
@@ -17,6 +20,8 @@ pub struct Follower {
     waiting: VecDeque<Waiting>,
     /// One of them has been taken.
     begun: bool,
+    /// Tells it from every other one that was ever read.
+    frame: u64,
     /// Everything before it has been taken.
     taken: Position,
     /// What was found broken inside the current frame.
@@ -37,8 +42,15 @@ pub struct Taken<'a> {
     pub shard: u32,
     pub sequence: u64,
     pub view: View<'a>,
+    /// Where its who stands, if others may share it.
+    pub whose: Option<WhoPlace>,
     /// What it takes in its frame.
     pub bytes: usize,
+}
+
+fn next_frame() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Relaxed)
 }
 
 /// What a look for more has come to.
@@ -55,7 +67,15 @@ impl Follower {
     pub fn new(data_dir: PathBuf, from: &Position, owed: Option<&Promise>) -> Self {
         let promised = owed.map(|promise| (promise.frame, promise.hash)).into_iter().collect();
         let chain = ChainReader::after(data_dir, from).durable().proven(promised);
-        Self { chain, waiting: VecDeque::new(), begun: false, taken: *from, broken: None, owed: owed.copied() }
+        Self {
+            chain,
+            waiting: VecDeque::new(),
+            begun: false,
+            frame: 0,
+            taken: *from,
+            broken: None,
+            owed: owed.copied(),
+        }
     }
 
     /// The promised frame has been read, and is the one.
@@ -75,11 +95,11 @@ impl Follower {
         if self.waiting.is_empty() {
             self.pass();
         }
-        let mut rest = self.chain.payload().get(waiting.start..)?;
-        let before = rest.len();
         // It was read before, and the frame has not changed since.
-        let view = split_record(&mut rest)?.ok()?;
-        Some(Taken { shard: self.chain.shard(), sequence: waiting.sequence, view, bytes: before - rest.len() })
+        let (view, bytes) = record_at(self.chain.payload(), waiting.start).ok()?;
+        let shard = self.chain.shard();
+        let whose = view.who_at().map(|at| WhoPlace { shard, frame: self.frame, at });
+        Some(Taken { shard, sequence: waiting.sequence, view, whose, bytes })
     }
 
     /// Some records of the current frame have been taken and others have not.
@@ -120,7 +140,7 @@ impl Follower {
                         // Swapped, replayed or rolled back, and reported: its number is archived already.
                         continue;
                     }
-                    self.begun = false;
+                    (self.begun, self.frame) = (false, next_frame());
                     self.list_records(&header);
                     if self.waiting.is_empty() {
                         self.pass();
@@ -151,16 +171,13 @@ impl Follower {
             }
             return;
         }
-        let whole = self.chain.payload().len();
         let mut records = self.chain.records();
-        loop {
-            let start = whole - records.rest_bytes();
-            match records.next() {
-                Some(Ok((sequence, view))) => {
-                    self.waiting.push_back(Waiting { time_us: view.time_us(), start, sequence });
+        while let Some(record) = records.next() {
+            match record {
+                Ok((sequence, view)) => {
+                    self.waiting.push_back(Waiting { time_us: view.time_us(), start: records.began(), sequence });
                 }
-                Some(Err(damage)) => self.broken = Some(damage),
-                None => return,
+                Err(damage) => self.broken = Some(damage),
             }
         }
     }

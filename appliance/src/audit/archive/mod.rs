@@ -27,6 +27,7 @@ pub mod status;
 mod steady;
 pub mod store;
 pub mod supervise;
+mod whose;
 pub mod write;
 
 #[cfg(test)]

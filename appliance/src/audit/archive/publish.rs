@@ -71,7 +71,7 @@ impl OpenFile {
 
     pub fn append(&mut self, taken: &Taken<'_>) -> io::Result<()> {
         self.raw_bytes += taken.bytes as u64;
-        self.writer.append(&taken.view, taken.shard, taken.sequence).map_err(|error| at(&self.tmp, error))
+        self.writer.append(&taken.view, taken.shard, taken.sequence, taken.whose).map_err(|error| at(&self.tmp, error))
     }
 
     /// Onto stable storage and under its name. The manifest does not know of it yet.

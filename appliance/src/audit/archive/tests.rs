@@ -3,12 +3,13 @@
 use super::read::{ArchiveFile, Unreadable};
 use super::schema::{Column, GROUP_ROWS};
 use super::seal;
+use super::whose::WhoPlace;
 use super::write::{Contents, FileWriter, ShardRange};
 use crate::audit::encode::{Encoder, Room};
-use crate::audit::record::split_record;
+use crate::audit::payload::{Walk, outline, record_at};
 use crate::audit::row::{Row, Rows};
 use crate::audit::tests::{groups, outcome, request, who};
-use crate::audit::{Entry, Outcome, Request, Who};
+use crate::audit::{Entry, NOBODY, Outcome, PackedWho, Request, Who};
 use bytes::Bytes;
 use rkyv::util::AlignedVec;
 
@@ -32,9 +33,8 @@ impl Sample {
         self.encoder.encode(START_US + self.rows.len() as i64 * 1_000_000, who, &entry, &mut bytes);
         let mut aligned = AlignedVec::<16>::new();
         aligned.extend_from_slice(&bytes);
-        let mut rest = &aligned[..];
-        let view = split_record(&mut rest).expect("a record").expect("a good one");
-        self.writer.append(&view, shard, sequence).expect("memory");
+        let view = Walk::new(&aligned).next().expect("a record").expect("a good one");
+        self.writer.append(&view, shard, sequence, None).expect("memory");
         let row = Row::of(shard, sequence, &view);
         let again = Rows::new(vec![row.clone()]);
         let (_, _, view) = again.views().next().expect("a record again");
@@ -100,6 +100,48 @@ fn every_kind_of_record_reads_back_as_it_was_written() {
     assert_eq!(some[0], rows[2]);
     assert_eq!(some[1], Row { payload: Vec::new(), ..rows[4].clone() }, "payloads only when asked for");
     assert_eq!(some[2], rows[9]);
+}
+
+/// More sessions than a dictionary takes, in more records than a row group has.
+#[test]
+fn sessions_that_a_frame_names_once_read_back_with_every_record() {
+    let mut sample = Sample::new();
+    let groups = groups();
+    let session = |number: u64| {
+        let (session, user) = (format!("s-{number}"), format!("ü{}", number % 7));
+        let groups = if number.is_multiple_of(3) { &groups[..number as usize % 2 + 1] } else { &[] };
+        PackedWho::new(&who(&session, &user, groups))
+    };
+    let sessions: Vec<_> = (0..2_500).map(session).collect();
+    let (mut sequence, mut shared) = (0, 0);
+    for frame in 0..24 {
+        let mut bytes = Vec::new();
+        sample.encoder.begin_payload();
+        for number in 0..3_000 {
+            let packed = &sessions[(number * 7_919 + frame * 31) as usize % sessions.len()];
+            let entry = Entry::Request(request(number, "SELECT 1"));
+            let time_us = START_US + (frame * 3_000 + number) as i64;
+            sample.encoder.encode(time_us, &Who { packed: Some(packed), ..NOBODY }, &entry, &mut bytes);
+        }
+        let mut payload = AlignedVec::<16>::new();
+        payload.extend_from_slice(&bytes);
+        let mut met = std::collections::HashSet::new();
+        for (start, _) in outline(&payload) {
+            let (view, _) = record_at(&payload, start).expect("a good one");
+            let whose = view.who_at().map(|at| WhoPlace { shard: 1, frame, at });
+            shared += usize::from(!met.insert(whose.expect("it is in front").at));
+            sequence += 1;
+            sample.writer.append(&view, 1, sequence, whose).expect("memory");
+            sample.rows.push(Row::of(1, sequence, &view));
+        }
+    }
+    assert!(shared > 10_000, "{shared} records share their who with one before them");
+    let (bytes, _, rows) = sample.finish();
+    let file = open(&bytes).expect("a good file");
+    assert_eq!(file.groups().count(), 2);
+    assert_eq!(all(&file).expect("readable"), rows);
+    assert!(file.group(1).may_hold(Column::Session, "s-2499").expect("readable"));
+    assert!(!file.group(1).may_hold(Column::Session, "s-2500").expect("readable"));
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use super::columns::{self, ColumnChunk};
 use super::schema::{self, Column, GROUP_BYTES, GROUP_ROWS, PAGE_ROWS, SHARDS_KEY, VERSION, VERSION_KEY};
 use super::seal::{self, CHUNKS_KEY, ChunkSeal, TAIL_BLANK, TAIL_KEY};
+use super::whose::{self, WhoPlace, Whose};
 use crate::audit::printable;
-use crate::audit::record::{ArchivedEventRow, ArchivedOutcomeRow, ArchivedRequestRow, Kind, View};
+use crate::audit::record::{EventRow, Kind, OutcomeRow, RequestRow, View};
 use bytes::Bytes;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, RowGroupMetaData};
@@ -56,6 +57,8 @@ pub struct FileWriter<W: Write + Send> {
     writer: SerializedFileWriter<Vec<u8>>,
     zstd: Compressor<'static>,
     columns: Vec<ColumnChunk>,
+    /// Who has been written in this row group.
+    whose: Whose,
     /// Rows of the row group.
     rows: usize,
     /// What they took before they were encoded.
@@ -75,6 +78,7 @@ impl<W: Write + Send> FileWriter<W> {
             columns: of_next_group(writer.schema_descr()),
             writer,
             zstd: Compressor::new(columns::LEVEL)?,
+            whose: Whose::default(),
             rows: 0,
             bytes: 0,
             is_page_full: false,
@@ -89,9 +93,11 @@ impl<W: Write + Send> FileWriter<W> {
     }
 
     /// Appends one record. Call it in the order of time; per shard in the order of its sequence.
-    pub fn append(&mut self, view: &View<'_>, shard: u32, sequence: u64) -> io::Result<()> {
+    /// `whose`: where its who stands, if others share it.
+    pub fn append(&mut self, view: &View<'_>, shard: u32, sequence: u64, whose: Option<WhoPlace>) -> io::Result<()> {
         self.contents.add(view.time_us(), shard, sequence);
-        self.who(view, shard, sequence);
+        self.place(view, shard, sequence);
+        self.who(view, whose);
         match view {
             View::Request(row) => self.request(row),
             View::Outcome(row) => self.outcome(row),
@@ -141,6 +147,7 @@ impl<W: Write + Send> FileWriter<W> {
             return Ok(());
         }
         let columns = std::mem::replace(&mut self.columns, of_next_group(self.writer.schema_descr()));
+        self.whose.forget();
         let mut group = self.writer.next_row_group().map_err(fault)?;
         for column in columns {
             let (encoded, close) = column.close(self.rows, &mut self.zstd).map_err(fault)?;
@@ -185,27 +192,35 @@ impl<W: Write + Send> FileWriter<W> {
         Ok(())
     }
 
-    fn who(&mut self, view: &View<'_>, shard: u32, sequence: u64) {
-        let who = view.who();
+    fn place(&mut self, view: &View<'_>, shard: u32, sequence: u64) {
         self.int(Column::Time, view.time_us());
         self.text(Column::Kind, schema::kind_name(view.kind()));
         self.int(Column::Shard, i64::from(shard as i32));
         self.int(Column::Sequence, signed(sequence));
-        self.text(Column::Session, who.session());
-        self.text(Column::User, who.user());
-        self.list(Column::Groups, who.groups().map(Some));
-        self.list(Column::Actor, who.actor().map(Some));
-        self.text(Column::Target, who.target());
-        self.text(Column::Client, who.client());
-        self.text(Column::Application, who.application());
-        self.text(Column::ClaimedUser, who.claimed_user());
         if view.request() != 0 {
             self.int(Column::Request, signed(view.request()));
         }
         self.int(Column::Cut, i64::from(view.cut()));
     }
 
-    fn request(&mut self, row: &ArchivedRequestRow) {
+    fn who(&mut self, view: &View<'_>, whose: Option<WhoPlace>) {
+        if let Some(numbers) = whose.and_then(|place| self.whose.get(place)) {
+            self.bytes += numbers.bytes;
+            self.is_page_full |= numbers.push(self.rows, &mut self.columns);
+            return;
+        }
+        let (who, before) = (view.who(), self.bytes);
+        for (column, text) in whose::texts(who) {
+            self.text(column, text);
+        }
+        self.list(Column::Groups, who.groups().map(Some));
+        self.list(Column::Actor, who.actor().map(Some));
+        if let Some(place) = whose {
+            self.whose.learn(place, who, self.bytes - before, &mut self.columns);
+        }
+    }
+
+    fn request(&mut self, row: &RequestRow<'_>) {
         match std::str::from_utf8(row.statement()) {
             Ok(statement) => self.text(Column::Statement, statement),
             Err(_) => {
@@ -222,7 +237,7 @@ impl<W: Write + Send> FileWriter<W> {
         self.text_or_null(Column::Ticket, row.ticket());
     }
 
-    fn outcome(&mut self, row: &ArchivedOutcomeRow) {
+    fn outcome(&mut self, row: &OutcomeRow<'_>) {
         self.int(Column::Rows, signed(row.rows()));
         self.int(Column::Bytes, signed(row.bytes()));
         self.int(Column::DurationUs, signed(row.duration_us()));
@@ -234,7 +249,7 @@ impl<W: Write + Send> FileWriter<W> {
         self.flag(Column::More, row.more());
     }
 
-    fn event(&mut self, kind: Kind, row: &ArchivedEventRow) {
+    fn event(&mut self, kind: Kind, row: &EventRow<'_>) {
         if kind == Kind::SessionClosed {
             self.int(Column::DurationUs, signed(row.duration_us()));
             self.int(Column::Statements, signed(row.statements()));

@@ -1,7 +1,7 @@
 //! What is looked for.
 
 use super::record::{Record, class_names};
-use crate::audit::record::{ArchivedRequestRow, Kind, View};
+use crate::audit::record::{Kind, RequestRow, View};
 use crate::config::Glob;
 
 /// How a ruling can go.
@@ -62,7 +62,7 @@ impl Filter {
             }
     }
 
-    fn admits_statement(&self, row: &ArchivedRequestRow) -> bool {
+    fn admits_statement(&self, row: &RequestRow<'_>) -> bool {
         let class = |name: &&str| any(&self.classes, name);
         self.may_be_decided(row.decision())
             && any(&self.rules, row.rule())

@@ -1,8 +1,7 @@
 //! A record as users see it: a statement's request with its outcomes and rulings, or one other thing that happened.
 
 use crate::audit::record::{
-    ArchivedEventRow, ArchivedOutcomeRow, ArchivedRequestRow, CUT_BINDS, CUT_PAYLOAD, CUT_STATEMENT, CUT_TABLES,
-    CUT_TEXT, Kind, View,
+    CUT_BINDS, CUT_PAYLOAD, CUT_STATEMENT, CUT_TABLES, CUT_TEXT, EventRow, Kind, OutcomeRow, RequestRow, View,
 };
 use crate::audit::response::Payload;
 use crate::audit::{printable, when};
@@ -150,7 +149,7 @@ impl Record {
         Some(record)
     }
 
-    fn fill_statement(&mut self, row: &ArchivedRequestRow) {
+    fn fill_statement(&mut self, row: &RequestRow<'_>) {
         self.statement = Some(printable::bytes(row.statement()));
         self.statement_bytes = (row.statement_bytes() > row.statement().len() as u64).then(|| row.statement_bytes());
         self.binds = row.binds().map(|bind| bind.map(str::to_owned)).collect();
@@ -163,7 +162,7 @@ impl Record {
         self.complete = row.decision() == "deny";
     }
 
-    fn fill_event(&mut self, kind: Kind, row: &ArchivedEventRow) {
+    fn fill_event(&mut self, kind: Kind, row: &EventRow<'_>) {
         match kind {
             Kind::SessionOpened => self.detail = Some(format!("opened by grant {}", row.what())),
             Kind::SessionClosed => {
@@ -179,7 +178,7 @@ impl Record {
         }
     }
 
-    pub(in crate::audit) fn add_outcome(&mut self, row: &ArchivedOutcomeRow, payloads: bool) {
+    pub(in crate::audit) fn add_outcome(&mut self, row: &OutcomeRow<'_>, payloads: bool) {
         let sum = |sum: Option<u64>, more: u64| Some(sum.unwrap_or(0).saturating_add(more));
         self.rows = sum(self.rows, row.rows());
         self.bytes = sum(self.bytes, row.bytes());
@@ -188,11 +187,11 @@ impl Record {
         self.error = self.error.take().or_else(|| some(row.error()));
         self.complete = !row.more();
         if payloads && !row.payload().is_empty() {
-            self.payload.get_or_insert_default().push(row.payload(), row.cut & CUT_PAYLOAD != 0);
+            self.payload.get_or_insert_default().push(row.payload(), row.cut() & CUT_PAYLOAD != 0);
         }
     }
 
-    pub(in crate::audit) fn add_ruling(&mut self, row: &ArchivedEventRow) {
+    pub(in crate::audit) fn add_ruling(&mut self, row: &EventRow<'_>) {
         self.ticket = self.ticket.take().or_else(|| some(row.ticket()));
         let text = format!("{} {}", row.what(), ruling_text(row));
         self.detail = Some(match self.detail.take() {
@@ -205,7 +204,7 @@ impl Record {
     }
 }
 
-fn ruling_text(row: &ArchivedEventRow) -> String {
+fn ruling_text(row: &EventRow<'_>) -> String {
     match (row.by(), row.detail()) {
         ("", reason) => reason.to_owned(),
         (by, "") => format!("by {by}"),

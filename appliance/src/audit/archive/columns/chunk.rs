@@ -2,7 +2,7 @@
 
 use super::hybrid::{self, Runs};
 use super::pages::{Gathered, Pages};
-use super::values::Values;
+use super::values::{Texts, Values};
 use crate::audit::archive::schema::{Column, PAGE_BYTES};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
@@ -64,16 +64,25 @@ impl ColumnChunk {
 
     /// Returns how many bytes they have.
     pub fn list(&mut self, row: usize, items: impl Iterator<Item = Option<impl AsRef<str>>>) -> usize {
-        self.reach(row);
-        let Values::Texts(texts) = &mut self.values else { return 0 };
-        let (mut bytes, mut repetition) = (0, 0);
-        for item in items {
-            self.definitions.push((self.definition_max - i16::from(item.is_none())) as u32, 1);
+        let mut bytes = 0;
+        self.items(row, items, |texts, item| {
             bytes += 8;
-            if let Some(item) = item {
-                texts.push(item.as_ref().as_bytes());
-                bytes += item.as_ref().len();
-            }
+            let Some(item) = item else { return false };
+            texts.push(item.as_ref().as_bytes());
+            bytes += item.as_ref().len();
+            true
+        });
+        bytes
+    }
+
+    /// `push`: one of them; `false`: it is null.
+    fn items<T>(&mut self, row: usize, items: impl Iterator<Item = T>, mut push: impl FnMut(&mut Texts, T) -> bool) {
+        self.reach(row);
+        let Values::Texts(texts) = &mut self.values else { return };
+        let mut repetition = 0;
+        for item in items {
+            let is_null = !push(texts, item);
+            self.definitions.push((self.definition_max - i16::from(is_null)) as u32, 1);
             self.repetitions.push(repetition, 1);
             repetition = 1;
         }
@@ -82,7 +91,30 @@ impl ColumnChunk {
             self.repetitions.push(0, 1);
         }
         self.rows += 1;
-        bytes
+    }
+
+    /// The number of a text that may come again in this row group. `None`: it has to come as a text.
+    pub fn number(&mut self, value: &str) -> Option<u32> {
+        match &mut self.values {
+            Values::Texts(texts) => texts.number(value.as_bytes()),
+            _ => None,
+        }
+    }
+
+    /// A text that has that number.
+    pub fn text_again(&mut self, row: usize, number: u32) {
+        if let Values::Texts(texts) = &mut self.values {
+            texts.push_again(number);
+            self.defined(row);
+        }
+    }
+
+    /// Texts that have these numbers.
+    pub fn list_again(&mut self, row: usize, numbers: &[u32]) {
+        self.items(row, numbers.iter(), |texts, &number| {
+            texts.push_again(number);
+            true
+        });
     }
 
     fn defined(&mut self, row: usize) {

@@ -140,6 +140,22 @@ impl Texts {
         }
     }
 
+    /// The number of a value that may be pushed again. `None`: values are plain.
+    pub fn number(&mut self, value: &[u8]) -> Option<u32> {
+        (!self.is_plain).then(|| self.dictionary.number(value))
+    }
+
+    /// The value that had that number when it was pushed.
+    pub fn push_again(&mut self, number: u32) {
+        if self.is_plain {
+            dictionary::plain(self.dictionary.value(number), &mut self.plain);
+            self.plain_count += 1;
+        } else {
+            self.numbers.push(number, 1);
+            self.numbered += 1;
+        }
+    }
+
     pub fn dictionary(&self) -> &Dictionary {
         &self.dictionary
     }
