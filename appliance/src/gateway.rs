@@ -67,6 +67,10 @@ impl RoundLog for Trail {
         self.writer.look();
         self.counters.audit_ring_used_bytes.set(self.writer.ring_used_bytes().unwrap_or(0));
     }
+
+    fn close(&mut self) -> io::Result<()> {
+        self.writer.close()
+    }
 }
 
 fn mode(durability: Durability) -> Mode {

@@ -36,9 +36,7 @@ pub trait RoundLog {
     /// Once a second: is what was written still where a reader finds it? If not, it has failed.
     fn look(&mut self) {}
     /// Nothing will be appended any more: what was written is brought to stable storage, and what only a stop without notice needs goes.
-    fn close(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    fn close(&mut self) -> io::Result<()>;
 }
 
 impl RoundLog for SegmentWriter {
@@ -115,5 +113,8 @@ impl RoundLog for NoLog {
     }
     fn failed(&self) -> Option<&str> {
         None
+    }
+    fn close(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -286,6 +286,8 @@ fn restart(world: &World) -> Result<()> {
     let endpoint = other.endpoint(&world.issuer.token("ada@example.com", &[]), false);
     Wire::connect(&endpoint)?.query("SELECT 'before the restart'")?;
     ensure!(other.terminate()? == Some(0), "TERM did not end it well: {}", other.log());
+    let stage = other.home().join("data/segments/shard-0/stage");
+    ensure!(!stage.exists(), "a clean stop keeps nothing that a start would have to write");
     other.start_again()?;
     Wire::connect(&endpoint)?.query("SELECT 'after the restart'")?;
     let found = audit::search(&other, &["--contains", "the restart"])?;

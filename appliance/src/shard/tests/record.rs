@@ -77,6 +77,9 @@ impl RoundLog for FakeLog {
         std::thread::sleep(pause);
         (self.found_astray || broken).then_some("it is broken")
     }
+    fn close(&mut self) -> std::io::Result<()> {
+        self.write()
+    }
     fn look(&mut self) {
         let astray = self.script().astray;
         self.found_astray = astray;
