@@ -125,7 +125,7 @@ mod tests {
             Entry::Gateway { detail: "stopped" },
         ];
         let mut encoder = Encoder::new(Room::of_segment(1 << 20));
-        let mut encoded = |entry: &Entry<'_>| {
+        let encoded = |entry: &Entry<'_>| {
             let (mut bytes, mut aligned) = (Vec::new(), AlignedVec::new());
             encoder.encode(77, &who("s1", "alice", &groups), entry, &mut bytes);
             aligned.extend_from_slice(&bytes);

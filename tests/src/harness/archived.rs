@@ -2,7 +2,6 @@
 //! them as whole files, as lines and as bits.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lockgate::audit::archive::archiver::{ArchiverOptions, Finish, run};
@@ -19,20 +18,7 @@ use super::random::Random;
 use super::trail::{self, Files, Tampering};
 
 fn options(dir: &Path) -> ArchiverOptions {
-    ArchiverOptions {
-        data_dir: dir.to_owned(),
-        file_bytes: 12 << 10,
-        file_age: Duration::from_secs(3600),
-        small_file_age: Duration::from_secs(3600),
-        slack: Duration::ZERO,
-        segments_per_shard: 100,
-        checkpoint_key: KeySource::File(dir.join("checkpoint.key")),
-        checkpoint_copies: vec![],
-        archive_url: None,
-        archive_credentials_file: None,
-        retention: None,
-        let_go: || {},
-    }
+    ArchiverOptions::by_size(dir, 12 << 10)
 }
 
 /// Two shards, a few Parquet files, segments that have left the ring and segments that have not, the newest records promised

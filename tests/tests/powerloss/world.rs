@@ -13,7 +13,6 @@ use lockgate_tests::harness::random::Random;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 const NOW_US: i64 = 1_795_142_000_000_000;
 const SEGMENTS: u32 = 3;
@@ -367,18 +366,9 @@ fn named(damage: &lockgate::audit::reader::Damage) -> (u64, String) {
 
 fn archiver_options(dir: &Path) -> ArchiverOptions {
     ArchiverOptions {
-        data_dir: dir.to_owned(),
-        file_bytes: 1 << 20,
-        file_age: Duration::from_secs(3600),
-        small_file_age: Duration::from_secs(3600),
-        slack: Duration::ZERO,
         segments_per_shard: SEGMENTS,
         checkpoint_key: KeySource::File(segment::archive_dir(dir).join("checkpoint.key")),
-        checkpoint_copies: vec![],
-        archive_url: None,
-        archive_credentials_file: None,
-        retention: None,
-        let_go: || {},
+        ..ArchiverOptions::by_size(dir, 1 << 20)
     }
 }
 

@@ -24,7 +24,7 @@ use crate::lull::Lull;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -66,6 +66,27 @@ pub struct ArchiverOptions {
     pub retention: Option<Duration>,
     /// Gives back memory that only a start, and beginning or publishing a file, has use for.
     pub let_go: fn(),
+}
+
+impl ArchiverOptions {
+    /// Of an archiver that runs until it is done: files close by their size alone.
+    pub fn by_size(data_dir: &Path, file_bytes: u64) -> Self {
+        const HOUR: Duration = Duration::from_secs(3600);
+        Self {
+            data_dir: data_dir.to_owned(),
+            file_bytes,
+            file_age: HOUR,
+            small_file_age: HOUR,
+            slack: Duration::ZERO,
+            segments_per_shard: 100,
+            checkpoint_key: KeySource::File(data_dir.join("checkpoint.key")),
+            checkpoint_copies: Vec::new(),
+            archive_url: None,
+            archive_credentials_file: None,
+            retention: None,
+            let_go: || {},
+        }
+    }
 }
 
 /// Tells a running archiver to finish.

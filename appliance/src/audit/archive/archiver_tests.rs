@@ -1,7 +1,6 @@
 //! The archiver over trails of several shards: exactly once, in order, whatever stops it.
 
 use super::archiver::{Archiver, ArchiverOptions, Finish, run};
-use super::key::KeySource;
 use super::manifest::{self, Entry, FileEntry, What};
 use super::status::Status;
 use crate::audit::reader::DamageKind;
@@ -21,20 +20,7 @@ const NOW_US: i64 = 1_795_142_000_000_000;
 const SEGMENT_BYTES: u64 = segment::SEGMENT_BYTES_MIN;
 
 pub(super) fn options(dir: &Path) -> ArchiverOptions {
-    ArchiverOptions {
-        data_dir: dir.to_owned(),
-        file_bytes: 20 << 10,
-        file_age: Duration::from_secs(3600),
-        small_file_age: Duration::from_secs(3600),
-        slack: Duration::ZERO,
-        segments_per_shard: 100,
-        checkpoint_key: KeySource::File(dir.join("checkpoint.key")),
-        checkpoint_copies: vec![],
-        archive_url: None,
-        archive_credentials_file: None,
-        retention: None,
-        let_go: || {},
-    }
+    ArchiverOptions::by_size(dir, 20 << 10)
 }
 
 /// Rings that are filled and released by hand.

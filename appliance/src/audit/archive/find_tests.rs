@@ -1,7 +1,6 @@
 //! The archive and the segments answer as one: whatever is archived, a search finds what it found before.
 
 use super::archiver::{ArchiverOptions, Finish, run};
-use super::key::KeySource;
 use crate::audit::search::{Filter, Follower, News, Record, Trouble, search, show};
 use crate::audit::tests::{outcome, request, scratch, who};
 use crate::audit::writer::RingOptions;
@@ -66,20 +65,7 @@ impl Trail {
     fn archive(&mut self) {
         let finish = Finish::default();
         finish.ask();
-        let options = ArchiverOptions {
-            data_dir: self.dir.path().to_owned(),
-            file_bytes: 8 << 10,
-            file_age: Duration::from_secs(3600),
-            small_file_age: Duration::from_secs(3600),
-            slack: Duration::ZERO,
-            segments_per_shard: 100,
-            checkpoint_key: KeySource::File(self.dir.path().join("checkpoint.key")),
-            checkpoint_copies: Vec::new(),
-            archive_url: None,
-            archive_credentials_file: None,
-            retention: None,
-            let_go: || {},
-        };
+        let options = ArchiverOptions::by_size(self.dir.path(), 8 << 10);
         run(&options, &finish).expect("archived");
         while self.keeper.look().expect("the keeper works") {}
     }

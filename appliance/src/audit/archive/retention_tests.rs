@@ -20,20 +20,7 @@ use std::time::Duration;
 const DAY_US: i64 = 86_400_000_000;
 
 fn options(dir: &Path, retention: Option<Duration>) -> ArchiverOptions {
-    ArchiverOptions {
-        data_dir: dir.to_owned(),
-        file_bytes: 1 << 20,
-        file_age: Duration::from_secs(3600),
-        small_file_age: Duration::from_secs(3600),
-        slack: Duration::ZERO,
-        segments_per_shard: 100,
-        checkpoint_key: KeySource::File(dir.join("checkpoint.key")),
-        checkpoint_copies: Vec::new(),
-        archive_url: None,
-        archive_credentials_file: None,
-        retention,
-        let_go: || {},
-    }
+    ArchiverOptions { retention, ..ArchiverOptions::by_size(dir, 1 << 20) }
 }
 
 /// The archiver looks once, archives what there is and deletes what is old.

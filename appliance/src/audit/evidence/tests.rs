@@ -3,7 +3,7 @@
 use super::check::{Checked, check};
 use super::pack::{Packed, pack};
 use crate::audit::archive::archiver::{ArchiverOptions, Finish, run};
-use crate::audit::archive::key::{KeySource, SigningKey, create};
+use crate::audit::archive::key::{SigningKey, create};
 use crate::audit::search::{Filter, search};
 use crate::audit::segment::SEGMENT_BYTES_MIN;
 use crate::audit::tests::{groups, outcome, request, scratch, who};
@@ -11,7 +11,6 @@ use crate::audit::{Entry, Journal as _, RingOptions, SegmentWriter};
 use crate::config::Glob;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 const START_US: i64 = 1_795_142_000_000_000;
 
@@ -45,20 +44,7 @@ fn trail() -> tempfile::TempDir {
 fn archive(dir: &Path) {
     let finish = Finish::default();
     finish.ask();
-    let options = ArchiverOptions {
-        data_dir: dir.to_owned(),
-        file_bytes: 1 << 20,
-        file_age: Duration::from_secs(3600),
-        small_file_age: Duration::from_secs(3600),
-        slack: Duration::ZERO,
-        segments_per_shard: 100,
-        checkpoint_key: KeySource::File(dir.join("checkpoint.key")),
-        checkpoint_copies: Vec::new(),
-        archive_url: None,
-        archive_credentials_file: None,
-        retention: None,
-        let_go: || {},
-    };
+    let options = ArchiverOptions::by_size(dir, 1 << 20);
     run(&options, &finish).expect("archived");
 }
 

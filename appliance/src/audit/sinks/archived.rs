@@ -111,10 +111,8 @@ mod tests {
     use super::super::source::{self, Source as _, Step};
     use super::*;
     use crate::audit::archive::archiver::{ArchiverOptions, Finish, run};
-    use crate::audit::archive::key::KeySource;
     use crate::audit::tests::{groups, outcome, request, scratch, who};
     use crate::audit::{Entry, Journal as _, Keeper, Release, RingOptions, SealerOptions, SegmentWriter, segment};
-    use std::time::Duration;
 
     const STATEMENTS: u64 = 600;
 
@@ -145,20 +143,7 @@ mod tests {
         let before = segment::list(data_dir).expect("listable")[&0].len();
         let finish = Finish::default();
         finish.ask();
-        let archiver = ArchiverOptions {
-            data_dir: data_dir.to_owned(),
-            file_bytes: 20 << 10,
-            file_age: Duration::from_secs(3600),
-            small_file_age: Duration::from_secs(3600),
-            slack: Duration::ZERO,
-            segments_per_shard: 100,
-            checkpoint_key: KeySource::File(data_dir.join("checkpoint.key")),
-            checkpoint_copies: vec![],
-            archive_url: None,
-            archive_credentials_file: None,
-            retention: None,
-            let_go: || {},
-        };
+        let archiver = ArchiverOptions::by_size(data_dir, 20 << 10);
         run(&archiver, &finish).expect("the archiver finishes");
         while keeper.look().expect("the keeper works") {}
         let after = segment::list(data_dir).expect("listable")[&0].len();
