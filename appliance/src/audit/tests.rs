@@ -655,7 +655,11 @@ fn a_footer_that_is_not_the_promised_one_is_named_also_where_nothing_follows_it(
     let dir = scratch();
     let archived = archived_trail(dir.path());
     archived[1..].iter().for_each(|path| fs::remove_file(path).expect("removed"));
-    fs::remove_dir_all(segment::ring_dir(dir.path(), 0)).expect("removed");
+    let ring = segment::ring_dir(dir.path(), 0);
+    fs::remove_dir_all(&ring).expect("removed");
+    fs::create_dir(&ring).expect("made");
+    // The next one is prepared.
+    fs::write(segment::ring_path(&ring, 2), vec![0; SEGMENT_BYTES_MIN as usize]).expect("written");
     let damages = |proven| {
         let mut chain = ChainReader::whole(dir.path().to_owned(), 0).proven(proven);
         let mut damages = Vec::new();
