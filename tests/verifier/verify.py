@@ -62,7 +62,7 @@ ITEM = {"t": 1, "r": 1, "l": 8, "b": 12}  # bytes
 
 def record_times(payload):
     """The time of each record; an exception where one cannot be read."""
-    at, whos = 0, set()
+    at, whos, kind = 0, set(), None
     while at < len(payload):
         size, kind, version, unused = struct.unpack_from("<IBBH", payload, at)
         start, row, at = at, payload[at + 8 : at + 8 + size], at + 8 + (size + 7) // 8 * 8
@@ -78,6 +78,7 @@ def record_times(payload):
             continue
         ensure(row, version == 1 or start - struct.unpack("<I", row[-4:])[0] in whos)
         yield struct.unpack_from("<q", row, root)[0]
+    ensure(payload, kind != 8)
 
 def field_end(row, at, what, low, high):
     """What fields point at lies in their order, and before the fixed part."""

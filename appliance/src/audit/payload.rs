@@ -56,8 +56,9 @@ impl<'a> Walk<'a> {
         Some(read.inspect_err(|_| self.at = self.payload.len()))
     }
 
-    /// The next record, behind what stands of who in front of it.
+    /// The next record, behind what stands of who in front of it. A payload that ends behind a who is broken.
     fn next_raw(&mut self) -> Result<Option<Raw<'a>>, RecordBroken> {
+        let mut behind_who = false;
         while !self.is_over() {
             let start = self.at;
             let (framed, end) = split_raw(self.payload, start)?;
@@ -68,8 +69,9 @@ impl<'a> Walk<'a> {
                 return Ok(Some(Raw { start, kind, version: framed.version, archive: framed.archive }));
             }
             self.whos.push((start, framed.who()?));
+            behind_who = true;
         }
-        Ok(None)
+        if behind_who { Err(RecordBroken::Who) } else { Ok(None) }
     }
 
     fn who(&self, start: usize, back: u32) -> Result<&'a ArchivedWhoRow, RecordBroken> {
@@ -382,6 +384,21 @@ mod tests {
             }
         }
         assert_eq!((held, refused), (1, right + 18));
+    }
+
+    #[test]
+    fn a_who_that_no_record_follows_is_broken() {
+        let (ann, mut encoder, mut out) = (packed("s1", "ann"), encoder(), Vec::new());
+        encoder.encode(7, &of(&ann), &Entry::Gateway { detail: "" }, &mut out);
+        let first = outline(&aligned(&out)).next().expect("one was written").0;
+        let who = out[..first].to_vec();
+        for (payload, records) in [(who.clone(), 0), ([out, who].concat(), 1)] {
+            let payload = aligned(&payload);
+            let read: Vec<_> = Walk::new(&payload).map(|view| view.map(|view| view.time_us())).collect();
+            let mut quick = Walk::new(&payload);
+            assert_eq!(read, std::iter::from_fn(|| quick.check()).collect::<Vec<_>>());
+            assert_eq!((read.len(), read[records]), (records + 1, Err(RecordBroken::Who)));
+        }
     }
 
     #[test]

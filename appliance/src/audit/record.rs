@@ -223,7 +223,7 @@ pub enum RecordBroken {
     Kind(u8),
     Version(u8),
     Archive,
-    /// No who stands where it says.
+    /// No who stands where it says, or no record behind a who.
     Who,
 }
 

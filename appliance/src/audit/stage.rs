@@ -357,6 +357,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_while_all_of_the_trail_is_moved_away_is_written_once_it_is_back() {
+        let dir = scratch();
+        let (data, away) = (dir.path().join("data"), dir.path().join("away"));
+        let mut writer = staged(&data);
+        append(&mut writer, 1, "SELECT 1").expect("room");
+        writer.write().expect("written");
+        keep(&mut writer, 2..=3);
+        fs::rename(&data, &away).expect("moved");
+        writer.look();
+        assert!(writer.failed().is_some_and(|why| why.contains("all of the data directory is gone")));
+        drop(writer);
+        fs::rename(&away, &data).expect("moved back");
+        check(&data, &["SELECT 1", "SELECT 2", "SELECT 3", "kept"]);
+    }
+
+    #[test]
     fn a_frame_that_a_stop_tore_is_written_from_the_stage() {
         let dir = scratch();
         let mut writer = staged(dir.path());

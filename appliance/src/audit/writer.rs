@@ -204,8 +204,8 @@ impl<D: Disk> SegmentWriter<D> {
                 )));
             }
         };
-        // Its frame was written before the stop.
-        if place.frame < self.next_frame {
+        // Its frame was written before the stop. (A footer that took its number holds no records.)
+        if place.frame < self.next_frame && place.first_record < self.next_record {
             return Ok(None);
         }
         let room = |current: &Current| current.offset + (batch.len() + FOOTER_BYTES) as u64 <= current.bytes;
@@ -440,12 +440,12 @@ impl<D: Disk> SegmentWriter<D> {
             "segment {number} was {harm} while records were written to it: records up to {records} (frames up to {frames}) had been \
              written, and what is missing before this one is lost"
         );
+        // Where there is none, what is kept continues what was taken away, and is written by a start that finds both again.
+        let (file, bytes) = self.prepare_next(taken.bytes)?;
         // Whoever has it still, be it under another name or the archiver that reads it, has all of it.
         self.after_damage = harm != TAKEN_AWAY || self.seal(&mut taken, self.now_us).is_err();
-        let bytes = taken.bytes;
         // A sync of it may still be queued.
         self.retired = Some(taken.file);
-        let (file, bytes) = self.prepare_next(bytes)?;
         self.begin(file, bytes, self.now_us)?;
         self.encoder.encode(self.now_us, &NOBODY, &Entry::Gateway { detail: &detail }, &mut self.batch);
         self.records += 1;

@@ -94,6 +94,13 @@ impl Ledger {
         self.due_us
     }
 
+    /// Nobody will record anything more: the interval ends now.
+    pub fn hurry(&mut self, now_us: u64) {
+        if self.due_us != NEVER {
+            self.due_us = now_us;
+        }
+    }
+
     /// Ends a round: makes its record as safe as the mode promises (or begins to) and releases what may go. `alone`: nobody but
     /// the session whose record it is would wait for the disk.
     pub fn commit<D>(&mut self, alone: bool, io: &mut Io<D>) -> Result<(), String> {

@@ -249,6 +249,9 @@ impl<D: Drive> Pump<D> {
 
     fn commit(&mut self) -> Result<(), String> {
         self.ledger.commit(self.relays.len() <= 1, &mut self.io)?;
+        if self.draining && self.relays.is_empty() {
+            self.ledger.hurry(self.io.now.mono_us);
+        }
         // An append may have failed for good, and who was refused it waits for room.
         self.io.log.failed().map_or(Ok(()), |reason| Err(format!("no audit record is accepted any more: {reason}")))
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -281,11 +281,13 @@ fn is_the_gateways_own(application: &str) -> bool {
 
 fn restart(world: &World) -> Result<()> {
     let before = audit::search(world.gateway(), &[])?.len();
-    let setup = Setup { more: RULES.into(), ..Setup::default() };
+    let setup = Setup { more: RULES.into(), audit: "commit_interval = \"10s\"\n".into(), ..Setup::default() };
     let mut other = Gateway::start(world.folder.as_path(), &world.target, &world.issuer, &setup)?;
     let endpoint = other.endpoint(&world.issuer.token("ada@example.com", &[]), false);
     Wire::connect(&endpoint)?.query("SELECT 'before the restart'")?;
+    let asked = Instant::now();
     ensure!(other.terminate()? == Some(0), "TERM did not end it well: {}", other.log());
+    ensure!(asked.elapsed() < Duration::from_secs(8), "a stop does not wait for the commit interval");
     let stage = other.home().join("data/segments/shard-0/stage");
     ensure!(!stage.exists(), "a clean stop keeps nothing that a start would have to write");
     other.start_again()?;
