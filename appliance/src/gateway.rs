@@ -125,7 +125,9 @@ pub fn run(config: Config, hangups: Hangups, load: Loader, archiver: Option<Prog
     };
     let control = control::start(options, doors)?;
     tracing::info!(ops = %control.ops_address(), "ready");
-    let watch = Watch::start(shards.handles.iter().map(|shard| shard.counters.clone()).collect());
+    let counters = shards.counters.clone();
+    let sessions = move || counters.iter().map(|counters| counters.sessions_total.value()).sum();
+    let watch = Watch::start(shards.handles.iter().map(|shard| shard.counters.clone()).collect(), sessions);
     let watch = watch.context("the watch over the shards did not start")?;
     let ended = control.wait();
     drop(watch);

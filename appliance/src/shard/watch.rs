@@ -1,5 +1,5 @@
 //! Looks after the shards: each makes a round several times a second, if only for its own alarm. One that sleeps through it (a wake-up
-//! that was lost) is woken by a signal; one that is busy for long is told. When nobody has connected for a while, code that only a start and
+//! that was lost) is woken by a signal; one that is busy for long is told. When no session has been opened for a while, code that only a start and
 //! logins need is let go.
 
 use super::counters::Counters;
@@ -23,7 +23,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn start(shards: Vec<Arc<Counters>>) -> io::Result<Self> {
+    /// `sessions`: how many have been opened so far. (A connection that asks for nothing, as a probe's, needs nothing of a login.)
+    pub fn start(shards: Vec<Arc<Counters>>, sessions: impl Fn() -> u64 + Send + 'static) -> io::Result<Self> {
         let over = Arc::new(AtomicBool::new(false));
         let is_over = over.clone();
         let thread = std::thread::Builder::new().name("shard-watch".into()).spawn(move || {
@@ -34,7 +35,7 @@ impl Watch {
                 for (number, (shard, look)) in shards.iter().zip(&mut looks).enumerate() {
                     look.after(number, shard, mono_us());
                 }
-                if lull.has_come(shards.iter().map(|shard| shard.accepted.value()).sum(), Instant::now()) {
+                if lull.has_come(sessions(), Instant::now()) {
                     let_go_of_code();
                 }
             }
