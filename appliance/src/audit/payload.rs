@@ -65,8 +65,7 @@ impl<'a> Walk<'a> {
             self.at = end;
             if framed.kind != WHO {
                 self.began = start;
-                let kind = Kind::from_byte(framed.kind).ok_or(RecordBroken::Kind(framed.kind))?;
-                return Ok(Some(Raw { start, kind, version: framed.version, archive: framed.archive }));
+                return framed.record(start).map(Some);
             }
             self.whos.push((start, framed.who()?));
             behind_who = true;
@@ -75,7 +74,7 @@ impl<'a> Walk<'a> {
     }
 
     fn who(&self, start: usize, back: u32) -> Result<&'a ArchivedWhoRow, RecordBroken> {
-        let at = start.checked_sub(back as usize).ok_or(RecordBroken::Who)?;
+        let at = back_from(start, back)?;
         let index = self.whos.binary_search_by_key(&at, |who| who.0).map_err(|_| RecordBroken::Who)?;
         Ok(self.whos[index].1)
     }
@@ -96,13 +95,12 @@ impl<'a> Iterator for Walk<'a> {
 /// The record that begins at `start` of a payload that a [`Walk`] has found whole, and what it takes.
 pub fn record_at(payload: &[u8], start: usize) -> Result<(View<'_>, usize), RecordBroken> {
     let (framed, end) = split_raw(payload, start)?;
-    let kind = Kind::from_byte(framed.kind).ok_or(RecordBroken::Kind(framed.kind))?;
-    let raw = Raw { start, kind, version: framed.version, archive: framed.archive };
-    let whose = |back: u32| {
-        let at = start.checked_sub(back as usize).ok_or(RecordBroken::Who)?;
-        Ok(Whose::At { payload, at })
-    };
-    Ok((raw.view(whose)?, end - start))
+    let whose = |back| Ok(Whose::At { payload, at: back_from(start, back)? });
+    Ok((framed.record(start)?.view(whose)?, end - start))
+}
+
+fn back_from(start: usize, back: u32) -> Result<usize, RecordBroken> {
+    start.checked_sub(back as usize).ok_or(RecordBroken::Who)
 }
 
 /// Who stands at `at`.
@@ -124,6 +122,11 @@ impl<'a> Framed<'a> {
             ROW_VERSION => access::<ArchivedWhoRow>(self.archive),
             version => Err(RecordBroken::Version(version)),
         }
+    }
+
+    fn record(self, start: usize) -> Result<Raw<'a>, RecordBroken> {
+        let Self { kind, version, archive } = self;
+        Ok(Raw { start, kind: Kind::from_byte(kind).ok_or(RecordBroken::Kind(kind))?, version, archive })
     }
 }
 
