@@ -267,6 +267,11 @@ impl SegmentReader {
         &self.path
     }
 
+    /// The size of the file when it was last looked at.
+    pub fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
     /// Where the next frame starts or would start.
     pub fn offset(&self) -> u64 {
         self.offset

@@ -164,6 +164,11 @@ impl ChainReader {
         self.current.as_ref().is_some_and(SegmentReader::records_hold)
     }
 
+    /// The size of the segment that is being read.
+    pub fn segment_bytes(&self) -> Option<u64> {
+        self.current.as_ref().map(SegmentReader::file_bytes)
+    }
+
     /// Brings the segment that is being read to stable storage.
     pub fn sync(&self) -> io::Result<()> {
         self.current.as_ref().map_or(Ok(()), SegmentReader::sync)

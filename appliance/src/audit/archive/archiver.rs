@@ -29,8 +29,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Between two looks at shards that had nothing to say.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Between two looks at shards that had nothing to say: each begins with cold caches, and rings that hold seconds can wait.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// The same where a ring may be full by then.
+const LOOK_EVERY_SMALL: Duration = Duration::from_millis(50);
+/// A ring of so many bytes is not full within a look, however fast its shard writes.
+const RING_LARGE: u64 = 256 << 20;
 /// After an error.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Another archiver may be on its way out.
@@ -101,6 +105,14 @@ impl Finish {
 
     pub fn is_asked(&self) -> bool {
         self.asked_us().is_some()
+    }
+
+    /// Waits so long, or little longer than until it is asked.
+    fn wait(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while !self.is_asked() && Instant::now() < until {
+            std::thread::park_timeout(LOOK_EVERY_SMALL.min(until.saturating_duration_since(Instant::now())));
+        }
     }
 
     fn asked_us(&self) -> Option<i64> {
@@ -280,7 +292,7 @@ impl<'a> Archiver<'a> {
                 (self.options.let_go)();
             }
             if !more {
-                std::thread::park_timeout(LOOK_EVERY);
+                finish.wait(self.look_every());
             }
         }
     }
@@ -335,6 +347,11 @@ impl<'a> Archiver<'a> {
         let small = file.raw_bytes < SMALL_BYTES;
         let age = if small { self.options.small_file_age } else { self.options.file_age };
         file.raw_bytes >= self.options.file_bytes || since.elapsed() >= age || self.ring_needs_room()
+    }
+
+    fn look_every(&self) -> Duration {
+        let ring_bytes = self.merge.segment_bytes().saturating_mul(self.options.segments_per_shard.into());
+        if ring_bytes < RING_LARGE { LOOK_EVERY_SMALL } else { LOOK_EVERY }
     }
 
     /// Half the ring of a shard waits for its records to be published.

@@ -125,6 +125,11 @@ impl Follower {
         }
     }
 
+    /// The size of the segment it is in.
+    pub fn segment_bytes(&self) -> Option<u64> {
+        self.chain.segment_bytes()
+    }
+
     /// What was read of the segment it is in is on stable storage afterwards.
     pub fn sync(&self) -> io::Result<()> {
         self.chain.sync()

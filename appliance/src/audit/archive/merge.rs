@@ -141,6 +141,11 @@ impl Merge {
         self.heads.iter().map(|&Reverse((time_us, shard))| (shard, time_us))
     }
 
+    /// Of the segments that are being read, the size of the smallest. 0: none is.
+    pub fn segment_bytes(&self) -> u64 {
+        self.followers.values().filter_map(Follower::segment_bytes).min().unwrap_or(0)
+    }
+
     /// Everything that was read is on stable storage afterwards.
     pub fn sync(&self) -> io::Result<()> {
         self.followers.values().try_for_each(Follower::sync)

@@ -159,7 +159,9 @@ pub fn kind_of(name: &[u8]) -> Option<Kind> {
 
 /// The names of a record's class bits; a bit without a name is `bit41`.
 pub fn class_names(bits: u64) -> impl Iterator<Item = std::borrow::Cow<'static, str>> {
-    (0..64u8).filter(move |bit| bits >> bit & 1 == 1).map(|bit| match Class::ALL.get(usize::from(bit)) {
+    let without_lowest = |bits: &u64| Some(bits & bits.wrapping_sub(1));
+    let rests = std::iter::successors(Some(bits), without_lowest).take_while(|&rest| rest != 0);
+    rests.map(|rest| rest.trailing_zeros() as usize).map(|bit| match Class::ALL.get(bit) {
         Some(class) => class.name().into(),
         None => format!("bit{bit}").into(),
     })

@@ -16,7 +16,8 @@ use parquet::schema::types::ColumnDescPtr;
 use std::io::Write as _;
 use zstd::bulk::Compressor;
 
-pub const LEVEL: i32 = 3;
+/// Of zstd. Level 3 takes 6 % more of the archiver's CPU, for files that are no smaller: pages are encoded already.
+pub const LEVEL: i32 = 1;
 /// A text in the statistics is cut to this.
 const TEXT_BYTES_MAX: usize = 64;
 
