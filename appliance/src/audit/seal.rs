@@ -7,7 +7,7 @@ use super::segment::{self, SegmentFile, Spare, at};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -206,7 +206,47 @@ fn newest_in_use(files: &BTreeMap<u64, SegmentFile>) -> io::Result<Option<u64>> 
     Ok(None)
 }
 
-/// The thread. Dropping it ends it after the look it is at.
+/// The disk until the thread is told to stop: nobody needs the segment any more that it is filling then.
+struct UntilTold(Arc<AtomicBool>);
+
+impl Disk for UntilTold {
+    fn write_all_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if self.0.load(Ordering::Acquire) {
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "the gateway stops"));
+        }
+        RealDisk.write_all_at(file, bytes, offset)
+    }
+
+    fn sync_data(&self, file: &File) -> io::Result<()> {
+        RealDisk.sync_data(file)
+    }
+
+    fn sync_all(&self, file: &File) -> io::Result<()> {
+        RealDisk.sync_all(file)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<File> {
+        RealDisk.create(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+
+    fn make_dir(&self, dir: &Path) -> io::Result<bool> {
+        RealDisk.make_dir(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(dir)
+    }
+}
+
+/// The thread. Dropping it ends it after the look it is at; a segment that it is filling is given up.
 pub struct Sealer {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -218,7 +258,7 @@ impl Sealer {
     pub fn start(options: SealerOptions) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
-        let mut keeper = Keeper::new(options);
+        let mut keeper = Keeper::on(UntilTold(told.clone()), options);
         let trouble = keeper.trouble.clone();
         let thread = std::thread::Builder::new().name("audit-sealer".into()).spawn(move || {
             while !told.load(Ordering::Acquire) {
@@ -229,6 +269,7 @@ impl Sealer {
                         }
                         LOOK_EVERY
                     }
+                    Err(_) if told.load(Ordering::Acquire) => break,
                     Err(error) => {
                         keeper.report(&error);
                         LOOK_AGAIN
@@ -250,5 +291,21 @@ impl Drop for Sealer {
                 tracing::error!("the audit sealer panicked");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_that_is_being_filled_is_given_up_when_the_thread_is_told_to_stop() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let told = Arc::new(AtomicBool::new(true));
+        let prepare = || segment::prepare(&UntilTold(told.clone()), folder.path(), 1, segment::SEGMENT_BYTES_MIN);
+        assert_eq!(prepare().expect_err("it was told").kind(), io::ErrorKind::Interrupted);
+        assert_eq!(std::fs::read_dir(folder.path()).expect("it is there").count(), 0, "nothing is left of it");
+        told.store(false, Ordering::Release);
+        assert!(prepare().expect("there is room").is_file());
     }
 }
