@@ -5,7 +5,7 @@ use crate::program::{Variable, variable};
 use crate::schedule::{Profile, parse_rate};
 use crate::target::redact;
 use anyhow::{Context, Result, bail, ensure};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 pub const EXIT: &str = "Exit status: 0 done; 1 the answer is no (a threshold was missed, a check failed); 2 wrong usage; 3 could \
@@ -165,7 +165,7 @@ pub struct WorkloadArgs {
     /// A variable, drawn anew for every request
     #[arg(long, value_name = "NAME=random(A,B)", value_parser = parse_variable)]
     pub set: Vec<Variable>,
-    /// Requests in flight on one connection, with `pipelined` [default: 8]
+    /// Requests in flight on one connection, with `pipelined`, 1 to 1024 [default: 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub depth: Option<u16>,
     /// How closely responses have to agree with the first one [default: same; rows where variables are used]
@@ -186,10 +186,10 @@ pub struct WorkloadArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Load")]
 pub struct LoadArgs {
-    /// Connections, all opened before the load begins
+    /// Connections, all opened before the load begins: 1 to 100,000
     #[arg(long, short = 'c', default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub connections: u32,
-    /// Load threads; one sends 100,000 requests a second and more
+    /// Load threads, 1 to 256; one sends 100,000 requests a second and more. No more are used than there are connections
     #[arg(long, short = 'j', default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
     /// How send times are spaced
@@ -200,7 +200,7 @@ pub struct LoadArgs {
     pub timeout: f64,
     /// Refuse to print percentiles when the generator's own send lag p99.9 is above, or when more than 0.1 % of the answers may
     /// have waited because it stood still for longer
-    #[arg(long, default_value = "1ms", value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, default_value = "1ms", value_name = "TIME", value_parser = parse_bound)]
     pub lag_limit: f64,
     /// Wake this much before a send is due and poll: less lag, more CPU
     #[arg(long, default_value = "0us", value_name = "TIME", value_parser = parse_time)]
@@ -220,12 +220,13 @@ pub struct LoadArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(group(ArgGroup::new("how much").args(["rate", "profile", "closed"]).required(true).multiple(true)))]
 pub struct RunArgs {
     /// postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE[?sslmode=...&host=SOCKET_DIRECTORY]
     #[arg(long, short = 't', value_name = "URL")]
     pub target: String,
-    /// Requests a second, over all connections
-    #[arg(long, short = 'r', value_name = "N", value_parser = parse_rate, required_unless_present_any = ["closed", "profile"])]
+    /// Requests a second, over all connections: from one in 10,000 s (0.0001) to 10000k
+    #[arg(long, short = 'r', value_name = "N", value_parser = parse_rate)]
     pub rate: Option<f64>,
     /// A rate that moves over the duration: `ramp:FROM-TO` or `step:RATE,RATE,...`
     #[arg(long, conflicts_with = "rate", value_name = "PROFILE", value_parser = parse_profile)]
@@ -242,7 +243,7 @@ pub struct RunArgs {
     /// Load before measuring begins; discarded, but a wrong answer counts. What waits for a connection at its end is dropped
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_time)]
     pub warmup: f64,
-    /// Length of an interval of the time series [default: 1s, or less so that it divides the steps of a profile]
+    /// Length of an interval of the time series, 10ms or more [default: 1s, or less so that it divides the steps of a profile]
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub interval: Option<f64>,
     #[command(flatten)]
@@ -279,6 +280,7 @@ pub struct RunArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(group(ArgGroup::new("how much").args(["rate", "closed"]).required(true).multiple(true)))]
 pub struct CompareArgs {
     /// NAME=URL; two to six of them
     #[arg(long, short = 'e', required = true, value_name = "NAME=URL", value_parser = parse_pair)]
@@ -287,15 +289,15 @@ pub struct CompareArgs {
     #[arg(long, value_name = "NAME=PID", value_parser = parse_pair)]
     pub pid: Vec<(String, String)>,
     /// Requests a second on each endpoint
-    #[arg(long, short = 'r', value_name = "N", value_parser = parse_rate, required_unless_present = "closed")]
+    #[arg(long, short = 'r', value_name = "N", value_parser = parse_rate)]
     pub rate: Option<f64>,
     /// Closed loop instead
     #[arg(long, conflicts_with_all = ["rate", "arrivals", "tick", "spin"])]
     pub closed: bool,
-    /// Rounds
+    /// Rounds, 1 to 1000
     #[arg(long, default_value_t = 9, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub rounds: u16,
-    /// How long an endpoint is measured in a round
+    /// How long an endpoint is measured in a round, 10ms or more
     #[arg(long, default_value = "3s", value_name = "TIME", value_parser = parse_time)]
     pub round_time: f64,
     /// Load before each measurement; discarded
@@ -319,7 +321,7 @@ pub struct SaturateArgs {
     #[arg(long, short = 't', value_name = "URL")]
     pub target: String,
     /// The bound on the response time's p99
-    #[arg(long, default_value = "2ms", value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, default_value = "2ms", value_name = "TIME", value_parser = parse_bound)]
     pub p99: f64,
     /// First rate to try; at least one request must be due in a probe
     #[arg(long, default_value = "1k", value_name = "N", value_parser = parse_rate)]
@@ -413,6 +415,13 @@ pub fn parse_time(text: &str) -> Result<f64> {
     Ok(number * scale)
 }
 
+/// A time that something may stay below.
+pub fn parse_bound(text: &str) -> Result<f64> {
+    let seconds = parse_time(text)?;
+    ensure!(seconds > 0.0, "nothing is ever below {text}");
+    Ok(seconds)
+}
+
 /// Below nothing could be answered, and nobody could log in.
 const TIMEOUT_S_MIN: f64 = 0.001;
 
@@ -471,7 +480,8 @@ mod tests {
         let parse = |args: &[&str]| {
             Cli::try_parse_from([&["lockgate-loadgen", "run", "--target", "postgres://u@h/d"], args].concat())
         };
-        assert!(parse(&[]).is_err());
+        let missing = parse(&[]).expect_err("nobody said how much").to_string();
+        assert!(missing.contains("--rate <N>|--profile <PROFILE>|--closed"), "{missing}");
         assert!(parse(&["--rate", "10"]).is_ok() && parse(&["--closed"]).is_ok());
         assert!(parse(&["--rate", "10", "--closed"]).is_err());
     }
