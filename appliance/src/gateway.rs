@@ -81,6 +81,9 @@ fn mode(durability: Durability) -> Mode {
     }
 }
 
+/// Segments of so many MiB at the start are worth a line.
+const SEGMENTS_MIB_TOLD: u64 = 1024;
+
 /// Runs the gateway until it has drained. `load` reads the configuration again on HUP.
 /// `archiver`: how it starts the archiver it watches.
 pub fn run(config: Config, hangups: Hangups, load: Loader, archiver: Option<Program>) -> Result<()> {
@@ -168,6 +171,7 @@ fn start_shards(
     let listeners: Vec<_> = config.listeners.iter().map(|one| listener(one, certificates)).collect();
     let segment_bytes = u64::from(config.audit.segment_mib) << 20;
     let mut trails = Vec::new();
+    tell_segments(config);
     take_up_others(config, segment_bytes)?;
     for number in 0..config.server.shards {
         trails.push(open_trail(config, number, segment_bytes)?);
@@ -295,6 +299,18 @@ fn start_shard(
     };
     shard::start(options, snapshot.clone(), Box::new(trail), to_control.clone(), factory)
         .with_context(|| format!("shard {number} did not start"))
+}
+
+/// What a first start writes before it is ready takes its time.
+fn tell_segments(config: &Config) {
+    let (shards, mib) = (config.server.shards as u64, u64::from(config.audit.segment_mib));
+    if shards * mib >= SEGMENTS_MIB_TOLD {
+        tracing::info!(
+            shards,
+            mib,
+            "a first start writes one audit segment for each shard before it is ready, and another behind it"
+        );
+    }
 }
 
 /// Whoever meets this bound has to know what to raise.

@@ -100,6 +100,8 @@ pub const LEEWAY_S_MAX: u64 = 300;
 pub const COMMIT_INTERVAL_MS_MAX: u64 = 10_000;
 /// Seconds for a login and for a connection to a target.
 pub const TIMEOUT_S_MAX: u64 = 600;
+/// For sessions to end by themselves, seconds.
+pub const DRAIN_S_MAX: u64 = 86_400;
 
 /// What the largest record needs besides its payload: names, tables, frame.
 pub const RECORD_OVERHEAD_BYTES: usize = 64 << 10;

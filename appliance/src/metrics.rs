@@ -7,6 +7,7 @@ use crate::audit::SealerTrouble;
 use crate::audit::archive::status::{Status as ArchiverStatus, unix_us};
 use crate::audit::archive::supervise::ArchiveWatch;
 use crate::audit::sinks::{Board, Status};
+use crate::config::{Archiver, Audit};
 use crate::policy::Action;
 use crate::shard::{Counters, mono_us};
 use prometheus_client::collector::Collector;
@@ -357,6 +358,36 @@ pub struct Scrape {
     pub archive: Option<ArchiveWatch>,
     pub sinks: Arc<Board>,
     pub sealer: SealerTrouble,
+    pub ring: TrailRing,
+}
+
+/// What of the configuration says when segments leave a shard's ring.
+#[derive(Clone, Copy, Debug)]
+pub struct TrailRing {
+    pub segments: u32,
+    pub segment_mib: u32,
+    pub archive: bool,
+    pub archiver: Archiver,
+}
+
+impl TrailRing {
+    pub fn of(audit: &Audit) -> Self {
+        let Audit { segments_per_shard: segments, segment_mib, archive, archiver, .. } = *audit;
+        Self { segments, segment_mib, archive, archiver }
+    }
+
+    /// Why it may be full, where nobody else says so, and what to do.
+    fn why_full(&self) -> &'static str {
+        match self.archiver {
+            _ if !self.archive => {
+                "nothing ever leaves it, since audit.archive is false: set it to true and start the gateway again"
+            }
+            Archiver::External => "audit.archiver is external: is `lockgate archiver` at work on this data_dir?",
+            Archiver::Off | Archiver::Supervised => {
+                "records come faster than they can be archived: is the disk slow or full? A larger ring takes longer bursts"
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Scrape {
@@ -370,12 +401,15 @@ impl Scrape {
     pub fn blocked(&self, now_us: u64) -> Option<String> {
         let seconds = |(shard, counters): (usize, &Arc<Counters>)| (room_awaited_s(counters, now_us), shard);
         let (seconds, shard) = self.sockets.iter().enumerate().map(seconds).max()?;
-        let text = || {
+        (seconds >= BLOCKED_S).then(|| {
+            let TrailRing { segments, segment_mib, .. } = self.ring;
+            let trouble = self.sealer.get().or_else(|| self.archive.as_ref().and_then(ArchiveWatch::trouble));
+            let why = trouble.as_deref().unwrap_or_else(|| self.ring.why_full());
             format!(
-                "statements of shard {shard} have waited for room in the audit trail for {seconds} s: the log says why"
+                "statements of shard {shard} have waited for {seconds} s for room in the audit trail, whose ring of {segments} segments of \
+                 {segment_mib} MiB is full: {why}"
             )
-        };
-        (seconds >= BLOCKED_S).then(text)
+        })
     }
 
     /// A shard that serves nobody at the moment.
@@ -578,6 +612,7 @@ mod tests {
             archive: None,
             sinks: Arc::default(),
             sealer: SealerTrouble::default(),
+            ring: TrailRing { segments: 8, segment_mib: 64, archive: false, archiver: Archiver::Supervised },
         })
     }
 
@@ -589,6 +624,10 @@ mod tests {
         assert_eq!(scrape.blocked(5_999_999), None);
         let text = scrape.blocked(6_000_000).expect("for 5 s");
         assert!(text.contains("shard 1") && text.contains("for 5 s"), "{text}");
+        assert!(text.contains("8 segments of 64 MiB") && text.contains("audit.archive is false"), "{text}");
+        scrape.sealer.set(Some("the disk is full".into()));
+        let text = scrape.blocked(6_000_000).expect("as before");
+        assert!(text.ends_with("is full: the disk is full"), "who knows better says why: {text}");
     }
 
     #[test]

@@ -111,7 +111,8 @@ pub(super) fn tell_ranges(verb: Command) -> Command {
         let range = ranges.iter().find(|(option, _)| argument.get_id() == option.as_str());
         // Clap takes the full stop off the end of a help text.
         match (range, argument.get_help().map(ToString::to_string)) {
-            (Some((_, range)), Some(help)) => argument.help(format!("{help}. {range}")),
+            // A negative one is told the range as well, instead of being taken for an option.
+            (Some((_, range)), Some(help)) => argument.help(format!("{help}. {range}")).allow_negative_numbers(true),
             _ => argument,
         }
     })

@@ -71,6 +71,10 @@ pub struct ServeArgs {
     /// For one connection to a target [default: 5s]. Raise for targets that are far away.
     #[arg(long, help_heading = DEADLINES, value_name = "DURATION", env = "LOCKGATE_CONNECT_TIMEOUT", value_parser = timeout)]
     pub connect_timeout: Option<Duration>,
+    /// After a first TERM, for sessions to end by themselves, at least 1s; then they are ended as by a second TERM [default: as long as it takes].
+    /// Set it below the time that your supervisor gives a stop.
+    #[arg(long, help_heading = DEADLINES, value_name = "DURATION", env = "LOCKGATE_DRAIN_TIMEOUT", value_parser = drain_timeout)]
+    pub drain_timeout: Option<Duration>,
     /// Address of health and metrics [default: 127.0.0.1:9180]. Change it when the port is taken or a scraper comes from elsewhere.
     #[arg(long, help_heading = ADDRESSES, value_name = "IP:PORT", env = "LOCKGATE_OPS_ADDRESS", value_parser = address)]
     pub ops_address: Option<SocketAddr>,
@@ -149,6 +153,7 @@ impl ServeArgs {
         all.add("server", "buffer_kib", self.buffer_kib);
         all.add("server", "login_timeout", self.login_timeout);
         all.add("server", "connect_timeout", self.connect_timeout);
+        all.add("server", "drain_timeout", self.drain_timeout);
         all.add("server", "data_dir", self.data_dir.clone());
         all.add("server", "vault_key_file", self.vault_key_file.clone());
         all.add("ops", "address", self.ops_address);
@@ -178,15 +183,16 @@ fn buffers(text: &str) -> Result<u16, String> {
 }
 
 fn power_of_two(text: &str, min: u32, max: u32) -> Result<u32, String> {
-    let number: u32 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if !(min..=max).contains(&number) || !number.is_power_of_two() {
-        return Err(format!("a power of two from {min} to {max}"));
-    }
-    Ok(number)
+    let number = text.parse().ok().filter(|number: &u32| (min..=max).contains(number) && number.is_power_of_two());
+    number.ok_or_else(|| format!("a power of two from {min} to {max}"))
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
     config::bounded_duration(text, config::TIMEOUT_BOUNDS)
+}
+
+fn drain_timeout(text: &str) -> Result<Duration, String> {
+    config::bounded_duration(text, config::DRAIN_BOUNDS)
 }
 
 pub(super) fn commit_interval(text: &str) -> Result<Duration, String> {
@@ -261,6 +267,7 @@ mod tests {
             "--buffer-kib=8",
             "--login-timeout=1m",
             "--connect-timeout=1s",
+            "--drain-timeout=2m",
             "--ops-address=127.0.0.1:2",
             "--data-dir=/d",
             "--vault-key-file=/k",
@@ -287,6 +294,7 @@ mod tests {
         assert_eq!((server.ring_entries, server.buffers, server.buffer_kib, server.spin_us), (256, 512, 8, 5));
         assert!(!server.balance && over("", &[]).unwrap().server.balance);
         assert_eq!((server.login_timeout.as_secs(), server.connect_timeout.as_secs()), (60, 1));
+        assert_eq!(server.drain_timeout, Some(Duration::from_secs(120)));
         assert_eq!((config.ops.address.port(), server.data_dir.to_str()), (2, Some("/d")));
         assert_eq!(server.vault_key_file.as_deref(), Some(Path::new("/k")));
         let audit = &config.audit;

@@ -28,8 +28,8 @@ pub use report::{ConfigError, Finding};
 pub use schema::schema;
 pub use settled::{Change, Settled};
 pub use units::{
-    ARCHIVE_AGE_BOUNDS, Bounds, COMMIT_INTERVAL_BOUNDS, DURATIONS, RETENTION_BOUNDS, TIMEOUT_BOUNDS, bounded_duration,
-    parse_duration, parse_socket, show_duration,
+    ARCHIVE_AGE_BOUNDS, Bounds, COMMIT_INTERVAL_BOUNDS, DRAIN_BOUNDS, DURATIONS, RETENTION_BOUNDS, TIMEOUT_BOUNDS,
+    bounded_duration, parse_duration, parse_socket, show_duration,
 };
 
 use crate::limits::CONFIG_BYTES_MAX;

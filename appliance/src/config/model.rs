@@ -46,6 +46,12 @@ impl Config {
     pub fn target(&self, name: &str) -> Option<&Target> {
         self.targets.iter().find(|target| target.name == name)
     }
+
+    /// Where it listens, each with the table that says so.
+    pub fn addresses(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> + '_ {
+        let listeners = self.listeners.iter().map(|listener| ("[[listener]]", listener.address));
+        [("[ops]", self.ops.address), ("[web]", self.web.address)].into_iter().chain(listeners)
+    }
 }
 
 /// `[server]`: the process and its shards.
@@ -71,6 +77,8 @@ pub struct Server {
     pub login_timeout: Duration,
     /// For the connection to a target.
     pub connect_timeout: Duration,
+    /// For sessions to end by themselves once the gateway has been told to stop. `None`: as long as it takes.
+    pub drain_timeout: Option<Duration>,
 }
 
 /// `[ops]`: `/livez /readyz /healthz /metrics`.

@@ -76,6 +76,9 @@ pub struct Server {
     /// For one connection to a target. Default: `5s`.
     #[schemars(extend("pattern" = DURATION_PATTERN))]
     pub connect_timeout: Option<At<String>>,
+    /// After a first TERM, for sessions to end by themselves; then they are ended. Default: as long as it takes.
+    #[schemars(extend("pattern" = DURATION_PATTERN))]
+    pub drain_timeout: Option<At<String>>,
 }
 
 /// Health and metrics: `/livez /readyz /healthz /metrics`.
@@ -391,7 +394,7 @@ pub struct Audit {
     #[schemars(extend("pattern" = DURATION_PATTERN))]
     pub archive_small_file_age: Option<At<String>>,
     /// Keep segments in the archive as well once their records are in Parquet files. Default: false.
-    pub keep_segments: Option<bool>,
+    pub keep_segments: Option<At<bool>>,
     /// File with the key that signs checkpoints, made where there is none. Default: `checkpoint.key` in `data_dir`.
     #[schemars(extend("examples" = ["checkpoint.key"]))]
     pub checkpoint_key_file: Option<At<String>>,

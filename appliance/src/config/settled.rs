@@ -85,7 +85,7 @@ macro_rules! settled {
 
 settled! {
     Server "server" {
-        shards data_dir pin balance spin_us ring_entries buffers buffer_kib login_timeout connect_timeout
+        shards data_dir pin balance spin_us ring_entries buffers buffer_kib login_timeout connect_timeout drain_timeout
     } reloaded { vault_key_file }
     Ops "ops" { address } reloaded {}
     Web "web" { address } reloaded {}

@@ -1696,6 +1696,64 @@ fn a_whole_configuration_means_what_it_says() {
 }
 
 #[test]
+fn what_is_archived_by_nobody_or_read_by_nobody() {
+    check(
+        r#"[audit]
+archive = false
+archiver = "external"
+archive_credentials_file = "c"
+"#,
+        r#"
+warning: nothing leaves the ring of segments: statements block once it is full
+ --> gw.toml:2:11
+  |
+2 | archive = false
+  |           ^^^^^ `archive = true`, but to look at segments as they are
+warning: no archiver has work to do: `archive` is false
+ --> gw.toml:3:12
+  |
+3 | archiver = "external"
+  |            ^^^^^^^^^^
+warning: nobody reads these credentials: nothing goes to an object store
+ --> gw.toml:4:28
+  |
+4 | archive_credentials_file = "c"
+  |                            ^^^ `archive_url`
+"#,
+    );
+    check(
+        r#"[audit]
+archiver = "off"
+keep_segments = true
+"#,
+        r#"
+warning: without an archiver all segments are kept as they are, with `keep_segments` or not
+ --> gw.toml:3:17
+  |
+3 | keep_segments = true
+  |                 ^^^^
+"#,
+    );
+    assert_eq!(report("[audit]\nkeep_segments = true\narchive = true\narchiver = \"external\"\n"), "");
+}
+
+#[test]
+fn sessions_may_take_their_time_to_end_or_a_bounded_one() {
+    let of = |text: &str| parse_named(text).unwrap().server.drain_timeout;
+    assert_eq!((of(""), of("[server]\ndrain_timeout = \"5m\"\n")), (None, Some(Duration::from_secs(300))));
+    check(
+        "[server]\ndrain_timeout = \"900ms\"\n",
+        r#"
+error: `drain_timeout` is too short
+ --> gw.toml:2:17
+  |
+2 | drain_timeout = "900ms"
+  |                 ^^^^^^^ at least 1s
+"#,
+    );
+}
+
+#[test]
 fn an_empty_file_is_a_gateway_that_does_nothing_and_says_so() {
     let config = parse_named("").unwrap();
     let warnings: Vec<&str> = config.warnings.iter().map(|warning| warning.message.as_str()).collect();

@@ -9,12 +9,14 @@ pub type Bounds = (Duration, Duration);
 pub const TIMEOUT_BOUNDS: Bounds = (Duration::from_millis(10), Duration::from_secs(TIMEOUT_S_MAX));
 pub const COMMIT_INTERVAL_BOUNDS: Bounds = (Duration::from_millis(1), Duration::from_millis(COMMIT_INTERVAL_MS_MAX));
 pub const ARCHIVE_AGE_BOUNDS: Bounds = (Duration::from_millis(100), Duration::from_secs(ARCHIVE_AGE_S_MAX));
+pub const DRAIN_BOUNDS: Bounds = (Duration::from_secs(1), Duration::from_secs(DRAIN_S_MAX));
 pub const RETENTION_BOUNDS: Bounds = (Duration::from_secs(60), Duration::MAX);
 
 /// By key, of the tables that tune the gateway.
-pub const DURATIONS: [(&str, Bounds); 6] = [
+pub const DURATIONS: [(&str, Bounds); 7] = [
     ("login_timeout", TIMEOUT_BOUNDS),
     ("connect_timeout", TIMEOUT_BOUNDS),
+    ("drain_timeout", DRAIN_BOUNDS),
     ("commit_interval", COMMIT_INTERVAL_BOUNDS),
     ("retention", RETENTION_BOUNDS),
     ("archive_file_age", ARCHIVE_AGE_BOUNDS),

@@ -101,6 +101,7 @@ async fn status(State(api): State<Api>) -> Json<Value> {
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "started": rfc3339(api.core.started_us),
+        "addresses": api.core.addresses,
         "snapshot": state.snapshot.version,
         "targets": state.snapshot.targets.iter().map(|target| &target.name).collect::<Vec<_>>(),
         "shards": shards,

@@ -9,13 +9,14 @@ use super::sessions::Sessions;
 use super::socket::Socket;
 use super::ticket_file::TicketFile;
 use super::time::now_us;
-use super::{ControlOptions, Hangups, Order, Poster, StartError, api, cancel, ops, reload};
+use super::{ControlOptions, Hangups, Order, Poster, StartError, api, cancel, lookout, ops, reload};
 use crate::approval::{Ruling, Ticket, TicketId};
 use crate::audit::sinks::Sinks;
 use crate::config::Change;
-use crate::metrics::{ControlCounters, Scrape};
+use crate::metrics::{ControlCounters, Scrape, TrailRing};
 use crate::shard::mailbox::{Cancel, RelayId, SessionInfo, ToControl, ToShard};
 use crate::snapshot::{Snapshot, Target};
+use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -38,6 +39,8 @@ pub struct Core {
     cancels: Arc<Semaphore>,
     pub sinks: Arc<Sinks>,
     pub started_us: i64,
+    /// Where the gateway listens: a reload changes none of it.
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// What a shard has come to.
@@ -67,6 +70,8 @@ pub struct State {
     pub draining: Draining,
     /// When a drain that is not `now` becomes one.
     drain_deadline: Option<Instant>,
+    /// So long after TERM. `None`: never.
+    drain_timeout: Option<Duration>,
     pub last_reload: Option<reload::Outcome>,
     /// What the file said at the last reload and the process cannot do before its next start.
     pub needs_restart: Vec<Change>,
@@ -93,10 +98,12 @@ impl Core {
             shards: options.shards,
             draining: Draining::No,
             drain_deadline: None,
+            drain_timeout: options.config.server.drain_timeout,
             last_reload: None,
             needs_restart: Vec::new(),
             _claim: options.claim,
         };
+        let addresses = options.config.addresses().map(|(_, address)| address).collect();
         let core = Core {
             state: Mutex::new(state),
             wake: Notify::new(),
@@ -107,6 +114,7 @@ impl Core {
                 archive: options.archive,
                 sinks: options.sinks.board(),
                 sealer: options.sealer,
+                ring: TrailRing::of(&options.config.audit),
             }),
             counters,
             reloader: tokio::sync::Mutex::new(Reloader::new(
@@ -118,6 +126,7 @@ impl Core {
             cancels: Arc::new(Semaphore::new(CANCELS_MAX)),
             sinks: options.sinks,
             started_us: now,
+            addresses,
         };
         Ok((Arc::new(core), options.inbox, options.signals))
     }
@@ -285,7 +294,7 @@ impl Core {
         }
         if failed {
             state.drain(Draining::WhenIdle);
-            state.drain_deadline.get_or_insert(Instant::now() + FAULT_DRAIN);
+            state.drain_within(FAULT_DRAIN);
             drop(state);
             self.wake.notify_one();
         }
@@ -311,11 +320,13 @@ impl Core {
         }
     }
 
-    /// TERM once: when idle. Twice: now.
+    /// TERM once: when idle, or when the configured time is over. Twice: now.
     fn terminate(&self) {
         let mut state = self.state();
         let next = if state.draining == Draining::No { Draining::WhenIdle } else { Draining::Now };
         state.drain(next);
+        drop(state);
+        self.wake.notify_one();
     }
 }
 
@@ -390,8 +401,17 @@ impl State {
             return;
         }
         self.draining = to;
+        if let Some(timeout) = self.drain_timeout.filter(|_| to == Draining::WhenIdle) {
+            self.drain_within(timeout);
+        }
         tracing::info!(now = to == Draining::Now, sessions = self.sessions.len(), "draining");
         self.shards.iter().for_each(|post| post(ToShard::Drain { now: to == Draining::Now }));
+    }
+
+    /// What is left then is ended.
+    fn drain_within(&mut self, time: Duration) {
+        let at = Instant::now() + time;
+        self.drain_deadline = Some(self.drain_deadline.map_or(at, |before| before.min(at)));
     }
 
     /// Every shard has said that it ended: the first fault among them, if any.
@@ -441,6 +461,7 @@ async fn serve(
     tokio::spawn(api::serve(listener, socket.owner, core.clone()));
     tokio::spawn(reload::keep_addresses(core.clone()));
     tokio::spawn(reload::keep_keys(core.clone()));
+    tokio::spawn(lookout::keep(core.clone()));
     if let Some(hangups) = hangups {
         tokio::spawn(follow_signals(core.clone(), hangups));
     }

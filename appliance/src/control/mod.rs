@@ -19,6 +19,7 @@ mod derive;
 mod doors;
 mod hangups;
 pub mod limits;
+mod lookout;
 mod ops;
 mod plain_guard;
 mod reload;

@@ -29,10 +29,10 @@ pub async fn serve(listener: TcpListener, core: Arc<Core>) {
 async fn ready(State(core): State<Arc<Core>>) -> Response {
     // A file is read for it: not while the core is held.
     let archive = core.scrape.archive.as_ref().and_then(ArchiveWatch::trouble);
-    let state = core.state();
-    let ended = state.ended.iter().position(Option::is_some);
     let trouble = core.scrape.sealer.get().or(archive).or_else(|| core.scrape.blocked(mono_us()));
     let trouble = trouble.or_else(|| core.scrape.silent(mono_us()));
+    let state = core.state();
+    let ended = state.ended.iter().position(Option::is_some);
     let refusal = match (state.draining, ended, trouble) {
         (Draining::No, None, None) => return "ok\n".into_response(),
         (_, Some(shard), _) => format!("shard {shard} has ended\n"),

@@ -40,6 +40,7 @@ pub fn config(data_dir: &std::path::Path) -> Config {
             buffer_kib: 16,
             login_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
+            drain_timeout: None,
         },
         ops: config::Ops { address: loopback },
         web: config::Web { address: loopback },
@@ -101,16 +102,21 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Running {
     pub fn new(targets: Vec<Target>) -> Self {
-        Self::in_folder(tempfile::tempdir().unwrap(), targets)
+        Self::started(targets, |_| {})
     }
 
-    fn in_folder(dir: tempfile::TempDir, targets: Vec<Target>) -> Self {
+    fn started(targets: Vec<Target>, edit: Edit) -> Self {
+        Self::in_folder(tempfile::tempdir().unwrap(), targets, edit)
+    }
+
+    fn in_folder(dir: tempfile::TempDir, targets: Vec<Target>, edit: Edit) -> Self {
         let (to_control, inbox) = unbounded_channel();
         let (post, shard) = mpsc::channel();
         let reload: Arc<std::sync::Mutex<Result<Edit, String>>> = Arc::new(std::sync::Mutex::new(Ok(|_| {})));
         let sealer = SealerTrouble::default();
         let snapshot = Snapshot { targets: targets.into_iter().map(Arc::new).collect(), ..Snapshot::empty() };
-        let (next, used) = (reload.clone(), with_issuer(dir.path()));
+        let (next, mut used) = (reload.clone(), with_issuer(dir.path()));
+        edit(&mut used);
         let options = ControlOptions {
             claim: Claim::take(dir.path()).unwrap(),
             config: used.clone(),
@@ -330,7 +336,7 @@ fn a_restart_turns_what_waited_into_expired() {
     running.end(None).unwrap();
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("tickets.ndjson"), found).unwrap();
-    let next = Running::in_folder(dir, vec![]);
+    let next = Running::in_folder(dir, vec![], |_| {});
     assert_eq!(next.get("/approvals/0-1-a").body["state"], "expired");
     assert_eq!(next.post("/approvals/0-1-a/approve", json!({})).status, 409);
 }
@@ -454,6 +460,15 @@ fn draining_goes_from_idle_to_now_and_ends_with_the_last_shard() {
     assert!(matches!(running.told(), ToShard::Drain { now: true }));
     assert_eq!(running.end(None), Ok(()));
     assert!(!socket::socket_path(running.dir.path()).exists());
+}
+
+#[test]
+fn a_drain_whose_time_is_over_ends_what_is_left() {
+    let mut running = Running::started(vec![], |config| config.server.drain_timeout = Some(Duration::from_millis(50)));
+    running.handle.as_ref().unwrap().drain(false);
+    assert!(matches!(running.told(), ToShard::Drain { now: false }));
+    assert!(matches!(running.told(), ToShard::Drain { now: true }));
+    assert_eq!(running.end(None), Ok(()));
 }
 
 #[test]

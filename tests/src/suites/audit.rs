@@ -13,7 +13,7 @@ use super::clients::{node, python};
 use crate::harness::csvlog::Line;
 use crate::harness::gateway::Setup;
 use crate::harness::postgres::BIN;
-use crate::harness::process::run;
+use crate::harness::process::{eventually, run};
 use crate::harness::wire::{SYNC, Wire, bind, complaint, execute, message, parse, query, tags};
 use crate::harness::{Gateway, PrivatePostgres, Report, Settings, audit};
 
@@ -424,6 +424,8 @@ fn full_ring(settings: &Settings, world: &World) -> Result<()> {
         let refused = (0..50).any(|_| Wire::refusal(&endpoint).is_ok_and(|refusal| refusal.sqlstate == "58030"));
         ensure!(refused, "logins go on while there is no room");
     }
+    let said = || refused || gateway.log().contains("since audit.archive is false");
+    eventually("the log says why the statement waits", Duration::from_secs(30), said)?;
     ensure!(answered > 50, "blocked after {answered} statements already");
     ensure!(answered < 2_000, "2 MiB held {answered} records of 8 KB: something was dropped");
     let ran: BTreeSet<String> = world

@@ -191,6 +191,8 @@ fn restart_needed(world: &World, setup: &Setup) -> Result<()> {
     }
     let doctor = gateway.command(&["doctor"])?;
     ensure!(doctor.stdout.contains("what its file says of audit.payload_kib"), "{doctor:?}");
+    // Of the addresses that the file names, each is the gateway's own.
+    ensure!(doctor.stdout.contains(": the gateway runs there") && !doctor.stdout.contains("in use"), "{doctor:?}");
     let recorded = || gateway.json(&["audit", "search", "--contains", "needs a restart: audit.payload_kib"]);
     eventually("the trail of each shard names it", DEADLINE, || recorded().is_ok_and(|records| records.len() >= 4))?;
     gateway.configure(&world.target, &world.issuer, setup)?;

@@ -85,12 +85,16 @@ fn locked_memory(limit: Option<u64>, shards: usize, exempt: bool) -> Finding {
     let Some(limit) = limit else { return Finding::ok(check, "unlimited") };
     let counted = if exempt { 0 } else { shards as u64 * LOCKED_BYTES_PER_SHARD };
     let wanted = LOCKED_BYTES_MIN.max(counted);
-    let detail = format!("{} KiB, {} KiB wanted for {shards} shards", limit >> 10, wanted >> 10);
+    let detail = format!("{} KiB, {} KiB wanted for {}", limit >> 10, wanted >> 10, counted_shards(shards));
     match limit {
         _ if limit < LOCKED_BYTES_MIN => Finding::fail(check, detail, mend),
         _ if limit < wanted => Finding::warn(check, format!("{detail}: the last may not start"), mend),
         _ => Finding::ok(check, detail),
     }
+}
+
+fn counted_shards(shards: usize) -> String {
+    format!("{shards} shard{}", if shards == 1 { "" } else { "s" })
 }
 
 /// By the effective capabilities in /proc/self/status.
@@ -108,7 +112,7 @@ fn open_files(limit: u64, shards: usize) -> Finding {
         _ if limit == u64::MAX => Finding::ok(check, "unlimited"),
         0..CONNECTIONS_MIN => {
             let needed = open_files::needed(CONNECTIONS_MIN, shards);
-            Finding::fail(check, format!("{detail}, and {needed} is the least for {shards} shards"), RAISE)
+            Finding::fail(check, format!("{detail}, and {needed} is the least for {}", counted_shards(shards)), RAISE)
         }
         CONNECTIONS_MIN..SESSIONS_WANTED => Finding::warn(check, detail, RAISE),
         _ => Finding::ok(check, detail),

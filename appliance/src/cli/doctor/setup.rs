@@ -43,10 +43,10 @@ pub fn configuration(path: &Path) -> anyhow::Result<(Option<Config>, Vec<Finding
 }
 
 pub fn examine(config: &Config) -> Vec<Finding> {
-    let mut findings = vec![writable(&config.server.data_dir), disk(config)];
-    let own = [("[ops]", config.ops.address), ("[web]", config.web.address)];
-    let listeners = config.listeners.iter().map(|listener| ("[[listener]]", listener.address));
-    findings.extend(own.into_iter().chain(listeners).map(|(name, address)| free(name, address)));
+    let mut findings = vec![writable(&config.server.data_dir), disk(config), memory(config, total_memory_mib())];
+    let running = client::request(&config.server.data_dir, "/status", None).ok().map(|answer| answer.body);
+    let own = running.as_ref().map(own_addresses).unwrap_or_default();
+    findings.extend(config.addresses().map(|(name, address)| free(name, address, &own)));
     findings.extend(config.listeners.iter().filter_map(|listener| listener.tls.as_ref()).map(certificate));
     for target in &config.targets {
         findings.push(reachable(target));
@@ -55,13 +55,18 @@ pub fn examine(config: &Config) -> Vec<Finding> {
     findings.extend(config.issuers.iter().map(issuer));
     findings.extend(config.sinks.iter().map(sink));
     findings.extend(proof(config));
-    findings.extend(running(config));
+    findings.extend(running.as_ref().and_then(waits_for_start));
     findings
 }
 
+/// Where the gateway listens that runs on this data folder.
+fn own_addresses(status: &serde_json::Value) -> Vec<SocketAddr> {
+    let addresses = status["addresses"].as_array().into_iter().flatten();
+    addresses.filter_map(|address| address.as_str()?.parse().ok()).collect()
+}
+
 /// What a gateway that runs here was told by its file and cannot do before its next start.
-fn running(config: &Config) -> Option<Finding> {
-    let status = client::request(&config.server.data_dir, "/status", None).ok()?.body;
+fn waits_for_start(status: &serde_json::Value) -> Option<Finding> {
     let waits: Vec<_> =
         status["needs_restart"].as_array()?.iter().filter_map(|change| change["key"].as_str()).collect();
     let detail = format!("it was not started with what its file says of {}", waits.join(", "));
@@ -180,6 +185,32 @@ fn disk(config: &Config) -> Finding {
     Finding::ok(check, detail)
 }
 
+/// Receive buffers are touched when there is work for them: what does not fit is missed under load.
+fn memory(config: &Config, total_mib: Option<u64>) -> Finding {
+    let (check, server) = ("memory", &config.server);
+    let wanted_mib = (server.shards as u64 * u64::from(server.buffers) * u64::from(server.buffer_kib)) >> 10;
+    let Some(total_mib) = total_mib else {
+        return Finding::warn(
+            check,
+            "how much there is cannot be told",
+            format!("{wanted_mib} MiB are wanted for receive buffers"),
+        );
+    };
+    let detail = format!("{total_mib} MiB, up to {wanted_mib} MiB wanted for receive buffers");
+    let mend = "fewer server.shards, server.buffers or a smaller server.buffer_kib";
+    match wanted_mib {
+        _ if wanted_mib >= total_mib => Finding::fail(check, detail, mend),
+        _ if wanted_mib > total_mib / 2 => Finding::warn(check, detail, mend),
+        _ => Finding::ok(check, detail),
+    }
+}
+
+fn total_memory_mib() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let row = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    Some(row.trim().strip_suffix(" kB")?.parse::<u64>().ok()? >> 10)
+}
+
 /// Kind and free MiB of the file system below a folder.
 fn file_system(folder: &Path) -> Option<(String, u64)> {
     let output = Command::new("df").arg("-PTk").arg("--").arg(folder).env("LC_ALL", "C").output().ok()?;
@@ -188,19 +219,16 @@ fn file_system(folder: &Path) -> Option<(String, u64)> {
     Some((columns.get(1)?.to_string(), columns.get(4)?.parse::<u64>().ok()? >> 10))
 }
 
-fn free(name: &str, address: SocketAddr) -> Finding {
+/// `own`: of the gateway that runs here.
+fn free(name: &str, address: SocketAddr, own: &[SocketAddr]) -> Finding {
     let check = format!("address of {name}");
     let found = |what: &str| format!("{address}: {what}");
     match TcpListener::bind(address).map_err(|error| error.kind()) {
         Ok(_) => Finding::ok(check, found("free")),
-        Err(ErrorKind::AddrInUse) => Finding::fail(
-            check,
-            found("in use"),
-            format!(
-                "`ss -ltnp 'sport = :{}'` tells by whom; nothing to mend if this gateway is already running",
-                address.port()
-            ),
-        ),
+        Err(ErrorKind::AddrInUse) if own.contains(&address) => Finding::ok(check, found("the gateway runs there")),
+        Err(ErrorKind::AddrInUse) => {
+            Finding::fail(check, found("in use"), format!("`ss -ltnp 'sport = :{}'` tells by whom", address.port()))
+        }
         Err(ErrorKind::PermissionDenied) => Finding::fail(
             check,
             found("not permitted"),
@@ -373,10 +401,25 @@ mod tests {
     #[test]
     fn an_address_in_use_is_found() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let finding = free("[web]", taken.local_addr().unwrap());
+        let address = taken.local_addr().unwrap();
+        let finding = free("[web]", address, &[]);
         assert_eq!(finding.state, State::Fail);
         assert!(finding.detail.ends_with("in use"), "{}", finding.detail);
-        assert_eq!(free("[web]", "192.0.2.1:80".parse().unwrap()).state, State::Fail);
+        let status = serde_json::json!({ "addresses": [address.to_string()] });
+        assert_eq!(free("[web]", address, &own_addresses(&status)).state, State::Ok, "its own gateway has it");
+        assert_eq!(free("[web]", "192.0.2.1:80".parse().unwrap(), &[]).state, State::Fail);
+    }
+
+    #[test]
+    fn buffers_that_memory_cannot_hold_are_found() {
+        let config = |buffers: u16| {
+            let text = format!("[server]\nshards = 2\nbuffers = {buffers}\nbuffer_kib = 1024\n");
+            config::parse(&text, Path::new("gw.toml")).unwrap()
+        };
+        for (buffers, state) in [(256, State::Ok), (512, State::Warn), (1024, State::Fail)] {
+            assert_eq!(memory(&config(buffers), Some(1500)).state, state, "{buffers}");
+        }
+        assert!(total_memory_mib().is_some_and(|mib| mib > 0));
     }
 
     #[test]

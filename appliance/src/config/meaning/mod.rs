@@ -11,7 +11,7 @@ use super::model::*;
 use super::pattern::Glob;
 use super::report::{Problem, Severity};
 use super::units::{
-    ARCHIVE_AGE_BOUNDS, Bounds, COMMIT_INTERVAL_BOUNDS, DURATION_FORM, RETENTION_BOUNDS, TIMEOUT_BOUNDS,
+    ARCHIVE_AGE_BOUNDS, Bounds, COMMIT_INTERVAL_BOUNDS, DRAIN_BOUNDS, DURATION_FORM, RETENTION_BOUNDS, TIMEOUT_BOUNDS,
     parse_duration, parse_socket, show_duration,
 };
 use super::{raw, suggest};
@@ -100,6 +100,10 @@ impl Check<'_> {
             buffer_kib: number(raw.buffer_kib.as_ref(), 16),
             login_timeout: self.timeout("login_timeout", raw.login_timeout.as_ref(), 15),
             connect_timeout: self.timeout("connect_timeout", raw.connect_timeout.as_ref(), 5),
+            drain_timeout: raw
+                .drain_timeout
+                .as_ref()
+                .map(|text| self.duration("drain_timeout", Some(text), DRAIN_BOUNDS.1, DRAIN_BOUNDS)),
         }
     }
 
@@ -148,7 +152,7 @@ impl Check<'_> {
                 Duration::from_secs(300),
                 ARCHIVE_AGE_BOUNDS,
             ),
-            keep_segments: raw.keep_segments.unwrap_or(false),
+            keep_segments: raw.keep_segments.as_ref().is_some_and(|keep| **keep),
             checkpoint_key_file: raw.checkpoint_key_file.as_ref().map(|file| self.path(file)),
             checkpoint_key_credential: raw
                 .checkpoint_key_credential
@@ -164,6 +168,7 @@ impl Check<'_> {
             archive_credentials_file: raw.archive_credentials_file.as_ref().map(|file| self.path(file)),
         };
         self.archived(raw, &audit);
+        self.pointless(raw, &audit);
         if let Some(name) = &raw.checkpoint_key_credential {
             if let Some(file) = &raw.checkpoint_key_file {
                 let at = self.blame([Some(name.span()), Some(file.span())]);
@@ -199,6 +204,31 @@ impl Check<'_> {
             let at = self.blame([Some(span), Some(off.clone())]);
             let what = format!("{place} goes without an archive: {key} is {value}");
             self.error(at, what, "take one of them out");
+        }
+    }
+
+    /// What is allowed and changes nothing, or ends in a standstill.
+    fn pointless(&mut self, raw: &raw::Audit, audit: &Audit) {
+        if let Some(archive) = raw.archive.as_ref().filter(|_| !audit.archive) {
+            let what = "nothing leaves the ring of segments: statements block once it is full";
+            self.warn(archive.span(), what, "`archive = true`, but to look at segments as they are");
+            if let Some(archiver) = &raw.archiver {
+                self.warn(archiver.span(), "no archiver has work to do: `archive` is false", "");
+            }
+        }
+        if let Some(keep) =
+            raw.keep_segments.as_ref().filter(|_| audit.keep_segments && audit.archiver == Archiver::Off)
+        {
+            self.warn(
+                keep.span(),
+                "without an archiver all segments are kept as they are, with `keep_segments` or not",
+                "",
+            );
+        }
+        let goes_to_store = |copy: &String| copy.starts_with("s3://");
+        let used = audit.archive_url.is_some() || audit.checkpoint_copies.iter().any(goes_to_store);
+        if let Some(file) = raw.archive_credentials_file.as_ref().filter(|_| !used) {
+            self.warn(file.span(), "nobody reads these credentials: nothing goes to an object store", "`archive_url`");
         }
     }
 
