@@ -42,6 +42,7 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     report.case("a development issuer is made once and never replaced", || new_issuer(&folder));
     report.case("doctor tells what it found", doctor);
     report.case("what cannot run exits with 3 and says why", || cannot_run(&folder));
+    report.case("the systemd unit calls what there is", unit);
     Ok(())
 }
 
@@ -143,6 +144,26 @@ fn doctor() -> Result<()> {
     let findings = found.stdout.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
     ensure!(findings.len() >= 4, "{} findings", findings.len());
     ensure!(findings.iter().all(|finding| finding["state"].is_string()), "{findings:?}");
+    Ok(())
+}
+
+/// Its command line and its variables are known: it comes as far as the configuration, which is not there.
+fn unit() -> Result<()> {
+    let unit = include_str!("../../../deploy/lockgate.service");
+    let values = |key: &'static str| unit.lines().filter_map(move |line| line.strip_prefix(key));
+    let line = values("ExecStart=").next().context("it starts nothing")?;
+    let (program, arguments) = line.split_once(' ').context("it starts nothing")?;
+    ensure!(program == "/usr/local/bin/lockgate", "{program}");
+    let help = lockgate(&["serve", "--help"])?.succeeded()?;
+    let variables: Vec<_> = values("Environment=").filter_map(|pair| pair.split_once('=')).collect();
+    ensure!(variables.len() == 2, "{variables:?}");
+    for (name, _) in &variables {
+        ensure!(help.contains(&format!("[env: {name}=")), "`serve` knows no {name}");
+    }
+    let mut command = Command::new(built("lockgate")?);
+    let finished = run(command.args(arguments.split(' ')).envs(variables), DEADLINE)?;
+    let said = finished.stderr.contains("/etc/lockgate/lockgate.toml");
+    ensure!(matches!(finished.status, Some(1 | 3)) && said, "{}", finished.everything());
     Ok(())
 }
 
