@@ -13,8 +13,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How often the rings are looked at: a segment of 64 MiB lasts seconds at the least.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Between two looks at the rings, each of which costs some 20 system calls a shard.
+const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
+/// No shard records more in a second. A segment is ready behind the one in use: it has to last until the next look.
+const BYTES_PER_S: u64 = 512 << 20;
 /// After an error: a full disk is not filled to the brim twenty times a second.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -206,6 +208,10 @@ fn newest_in_use(files: &BTreeMap<u64, SegmentFile>) -> io::Result<Option<u64>> 
     Ok(None)
 }
 
+fn look_every(segment_bytes: u64) -> Duration {
+    Duration::from_secs_f64(segment_bytes as f64 / BYTES_PER_S as f64).clamp(LOOK_EVERY.0, LOOK_EVERY.1)
+}
+
 /// The disk until the thread is told to stop: nobody needs the segment any more that it is filling then.
 struct UntilTold(Arc<AtomicBool>);
 
@@ -256,6 +262,7 @@ pub struct Sealer {
 impl Sealer {
     /// Start it after the writers are open: it prepares nothing in a ring that was never used.
     pub fn start(options: SealerOptions) -> io::Result<Self> {
+        let look_every = look_every(options.segment_bytes);
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         let mut keeper = Keeper::on(UntilTold(told.clone()), options);
@@ -267,7 +274,7 @@ impl Sealer {
                         if keeper.trouble.set(None) {
                             tracing::info!("audit segments are prepared and released again");
                         }
-                        LOOK_EVERY
+                        look_every
                     }
                     Err(_) if told.load(Ordering::Acquire) => break,
                     Err(error) => {
@@ -297,6 +304,12 @@ impl Drop for Sealer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rings_of_large_segments_are_looked_at_more_rarely() {
+        let millis = |mib: u64| look_every(mib << 20).as_millis();
+        assert_eq!((millis(1), millis(64), millis(128), millis(4096)), (50, 125, 250, 250));
+    }
 
     #[test]
     fn a_segment_that_is_being_filled_is_given_up_when_the_thread_is_told_to_stop() {

@@ -25,8 +25,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 /// Between two looks at shards that had nothing to say: each begins with cold caches, and rings that hold seconds can wait.
@@ -95,28 +96,39 @@ impl ArchiverOptions {
 
 /// Tells a running archiver to finish.
 #[derive(Clone, Debug, Default)]
-pub struct Finish(Arc<AtomicI64>);
+pub struct Finish(Arc<Asked>);
+
+#[derive(Debug, Default)]
+struct Asked {
+    /// Unix microseconds; 0: not yet.
+    at_us: AtomicI64,
+    /// Who waits between two looks.
+    waits: Mutex<Option<Thread>>,
+}
 
 impl Finish {
     /// Everything recorded until now is to be archived, then it ends.
     pub fn ask(&self) {
-        self.0.store(unix_us(), Ordering::Release);
+        self.0.at_us.store(unix_us(), Ordering::Release);
+        if let Some(thread) = &*self.0.waits.lock().expect("nobody panics with it") {
+            thread.unpark();
+        }
     }
 
     pub fn is_asked(&self) -> bool {
         self.asked_us().is_some()
     }
 
-    /// Waits so long, or little longer than until it is asked.
+    /// Waits so long, or until it is asked.
     fn wait(&self, time: Duration) {
-        let until = Instant::now() + time;
-        while !self.is_asked() && Instant::now() < until {
-            std::thread::park_timeout(LOOK_EVERY_SMALL.min(until.saturating_duration_since(Instant::now())));
+        *self.0.waits.lock().expect("nobody panics with it") = Some(std::thread::current());
+        if !self.is_asked() {
+            std::thread::park_timeout(time);
         }
     }
 
     fn asked_us(&self) -> Option<i64> {
-        Some(self.0.load(Ordering::Acquire)).filter(|&asked_us| asked_us != 0)
+        Some(self.0.at_us.load(Ordering::Acquire)).filter(|&asked_us| asked_us != 0)
     }
 }
 

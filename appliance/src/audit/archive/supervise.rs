@@ -19,6 +19,8 @@ use zeroize::Zeroizing;
 pub const DRAIN: &str = "drain";
 /// Between two looks at it.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The same at an archiver that works and was asked for nothing.
+const LOOK_EVERY_WELL: Duration = Duration::from_millis(250);
 /// Pauses before it is started again: doubled from the first to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// After running for so long it starts with the first pause again.
@@ -182,6 +184,7 @@ fn run(child: &mut Child, finish: &AtomicBool) -> Option<ExitStatus> {
             }
             _ => {}
         }
-        std::thread::park_timeout(LOOK_EVERY);
+        // Whoever asks wakes us.
+        std::thread::park_timeout(if asked.is_some() { LOOK_EVERY } else { LOOK_EVERY_WELL });
     }
 }
