@@ -23,6 +23,9 @@ const _: () = assert!(AUDIT_STATEMENT_BYTES_MAX < REQUEST_BYTES_MAX);
 pub const SHARE_BYTES: usize = 32 << 10;
 /// Bytes queued for one end. Beyond: the other end is not read until half of it is sent.
 pub const QUEUED_BYTES_MAX: usize = 256 << 10;
+/// Bytes queued for a client. Beyond: it is not read until half of it is sent, since what we answer ourselves (refusals, above all) grows with
+/// what it asks. Well above the bound before, which holds for what the target answers.
+pub const ANSWERED_BYTES_MAX: usize = 1 << 20;
 /// Undecided bytes of one side while its drive holds them. Beyond: that side is not read.
 pub const HELD_BYTES_MAX: usize = 64 << 10;
 /// A client that says nothing after it has connected. Beyond: closed.
@@ -31,7 +34,7 @@ pub const FIRST_BYTE_US: u64 = 30_000_000;
 pub const DIRECT_TLS_US: u64 = 30_000_000;
 /// Opening a target, over all its addresses. Beyond: ConnectFailed.
 pub const CONNECT_US: u64 = 10_000_000;
-/// A client that does not read while more than half of that waits for it. Beyond: closed.
+/// A client that takes nothing at all while more than half of [`QUEUED_BYTES_MAX`] waits for it. Beyond: closed.
 pub const STALLED_US: u64 = 60_000_000;
 /// Sending what is queued when a relay closes. Beyond: dropped.
 pub const FLUSH_US: u64 = 5_000_000;
@@ -54,6 +57,7 @@ pub const CONNECTIONS_MIN: usize = 10;
 pub const ACCEPT_PAUSE_US: u64 = 100_000;
 
 const _: () = assert!(HELD_BYTES_MAX < REQUEST_BYTES_MAX && LINGER_US < FLUSH_US);
+const _: () = assert!(2 * QUEUED_BYTES_MAX < ANSWERED_BYTES_MAX);
 
 // Bounds of the configuration file and of the flags that say the same. Beyond: an error at the line.
 

@@ -22,6 +22,7 @@ use crate::snapshot::Target;
 use codecs::{Outgoing, Piece, Pipes, Side, Window};
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -55,7 +56,7 @@ pub struct Relay<D> {
     drive: Option<D>,
     ends: [End; 2],
     /// Operations in flight; the relay lives until there are none.
-    operations: u32,
+    operations: u16,
     terms: Rc<Terms>,
     /// Whose connection it is, until there is a drive that knows.
     client: Option<Box<SocketAddr>>,
@@ -71,6 +72,9 @@ pub struct Relay<D> {
     /// Bytes looked at in it, and bytes that came and wait for the next.
     taken: u32,
     deferred: u32,
+    /// What the client had acknowledged when it was last looked at whether it reads (the lower half of it, odd); `None`: not since its queue
+    /// last moved.
+    acknowledged: Option<NonZeroU32>,
     /// Has been silent, and given back what only work needs.
     resting: bool,
     /// The last round this relay recorded something in; 0: never. Its sends wait until that round is safe.
@@ -97,6 +101,7 @@ impl<D: Drive> Relay<D> {
             turn: 0,
             taken: 0,
             deferred: 0,
+            acknowledged: None,
             resting: true,
             recorded: 0,
         };
@@ -194,6 +199,7 @@ impl<D: Drive> Relay<D> {
             Ok(count) => {
                 end.queued_bytes -= count as u32;
                 end.stalled_us = NEVER;
+                self.acknowledged = None;
                 count == 0
             }
             Err(_) => true,
@@ -254,7 +260,7 @@ impl<D: Drive> Relay<D> {
         if self.phase_us <= now_us && self.phase != Phase::Dead {
             self.cut_off(io);
         }
-        if self.ends.iter().any(|end| end.stalled_us <= now_us) && self.phase == Phase::Open {
+        if self.ends.iter().any(|end| end.stalled_us <= now_us) && self.phase == Phase::Open && !self.client_takes(io) {
             io.counters.stalled.add(1);
             self.drive(Input::Kill("the peer did not read what was sent to it"), io);
             self.cut_off(io);
@@ -665,13 +671,28 @@ impl<D: Drive> Relay<D> {
         }
     }
 
+    /// Has the client taken anything since it was last looked at? Its kernel tells of a slow reader long before ours has room for the next send,
+    /// whose completion may take minutes.
+    fn client_takes(&mut self, io: &mut Io<D>) -> bool {
+        let client = &mut self.ends[Side::Client as usize];
+        let acknowledged = client.socket.as_ref().and_then(socket::acknowledged);
+        let now = acknowledged.and_then(|bytes| NonZeroU32::new(bytes as u32 | 1));
+        let before = std::mem::replace(&mut self.acknowledged, now);
+        let takes = now.is_some() && before != now;
+        if takes {
+            client.stalled_us = io.now.mono_us + io.deadlines.stalled_us / 2;
+        }
+        takes
+    }
+
     /// A client that does not read has a while to begin; a target may be busy for as long as it likes.
     fn watch_reader(&mut self, io: &mut Io<D>) {
         let client = &mut self.ends[Side::Client as usize];
         // Half the bound: from there on the target may already be waiting for the queue to drain.
         let waits = client.queued_bytes as usize > limits::QUEUED_BYTES_MAX / 2;
         if client.stalled_us == NEVER && waits && self.phase == Phase::Open {
-            client.stalled_us = io.now.mono_us + io.deadlines.stalled_us;
+            // Looked at twice, so that the second look can tell.
+            client.stalled_us = io.now.mono_us + io.deadlines.stalled_us / 2;
         }
     }
 
@@ -711,6 +732,11 @@ impl<D: Drive> Relay<D> {
         }
         let bound = if end.receive == Receive::Armed { limits::QUEUED_BYTES_MAX } else { limits::QUEUED_BYTES_MAX / 2 };
         if other.queued_bytes as usize > bound {
+            return false;
+        }
+        // The target is read all the same: it may wait for that before it reads on.
+        let answered = limits::ANSWERED_BYTES_MAX / limits::QUEUED_BYTES_MAX * bound;
+        if side == Side::Client && end.queued_bytes as usize > answered {
             return false;
         }
         end.window.len() <= limits::HELD_BYTES_MAX || self.drive.as_ref().is_none_or(|drive| drive.wants(side))

@@ -24,7 +24,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const MEMORY_KIB_MAX: u64 = 96 * 1024;
 
 /// Under a mask every row is taken apart, so that one which lies is found out.
-const WATCHED: &str = "[[mask]]\ntargets = [\"hostile\"]\ndetect = [\"card\"]\nstyle = \"fill\"\n";
+const WATCHED: &str = "[[mask]]\ntargets = [\"hostile\"]\ndetect = [\"card\"]\nstyle = \"fill\"\n\
+                       [[rule]]\nname = \"no\"\ntargets = [\"mortal\"]\nwords = [\"nobody_calls_this\"]\naction = \"deny\"\n";
 
 pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     let hostile = ScriptedTarget::start()?;
@@ -69,6 +70,9 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     }
     undisturbed(report, &world, "a client that never reads", || never_reads(&world, &endpoint));
     undisturbed(report, &world, "a client that floods and never reads", || floods(&world, &endpoint));
+    undisturbed(report, &world, "a client that floods with what is refused and never reads", || {
+        floods_with_refused(&world, &endpoint.with_dbname("mortal"))
+    });
     undisturbed(report, &world, "a client that leaves in the middle of a result", || leaves(&endpoint));
     undisturbed(report, &world, "a client that leaves while its statement runs", || leaves_running(&world, &endpoint));
     undisturbed(report, &world, "a target that dies in the middle of a result, and comes back", || {
@@ -314,6 +318,21 @@ fn floods(world: &World, endpoint: &Endpoint) -> Result<()> {
                 break; // it no longer takes our bytes: as it should
             }
         }
+        Ok(wire)
+    })
+}
+
+/// The gateway itself answers, so no target is there that would stop reading.
+fn floods_with_refused(world: &World, endpoint: &Endpoint) -> Result<()> {
+    const REFUSED: &str = "SELECT nobody_calls_this()";
+    let refused = complaint(&Wire::connect(endpoint)?.query(REFUSED)?).context("it is refused")?;
+    ensure!(refused.sqlstate == "42501", "that was not the gateway: {refused:?}");
+    bounded_memory(world, || {
+        let mut wire = Wire::connect(endpoint)?;
+        wire.stream.set_write_timeout(Some(Duration::from_secs(1)))?;
+        let many = query(REFUSED).repeat(30_000);
+        let taken = (0..100).take_while(|_| wire.stream.write_all(&many).is_ok()).count();
+        ensure!(taken < 100, "it takes more than {} MB and answers each", many.len() * taken / 1_000_000);
         Ok(wire)
     })
 }

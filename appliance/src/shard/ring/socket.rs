@@ -68,6 +68,18 @@ pub fn peer_has_left(socket: &TcpStream) -> bool {
     asked == 0 && info.tcpi_state != ESTABLISHED
 }
 
+/// How many bytes the peer has acknowledged so far. `None`: it cannot be told.
+pub fn acknowledged(socket: &TcpStream) -> Option<u64> {
+    // Where `tcpi_bytes_acked` stands in the kernel's struct (linux/tcp.h, since 4.1): libc's ends before it.
+    const AT: usize = 120 / size_of::<u64>();
+    let mut info = [0_u64; AT + 1];
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    let into = info.as_mut_ptr().cast();
+    // SAFETY: the kernel writes at most `len` bytes to where that many are.
+    let asked = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, into, &mut len) };
+    (asked == 0 && len as usize == size_of_val(&info)).then_some(info[AT])
+}
+
 /// A listener that shares its address with those of the other shards.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = bound(address, true)?;
