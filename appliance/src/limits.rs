@@ -19,7 +19,8 @@ const _: () = assert!(AUDIT_STATEMENT_BYTES_MAX < REQUEST_BYTES_MAX);
 // The shard's own bounds. Times are microseconds.
 
 /// Bytes one relay may have looked at in a round of its shard. Beyond: the rest waits for the next round, and its neighbours go
-/// first: at the 80 MB/s that every detector at once comes to, they wait less than half a millisecond for it.
+/// first: at the 80 MB/s that every detector at once comes to, they wait less than half a millisecond for it. (A statement or a row that is
+/// larger is looked at whole when its last byte has come: 16 MB take a quarter of a second.)
 pub const SHARE_BYTES: usize = 32 << 10;
 /// Bytes queued for one end. Beyond: the other end is not read until half of it is sent.
 pub const QUEUED_BYTES_MAX: usize = 256 << 10;

@@ -583,6 +583,8 @@ impl Gate {
             }
             // It said so itself: nothing is to be added.
             Side::Target if self.session.target_gave_up() => self.close("the target ended the session"),
+            // Behind an Execute without Sync the target has said nothing yet, and says nothing more.
+            Side::Target if self.session.client_has_terminated() => self.close("the client closed the connection"),
             Side::Target => {
                 let lost = refusal(b"08006", "the connection to the target was lost", None, None);
                 self.end("the target closed the connection", &lost, pipes);

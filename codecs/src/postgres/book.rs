@@ -236,7 +236,7 @@ pub(super) struct Book<T> {
     statements: Names<Rc<Statement<T>>>,
     portals: Names<Rc<Portal<T>>>,
     spare: Vec<Rc<Portal<T>>>,
-    /// The segment in which a statement was last given a name that SQL may use.
+    /// The segment in which a statement was last given a name that SQL may use, or a portal bound that nobody knows.
     pub named_since: u64,
     /// What a spare portal holds in place of a statement.
     nothing: Option<Rc<Statement<T>>>,
@@ -322,6 +322,10 @@ impl<T> Book<T> {
     /// Binds a portal. Returns it, and the named portal it replaces, if any: the target refuses that, and it must be put back.
     pub fn bind(&mut self, bind: &Bind<'_>, since: u64) -> Result<Bound<T>, ProtocolError> {
         let known = self.statements.look(bind.statement).filter(|_| is_certain(bind.portal));
+        if known.is_none() {
+            // Most often the target has no such statement either, and there will be no portal.
+            self.named_since = since;
+        }
         let statement = known.cloned().unwrap_or_else(Self::unseen);
         if bind.portal.is_empty() {
             // The portal of the last round is free again once its replies have passed: its buffers are used again.

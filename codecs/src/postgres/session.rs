@@ -560,6 +560,11 @@ impl<T: Clone + 'static> Session<T> {
         }
     }
 
+    /// The client has ended the session itself: what it has not been told by then it does not wait for.
+    pub fn client_has_terminated(&self) -> bool {
+        self.client == ClientStage::Terminated
+    }
+
     /// No statement is running and no reply is outstanding.
     pub fn is_idle(&self) -> bool {
         self.client == ClientStage::Open

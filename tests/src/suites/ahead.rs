@@ -57,9 +57,22 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
             || reconfigured(&world, setting, before, text),
         );
     }
+    report.case("a statement behind a Bind that fails is judged by itself", || behind_a_lost_bind(&world));
     report.case("a text that every setting reads alike passes, whatever was set before it", || reads_alike(&world));
     report.case("what fails at its commit failed, in the trail too", || failed_commit(&world));
     report.case("rows that were sent before an error or a hang-up are counted", || counted(&world));
+    Ok(())
+}
+
+/// As at the server, whatever name the portal was to have, and whatever follows.
+fn behind_a_lost_bind(world: &World) -> Result<()> {
+    for portal in ["", "p"] {
+        let flight = [bind(portal, "nobody", &[], 0), sync(), query(HARMLESS), step(HARMLESS), sync()];
+        let through = fly(&mut session(world)?, &flight)?;
+        let alone = fly(&mut direct(world)?, &flight)?;
+        ensure!(tags(&alone) == "EZTDCZ12DCZ", "the server: {}", tags(&alone));
+        ensure!(tags(&through) == tags(&alone), "portal {portal:?}: {} {:?}", tags(&through), complaint(&through[2..]));
+    }
     Ok(())
 }
 

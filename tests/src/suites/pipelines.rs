@@ -37,7 +37,23 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
         });
     }
     report.case("a statement sent blindly behind COPY fails the copy", || blindly_behind_copy(&world));
+    report.case("a Terminate behind an Execute without Sync ends the session without a word", || {
+        terminated_without_sync(&world)
+    });
     Ok(())
+}
+
+fn terminated_without_sync(world: &World) -> Result<()> {
+    let mut wire = Wire::connect(&world.endpoint("terminator@example.com", &[], false))?;
+    let sent = [parse("", "SELECT 'unsynced'"), bind("", "", &[], 0), execute("", 0), message(b'X', &[])];
+    wire.send(&sent.concat())?;
+    let said = wire.read_or_end()?;
+    ensure!(said.is_none(), "the server says nothing, the gateway {said:?}");
+    let closed = || {
+        let records = audit::search(world.gateway(), &["--user", "terminator@example.com"]).unwrap_or_default();
+        records.iter().any(|record| record["detail"].as_str().is_some_and(|why| why.contains("the client closed")))
+    };
+    eventually("the trail tells who ended it", Duration::from_secs(10), closed)
 }
 
 /// What is sent, with `None` for the Query that fails at the server and is refused by the gateway; the tags of each
