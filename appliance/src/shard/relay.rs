@@ -199,7 +199,9 @@ impl<D: Drive> Relay<D> {
             Ok(count) => {
                 end.queued_bytes -= count as u32;
                 end.stalled_us = NEVER;
-                self.acknowledged = None;
+                if side == Side::Client {
+                    self.acknowledged = None;
+                }
                 count == 0
             }
             Err(_) => true,
