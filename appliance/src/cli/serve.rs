@@ -71,7 +71,7 @@ pub struct ServeArgs {
     /// For one connection to a target [default: 5s]. Raise for targets that are far away.
     #[arg(long, help_heading = DEADLINES, value_name = "DURATION", env = "LOCKGATE_CONNECT_TIMEOUT", value_parser = timeout)]
     pub connect_timeout: Option<Duration>,
-    /// After a first TERM, for sessions to end by themselves, at least 1s; then they are ended as by a second TERM [default: as long as it takes].
+    /// After a first TERM, for sessions to end by themselves; then they are ended as by a second TERM [default: as long as it takes].
     /// Set it below the time that your supervisor gives a stop.
     #[arg(long, help_heading = DEADLINES, value_name = "DURATION", env = "LOCKGATE_DRAIN_TIMEOUT", value_parser = drain_timeout)]
     pub drain_timeout: Option<Duration>,

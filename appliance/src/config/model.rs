@@ -47,10 +47,10 @@ impl Config {
         self.targets.iter().find(|target| target.name == name)
     }
 
-    /// Where it listens, each with the table that says so.
+    /// Where it listens, each with the table that says so. (At `[web]` nothing does.)
     pub fn addresses(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> + '_ {
         let listeners = self.listeners.iter().map(|listener| ("[[listener]]", listener.address));
-        [("[ops]", self.ops.address), ("[web]", self.web.address)].into_iter().chain(listeners)
+        std::iter::once(("[ops]", self.ops.address)).chain(listeners)
     }
 }
 

@@ -46,7 +46,8 @@ pub fn examine(config: &Config) -> Vec<Finding> {
     let mut findings = vec![writable(&config.server.data_dir), disk(config), memory(config, total_memory_mib())];
     let running = client::request(&config.server.data_dir, "/status", None).ok().map(|answer| answer.body);
     let own = running.as_ref().map(own_addresses).unwrap_or_default();
-    findings.extend(config.addresses().map(|(name, address)| free(name, address, &own)));
+    let kept = ("[web]", config.web.address);
+    findings.extend(config.addresses().chain([kept]).map(|(name, address)| free(name, address, &own)));
     findings.extend(config.listeners.iter().filter_map(|listener| listener.tls.as_ref()).map(certificate));
     for target in &config.targets {
         findings.push(reachable(target));

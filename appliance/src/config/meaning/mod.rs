@@ -225,8 +225,7 @@ impl Check<'_> {
                 "",
             );
         }
-        let goes_to_store = |copy: &String| copy.starts_with("s3://");
-        let used = audit.archive_url.is_some() || audit.checkpoint_copies.iter().any(goes_to_store);
+        let used = audit.archive_url.is_some() || audit.checkpoint_copies.iter().any(|copy| store::is_address(copy));
         if let Some(file) = raw.archive_credentials_file.as_ref().filter(|_| !used) {
             self.warn(file.span(), "nobody reads these credentials: nothing goes to an object store", "`archive_url`");
         }
