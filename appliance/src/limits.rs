@@ -140,6 +140,9 @@ pub const CACHED_TEXTS_MAX: usize = 4096;
 pub const CACHED_TEXT_BYTES_MAX: usize = 16 << 10;
 /// A text that is looked up by its shape, constants and all. Longer ones are parsed each time.
 pub const SHAPED_TEXT_BYTES_MAX: usize = 1 << 20;
+/// A text that the shard's own thread reads: some 4 ms of parsing at worst. Longer ones are read on a thread of their own, and their request
+/// waits.
+pub const READ_HERE_BYTES_MAX: usize = 16 << 10;
 /// Verdicts a session keeps for texts that come again unprepared. Beyond: the oldest is decided anew when it returns.
 pub const RECENT_MARKS_MAX: usize = 8;
 /// SQL cursors a session is remembered to have declared. Beyond: their expression columns count as unknown.

@@ -13,6 +13,7 @@ use super::{ControlOptions, Hangups, Order, Poster, StartError, api, cancel, loo
 use crate::approval::{Ruling, Ticket, TicketId};
 use crate::audit::sinks::Sinks;
 use crate::config::Change;
+use crate::gate::Unread;
 use crate::metrics::{ControlCounters, Scrape, TrailRing};
 use crate::shard::mailbox::{Cancel, RelayId, SessionInfo, ToControl, ToShard};
 use crate::snapshot::{Snapshot, Target};
@@ -37,6 +38,9 @@ pub struct Core {
     pub scrape: Arc<Scrape>,
     pub reloader: tokio::sync::Mutex<Reloader>,
     cancels: Arc<Semaphore>,
+    /// Texts that are read at a time: as many as there are shards, which would have read them otherwise.
+    readers: Semaphore,
+    readers_max: usize,
     pub sinks: Arc<Sinks>,
     pub started_us: i64,
     /// Where the gateway listens: a reload changes none of it.
@@ -103,6 +107,7 @@ impl Core {
             needs_restart: Vec::new(),
             _claim: options.claim,
         };
+        let readers_max = state.shards.len().max(1);
         let addresses = options.config.addresses().map(|(_, address)| address).collect();
         let core = Core {
             state: Mutex::new(state),
@@ -124,6 +129,8 @@ impl Core {
                 options.certificates,
             )),
             cancels: Arc::new(Semaphore::new(CANCELS_MAX)),
+            readers: Semaphore::new(readers_max),
+            readers_max,
             sinks: options.sinks,
             started_us: now,
             addresses,
@@ -147,6 +154,7 @@ impl Core {
             ToControl::Catalogue { shard, relay, target, not_before_us } => {
                 self.catalogue((shard, relay), target, not_before_us);
             }
+            ToControl::Read { shard, relay, unread } => self.read_text((shard, relay), unread),
             ToControl::NamesMoved { shard, target } => {
                 let moved = |post: &Poster| post(ToShard::NamesMoved { target: target.clone(), from: shard });
                 self.state().shards.iter().for_each(moved);
@@ -206,6 +214,16 @@ impl Core {
                 });
             }
         }
+    }
+
+    fn read_text(self: &Arc<Self>, (shard, relay): (usize, RelayId), unread: Box<Unread>) {
+        let core = self.clone();
+        tokio::spawn(async move {
+            let _turn = core.readers.acquire().await.expect("nobody closes it");
+            let unreadable = unread.unreadable();
+            let read = tokio::task::spawn_blocking(move || unread.read()).await.unwrap_or(unreadable);
+            core.state().post(shard, ToShard::Read { relay, read });
+        });
     }
 
     fn catalogue(self: &Arc<Self>, waiter: (usize, RelayId), target: Arc<Target>, not_before_us: i64) {
@@ -434,7 +452,7 @@ pub fn run(
 ) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(WORKERS_MAX)
+        .max_blocking_threads(WORKERS_MAX + core.readers_max)
         .thread_name("control-worker")
         .build()
         .map_err(|error| format!("no runtime for the control thread: {error}"))?;

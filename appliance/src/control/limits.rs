@@ -17,7 +17,7 @@ pub const ADMIN_BODY_BYTES_MAX: usize = 64 << 10;
 
 /// Keys derived for targets and kept. Beyond: the oldest are derived again.
 pub const DERIVED_KEYS_MAX: usize = 256;
-/// Worker threads for key derivation, name resolution and building snapshots.
+/// Worker threads for key derivation, name resolution and building snapshots; besides, one a shard for reading long texts.
 pub const WORKERS_MAX: usize = 4;
 
 /// Time between the starts of two reads of one target's catalogue.

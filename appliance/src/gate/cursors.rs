@@ -331,7 +331,8 @@ fn quoted_bytes(shape: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::meaning::{Encoding, Leaning, Marked, Reads, Shared};
+    use crate::gate::meaning::{Leaning, Marked, Reads, Shared};
+    use crate::gate::reading::How;
     use crate::policy::{Action, Decision};
 
     /// A session's cursors under rules that a test can change.
@@ -346,7 +347,7 @@ mod tests {
         fn mark(&mut self, text: &str) -> Mark {
             let allow =
                 Decision { action: Action::Allow, rule: None, message: None, approval: None, reason: String::new() };
-            let meaning = self.shared.meaning(text.as_bytes(), Encoding::Utf8, true);
+            let meaning = self.shared.meaning(text.as_bytes(), How::DEFAULT).expect("a short text");
             Marked::new(meaning, allow, self.rules, Reads::Open, Leaning::No)
         }
 

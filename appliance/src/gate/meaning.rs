@@ -2,6 +2,7 @@
 
 use super::catalogues::Catalogues;
 use super::cursors::Traits;
+use super::reading::{How, Read, ReadsHere};
 use super::views::Views;
 use crate::limits;
 use crate::metrics::ShardCounters;
@@ -10,7 +11,6 @@ use crate::shard::mailbox::Catalogue;
 use codecs::postgres::ColumnPlan;
 use masking::sql::{self, Analysis, Class, Classes};
 use smallvec::SmallVec;
-use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashSet;
 use std::ops::Deref;
@@ -28,6 +28,7 @@ pub struct Shared {
     pub payload_bytes_max: usize,
     /// From a session's first byte to its first ReadyForQuery.
     pub login_timeout_us: u64,
+    pub reads_here: ReadsHere,
     pub(super) scratch: Scratch,
 }
 
@@ -78,7 +79,7 @@ impl Deref for Meaning {
 }
 
 impl Does {
-    fn new(text: &[u8], analysis: Analysis, otherwise: Option<Analysis>) -> Self {
+    pub(super) fn new(text: &[u8], analysis: Analysis, otherwise: Option<Analysis>) -> Self {
         let mut classes = Classes::default();
         let (mut tables, mut seen) = (Vec::new(), HashSet::new());
         for statement in &analysis.statements {
@@ -391,31 +392,6 @@ pub(crate) enum Reads {
     Unknown,
 }
 
-/// How the client's texts are encoded, as far as reading them goes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Encoding {
-    Utf8,
-    /// One byte a character: structure is plain ASCII.
-    SingleByte,
-    /// A trailing byte of a character may look like a quote or backslash: only ASCII texts can be read safely.
-    Unsafe,
-}
-
-impl Encoding {
-    /// From a client_encoding value.
-    pub fn named(name: &[u8]) -> Self {
-        let name = name.to_ascii_uppercase();
-        let starts = |prefix: &[u8]| name.starts_with(prefix);
-        if name == b"UTF8" || name == b"UNICODE" {
-            Encoding::Utf8
-        } else if starts(b"LATIN") || starts(b"WIN") || starts(b"ISO_8859") || starts(b"KOI8") || name == b"SQL_ASCII" {
-            Encoding::SingleByte
-        } else {
-            Encoding::Unsafe
-        }
-    }
-}
-
 fn one(statement: sql::Statement) -> Analysis {
     Analysis { statements: vec![statement], words: Vec::new() }
 }
@@ -466,28 +442,26 @@ impl Default for Cache {
 }
 
 impl Cache {
-    fn meaning(&mut self, text: &[u8], counters: &ShardCounters) -> Rc<Meaning> {
-        let shape = if text.len() <= limits::SHAPED_TEXT_BYTES_MAX { sql::shape(text, &mut self.room) } else { None };
-        if let Some(known) = shape.and_then(|shape| self.by_shape.find(shape)) {
+    fn find(&mut self, text: &[u8], counters: &ShardCounters) -> Option<Rc<Meaning>> {
+        if let Some(known) = shape(text, &mut self.room).and_then(|shape| self.by_shape.find(shape)) {
             if known.is_of(text) {
                 counters.known_texts.add(1);
-                return known;
+                return Some(known);
             }
             counters.known_shapes.add(1);
-            return Rc::new(Meaning::of(text, known.does.clone()));
+            return Some(Rc::new(Meaning::of(text, known.does.clone())));
         }
-        if let Some(known) = self.by_text.find(text) {
-            counters.known_texts.add(1);
-            return known;
-        }
-        counters.parsed_texts.add(1);
-        let sql::Reading { analysis, otherwise, by_shape } = sql::read(text);
-        let meaning = Rc::new(Meaning::of(text, Rc::new(Does::new(text, analysis, otherwise))));
+        self.by_text.find(text).inspect(|_| counters.known_texts.add(1))
+    }
+
+    fn keep(&mut self, text: &[u8], does: Does, by_shape: bool) -> Rc<Meaning> {
+        let meaning = Rc::new(Meaning::of(text, Rc::new(does)));
         let short = text.len() <= limits::CACHED_TEXT_BYTES_MAX;
-        if let Some(shape) = shape.filter(|_| by_shape) {
+        let shape = if by_shape { shape(text, &mut self.room) } else { None };
+        if let Some(shape) = shape {
             meaning.does.shape.get_or_init(|| shape.into());
         }
-        match shape.filter(|_| by_shape) {
+        match shape {
             Some(shape) if short => self.by_shape.keep(shape.into(), meaning.clone()),
             // A short shape of a long text is kept without the text.
             Some(shape) => self.by_shape.keep(shape.into(), Rc::new(Meaning::of(b"", meaning.does.clone()))),
@@ -499,30 +473,20 @@ impl Cache {
 }
 
 impl Shared {
-    /// What `text` does. Remembered where it was read under the default settings.
-    pub(super) fn meaning(&mut self, text: &[u8], encoding: Encoding, standard_strings: bool) -> Rc<Meaning> {
-        if standard_strings && encoding == Encoding::Utf8 {
-            return self.cache.meaning(text, &self.counters);
-        }
-        self.counters.parsed_texts.add(1);
-        let does = if standard_strings {
-            let sql::Reading { analysis, otherwise, .. } = match encoding {
-                Encoding::SingleByte => sql::read_bytes(text),
-                Encoding::Utf8 | Encoding::Unsafe => sql::read(&readable(text, encoding)),
-            };
-            Does::new(text, analysis, otherwise)
-        } else {
-            Does::new(text, sql::analyse(&readable(text, encoding), false), None)
-        };
-        Rc::new(Meaning::of(text, Rc::new(does)))
+    /// What `text` does. `None`: that has to be read first, and it is too long to be read here.
+    pub(super) fn meaning(&mut self, text: &[u8], how: How) -> Option<Rc<Meaning>> {
+        let known = if how.is_default() { self.cache.find(text, &self.counters) } else { None };
+        known.or_else(|| (text.len() <= self.reads_here.0).then(|| self.learn(text, how.read(text))))
     }
 
-    /// What `text` does whatever settings have become meanwhile; unparsed where that cannot be told.
-    pub(super) fn meaning_in_doubt(&mut self, text: &[u8], encoding: Encoding, standard_strings: bool) -> Rc<Meaning> {
+    /// What `text` was read to do, here or elsewhere. Remembered where it was read under the default settings.
+    pub(super) fn learn(&mut self, text: &[u8], read: Read) -> Rc<Meaning> {
         self.counters.parsed_texts.add(1);
-        let read = sql::analyse(&readable(text, encoding), standard_strings);
-        let analysis = if sql::reads_alike(text, &read) { read } else { sql::analyse(UNREADABLE, true) };
-        Rc::new(Meaning::of(text, Rc::new(Does::new(text, analysis, None))))
+        if read.how.is_default() {
+            self.cache.keep(text, read.does, read.by_shape)
+        } else {
+            Rc::new(Meaning::of(text, Rc::new(read.does)))
+        }
     }
 
     /// The mark on a text of a shape that this session has had a verdict on, if `holds` says that it still stands.
@@ -546,18 +510,10 @@ fn kept(text: &[u8]) -> &[u8] {
     &text[..text.len().min(limits::AUDIT_STATEMENT_BYTES_MAX)]
 }
 
-/// The text as its encoding lets it be read.
-fn readable(text: &[u8], encoding: Encoding) -> Cow<'_, [u8]> {
-    match encoding {
-        _ if text.is_ascii() => Cow::Borrowed(text),
-        Encoding::Utf8 => Cow::Borrowed(text),
-        Encoding::SingleByte => sql::letters_folded(text),
-        Encoding::Unsafe => Cow::Borrowed(UNREADABLE),
-    }
+/// What texts that differ in constants only have in common.
+fn shape<'r>(text: &[u8], room: &'r mut [u8]) -> Option<&'r [u8]> {
+    if text.len() <= limits::SHAPED_TEXT_BYTES_MAX { sql::shape(text, room) } else { None }
 }
-
-/// A byte that cannot be UTF-8 makes the analysis answer "unparsed".
-const UNREADABLE: &[u8] = b"\xff";
 
 /// A DO block that handles prepared statements or cursors: what it reads of them, and what they stand for behind it, nobody sees.
 pub(super) fn runs_names(statement: &sql::Statement) -> bool {
@@ -585,10 +541,19 @@ mod tests {
     use super::*;
     use crate::policy::Action;
 
+    /// As a session does it, but that long texts are read here as well.
+    fn read_as(shared: &mut Shared, text: &[u8], how: How) -> Rc<Meaning> {
+        shared.meaning(text, how).unwrap_or_else(|| shared.learn(text, how.read(text)))
+    }
+
+    fn read(shared: &mut Shared, text: &[u8]) -> Rc<Meaning> {
+        read_as(shared, text, How::DEFAULT)
+    }
+
     /// What every later step uses, and the counters: known text, known shape, parsed.
     #[track_caller]
     fn check(shared: &mut Shared, text: &str, counted: [u64; 3]) -> Rc<Meaning> {
-        let meaning = shared.meaning(text.as_bytes(), Encoding::Utf8, true);
+        let meaning = read(shared, text.as_bytes());
         let fresh = Does::new(text.as_bytes(), sql::analyse(text.as_bytes(), true), None);
         let does = |does: &Does| format!("{:?} {:?} {:?}", does.analysis, does.classes, does.tables);
         assert_eq!(does(&meaning.does), does(&fresh), "{text}");
@@ -618,7 +583,7 @@ mod tests {
         let text = |number: u32| format!("SELECT a FROM t WHERE b = {number}").into_bytes();
         let allow =
             Decision { action: Action::Allow, rule: None, message: None, approval: None, reason: String::new() };
-        let meaning = shared.meaning(&text(0), Encoding::Utf8, true);
+        let meaning = read(shared, &text(0));
         recent.keep(Marked::new(meaning, allow, 1, Reads::Open, Leaning::No));
         let mut recall = |number| shared.recall(&text(number), recent, |_| true).expect("a known shape");
         let (first, second) = (recall(1), recall(23));
@@ -662,7 +627,7 @@ mod tests {
     #[test]
     fn a_backslash_shares_a_verdict_only_where_nothing_hangs_on_what_it_says() {
         let shared = &mut Shared::default();
-        let mut readings = |text: &str| shared.meaning(text.as_bytes(), Encoding::Utf8, true).readings().count();
+        let mut readings = |text: &str| read(shared, text.as_bytes()).readings().count();
         for (text, expected) in [
             ("SELECT a FROM t WHERE b = 'x'", 1),
             (r"SELECT a FROM t WHERE b = '\x2a'", 1),
@@ -686,11 +651,12 @@ mod tests {
     fn a_constant_that_makes_the_text_unreadable_is_noticed() {
         let shared = &mut Shared::default();
         check(shared, "SELECT * FROM t WHERE a = 'x'", [0, 0, 1]);
-        let unreadable = shared.meaning(b"SELECT * FROM t WHERE a = '\xff'", Encoding::Utf8, true);
+        let unreadable = read(shared, b"SELECT * FROM t WHERE a = '\xff'");
         assert!(unreadable.classes.contains(Class::Unparsed));
         let backslash = b"SELECT * FROM t WHERE a = '\\'";
-        assert!(shared.meaning(backslash, Encoding::Utf8, false).classes.contains(Class::Unparsed));
-        assert!(!shared.meaning(backslash, Encoding::Utf8, true).classes.contains(Class::Unparsed));
+        let nonstandard = How { standard_strings: false, ..How::DEFAULT };
+        assert!(read_as(shared, backslash, nonstandard).classes.contains(Class::Unparsed));
+        assert!(!read(shared, backslash).classes.contains(Class::Unparsed));
     }
 
     #[test]
@@ -709,8 +675,8 @@ mod tests {
     fn the_older_generation_is_forgotten() {
         let shared = &mut Shared::default();
         for table in 0..3 * limits::CACHED_TEXTS_MAX {
-            shared.meaning(format!("SELECT 1 FROM t{table}").as_bytes(), Encoding::Utf8, true);
-            shared.meaning(format!("SET a = {table}").as_bytes(), Encoding::Utf8, true);
+            read(shared, format!("SELECT 1 FROM t{table}").as_bytes());
+            read(shared, format!("SET a = {table}").as_bytes());
         }
         for generations in [&shared.cache.by_shape, &shared.cache.by_text] {
             assert!(generations.young.len() + generations.old.len() <= 2 * limits::CACHED_TEXTS_MAX);

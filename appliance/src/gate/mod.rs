@@ -17,6 +17,7 @@ mod login;
 mod masked;
 mod meaning;
 mod names;
+mod reading;
 mod record;
 mod results;
 mod statement;
@@ -40,6 +41,8 @@ use std::sync::Arc;
 use cursors::Cursors;
 pub use meaning::Shared;
 use meaning::{Mark, Recent};
+use reading::Asked;
+pub use reading::{Read, ReadsHere, Unread};
 use record::Identity;
 use statement::Held;
 pub use statement::Standing;
@@ -84,6 +87,7 @@ pub enum Input {
     },
     Keys(Result<ScramKeys, String>),
     Catalogue(Result<(i64, Arc<Catalogue>), String>),
+    Read(Box<Read>),
     /// The CancelRequest this connection brought has been passed on.
     Cancelled,
     /// `sessions kill`, or the shard drains.
@@ -173,7 +177,7 @@ enum State {
 
 /// What could not be journalled and is tried again when there is room. Its bytes are still undecided.
 enum Retry {
-    Request(codecs::postgres::Request),
+    Request(Asked),
     Ruling(Ruling),
     NotRun(statement::NotRun),
     Opened,
@@ -183,6 +187,14 @@ enum Retry {
         sqlstate: [u8; 5],
         reason: String,
     },
+}
+
+/// What a request waits for before it is decided. Its bytes are undecided.
+enum Asking {
+    /// What the target's catalogue says of its tables.
+    Catalogue(Asked),
+    /// What its text means, which is read elsewhere.
+    Reading(codecs::postgres::Request),
 }
 
 /// A statement that was forwarded and has not ended.
@@ -249,8 +261,7 @@ pub struct Gate {
     retry_target: Option<Box<Retry>>,
     /// A shape waits for the catalogue.
     awaiting_catalogue: Option<codecs::postgres::ShapeKind>,
-    /// A request waits for the catalogue.
-    asking: Option<Box<codecs::postgres::Request>>,
+    asking: Option<Box<Asking>>,
     /// Forwarded and not ended, oldest first.
     open: VecDeque<OpenRequest>,
     cursors: Cursors,
@@ -281,7 +292,7 @@ pub struct Gate {
     /// Monotonic microseconds; [`NEVER`]: no deadline was asked for.
     armed_wake_us: u64,
     standard_conforming_strings: bool,
-    encoding: meaning::Encoding,
+    encoding: reading::Encoding,
 }
 
 impl Gate {
@@ -330,7 +341,7 @@ impl Gate {
             login_deadline_us,
             armed_wake_us: NEVER,
             standard_conforming_strings: true,
-            encoding: meaning::Encoding::Utf8,
+            encoding: reading::Encoding::Utf8,
         };
         gate.arm(login_deadline_us);
         gate
@@ -372,6 +383,7 @@ impl Gate {
             Input::Keys(keys) => self.keys_derived(keys, pipes, cx),
             Input::Cancelled => self.close("cancel request"),
             Input::Catalogue(catalogue) => self.catalogue_read(catalogue, pipes, cx),
+            Input::Read(read) => self.text_read(*read, pipes, cx),
             Input::Kill(reason) => {
                 let refusal = refusal(b"57P01", "the session was ended by an administrator", None, None);
                 self.end(reason, &refusal, pipes);
@@ -458,7 +470,7 @@ impl Gate {
             Event::DeriveKeys { salt, iterations } => self.derive_keys(salt, iterations, pipes, cx),
             Event::TargetRefused { sqlstate } => self.target_refused(sqlstate, pipes, cx),
             Event::Opened => self.opened(cx),
-            Event::Request(request) => self.request(request, pipes, cx),
+            Event::Request(request) => self.request(request.into(), pipes, cx),
             Event::Shape(kind) => self.shape(kind, pipes, cx),
             Event::Outcome(outcome) => self.outcome(outcome, cx),
             Event::Setting { name, value } => self.setting(pipes.target.at(name), pipes.target.at(value)),
@@ -674,7 +686,8 @@ impl Drive for Gate {
     }
 
     fn idle(&self) -> bool {
-        self.state == State::Open && self.held.is_none() && self.open.is_empty() && self.session.is_idle()
+        let waits = self.held.is_some() || self.asking.is_some() || self.retry_client.is_some();
+        self.state == State::Open && !waits && self.open.is_empty() && self.session.is_idle()
     }
 }
 

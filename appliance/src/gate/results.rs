@@ -1,6 +1,7 @@
 //! What comes back: which columns are watched, and how a statement ended. (What becomes of a watched value: `values.rs`.)
 
-use super::meaning::{Encoding, Mark, Marked, Planned, Reads};
+use super::meaning::{Mark, Marked, Planned, Reads};
+use super::reading::Encoding;
 use super::values::{Nature, Treatment, nature};
 use super::{Context, Gate, Retry, free, refusal};
 use crate::audit::{self, Entry};

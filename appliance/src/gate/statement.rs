@@ -3,8 +3,9 @@
 use super::binds::Showing;
 use super::cursors::{forgets_cursors, loosens};
 use super::meaning::{Leaning, Mark, Marked, Meaning};
+use super::reading::{Asked, Read};
 use super::verdict::uses_names;
-use super::{Context, Gate, Now, OpenRequest, Retry, State, login, masked, refusal};
+use super::{Asking, Context, Gate, Now, OpenRequest, Retry, State, login, masked, refusal};
 use crate::approval::{Ruling, TicketId};
 use crate::audit::{self, Entry, Full};
 use crate::limits;
@@ -34,7 +35,7 @@ pub(super) enum Waiting {
     /// The session's opening.
     Access,
     /// A statement: its bytes are still undecided in the client's window.
-    Statement { request: Request, mark: Mark, digest: [u8; 32] },
+    Statement { asked: Asked, mark: Mark, digest: [u8; 32] },
 }
 
 impl Held {
@@ -110,16 +111,17 @@ impl Gate {
     }
 
     /// What is to become of a request, before it is recorded and carried out: what deciding costs can be measured here.
-    pub fn verdict(&mut self, request: &Request, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) -> Action {
-        self.decide(request, pipes, cx).decision.action
+    /// `None`: its text has to be read first, and not here.
+    pub fn verdict(&mut self, request: Request, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) -> Option<Action> {
+        self.decide(&request.into(), pipes, cx).map(|mark| mark.decision.action)
     }
 
-    fn decide(&mut self, request: &Request, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) -> Mark {
+    fn decide(&mut self, asked: &Asked, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) -> Option<Mark> {
         self.look_at_portals();
-        self.mark(request, pipes, cx)
+        self.mark(asked, pipes, cx)
     }
 
-    pub(super) fn request(&mut self, request: Request, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+    pub(super) fn request(&mut self, asked: Asked, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         match self.standing(cx.now, cx.snapshot) {
             Standing::Good => {}
             Standing::Over => {
@@ -134,9 +136,11 @@ impl Gate {
                 }
             }
         }
-        let mark = self.decide(&request, pipes, cx);
+        let decided = self.decide(&asked, pipes, cx);
+        let request = asked.request;
+        let Some(mark) = decided else { return self.have_read(request, pipes, cx) };
         if mark.leaning == Leaning::Unasked {
-            return self.ask_about_tables(request, pipes, cx);
+            return self.ask_about_tables(self.asked(request, &mark), pipes, cx);
         }
         self.carry_out(request, mark, pipes, cx);
     }
@@ -159,21 +163,37 @@ impl Gate {
     }
 
     /// A mask refuses this statement unless its tables have no masked column: the catalogue tells, when it has been read.
-    fn ask_about_tables(&mut self, request: Request, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+    fn ask_about_tables(&mut self, asked: Asked, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         self.session.answer(Side::Client, Answer::Hold, pipes);
-        self.asking = Some(Box::new(request));
+        self.asking = Some(Box::new(Asking::Catalogue(asked)));
         self.want_catalogue(cx);
     }
 
     /// Decides the request that waits for a catalogue, which has been read or cannot be: then it is refused.
     pub(super) fn answer_asking(&mut self, was_read: bool, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
-        let Some(request) = self.asking.take() else { return };
+        let asked = match self.asking.take().map(|asking| *asking) {
+            Some(Asking::Catalogue(asked)) => asked,
+            other => return self.asking = other.map(Box::new),
+        };
         if was_read {
             // As if it came now: time has passed, and names may have moved since the reading.
-            return self.request(*request, pipes, cx);
+            return self.request(asked, pipes, cx);
         }
-        let mark = blind(&self.mark_by(&request, None, pipes, cx));
-        self.deny(*request, &mark, pipes, cx);
+        match self.mark_unasked(&asked, pipes, cx) {
+            Some(mark) => self.deny(asked.request, &blind(&mark), pipes, cx),
+            None => self.have_read(asked.request, pipes, cx),
+        }
+    }
+
+    /// The text of the request that waits for that has been read.
+    pub(super) fn text_read(&mut self, read: Read, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        match self.asking.take().map(|asking| *asking) {
+            Some(Asking::Reading(request)) => {
+                let asked = self.learnt(request, read, pipes, cx);
+                self.request(asked, pipes, cx);
+            }
+            other => self.asking = other.map(Box::new),
+        }
     }
 
     /// The configuration changed: what may this session do now? An error: it ends, for that reason and with that refusal.
@@ -196,7 +216,7 @@ impl Gate {
 
     fn deny(&mut self, request: Request, mark: &Mark, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         if self.record_request(&request, mark, "deny", "", pipes, cx).is_err() {
-            return self.wait_for_room(request, pipes);
+            return self.wait_for_room(self.asked(request, mark), pipes);
         }
         cx.shared.counters.statement(Action::Deny);
         self.next_request += 1;
@@ -212,7 +232,7 @@ impl Gate {
         // What goes on after its row limit was approved before.
         let action = if mark.decision.action == Action::Alert { Action::Alert } else { Action::Allow };
         if self.record_request(&request, &mark, action.name(), "", pipes, cx).is_err() {
-            return self.wait_for_room(request, pipes);
+            return self.wait_for_room(self.asked(request, &mark), pipes);
         }
         cx.shared.counters.statement(action);
         let id = self.next_request;
@@ -252,9 +272,9 @@ impl Gate {
     }
 
     /// The journal is full: the statement stays where it is, undecided.
-    fn wait_for_room(&mut self, request: Request, pipes: &mut Pipes<'_>) {
+    fn wait_for_room(&mut self, asked: Asked, pipes: &mut Pipes<'_>) {
         self.session.answer(Side::Client, Answer::Hold, pipes);
-        self.retry_client = Some(Box::new(Retry::Request(request)));
+        self.retry_client = Some(Box::new(Retry::Request(asked)));
     }
 
     fn hold(&mut self, request: Request, mark: Mark, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
@@ -278,14 +298,14 @@ impl Gate {
         let ticket = self.ticket(&shown, binds, &rule, &terms, digest, cx);
         let id = ticket.id.clone();
         if self.record_request(&request, &mark, "approve", &id.to_string(), pipes, cx).is_err() {
-            return self.wait_for_room(request, pipes);
+            return self.wait_for_room(self.asked(request, &mark), pipes);
         }
         cx.shared.counters.statement(Action::Approve);
         let number = self.next_request;
         self.next_request += 1;
         self.session.answer(Side::Client, Answer::Hold, pipes);
         self.session.notice(&waiting_notice(&id, &terms), pipes);
-        let what = Waiting::Statement { request, mark, digest };
+        let what = Waiting::Statement { asked: self.asked(request, &mark), mark, digest };
         self.held = Some(Box::new(Held::new(id, number, what)));
         cx.control.push(ToControl::Ask(Box::new(ticket)));
         // The client reads what came before it while it waits, and a cancel request finds what still runs.
@@ -390,14 +410,14 @@ impl Gate {
     fn approved(&mut self, held: Held, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         match held.what {
             Waiting::Access => self.access_granted(pipes, cx),
-            Waiting::Statement { request, mark, digest } => {
+            Waiting::Statement { asked, mark, digest } => {
                 if cx.now.mono_us >= self.ends_at_us {
                     let over = refusal(b"57P01", "the identity token has expired", None, Some("connect again"));
                     let ends = Some("the session's time is over");
                     return self.not_run(NotRun { request: held.request, refusal: over, ends }, pipes, cx);
                 }
                 if cx.snapshot.version != self.snapshot_version {
-                    return self.decide_again(request, held.request, &mark, pipes, cx);
+                    return self.decide_again(asked, held.request, &mark, pipes, cx);
                 }
                 if mark.leaning == Leaning::Passed && !self.still_passes(&mark, cx) {
                     let changed = "the tables of this statement changed while it waited";
@@ -406,27 +426,30 @@ impl Gate {
                 // One ruling, one use, for exactly these bytes.
                 assert_eq!(
                     digest,
-                    self.request_digest(&request, &mark, pipes),
+                    self.request_digest(&asked.request, &mark, pipes),
                     "held bytes changed while they were held"
                 );
-                self.release(request.kind, held.request, mark, pipes, cx);
+                self.release(asked.request.kind, held.request, mark, pipes, cx);
             }
         }
     }
 
     /// The configuration has changed while the statement waited: the ruling is worth what it was if the same would be asked now.
-    fn decide_again(&mut self, request: Request, number: u64, old: &Mark, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+    fn decide_again(&mut self, asked: Asked, number: u64, old: &Mark, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         if let Err((reason, refusal)) = self.renew_view(cx) {
             return self.not_run(NotRun { request: number, refusal, ends: Some(reason) }, pipes, cx);
         }
-        let new = self.mark(&request, pipes, cx);
+        let changed = "the rules changed while this statement waited for approval";
+        let Some(new) = self.mark(&asked, pipes, cx) else {
+            // Settings have changed as well: what was read is not what would run.
+            return self.not_run(NotRun::ask_again(number, changed), pipes, cx);
+        };
         let (then, now) = (&old.decision, &new.decision);
         let same = (&then.rule, then.action, &then.approval) == (&now.rule, now.action, &now.approval);
         let allowed = matches!(now.action, Action::Allow | Action::Alert);
         if new.leaning != Leaning::Unasked && (same || allowed) {
-            return self.release(request.kind, number, new, pipes, cx);
+            return self.release(asked.request.kind, number, new, pipes, cx);
         }
-        let changed = "the rules changed while this statement waited for approval";
         self.not_run(NotRun::ask_again(number, changed), pipes, cx);
     }
 

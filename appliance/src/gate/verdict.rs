@@ -2,81 +2,77 @@
 
 use super::cursors::{declares, forgets_cursors, loosens};
 use super::meaning::{self, Leaning, Mark, Marked, Meaning, Reads, Touched};
+use super::reading::Asked;
 use super::{Context, Gate, login, masked};
 use crate::policy::{Action, Decision, View};
 use crate::shard::mailbox::Catalogue;
 use codecs::Pipes;
-use codecs::postgres::{Request, RequestKind};
+use codecs::postgres::RequestKind;
 use masking::sql::{Class, Named, Statement};
 use std::rc::Rc;
 
 impl Gate {
-    /// Meaning and verdict of a request.
-    pub(super) fn mark(&mut self, request: &Request, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) -> Mark {
-        let mark = self.mark_by(request, None, pipes, cx);
-        if mark.leaning != Leaning::Unasked {
-            return mark;
-        }
-        match cx.shared.catalogues.fresh(self.slot, cx.now.unix_us).cloned() {
-            Some(known) => self.mark_by(request, Some(&known), pipes, cx),
+    /// Meaning and verdict of a request. `None`: its text has to be read first, and not here.
+    pub(super) fn mark(&mut self, asked: &Asked, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) -> Option<Mark> {
+        let mark = self.mark_unasked(asked, pipes, cx)?;
+        let view = self.view.as_ref().expect("statements come after the login");
+        let fresh = cx.shared.catalogues.fresh(self.slot, cx.now.unix_us).filter(|_| mark.leaning == Leaning::Unasked);
+        Some(match fresh {
+            Some(known) => self.judge(mark.meaning.clone(), asked.request.kind, view, Some(known)),
             None => mark,
-        }
+        })
     }
 
-    pub(super) fn mark_by(
-        &mut self,
-        request: &Request,
-        known: Option<&Catalogue>,
-        pipes: &mut Pipes<'_>,
-        cx: &mut Context<'_>,
-    ) -> Mark {
+    /// The same where the catalogue is not asked.
+    pub(super) fn mark_unasked(&mut self, asked: &Asked, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) -> Option<Mark> {
         let view = self.view.clone().expect("statements come after the login");
-        match request.kind {
-            RequestKind::Query | RequestKind::Parse => {
-                let text = pipes.client.at(request.text);
-                if request.settings_in_doubt {
-                    let meaning = cx.shared.meaning_in_doubt(text, self.encoding, self.standard_conforming_strings);
-                    return self.judge(meaning, request.kind, &view, known);
-                }
-                if self.reads_by_default()
-                    && let Some(mut recent) = self.recent.take()
-                {
-                    let recalled = cx.shared.recall(text, &mut recent, |mark| self.still_holds(mark));
-                    self.recent = Some(recent);
-                    if let Some(mark) = recalled {
-                        return mark;
-                    }
-                }
-                let meaning = cx.shared.meaning(text, self.encoding, self.standard_conforming_strings);
-                if let Some(mark) = self.recent.as_ref().and_then(|recent| recent.find(&meaning))
-                    && self.still_holds(mark)
-                {
-                    return mark.clone();
-                }
-                let mark = self.judge(meaning, request.kind, &view, known);
-                if self.still_holds(&mark) {
-                    self.recent.get_or_insert_default().keep(mark.clone());
-                }
-                mark
-            }
+        let request = &asked.request;
+        Some(match request.kind {
+            RequestKind::Query | RequestKind::Parse => return self.mark_text(asked, &view, pipes, cx),
             RequestKind::Execute { .. } => match self.session.requested().cloned() {
                 Some(mark) if self.still_holds(&mark) => mark,
-                Some(mark) => self.judge(mark.meaning.clone(), request.kind, &view, known),
+                Some(mark) => self.judge(mark.meaning.clone(), request.kind, &view, None),
                 None => self.unknown(pipes.client.at(request.text), &view),
             },
             RequestKind::FunctionCall { function } => self.function_call(function, &view),
+        })
+    }
+
+    fn mark_text(&mut self, asked: &Asked, view: &View, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) -> Option<Mark> {
+        let (kind, text) = (asked.request.kind, pipes.client.at(asked.request.text));
+        let how = self.how(&asked.request);
+        if how.is_default()
+            && let Some(mut recent) = self.recent.take()
+        {
+            let recalled = cx.shared.recall(text, &mut recent, |mark| self.still_holds(mark));
+            self.recent = Some(recent);
+            if recalled.is_some() {
+                return recalled;
+            }
         }
+        let meaning = match asked.meaning(how) {
+            Some(read) => read,
+            None => cx.shared.meaning(text, how)?,
+        };
+        if how.in_doubt {
+            return Some(self.judge(meaning, kind, view, None));
+        }
+        if let Some(mark) = self.recent.as_ref().and_then(|recent| recent.find(&meaning))
+            && self.still_holds(mark)
+        {
+            return Some(mark.clone());
+        }
+        let mark = self.judge(meaning, kind, view, None);
+        if self.still_holds(&mark) {
+            self.recent.get_or_insert_default().keep(mark.clone());
+        }
+        Some(mark)
     }
 
     /// What was decided when the text came, or was prepared, is what would be decided now.
     fn still_holds(&self, mark: &Marked) -> bool {
         let decided = !self.is_outdated(mark) && mark.leaning == Leaning::No;
         decided && !hangs_on_names(&mark.meaning) && !self.portal_waits(true)
-    }
-
-    /// Texts are read under the settings that PostgreSQL has by default.
-    fn reads_by_default(&self) -> bool {
-        self.standard_conforming_strings && self.encoding == meaning::Encoding::Utf8
     }
 
     fn judge(&self, meaning: Rc<Meaning>, kind: RequestKind, view: &View, known: Option<&Catalogue>) -> Mark {

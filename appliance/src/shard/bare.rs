@@ -65,7 +65,8 @@ impl Drive for BareRelay {
             | Input::Ruling { .. }
             | Input::Keys(_)
             | Input::Cancelled
-            | Input::Catalogue(_) => {}
+            | Input::Catalogue(_)
+            | Input::Read(_) => {}
         }
     }
 

@@ -3,6 +3,7 @@
 use super::ring::socket;
 use crate::approval::{Ruling, Ticket, TicketId};
 use crate::audit::PackedWho;
+use crate::gate::{Read, Unread};
 use crate::snapshot::{Snapshot, Target};
 use codecs::postgres::ScramKeys;
 use std::collections::HashMap;
@@ -87,6 +88,12 @@ pub enum ToControl {
         target: Arc<Target>,
         not_before_us: i64,
     },
+    /// A long text is to be read, off the shard.
+    Read {
+        shard: usize,
+        relay: RelayId,
+        unread: Box<Unread>,
+    },
     /// A statement that may move names passes through that shard: every shard is to hear of it.
     NamesMoved {
         shard: usize,
@@ -130,6 +137,10 @@ pub enum ToShard {
     Catalogue {
         relay: RelayId,
         catalogue: Result<(i64, Arc<Catalogue>), String>,
+    },
+    Read {
+        relay: RelayId,
+        read: Box<Read>,
     },
     Cancelled {
         relay: RelayId,

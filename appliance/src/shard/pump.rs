@@ -403,6 +403,7 @@ impl<D: Drive> Pump<D> {
             ToShard::Ruling { relay, ticket, ruling } => self.tell(relay, Input::Ruling { ticket, ruling }),
             ToShard::Keys { relay, keys } => self.tell(relay, Input::Keys(keys)),
             ToShard::Catalogue { relay, catalogue } => self.tell(relay, Input::Catalogue(catalogue)),
+            ToShard::Read { relay, read } => self.tell(relay, Input::Read(read)),
             ToShard::Cancelled { relay } => self.tell(relay, Input::Cancelled),
             ToShard::Cancel { relay, cancel } => self.cancels.push((relay, cancel)),
             ToShard::NamesMoved { target, from } => {

@@ -4,7 +4,7 @@ use super::peers::{self, SECRET, Statement, TABLE_OID, Target, Verb};
 use codecs::{Outgoing, Piece, Pipes, Side, Window};
 use lockgate::approval::{Ruling, TicketId};
 use lockgate::audit::{Entry, Full, Journal, Who};
-use lockgate::gate::{Context, Drive, Gate, Input, Now, Origin, Output, Shared};
+use lockgate::gate::{Context, Drive, Gate, Input, Now, Origin, Output, ReadsHere, Shared};
 use lockgate::shard::mailbox::{Catalogue, CatalogueTable, ToControl};
 use lockgate::snapshot::Snapshot;
 use std::collections::{HashMap, HashSet};
@@ -148,6 +148,8 @@ impl World {
         let mut shared = Shared::default();
         shared.payload_bytes_max = PAYLOAD_BYTES_MAX;
         shared.login_timeout_us = 30_000_000;
+        // Some texts are long for some of them.
+        shared.reads_here = ReadsHere(random.below(100) as usize);
         let mut control = Vec::new();
         let now = Now { mono_us: 1_000, unix_us: snapshot::NOW_S * 1_000_000 };
         let mut entropy = [0; 42];
@@ -301,6 +303,7 @@ impl World {
                 };
                 self.inputs.push(Input::Ruling { ticket: TicketId(ticket.id.0.clone()), ruling });
             }
+            ToControl::Read { unread, .. } => self.inputs.push(Input::Read(unread.read())),
             ToControl::Catalogue { .. } => {
                 let columns = HashMap::from([(1, "secret".to_string()), (2, "plain".to_string())]);
                 let table = CatalogueTable { schema: "public".into(), name: "vault".into(), columns };

@@ -333,11 +333,11 @@ fn a_client_that_never_reads_is_closed_and_its_drive_is_told() {
 #[test]
 fn a_client_that_reads_slowly_is_not_taken_for_one_that_never_reads() {
     let target = peer(|mut socket| while socket.write_all(&[1; 64 << 10]).is_ok() {});
-    let shard = Shard::bare(impatient(|deadlines| deadlines.stalled_us = 2_000_000), target);
+    let shard = Shard::bare(impatient(|deadlines| deadlines.stalled_us = 3_000_000), target);
     let mut client = shard.connect();
     client.write_all(b"x").expect("the shard reads");
     let mut bytes = vec![0; 64 << 10];
-    for _ in 0..40 {
+    for _ in 0..50 {
         client.read_exact(&mut bytes).expect("the shard sends");
         std::thread::sleep(Duration::from_millis(200));
     }
