@@ -127,6 +127,15 @@ impl<T> Queue<T> {
         }
     }
 
+    /// The mark of the statement that an error or notice is about which comes now.
+    pub fn told_of(&self) -> Option<&T> {
+        match self.front()? {
+            Expected::Parse { statement, .. } => statement.tag.as_ref(),
+            Expected::Bind { portal, .. } => portal.statement.tag.as_ref(),
+            _ => self.executing(),
+        }
+    }
+
     /// Behind the front entry comes a Sync that has been forwarded, past Closes, which run nothing: what the target says next tells
     /// whether that committed.
     #[inline]
@@ -368,7 +377,7 @@ impl<T> Queue<T> {
     }
 
     /// An ErrorResponse to a message of the extended protocol at the front: the target skips to the next Sync.
-    /// Executes among the skipped are reported; the front one itself failed.
+    /// Executes among the skipped are reported; the front one itself failed, or what it was to run was not made.
     pub fn fail(
         &mut self,
         sqlstate: [u8; 5],
@@ -376,9 +385,6 @@ impl<T> Queue<T> {
         news: &mut VecDeque<Outcome>,
         counts: Counts,
     ) -> Result<(), ProtocolError> {
-        if let Some(Expected::Execute { id, .. }) = self.entries.front() {
-            news.push_back(counts.outcome(*id, End::Error { sqlstate }, true));
-        }
         let definite = self.entries.iter().position(|entry| matches!(entry, Expected::Sync { doubtful: false, .. }));
         let doubtful = self.entries.iter().position(|entry| matches!(entry, Expected::Sync { doubtful: true, .. }));
         let end = definite.unwrap_or(self.entries.len());
@@ -392,10 +398,13 @@ impl<T> Queue<T> {
                 first
             }
         };
+        let failed =
+            self.entries.front().and_then(|front| self.entries.range(..end).position(|entry| front.fails(entry)));
         for (index, entry) in self.entries.range(..end).enumerate() {
-            if let Some(id) = entry.id().filter(|_| index > 0) {
-                news.push_back(Counts::default().outcome(id, End::Skipped, true));
-            }
+            let Some(id) = entry.id() else { continue };
+            let counts = if index == 0 { counts } else { Counts::default() };
+            let how = if failed == Some(index) { End::Error { sqlstate } } else { End::Skipped };
+            news.push_back(counts.outcome(id, how, true));
         }
         let kept = self.entries.split_off(end);
         while let Some(entry) = self.entries.pop_back() {
@@ -436,6 +445,20 @@ impl<T> Queue<T> {
 }
 
 impl<T> Expected<T> {
+    /// When the target refuses this one, that Execute is what it was for.
+    fn fails(&self, execute: &Self) -> bool {
+        let Expected::Execute { portal: ran, .. } = execute else { return false };
+        match self {
+            Expected::Parse { statement, .. } | Expected::DescribeStatement { statement, .. } => {
+                Rc::ptr_eq(statement, &ran.statement)
+            }
+            Expected::Bind { portal, .. }
+            | Expected::DescribePortal { portal, .. }
+            | Expected::Execute { portal, .. } => Rc::ptr_eq(portal, ran),
+            _ => false,
+        }
+    }
+
     /// The id whose last outcome is still to come.
     pub fn id(&self) -> Option<u64> {
         match self {

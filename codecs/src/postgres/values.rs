@@ -167,7 +167,7 @@ impl<T: Clone + 'static> Session<T> {
         let mut at = HEADER_BYTES;
         while let Some((field, span)) = results::next_field(message, &mut at)? {
             let value = Value { source: ValueSource::Text { field }, span };
-            show(value, message, self.queue.executing(), &mut self.work.edits, watch);
+            show(value, message, self.queue.told_of(), &mut self.work.edits, watch);
         }
         Ok(self.as_edited(Framing::Texts))
     }

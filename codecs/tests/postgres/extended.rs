@@ -135,6 +135,23 @@ fn an_error_skips_to_sync_and_every_skipped_execute_is_told() {
     assert_eq!(came.outcomes(), expected);
 }
 
+/// Rights are checked at Bind, constants folded there: it is the statement that fails, and those behind it are skipped.
+#[test]
+fn an_error_at_parse_or_bind_is_that_of_the_statement_it_was_for() {
+    let flight = || c(&[step("one"), step("two"), sync()]);
+    let refused = |replies: &[Vec<u8>]| -> Vec<String> {
+        let came = check_open(&plain(), &[flight(), t(&[replies, &[ready(b'I')]].concat())]);
+        assert_eq!((came.error, came.idle), (None, true));
+        came.outcomes().into_iter().map(String::from).collect()
+    };
+    let parse_fails = refused(&[error("42601", "syntax")]);
+    assert_eq!(parse_fails, ["outcome 2 error 42601 0/0", "outcome 4 skipped 0/0"]);
+    let bind_fails = refused(&[done(b'1'), error("42501", "denied")]);
+    assert_eq!(bind_fails, ["outcome 2 error 42501 0/0", "outcome 4 skipped 0/0"]);
+    let second = [done(b'1'), done(b'2'), complete("ONE 1"), done(b'1'), error("22P02", "no")];
+    assert_eq!(refused(&second), ["outcome 2 complete 1 0/0", "outcome 4 error 22P02 0/0"]);
+}
+
 #[test]
 fn what_comes_after_an_error_and_before_sync_is_dropped_as_the_server_would() {
     let came = settled(&[

@@ -108,7 +108,7 @@ fn an_error_before_the_statement_ran_is_kept_with_the_statement_it_stopped() {
         t(&[error("42601", "syntax error"), ready(b'I')]),
     ];
     let came = settled(&turns);
-    assert_eq!(came.outcomes(), ["outcome 2 skipped 0/0"]);
+    assert_eq!(came.outcomes(), ["outcome 2 error 42601 0/0"]);
     assert_eq!(came.kept(), ["E(ERROR 42601 syntax error)"]);
 }
 
