@@ -40,6 +40,8 @@ fn why(statement: &Statement, view: &View, masked: &dyn Fn(&Table) -> bool) -> O
         Some("COPY of what may hold masked columns cannot be masked: use SELECT")
     } else if copies.is_some_and(binary) {
         Some("COPY in binary format cannot be masked: use FORMAT text or csv")
+    } else if copies.is_some_and(|copy| copy.breaks_values && view.detect.is_some()) {
+        Some("COPY with such a DELIMITER, QUOTE or ESCAPE cannot be masked: leave it out, or take one of , ; | : ~ ^ #")
     } else if (statement.stores || writes_from_variables(statement)) && reads_masked() {
         Some(STORED)
     } else if covered && statement.renames.iter().any(|column| view.masks_column_named(column)) {

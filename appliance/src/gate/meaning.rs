@@ -163,6 +163,11 @@ impl Meaning {
         self.does.otherwise.is_some()
     }
 
+    /// The text or a body in it has this word, outside of constants and comments.
+    pub fn has_word(&self, word: &str) -> bool {
+        self.readings().any(|reading| reading.words.binary_search_by(|known| known.as_str().cmp(word)).is_ok())
+    }
+
     /// May change names, columns or rights that the catalogue tells of.
     pub fn changes_catalogue(&self) -> bool {
         [Class::Create, Class::Alter, Class::Drop, Class::Do, Class::Call]

@@ -21,6 +21,7 @@ mod reading;
 mod record;
 mod results;
 mod statement;
+mod told;
 mod values;
 mod verdict;
 mod views;
@@ -432,7 +433,8 @@ impl Gate {
 
     fn step(&mut self, side: Side, pipes: &mut Pipes<'_>, cx: &Context<'_>) -> Result<Step, ProtocolError> {
         let view = self.view.as_deref().map(Met::view);
-        let mut masker = Masker { view, token_key: &cx.snapshot.token_key, masked: 0 };
+        let utf8 = self.encoding == reading::Encoding::Utf8;
+        let mut masker = Masker { view, token_key: &cx.snapshot.token_key, utf8, masked: 0 };
         let step = self.session.step(side, pipes, &mut masker);
         let masked = masker.masked;
         if masked > 0 {

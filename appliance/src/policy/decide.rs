@@ -25,6 +25,8 @@ struct Verdict<'a> {
     action: Action,
     /// The deciding rule and its place in the file.
     rule: Option<(usize, &'a Rule)>,
+    /// Another rule that wants a ruling on other terms: one ruling cannot meet both, so it is denied.
+    against: Option<&'a Rule>,
     class: Class,
     why: Why,
     table: Option<&'a Table>,
@@ -32,18 +34,30 @@ struct Verdict<'a> {
 }
 
 impl<'a> Verdict<'a> {
-    const ALLOW: Verdict<'static> =
-        Verdict { action: Action::Allow, rule: None, class: Class::Other, why: Why::Shown, table: None, word: None };
+    const ALLOW: Verdict<'static> = Verdict {
+        action: Action::Allow,
+        rule: None,
+        against: None,
+        class: Class::Other,
+        why: Why::Shown,
+        table: None,
+        word: None,
+    };
 
-    /// The stricter one. Of equals, the one whose rule stands first in the file; any rule before none.
+    /// The stricter one. Of equals, the one whose rule stands first in the file; any rule before none, and what a rule denies before what
+    /// two rules want different rulings for.
     fn or_stricter(self, other: Verdict<'a>) -> Verdict<'a> {
-        let place = |verdict: &Verdict<'_>| verdict.rule.map_or(usize::MAX, |(place, _)| place);
+        let place =
+            |verdict: &Verdict<'_>| (verdict.against.is_some(), verdict.rule.map_or(usize::MAX, |(place, _)| place));
         let later = other.action > self.action || other.action == self.action && place(&other) < place(&self);
-        if later { other } else { self }
-    }
-
-    fn rule_place(&self) -> Option<usize> {
-        self.rule.map(|(place, _)| place)
+        let (one, two) = if later { (other, self) } else { (self, other) };
+        match (one.rule, two.rule) {
+            (Some((_, first)), Some((_, second))) if one.action == Action::Approve && two.action == Action::Approve => {
+                let apart = first.approval != second.approval;
+                if apart { Verdict { action: Action::Deny, against: Some(second), ..one } } else { one }
+            }
+            _ => one,
+        }
     }
 }
 
@@ -54,16 +68,8 @@ impl View {
             return Decision::ALLOW;
         }
         let alone = analysis.statements.len() <= 1;
-        let mut whole = Verdict::ALLOW;
-        for statement in &analysis.statements {
-            let verdict = self.judge(statement, &analysis.words, alone);
-            if let Some(conflict) = two_approvals(&whole, &verdict) {
-                whole = whole.or_stricter(Verdict { action: Action::Approve, ..verdict });
-                return self.finish_conflict(analysis, whole, conflict);
-            }
-            whole = whole.or_stricter(verdict);
-        }
-        whole.into_decision()
+        let verdicts = analysis.statements.iter().map(|statement| self.judge(statement, &analysis.words, alone));
+        verdicts.fold(Verdict::ALLOW, Verdict::or_stricter).into_decision()
     }
 
     /// A FunctionCall message: the function is a number and its arguments are bytes, so it runs only if a rule says so. A
@@ -133,6 +139,7 @@ impl View {
             let verdict = Verdict {
                 action: rule.action,
                 rule: Some((place, rule)),
+                against: None,
                 class: taken.iter().next().unwrap_or(Class::Other),
                 why: if rule.seen(unit) { Why::Shown } else { Why::Hidden },
                 table: unit.table,
@@ -156,26 +163,11 @@ impl View {
         Verdict {
             action: found.map_or(Action::Deny, |(_, rule)| rule.action),
             rule: found.map(|(place, rule)| (place, &**rule)),
+            against: None,
             class: Class::Unparsed,
             why: Why::Shown,
             table: None,
             word: found.and_then(|(_, rule)| rule.finds_word(unit)),
-        }
-    }
-
-    /// Two statements of one text need rulings on different terms. Unless another statement is denied anyway.
-    fn finish_conflict(&self, analysis: &Analysis, so_far: Verdict<'_>, conflict: String) -> Decision {
-        let denied = analysis.statements.iter().map(|statement| self.judge(statement, &analysis.words, false));
-        match denied.into_iter().find(|verdict| verdict.action == Action::Deny) {
-            Some(verdict) => verdict.into_decision(),
-            None => {
-                let mut decision = so_far.into_decision();
-                decision.action = Action::Deny;
-                decision.approval = None;
-                decision.message = None;
-                decision.reason = conflict;
-                decision
-            }
         }
     }
 }
@@ -187,20 +179,11 @@ fn judged(classes: Classes) -> Classes {
 const FUNCTION_CALL: &str = "a function-call message is refused, because what it would do cannot be read from it";
 const UNKNOWN: &str = "a prepared statement whose text was never seen is refused, because rules apply to this session";
 
-/// One ruling cannot meet the terms of two rules.
-fn two_approvals(a: &Verdict<'_>, b: &Verdict<'_>) -> Option<String> {
-    let both = a.action == Action::Approve && b.action == Action::Approve && a.rule_place() != b.rule_place();
-    let (Some((_, first)), Some((_, second))) = (a.rule, b.rule) else { return None };
-    (both && first.approval != second.approval).then(|| {
-        format!(
-            "the statements of this text need approval under different rules ({:?} and {:?}): send them one at a time",
-            first.name, second.name
-        )
-    })
-}
-
 impl Verdict<'_> {
     fn into_decision(self) -> Decision {
+        if let (Some((_, rule)), Some(against)) = (self.rule, self.against) {
+            return Decision::two_approvals(Some(&rule.name), Some(&against.name));
+        }
         match self.rule {
             None if self.action == Action::Allow => Decision::ALLOW,
             None => Decision::deny_unruled(
@@ -256,9 +239,22 @@ impl Decision {
         Self { action: Action::Deny, reason: reason.to_owned(), ..Self::ALLOW }
     }
 
-    /// The stricter of two verdicts; the first when they are alike.
+    /// The stricter of two verdicts; the first when they are alike. Where they want rulings on different terms: refused.
     pub fn stricter(self, other: Self) -> Self {
+        let both = self.action == Action::Approve && other.action == Action::Approve;
+        if both && self.approval != other.approval {
+            return Self::two_approvals(self.rule.as_deref(), other.rule.as_deref());
+        }
         if other.action > self.action { other } else { self }
+    }
+
+    /// One ruling cannot meet the terms of two rules.
+    fn two_approvals(first: Option<&str>, second: Option<&str>) -> Self {
+        let [one, other] = [first, second].map(Option::unwrap_or_default);
+        let reason = format!(
+            "this needs approval under different rules ({one:?} and {other:?}), which no single ruling can give: send its parts one at a time"
+        );
+        Self { action: Action::Deny, rule: first.map(Into::into), reason, ..Self::ALLOW }
     }
 
     /// Why, in one sentence, for whoever asks.

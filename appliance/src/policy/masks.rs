@@ -8,8 +8,18 @@ use crate::config::{ColumnPattern, Mask};
 use masking::detect::{Detectors, Kind};
 use masking::style::Style;
 
+/// Where the server shows statements, those of others among them, which all run as the target's one user: with the values in them. Masked
+/// for whomever any column is.
+const STATEMENTS: [&str; 2] = ["pg_catalog.pg_stat_activity.query", "pg_stat_statements.query"];
+
 pub fn compiled(masks: &[&Mask]) -> Vec<(ColumnPattern, Style)> {
-    masks.iter().flat_map(|mask| mask.columns.iter().map(|column| (column.clone(), mask.style))).collect()
+    let written = masks.iter().flat_map(|mask| mask.columns.iter().map(|column| (column.clone(), mask.style)));
+    let mut columns: Vec<_> = written.collect();
+    if !columns.is_empty() {
+        let shown = STATEMENTS.iter().map(|name| ColumnPattern::new(name).expect("a pattern"));
+        columns.extend(shown.map(|column| (column, Style::Fill)));
+    }
+    columns
 }
 
 pub fn by_name(masks: &[&Mask]) -> Vec<ColumnMask> {

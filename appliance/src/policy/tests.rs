@@ -211,7 +211,21 @@ fn one_ruling_never_stands_for_two_rules() {
     check(&rules, &text(&[s(Delete), s(Update), s(Drop)], &[]), "deny ddl");
     let same = [rules[0].clone(), Rule { action: approve("leads"), ..rules[1].clone() }];
     check(&same, &text(&[s(Update), s(Delete)], &[]), "approve deletes");
-    check_one(&rules, statement(&[Update, Delete], &["public.t"]), "approve deletes");
+    // Nor within one statement: by class or by table.
+    check_one(&rules, statement(&[Update, Delete], &["public.t"]), "deny deletes");
+    check_one(&rules, statement(&[Update, Delete, Drop], &["public.t"]), "deny ddl");
+    check_one(&same, statement(&[Update, Delete], &["public.t"]), "approve deletes");
+    let by_table = [
+        rule("orders", approve("leads")).on_tables(&["orders"]),
+        rule("customers", approve("dba")).on_tables(&["customers"]),
+    ];
+    check_one(&by_table, statement(&[Select], &["orders", "customers"]), "deny orders");
+    check_one(&by_table, statement(&[Select], &["customers"]), "approve customers");
+    // Nor what a text needs, and what a name in it stands for.
+    let decided = |class| view_of(&rules, &ann()).decide(&text(&[s(class)], &[]));
+    let combined = decided(Delete).stricter(decided(Update));
+    assert_eq!((combined.action, combined.approval), (Action::Deny, None));
+    assert_eq!(decided(Delete).stricter(decided(Delete)).action, Action::Approve);
 }
 
 #[test]
@@ -380,6 +394,8 @@ fn column_masks_follow_patterns_and_people() {
     assert!(view.masks_table(None, "invoices") && view.masks_table(Some("public"), "invoices"), "*.ssn");
     assert_eq!(view.masks_of_table(Some("public"), "customers").count(), 3);
     assert_eq!(view.column_masks[2].to_string(), "billing.*.*");
+    assert_eq!(view.column_style("pg_catalog", "pg_stat_activity", "query"), Some(Style::Fill), "others' statements");
+    assert_eq!(view.column_style("pg_catalog", "pg_stat_activity", "state"), None);
     let fraud = policy.view("orders", &principal("f", &["fraud"], &[])).expect("granted");
     assert_eq!(fraud.column_style("public", "customers", "card_number"), Some(Style::Null));
     assert_eq!(fraud.column_style("public", "staff", "ssn"), None);

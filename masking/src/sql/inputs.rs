@@ -227,6 +227,11 @@ const PURE: [&str; 60] = [
     "string_agg", "substring", "sum", "to_char", "trunc", "upper",
 ];
 
+/// Evaluated over a table's rows it says nothing of them: nothing in it can raise a message with data in it, or write one down.
+pub(super) fn is_plain(node: &pg::Node) -> bool {
+    matches!(From::default().read(Some(node)), Read::Columns(_))
+}
+
 fn returns_what_it_is_given(call: &pg::FuncCall) -> bool {
     let own = match &call.funcname[..] {
         [_] => true,

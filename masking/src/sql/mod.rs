@@ -112,6 +112,8 @@ pub struct Copy {
     /// Columns listed; empty: all.
     pub columns: Vec<String>,
     pub format: CopyFormat,
+    /// Its DELIMITER, QUOTE or ESCAPE may stand within what a detector looks for, and be escaped there.
+    pub breaks_values: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

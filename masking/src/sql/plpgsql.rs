@@ -148,11 +148,16 @@ fn is_query(token: Token, _: &str) -> bool {
 
 fn count(text: &str, is: impl Fn(Token, &str) -> bool) -> usize {
     let tokens = super::tokens::scan(text).unwrap_or_default();
-    let counts = |token: &&ScanToken| {
-        let source = text.get(token.start as usize..token.end as usize).unwrap_or_default();
-        is(Token::try_from(token.token).unwrap_or(Token::Nul), source)
+    // RAISE ... USING TABLE = 'name' is no query.
+    let is_option = |at: usize| {
+        let next = tokens.get(at + 1).map(kind);
+        kind(&tokens[at]) == Token::Table && matches!(next, Some(Token::Ascii61 | Token::ColonEquals))
     };
-    tokens.iter().filter(counts).count()
+    let counts = |(at, token): &(usize, &ScanToken)| {
+        let source = text.get(token.start as usize..token.end as usize).unwrap_or_default();
+        is(kind(token), source) && !is_option(*at)
+    };
+    tokens.iter().enumerate().filter(counts).count()
 }
 
 /// The constant text that a bare expression is, if it is one.

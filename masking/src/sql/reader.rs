@@ -121,6 +121,10 @@ impl<'t> Reader<'t> {
                 self.statement.stores = true;
                 self.rest(node, None);
             }
+            // What it reads, statements on its table run and do not tell.
+            NodeRef::CreatePolicyStmt(_) | NodeRef::AlterPolicyStmt(_) => {
+                self.storing(|reader| reader.rest(node, None))
+            }
             // What is read under that name stands on another server, which may be this one.
             NodeRef::CreateForeignTableStmt(_) | NodeRef::ImportForeignSchemaStmt(_) => {
                 self.statement.stores = true;
@@ -158,6 +162,7 @@ impl<'t> Reader<'t> {
             }
             NodeRef::AlterTableCmd(s) => statement.stores |= session::derives(s),
             NodeRef::AlterObjectSchemaStmt(s) => statement.stores |= s.relation.is_some(),
+            NodeRef::IndexStmt(_) | NodeRef::CreateStatsStmt(_) => statement.stores |= session::runs_later(node),
             _ => {}
         }
     }
@@ -416,6 +421,7 @@ fn uses_what_it_writes(node: NodeRef<'_>) -> bool {
         | NodeRef::AlterTableStmt(_)
         | NodeRef::RenameStmt(_)
         | NodeRef::CreateTrigStmt(_)
+        | NodeRef::IndexStmt(_)
         | NodeRef::AlterObjectSchemaStmt(_) => true,
         _ => false,
     }

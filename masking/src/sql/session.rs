@@ -1,6 +1,7 @@
 //! What a statement does to the session: settings, COPY's shape, and whether an assignment moves data between columns.
 
 use super::children::children;
+use super::inputs::is_plain;
 use super::kinds::string;
 use super::reader::{Reader, constant_text, def_strings, function_name};
 use super::{Class, Copy, CopyFormat, Statement};
@@ -127,6 +128,13 @@ const KEEPERS: &[&str] = &[
     "dblink_send_query",
 ];
 
+/// Functions that show what a view shows: statements, whoever sent them.
+const SHOWS_STATEMENTS: [(&str, (&str, &str)); 3] = [
+    ("pg_stat_get_activity", ("pg_catalog", "pg_stat_activity")),
+    ("pg_stat_get_backend_activity", ("pg_catalog", "pg_stat_activity")),
+    ("pg_stat_statements", ("", "pg_stat_statements")),
+];
+
 /// Is more asked of calls of a function than of others': does it keep, run or read what its arguments say?
 pub fn is_told_apart(function: &str) -> bool {
     KEEPERS.contains(&function) || super::body::is_text_runner(function)
@@ -155,6 +163,10 @@ pub(super) fn call(reader: &mut Reader<'_>, s: &pg::FuncCall) {
         reader.statement.stores |= data;
         // The CHECK of a domain, for instance.
         reader.statement.keeps |= data && reader.is_defining();
+    }
+    if let Some((schema, view)) = SHOWS_STATEMENTS.iter().find_map(|(function, of)| (*function == name).then_some(*of))
+    {
+        reader.note(schema, view, false, true);
     }
     if name != "set_config" {
         return;
@@ -187,7 +199,18 @@ pub(super) fn copy(s: &pg::CopyStmt) -> Copy {
         query: s.query.is_some(),
         columns: s.attlist.iter().filter_map(string).map(str::to_owned).collect(),
         format: s.options.iter().rev().find_map(format).unwrap_or(CopyFormat::Text),
+        breaks_values: s.options.iter().any(breaks_values),
     }
+}
+
+/// Values with the sign in them come out with something before it: `219\\-09\\-9999`.
+fn breaks_values(option: &pg::Node) -> bool {
+    const HARMLESS: &[u8] = b"\t,;|:~^#\"'\\";
+    let Some(NodeEnum::DefElem(def)) = option.node.as_ref() else { return false };
+    let is_sign = matches!(def.defname.as_str(), "delimiter" | "quote" | "escape");
+    let sign =
+        def.arg.as_deref().and_then(constant_text).or_else(|| def_strings(def).first().map(|sign| (*sign).to_owned()));
+    is_sign && !sign.is_some_and(|sign| sign.bytes().all(|byte| HARMLESS.contains(&byte) || byte.is_ascii_control()))
 }
 
 fn format(option: &pg::Node) -> Option<CopyFormat> {
@@ -232,9 +255,30 @@ pub(super) fn derives(s: &pg::AlterTableCmd) -> bool {
     use pg::AlterTableType as A;
     match s.subtype() {
         A::AtAddInherit | A::AtAttachPartition | A::AtAddOf => true,
+        A::AtAddConstraint => match s.def.as_ref().and_then(|def| def.node.as_ref()) {
+            Some(NodeEnum::Constraint(check)) => check.raw_expr.as_deref().is_some_and(|expr| !is_plain(expr)),
+            _ => false,
+        },
         A::AtAddColumn | A::AtAlterColumnType | A::AtSetExpression => {
             s.def.as_ref().and_then(|def| def.node.as_ref()).is_some_and(|def| computed(def.to_ref()))
         }
+        _ => false,
+    }
+}
+
+/// Does an index or a statistics object have an expression that is run over the rows of its table whenever these are looked through, by
+/// whatever statement? A function in it can say what it is given.
+pub(super) fn runs_later(node: NodeRef<'_>) -> bool {
+    let expression = |item: &pg::Node| match item.node.as_ref() {
+        Some(NodeEnum::IndexElem(item)) => item.expr.as_deref().is_some_and(|expr| !is_plain(expr)),
+        Some(NodeEnum::StatsElem(item)) => item.expr.as_deref().is_some_and(|expr| !is_plain(expr)),
+        _ => false,
+    };
+    match node {
+        NodeRef::IndexStmt(s) => {
+            s.index_params.iter().any(expression) || s.where_clause.as_deref().is_some_and(|expr| !is_plain(expr))
+        }
+        NodeRef::CreateStatsStmt(s) => s.exprs.iter().any(expression),
         _ => false,
     }
 }

@@ -41,6 +41,8 @@ const TABLES: &str = "CREATE TABLE people (id int PRIMARY KEY, ssn text); INSERT
                       CREATE TABLE staff (ssn text); INSERT INTO staff VALUES ('nothing'); \
                       CREATE FUNCTION public.there() RETURNS void LANGUAGE plpgsql AS \
                       $$BEGIN PERFORM set_config('search_path', 'hr, public', false); END$$; \
+                      CREATE FUNCTION public.told(v text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS \
+                      $$BEGIN RAISE NOTICE 'it is %', v; RETURN v; END$$; \
                       CREATE EXTENSION IF NOT EXISTS tablefunc; CREATE TABLE box (v text); GRANT ALL ON box TO PUBLIC; \
                       CREATE SCHEMA odd; GRANT ALL ON SCHEMA odd, public TO PUBLIC; CREATE DOMAIN odd.text AS varchar(31); \
                       CREATE OPERATOR odd.|| (leftarg = text, rightarg = text, function = pg_catalog.ltrim);";
@@ -60,6 +62,8 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
         report.case(&format!("masked although the name was another's: {name}"), || keeps_masked(&world, &script));
     }
     report.case("the length of what is masked does not tell what it is", || as_long_as(&world));
+    report.case("errors and notices tell nothing of what is masked, whoever says them", || says_nothing(&world));
+    report.case("statements of others are masked where the server shows them", || others_statements(&world));
     report.case("a text that the scanner takes ages for stops nobody else", || takes_ages(&world));
     report.case("a COPY that fails leaves nothing waiting", || behind_a_failed_copy(&world));
     drop(world);
@@ -233,6 +237,58 @@ fn as_long_as(world: &World) -> Result<()> {
     let said = fly(&mut wire, &[block(raised)])?;
     let texts: Vec<_> = said.iter().filter(|said| said.tag == b'N').map(|said| &said.body).collect();
     ensure!(texts.len() == 9 && texts.iter().all(|text| *text == texts[0]), "{said:?}");
+    Ok(())
+}
+
+/// Each makes the server say it (without the signs between the digits), in a message that it says of names otherwise, or in a statement that
+/// does not name the table.
+fn says_nothing(world: &World) -> Result<()> {
+    const PLAIN: &str = "replace(ssn, '-', 'x')";
+    let hold = |shown: &str| format!("DECLARE c CURSOR WITH HOLD FOR SELECT {shown} FROM people");
+    let scripts = [
+        vec![format!("SELECT to_ascii('a', 'portal ' || {PLAIN}) FROM people")],
+        vec![format!("SELECT to_ascii('a', 'permission denied ' || {PLAIN}) FROM people")],
+        vec![format!("SELECT {PLAIN}::regclass FROM people")],
+        vec!["BEGIN".into(), hold(&format!("{PLAIN}::regclass")), "COMMIT".into()],
+        vec!["BEGIN".into(), hold(&format!("told({PLAIN})")), "COMMIT AND CHAIN".into(), "COMMIT".into()],
+        vec!["BEGIN".into(), hold(&format!("told({PLAIN})")), "DO 'BEGIN COMMIT; END'".into(), "COMMIT".into()],
+    ];
+    for script in scripts {
+        let said = |mut wire: Wire| -> Result<bool> {
+            let mut said = false;
+            for text in &script {
+                let messages = wire.query(text)?;
+                let texts = messages.iter().filter(|message| matches!(message.tag, b'E' | b'N'));
+                said |= texts.into_iter().any(|text| text.body.windows(5).any(|part| part == b"12x34"));
+            }
+            Ok(said)
+        };
+        ensure!(!said(session(world)?)?, "told: {script:?}");
+        // A block with a COMMIT is refused in a transaction.
+        ensure!(
+            said(direct(world)?)? || script.iter().any(|text| text.starts_with("DO")),
+            "the server does not say it: {script:?}"
+        );
+    }
+    let refused = session(world)?.query("CREATE INDEX told ON people (told(ssn))")?;
+    ensure!(
+        complaint(&refused).is_some_and(|refused| refused.message.contains("stored elsewhere")),
+        "{}",
+        tags(&refused)
+    );
+    Ok(())
+}
+
+fn others_statements(world: &World) -> Result<()> {
+    let mut other = direct(world)?;
+    other.query("SELECT 'a-value-of-theirs'")?;
+    for shows in ["SELECT query FROM pg_stat_activity", "SELECT upper(query) FROM pg_stat_get_activity(NULL)"] {
+        let shown = session(world)?.query(shows)?;
+        let rows = || shown.iter().filter(|message| message.tag == b'D');
+        let told = |row: &Message| row.body.to_ascii_lowercase().windows(17).any(|part| part == b"a-value-of-theirs");
+        ensure!(rows().count() > 0 && !rows().any(told), "{shows}: {}", tags(&shown));
+        ensure!(direct(world)?.query(shows)?.iter().any(told), "the server does not show it");
+    }
     Ok(())
 }
 

@@ -482,7 +482,7 @@ fn settings_names_and_copies_are_told() {
     assert_eq!(one("DISCARD TEMP").forgets, None);
 
     let copy = |text: &str| one(text).copy.expect("a copy");
-    let plain = Copy { query: false, columns: vec![], format: CopyFormat::Text };
+    let plain = Copy { query: false, columns: vec![], format: CopyFormat::Text, breaks_values: false };
     assert_eq!(copy("COPY t TO STDOUT"), plain);
     assert_eq!(copy("COPY t (a, \"B\") TO STDOUT"), Copy { columns: vec!["a".into(), "B".into()], ..plain.clone() });
     assert_eq!(
@@ -491,6 +491,46 @@ fn settings_names_and_copies_are_told() {
     );
     assert_eq!(copy("COPY BINARY t FROM STDIN").format, CopyFormat::Binary);
     assert_eq!(copy("COPY t FROM STDIN WITH (FORMAT 'BINARY')").format, CopyFormat::Binary);
+    for (options, breaks) in [
+        ("", false),
+        ("(FORMAT csv, DELIMITER ';', QUOTE '''', ESCAPE '\\')", false),
+        ("(DELIMITER E'\t')", false),
+        ("(DELIMITER '-')", true),
+        ("DELIMITER ' '", true),
+        ("CSV QUOTE '1'", true),
+        ("(FORMAT csv, ESCAPE '1')", true),
+        ("(FORMAT csv, DELIMITER '.')", true),
+    ] {
+        assert_eq!(copy(&format!("COPY t TO STDOUT {options}")).breaks_values, breaks, "{options}");
+    }
+}
+
+#[test]
+fn what_other_statements_will_run_over_rows_counts_as_stored() {
+    let one = |text: &str| analyse(text.as_bytes(), true).statements.swap_remove(0);
+    for (text, stores) in [
+        ("CREATE INDEX i ON t (a, lower(b)) WHERE c IS NOT NULL", false),
+        ("CREATE INDEX i ON t (f(a))", true),
+        ("CREATE INDEX i ON t (a) WHERE f(a)", true),
+        ("CREATE INDEX i ON t USING brin (my.lower(a))", true),
+        ("CREATE STATISTICS s ON a, b FROM t", false),
+        ("CREATE STATISTICS s ON (f(a)), b FROM t", true),
+        ("ALTER TABLE t ADD CONSTRAINT c CHECK (length(a) > 3)", false),
+        ("ALTER TABLE t ADD CONSTRAINT c CHECK (f(a)) NOT VALID", true),
+        ("ALTER TABLE t ADD CONSTRAINT c UNIQUE (a)", false),
+        ("CREATE POLICY p ON t USING (a = current_user)", false),
+        ("CREATE POLICY p ON t USING ((SELECT b FROM u LIMIT 1)::regclass IS NOT NULL)", true),
+        ("ALTER POLICY p ON t USING (EXISTS (SELECT 1 FROM u))", true),
+    ] {
+        let found = one(text);
+        assert_eq!(found.stores, stores, "{text}");
+        let named = found.tables.iter().any(|table| table.name == "t");
+        assert!(named && (!stores || found.tables.iter().any(|table| table.read)), "{text}: {:?}", found.tables);
+    }
+    for text in ["SELECT pg_stat_get_backend_activity(1)", "SELECT * FROM pg_stat_get_activity(NULL)"] {
+        let tables = one(text).tables;
+        assert!(tables.iter().any(|table| table.name == "pg_stat_activity" && table.read), "{text}: {tables:?}");
+    }
 }
 
 #[test]
