@@ -64,6 +64,8 @@ pub struct Io<D> {
     pub later: VecDeque<(RelayId, Input)>,
     /// Receives to arm again once a buffer is free.
     pub starved: Vec<(RelayId, Side)>,
+    /// Relays that hold so much of their client that no more of it is read, its end neither: they are looked at now and then.
+    pub unheard: ahash::AHashSet<RelayId>,
     /// Relays that have had bytes lately.
     pub awake: Awake,
     /// Relays whose append was answered `Full`.

@@ -262,6 +262,13 @@ impl<D: Drive> Pump<D> {
             self.look_us = self.io.now.mono_us + LOOK_EVERY_US;
             self.io.log.look();
             self.io.ring.buffers_mut().relax();
+            self.look_for_leavers();
+        }
+    }
+
+    fn look_for_leavers(&mut self) {
+        for id in std::mem::take(&mut self.io.unheard) {
+            self.with_id(id, |relay, io| relay.listen(io));
         }
     }
 
@@ -521,7 +528,8 @@ impl<D: Drive> Pump<D> {
 const RESTED_MAX: usize = 64;
 /// Between two looks for room in the log, while something waits for it.
 const ROOM_EVERY_US: u64 = 10_000;
-/// Between two looks at the log: what is written into a segment that was taken away is lost, at most for so long.
+/// Between two looks at the log: what is written into a segment that was taken away is lost, at most for so long. And at clients that are
+/// not read.
 const LOOK_EVERY_US: u64 = 1_000_000;
 /// Beyond: the ring's memory is left to the end of the process.
 const QUIESCE_US: u64 = 1_000_000;

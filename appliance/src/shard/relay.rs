@@ -285,6 +285,22 @@ impl<D: Drive> Relay<D> {
         }
     }
 
+    /// Behind a statement that is held nothing is read for long: a client that has left is noticed here.
+    pub fn listen(&mut self, io: &mut Io<D>) {
+        let client = self.ends[Side::Client as usize].socket.as_ref();
+        if self.hears_nothing() && client.is_some_and(socket::peer_has_left) {
+            self.end(Side::Client, io);
+        }
+        self.settle(io);
+    }
+
+    /// The client's bytes are held, and there are so many that none are read.
+    fn hears_nothing(&self) -> bool {
+        let client = &self.ends[Side::Client as usize];
+        let is_full = client.window.len() > limits::HELD_BYTES_MAX && self.phase == Phase::Open && !client.ended;
+        is_full && self.drive.as_ref().is_some_and(|drive| !drive.wants(Side::Client))
+    }
+
     /// A cancel request for this connection: the held statement that it ends; `None`: what runs at the target.
     pub fn cancel(&mut self) -> Option<TicketId> {
         self.drive.as_mut()?.cancel()
@@ -666,6 +682,9 @@ impl<D: Drive> Relay<D> {
             window.settle(io.ring.buffers_mut(), &mut io.pool);
         }
         self.watch_reader(io);
+        if self.hears_nothing() {
+            io.unheard.insert(self.id);
+        }
         let next_us = self.next_deadline_us();
         if next_us < self.armed_us {
             self.armed_us = next_us;

@@ -169,6 +169,7 @@ impl<F> Seed<F> {
             out: Default::default(),
             later: VecDeque::new(),
             starved: Vec::new(),
+            unheard: Default::default(),
             waiting_for_room: Vec::new(),
             awake: Awake::default(),
             round: 1,

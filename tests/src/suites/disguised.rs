@@ -360,6 +360,18 @@ fn left(world: &World) -> Result<()> {
     // Whether there is still something to rule on is not asked.
     let _ = lead_rules(world, "approve", &ticket);
     std::thread::sleep(Duration::from_secs(1));
+    // Nobody rules on this one.
+    let mut wire = session(world)?;
+    hold(&mut wire, &query("UPDATE ledger SET id = id + 100 /* left too */"))?;
+    wire.send(&query("SELECT 1").repeat(20_000))?;
+    // By then the shard has stopped reading.
+    std::thread::sleep(Duration::from_millis(300));
+    drop(wire);
+    eventually("nobody is asked for who has left", Duration::from_secs(10), || {
+        let found =
+            crate::harness::audit::search(world.gateway(), &["--contains", "/* left too */"]).unwrap_or_default();
+        found.first().is_some_and(|record| record["ruling"].as_str() == Some("abandoned"))
+    })?;
     let ran = world.target.log()?.iter().any(|line| line.statement().is_some_and(|text| text.contains("/* left */")));
     ensure!(!ran, "it ran for nobody");
     Ok(())
