@@ -1,7 +1,7 @@
 //! From the first byte to the first ReadyForQuery: TLS, token, grant, the target's own login.
 
 use super::statement::Held;
-use super::{Context, Gate, Output, Retry, State, refusal};
+use super::{Context, Gate, Now, Output, Retry, State, refusal};
 use crate::approval::{Ticket, TicketId};
 use crate::audit::Entry;
 use crate::identity::Verified;
@@ -297,6 +297,14 @@ impl Gate {
         })));
     }
 
+    /// Nobody is asked beyond the session's own end: it would be for nothing.
+    fn asks_until(&self, terms: &ApprovalTerms, now: Now) -> i64 {
+        let seconds = |seconds: i64| seconds.saturating_mul(1_000_000);
+        let expires_us = now.unix_us.saturating_add(seconds(i64::try_from(terms.expires_s).unwrap_or(i64::MAX)));
+        let left_us = i64::try_from(self.ends_at_us.saturating_sub(now.mono_us)).unwrap_or(i64::MAX);
+        expires_us.min(seconds(self.expires_at)).min(now.unix_us.saturating_add(left_us))
+    }
+
     /// A ticket about this session.
     pub(super) fn ticket(
         &mut self,
@@ -327,7 +335,7 @@ impl Gate {
             count: terms.count,
             own: terms.own,
             asked_at_us: cx.now.unix_us,
-            expires_at_us: cx.now.unix_us.saturating_add((terms.expires_s as i64).saturating_mul(1_000_000)),
+            expires_at_us: self.asks_until(terms, cx.now),
         }
     }
 }

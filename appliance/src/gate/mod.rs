@@ -89,6 +89,8 @@ pub enum Input {
     Keys(Result<ScramKeys, String>),
     Catalogue(Result<(i64, Arc<Catalogue>), String>),
     Read(Box<Read>),
+    /// The client has left, which nobody has read yet: a ruling comes that nobody waits for.
+    Left,
     /// The CancelRequest this connection brought has been passed on.
     Cancelled,
     /// `sessions kill`, or the shard drains.
@@ -385,6 +387,7 @@ impl Gate {
             Input::Cancelled => self.close("cancel request"),
             Input::Catalogue(catalogue) => self.catalogue_read(catalogue, pipes, cx),
             Input::Read(read) => self.text_read(*read, pipes, cx),
+            Input::Left => self.held.iter_mut().for_each(|held| held.left = true),
             Input::Kill(reason) => {
                 let refusal = refusal(b"57P01", "the session was ended by an administrator", None, None);
                 self.end(reason, &refusal, pipes);
@@ -530,7 +533,11 @@ impl Gate {
             State::AwaitCancel if now >= self.login_deadline_us => return self.close("cancel deadline"),
             State::Open => {
                 self.overdue |= now >= self.ends_at_us;
-                if self.overdue && self.session.is_idle() {
+                // What runs may end; what is held will not begin any more, and what was sent ahead of its turn would begin after the end.
+                let held = self.held.is_some() && self.open.is_empty();
+                let ahead = self.open.len() > 1;
+                if self.overdue && (self.session.is_idle() || held || ahead) {
+                    self.cancel_open(cx);
                     let over = refusal(
                         b"57P01",
                         "the identity token has expired, or the grant's time is over",
@@ -598,7 +605,7 @@ impl Gate {
             // It said so itself: nothing is to be added.
             Side::Target if self.session.target_gave_up() => self.close("the target ended the session"),
             // Behind an Execute without Sync the target has said nothing yet, and says nothing more.
-            Side::Target if self.session.client_has_terminated() => self.close("the client closed the connection"),
+            Side::Target if self.session.client_has_terminated() => self.close(CLIENT_LEFT),
             Side::Target => {
                 let lost = refusal(b"08006", "the connection to the target was lost", None, None);
                 self.end("the target closed the connection", &lost, pipes);
@@ -608,11 +615,15 @@ impl Gate {
 
     /// A statement nobody waits for any more is cancelled: the target would run it to its end.
     fn client_left(&mut self, cx: &mut Context<'_>) {
+        self.cancel_open(cx);
+        self.close(CLIENT_LEFT);
+    }
+
+    fn cancel_open(&self, cx: &mut Context<'_>) {
         if self.state == State::Open && !self.open.is_empty() {
             let (process, secret) = (self.process, self.secret.to_vec());
             cx.control.push(ToControl::Cancel { process, secret, waiter: None });
         }
-        self.close("the client closed the connection");
     }
 
     fn protocol_error(&mut self, side: Side, error: ProtocolError, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
@@ -692,6 +703,9 @@ impl Drive for Gate {
         self.state == State::Open && !waits && self.open.is_empty() && self.session.is_idle()
     }
 }
+
+/// Why a session ended whose client has gone.
+const CLIENT_LEFT: &str = "the client closed the connection";
 
 fn cut<const BYTES: usize>(entropy: &[u8]) -> [u8; BYTES] {
     entropy.try_into().expect("a stretch of that length")

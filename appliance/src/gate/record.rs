@@ -1,6 +1,6 @@
 //! What a gate writes into the trail, and who it says it was.
 
-use super::{Context, Gate, Origin, Retry};
+use super::{CLIENT_LEFT, Context, Gate, Origin, Retry};
 use crate::audit::{Entry, Full, NOBODY, Outcome, OwnedWho, PackedWho, Who};
 use crate::identity::Principal;
 use crate::shard::mailbox::ToControl;
@@ -123,13 +123,9 @@ impl Gate {
             && !held.recorded
         {
             let ticket = held.ticket.to_string();
-            let entry = Entry::Ruling {
-                request: held.request,
-                ticket: &ticket,
-                ruling: "abandoned",
-                by: "",
-                reason: "the requester went away",
-            };
+            let left = &*self.end_reason == CLIENT_LEFT;
+            let reason = if left { "the requester went away" } else { &*self.end_reason };
+            let entry = Entry::Ruling { request: held.request, ticket: &ticket, ruling: "abandoned", by: "", reason };
             self.record(&entry, cx)?;
             self.held.as_mut().expect("just looked at").recorded = true;
         }

@@ -5,9 +5,9 @@ use super::cursors::{forgets_cursors, loosens};
 use super::meaning::{Leaning, Mark, Marked, Meaning};
 use super::reading::{Asked, Read};
 use super::verdict::uses_names;
-use super::{Asking, Context, Gate, Now, OpenRequest, Retry, State, login, masked, refusal};
+use super::{Asking, CLIENT_LEFT, Context, Gate, Now, OpenRequest, Retry, State, login, masked, refusal};
 use crate::approval::{Ruling, TicketId};
-use crate::audit::{self, Entry, Full};
+use crate::audit::{self, Entry, Full, printable};
 use crate::limits;
 use crate::policy::{Action, ApprovalTerms, Decision, View};
 use crate::shard::mailbox::ToControl;
@@ -29,6 +29,8 @@ pub(super) struct Held {
     pub cancelled: bool,
     /// Nobody is asked for a ruling any more.
     pub let_go: bool,
+    /// Nobody waits for the ruling any more.
+    pub left: bool,
 }
 
 pub(super) enum Waiting {
@@ -40,7 +42,7 @@ pub(super) enum Waiting {
 
 impl Held {
     fn new(ticket: TicketId, request: u64, what: Waiting) -> Self {
-        Self { ticket, request, what, recorded: false, cancelled: false, let_go: false }
+        Self { ticket, request, what, recorded: false, cancelled: false, let_go: false, left: false }
     }
 
     pub fn access(ticket: TicketId) -> Self {
@@ -391,6 +393,8 @@ impl Gate {
         match ruling {
             Ruling::Approved { .. } => self.approved(held, pipes, cx),
             Ruling::Rejected { by, reason } => {
+                // It is shown in a terminal.
+                let reason = printable::escape(&reason);
                 let detail =
                     format!("ticket {ticket}, rejected by {by}{}{reason}", if reason.is_empty() { "" } else { ": " });
                 self.refuse_held(&held, refusal(b"42501", "the approval was refused", Some(detail), None), pipes);
@@ -409,6 +413,11 @@ impl Gate {
 
     fn approved(&mut self, held: Held, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         match held.what {
+            Waiting::Access if held.left => self.close(CLIENT_LEFT),
+            Waiting::Statement { .. } if held.left => {
+                let gone = refusal(b"57P01", "nobody waits for it any more", None, None);
+                self.not_run(NotRun { request: held.request, refusal: gone, ends: Some(CLIENT_LEFT) }, pipes, cx);
+            }
             Waiting::Access => self.access_granted(pipes, cx),
             Waiting::Statement { asked, mark, digest } => {
                 if cx.now.mono_us >= self.ends_at_us {

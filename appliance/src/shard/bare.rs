@@ -66,7 +66,8 @@ impl Drive for BareRelay {
             | Input::Keys(_)
             | Input::Cancelled
             | Input::Catalogue(_)
-            | Input::Read(_) => {}
+            | Input::Read(_)
+            | Input::Left => {}
         }
     }
 

@@ -312,10 +312,14 @@ impl<D: Drive> Relay<D> {
     pub fn tell(&mut self, input: Input, io: &mut Io<D>) {
         // Behind a statement that waits for its ruling nothing is read for long, the client's end neither: nobody rules for who has left.
         let client = self.ends[Side::Client as usize].socket.as_ref();
-        if matches!(input, Input::Ruling { .. }) && client.is_some_and(socket::peer_has_left) {
-            self.end(Side::Client, io);
+        let left = matches!(input, Input::Ruling { .. }) && client.is_some_and(socket::peer_has_left);
+        if left {
+            self.drive(Input::Left, io);
         }
         self.drive(input, io);
+        if left {
+            self.end(Side::Client, io);
+        }
         self.settle(io);
     }
 

@@ -162,6 +162,15 @@ fn expiry(world: &World) -> Result<()> {
     ensure!(refusal.sqlstate == "57P01", "{refusal:?}");
     let ran = world.target.log()?.iter().any(|line| line.statement().is_some_and(|text| text.contains("must not run")));
     ensure!(!ran, "a statement started after the token expired");
+    // What was sent ahead of its turn does not start either.
+    let token = world.issuer.token_for("ada@example.com", &["engineering"], TTL_S);
+    let mut ahead = Wire::connect(&world.gateway().endpoint(&token, false))?;
+    ahead.send(&[query("SELECT pg_sleep(600)"), query("SELECT 'sent ahead'")].concat())?;
+    let said: Vec<_> = std::iter::from_fn(|| ahead.read_or_end().ok().flatten()).collect();
+    let refusal = complaint(&said).context("closed without a word")?;
+    ensure!(refusal.sqlstate == "57P01", "{refusal:?}");
+    let ran = world.target.log()?.iter().any(|line| line.statement().is_some_and(|text| text.contains("sent ahead")));
+    ensure!(!ran, "a statement that was sent ahead started after the token expired");
     // An idle session ends too, by itself or at its next statement.
     let token = world.issuer.token_for("ada@example.com", &["engineering"], TTL_S);
     let mut idle = Wire::connect(&world.gateway().endpoint(&token, false))?;
