@@ -40,6 +40,68 @@ pub struct Ticket {
     pub expires_at_us: i64,
 }
 
+impl Ticket {
+    /// The same with no more than the beginning of its texts: statement and values together come to about that many bytes of JSON, in
+    /// which a control character takes six. What is missing is told in its place.
+    pub fn shortened(&self, json_bytes_max: usize) -> Ticket {
+        let mut room = json_bytes_max;
+        let statement = beginning(&self.statement, &mut room);
+        let mut binds = Vec::new();
+        for bind in &self.binds {
+            if room == 0 {
+                binds.push(Some(format!("... (cut, {} values in all)", self.binds.len())));
+                break;
+            }
+            room = room.saturating_sub(BIND_JSON_BYTES);
+            binds.push(bind.as_deref().map(|text| beginning(text, &mut room)));
+        }
+        Ticket {
+            id: self.id.clone(),
+            shard: self.shard,
+            relay: self.relay,
+            session: self.session.clone(),
+            digest: self.digest,
+            user: self.user.clone(),
+            groups: self.groups.clone(),
+            actor: self.actor.clone(),
+            target: self.target.clone(),
+            statement,
+            binds,
+            rule: self.rule.clone(),
+            approvers: self.approvers.clone(),
+            count: self.count,
+            own: self.own,
+            asked_at_us: self.asked_at_us,
+            expires_at_us: self.expires_at_us,
+        }
+    }
+}
+
+/// What a value takes beside its text: `null,`, or quotes and a comma.
+const BIND_JSON_BYTES: usize = 5;
+
+/// As much of the text as there is room for, which it takes.
+fn beginning(text: &str, room: &mut usize) -> String {
+    for (at, character) in text.char_indices() {
+        let wanted = json_bytes(character);
+        if wanted > *room {
+            *room = 0;
+            return format!("{} ... (cut, {} bytes in all)", &text[..at], text.len());
+        }
+        *room -= wanted;
+    }
+    text.to_owned()
+}
+
+/// As serde_json writes it in a text.
+fn json_bytes(character: char) -> usize {
+    match character {
+        '"' | '\\' | '\u{8}' | '\t' | '\n' | '\u{c}' | '\r' => 2,
+        '\0'..='\u{1f}' => 6,
+        _ => character.len_utf8(),
+    }
+}
+
 /// The end of a ticket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -92,5 +154,68 @@ mod digest_as_hex {
             *byte = u8::from_str_radix(&text[pair * 2..pair * 2 + 2], 16).map_err(D::Error::custom)?;
         }
         Ok(digest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticket(statement: &str, binds: &[Option<&str>]) -> Ticket {
+        Ticket {
+            id: TicketId("0-1-a".into()),
+            shard: 0,
+            relay: 1,
+            session: "s".into(),
+            digest: [9; 32],
+            user: "alice".into(),
+            groups: vec![],
+            actor: vec![],
+            target: "orders".into(),
+            statement: statement.into(),
+            binds: binds.iter().map(|bind| bind.map(String::from)).collect(),
+            rule: "r".into(),
+            approvers: vec!["dba".into()],
+            count: 1,
+            own: false,
+            asked_at_us: 1,
+            expires_at_us: 100,
+        }
+    }
+
+    #[test]
+    fn what_fits_is_kept_whole() {
+        let whole = ticket("SELECT 'é\n'", &[None, Some("x\u{1}")]);
+        let short = whole.shortened(100);
+        assert_eq!((short.statement, short.binds), (whole.statement, whole.binds));
+    }
+
+    #[test]
+    fn each_kind_of_character_counts_as_json_writes_it() {
+        for character in (0..0x300).filter_map(char::from_u32).chain(['€', '🦀', '\u{2028}']) {
+            let written = serde_json::to_string(&character.to_string()).expect("a text").len();
+            assert_eq!(json_bytes(character) + 2, written, "{character:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_cut_at_a_character_and_says_how_long_it_was() {
+        let short = ticket("ééé", &[Some("x")]).shortened(5);
+        assert_eq!(short.statement, "éé ... (cut, 6 bytes in all)");
+        assert_eq!(short.binds, [Some("... (cut, 1 values in all)".to_owned())]);
+    }
+
+    #[test]
+    fn neither_control_characters_nor_many_values_make_it_longer() {
+        let controls = "\u{1}".repeat(64_000);
+        for (statement, binds) in [
+            (controls.as_str(), vec![]),
+            ("SELECT", vec![Some(controls.as_str()); 100]),
+            ("SELECT", vec![None; 60_000]),
+            ("SELECT", vec![Some(""); 60_000]),
+        ] {
+            let line = serde_json::to_vec(&ticket(statement, &binds).shortened(4096)).expect("JSON");
+            assert!(line.len() < 5000, "{}", line.len());
+        }
     }
 }

@@ -8,7 +8,7 @@
 //! ```
 //! Every end is posted exactly once; nothing leads out of an end.
 
-use super::limits::{TICKETS_ENDED_KEPT, TICKETS_PENDING_BYTES_MAX, TICKETS_PENDING_MAX};
+use super::limits::{TICKET_KEPT_TEXT_BYTES_MAX, TICKETS_ENDED_KEPT, TICKETS_PENDING_BYTES_MAX, TICKETS_PENDING_MAX};
 use crate::approval::{Ruling, Ticket, TicketId};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
@@ -265,6 +265,8 @@ impl Board {
         case.end = Some((ruling.clone(), now_us));
         self.pending -= 1;
         self.pending_bytes -= case.bytes();
+        // Nobody rules on it any more: what is remembered is history, a thousand times.
+        case.ticket = case.ticket.shortened(TICKET_KEPT_TEXT_BYTES_MAX);
         let (shard, relay) = (case.ticket.shard, case.ticket.relay);
         self.effects.push(Effect::Note(Note::Ended { id: id.clone(), ruling: ruling.clone(), at_us: now_us }));
         self.effects.push(Effect::Post { shard, relay, ticket: id.clone(), ruling });

@@ -232,3 +232,17 @@ fn old_ended_tickets_are_forgotten() {
     assert!(board.case(&TicketId("4".into())).is_none());
     assert!(board.case(&TicketId("5".into())).is_some());
 }
+
+#[test]
+fn of_a_ticket_that_has_ended_only_the_beginning_is_kept() {
+    let long = Ticket { statement: "x".repeat(1 << 20), binds: vec![Some("y".repeat(1 << 20))], ..ticket("a") };
+    let mut board = board(&[long.clone(), Ticket { id: TicketId("b".into()), ..long }]);
+    board.abandon(&TicketId("a".into()), 1);
+    let ended = &board.case(&TicketId("a".into())).unwrap().ticket;
+    assert!(ended.statement.len() < 5000 && ended.binds.iter().flatten().map(String::len).sum::<usize>() < 5000);
+    assert!(ended.statement.ends_with("(cut, 1048576 bytes in all)"));
+    let waits = &board.case(&TicketId("b".into())).unwrap().ticket;
+    assert_eq!(waits.statement.len(), 1 << 20, "a reviewer reads all of it");
+    board.abandon(&TicketId("b".into()), 1);
+    assert_eq!((board.pending(), board.pending_bytes), (0, 0));
+}

@@ -384,6 +384,7 @@ impl State {
                 }
             }
         }
+        self.tickets.rewrite_when_grown(&self.board);
         counters.approvals_pending.store(self.board.pending() as u64, Relaxed);
     }
 

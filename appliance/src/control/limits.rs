@@ -8,8 +8,14 @@ pub const TICKETS_PENDING_MAX: usize = 10_000;
 pub const TICKETS_PENDING_BYTES_MAX: usize = 64 << 20;
 /// Ended tickets that can still be looked at. Beyond: the oldest are forgotten (the audit keeps them).
 pub const TICKETS_ENDED_KEPT: usize = 1_000;
-/// Statement text kept in the ticket file, in bytes. Beyond: cut; the whole text is in memory while the ticket waits.
-pub const TICKET_FILE_STATEMENT_BYTES_MAX: usize = 64 << 10;
+/// Statement and values of a ticket in the ticket file, and of one that has ended in memory too, in bytes of JSON. Beyond: cut. A restart
+/// expires what waited, so that nobody rules by these: they are history, and the audit has more of it.
+pub const TICKET_KEPT_TEXT_BYTES_MAX: usize = 4 << 10;
+/// The ticket file, in bytes. Beyond, and beyond twice what the last rewrite left: written anew with what the board knows (at its
+/// fullest some 60 MiB).
+pub const TICKET_FILE_BYTES: u64 = 16 << 20;
+/// After a rewrite that failed, so much more is appended before the next one is tried, in bytes.
+pub const TICKET_FILE_RETRY_BYTES: u64 = 4 << 20;
 /// A reviewer's reason, in bytes. Beyond: refused.
 pub const REASON_BYTES_MAX: usize = 4 << 10;
 /// A request body on the control socket, in bytes: a token and a reason. Beyond: refused.
