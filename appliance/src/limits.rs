@@ -49,7 +49,7 @@ pub const RELAYS_MAX: usize = 100_000;
 pub const FILES_PER_CONNECTION: u64 = 2;
 /// Descriptors of a shard beside its connections: rings, listeners, segments. Ten were counted; half as many again for segments that change.
 pub const FILES_PER_SHARD: u64 = 16;
-/// Descriptors of everything else: log, control thread, its cancel requests (64) and name look-ups, scrapers, sinks. Connections never
+/// Descriptors of everything else: log, control thread, its connections (96), cancel requests (64) and name look-ups, sinks. Connections never
 /// take them: without one the trail could not go on to its next segment, and every session would stand still.
 pub const FILES_RESERVED: u64 = 256;
 /// Where there is room for fewer connections than that, `serve` does not start.

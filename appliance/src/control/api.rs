@@ -13,24 +13,23 @@
 
 use super::board::{Case, RuleError, Ruler, Verdict};
 use super::core::{Core, Draining, ShardEnd};
-use super::limits::{ADMIN_BODY_BYTES_MAX, REASON_BYTES_MAX};
+use super::http::{self, Bounds};
+use super::limits::{ADMIN_BODY_BYTES_MAX, ADMIN_CONNECTIONS_MAX, REASON_BYTES_MAX};
 use super::reload;
 use super::socket::user_name;
 use super::time::{now_us, rfc3339};
 use crate::approval::{Ruling, TicketId, hex};
 use crate::shard::mailbox::{SessionInfo, ToShard};
-use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::IncomingStream;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 
 /// The process at the other end, by the kernel's word (SO_PEERCRED). `None`: the kernel did not say.
 #[derive(Clone, Copy)]
@@ -38,9 +37,9 @@ struct Peer {
     uid: Option<u32>,
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self { uid: stream.io().peer_cred().ok().map(|cred| cred.uid()) }
+impl Peer {
+    fn of(stream: &UnixStream) -> Self {
+        Self { uid: stream.peer_cred().ok().map(|cred| cred.uid()) }
     }
 }
 
@@ -64,11 +63,9 @@ pub async fn serve(listener: UnixListener, owner: u32, core: Arc<Core>) {
         .route("/reload", post(reload_now))
         .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(api.clone(), owner_only))
-        .with_state(api)
-        .into_make_service_with_connect_info::<Peer>();
-    if let Err(error) = axum::serve(listener, routes).await {
-        tracing::error!(%error, "the control socket ended");
-    }
+        .with_state(api);
+    let of_peer = move |stream: &UnixStream| routes.clone().layer(Extension(ConnectInfo(Peer::of(stream))));
+    http::serve(listener, Bounds::of(ADMIN_CONNECTIONS_MAX), of_peer).await;
 }
 
 /// The socket's mode says the same; this holds even if somebody changes it. Root may look and kill, but is not `local`.
@@ -286,7 +283,11 @@ async fn sinks(State(api): State<Api>) -> Json<Value> {
 }
 
 async fn reload_now(State(api): State<Api>) -> Response {
-    let reload::Outcome { result, needs_restart, .. } = reload::reload(api.core).await;
+    // A task of its own: a client that leaves does not stop it half way.
+    let Ok(outcome) = tokio::spawn(reload::reload(api.core)).await else {
+        return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the reload ended early");
+    };
+    let reload::Outcome { result, needs_restart, .. } = outcome;
     match result {
         Ok(version) => Json(json!({ "snapshot": version, "needs_restart": needs_restart })).into_response(),
         Err(report) => refuse(StatusCode::UNPROCESSABLE_ENTITY, report),

@@ -1,5 +1,6 @@
 //! Every bound of the control thread: unit, reason, and what happens beyond it.
 
+use crate::limits::FILES_RESERVED;
 use std::time::Duration;
 
 /// Tickets that wait at once. Beyond: the statement is rejected at once, with a reason that says so.
@@ -20,6 +21,20 @@ pub const TICKET_FILE_RETRY_BYTES: u64 = 4 << 20;
 pub const REASON_BYTES_MAX: usize = 4 << 10;
 /// A request body on the control socket, in bytes: a token and a reason. Beyond: refused.
 pub const ADMIN_BODY_BYTES_MAX: usize = 64 << 10;
+
+/// Connections of the ops listener at once: probes and scrapers, some of them stuck. Beyond: they wait in the kernel's queue.
+pub const OPS_CONNECTIONS_MAX: usize = 64;
+/// Connections of the control socket at once: one for each command that runs. Beyond: as above.
+pub const ADMIN_CONNECTIONS_MAX: usize = 32;
+/// For a request's head, and for the next request on a connection that is kept. Whoever scrapes more rarely than that connects anew.
+pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection's. Beyond: it ends with the answer it waits for.
+pub const HTTP_CONNECTION_TIME: Duration = Duration::from_secs(60);
+/// For that answer, which is a reload's at the longest. Beyond: it is cut off.
+pub const HTTP_END_TIME: Duration = Duration::from_secs(60);
+
+// Descriptors the trail needs are never among those that others can take.
+const _: () = assert!(OPS_CONNECTIONS_MAX + ADMIN_CONNECTIONS_MAX + CANCELS_MAX < FILES_RESERVED as usize * 3 / 4);
 
 /// Keys derived for targets and kept. Beyond: the oldest are derived again.
 pub const DERIVED_KEYS_MAX: usize = 256;

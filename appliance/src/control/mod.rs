@@ -18,6 +18,7 @@ mod core;
 mod derive;
 mod doors;
 mod hangups;
+mod http;
 pub mod limits;
 mod lookout;
 mod ops;

@@ -1,6 +1,8 @@
 //! The ops listener: is it alive, is it ready, what does it count. Nothing here tells who does what.
 
 use super::core::{Core, Draining};
+use super::http::{self, Bounds};
+use super::limits::OPS_CONNECTIONS_MAX;
 use crate::audit::archive::supervise::ArchiveWatch;
 use crate::shard::mono_us;
 use axum::Router;
@@ -20,9 +22,7 @@ pub async fn serve(listener: TcpListener, core: Arc<Core>) {
         .route("/healthz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(core);
-    if let Err(error) = axum::serve(listener, routes).await {
-        tracing::error!(%error, "the ops listener ended");
-    }
+    http::serve(listener, Bounds::of(OPS_CONNECTIONS_MAX), move |_| routes.clone()).await;
 }
 
 /// Ready for new connections: every shard runs, what they record finds room and is archived, and nobody has asked us to stop.
