@@ -37,8 +37,10 @@ struct Kept {
     /// When the issuer was last asked, whatever came of it.
     asked: Option<Instant>,
     failures: u32,
-    /// Of the key file, when it was last read.
+    /// Of the key file, when it was last read with success.
     stamp: Option<(SystemTime, u64)>,
+    /// Why the key file could not be read the last time: said once, not every second.
+    told: Option<String>,
 }
 
 impl KeyKeeper {
@@ -54,6 +56,7 @@ impl KeyKeeper {
             asked: None,
             failures: 0,
             stamp: None,
+            told: None,
         };
         Self { issuers: issuers.iter().map(kept).collect() }
     }
@@ -149,29 +152,30 @@ impl Kept {
         }
     }
 
-    /// Reads the file when its time or length is not what it was.
+    /// Reads the file when its time or length is not what it was. One that cannot be read is tried again at each look: rights change
+    /// neither.
     fn look_at_file(&mut self, path: &Path) -> Option<(String, Arc<Jwks>)> {
-        let name = &self.entry.issuer.name;
-        let failed = |error: String| {
-            tracing::warn!(issuer = %name, path = %path.display(), %error, "keys were not read");
-            None
-        };
-        let stamp = match std::fs::metadata(path).and_then(|found| Ok((found.modified()?, found.len()))) {
-            Ok(stamp) => stamp,
-            // Said once, not every second: until the file is back, its absence is no news.
-            Err(error) if self.stamp != Some((SystemTime::UNIX_EPOCH, 0)) => {
-                self.stamp = Some((SystemTime::UNIX_EPOCH, 0));
-                return failed(error.to_string());
-            }
-            Err(_) => return None,
-        };
-        if self.stamp == Some(stamp) {
+        let stamp = std::fs::metadata(path).and_then(|found| Ok((found.modified()?, found.len())));
+        if stamp.as_ref().is_ok_and(|stamp| self.stamp == Some(*stamp)) {
             return None;
         }
-        self.stamp = Some(stamp);
-        match read_keys(path) {
-            Ok(keys) => self.adopt(keys),
-            Err(error) => failed(error),
+        let read = stamp.map_err(|error| error.to_string()).and_then(|stamp| Ok((stamp, read_keys(path)?)));
+        match read {
+            Ok((stamp, keys)) => {
+                self.stamp = Some(stamp);
+                self.told = None;
+                self.adopt(keys)
+            }
+            Err(error) => {
+                let issuer = &self.entry.issuer.name;
+                if self.told.as_ref() != Some(&error) {
+                    tracing::warn!(%issuer, path = %path.display(), %error, "keys were not read");
+                }
+                // Also the file that was there before is read when it comes back.
+                self.stamp = None;
+                self.told = Some(error);
+                None
+            }
         }
     }
 
@@ -335,6 +339,33 @@ mod tests {
             write(&old.jwks().to_string(), 2);
             keeper.reload();
             assert!(keeper.refresh_due().await.is_some());
+        });
+    }
+
+    /// After a chmod neither time nor length tells that it can be read now.
+    #[test]
+    fn a_key_file_that_could_not_be_read_is_read_as_soon_as_it_can_be() {
+        runtime().block_on(async {
+            let dir = tempfile::tempdir().expect("a folder");
+            let path = dir.path().join("jwks.json");
+            let key = key();
+            let issuer = Issuer { keys: KeySource::File(path.clone()), ..issuer_for_tests("dev", "lockgate") };
+            let write = |text: &str| {
+                std::fs::write(&path, text).expect("writes");
+                let file = std::fs::File::options().write(true).open(&path).expect("opens");
+                file.set_modified(SystemTime::UNIX_EPOCH).expect("a time");
+            };
+            let good = key.jwks().to_string();
+            let mut keeper = KeyKeeper::new(&[issuer]);
+            write(&"x".repeat(good.len()));
+            assert!(keeper.refresh_due().await.is_none());
+            let told = keeper.issuers[0].told.clone();
+            assert!(told.is_some());
+            assert!(keeper.refresh_due().await.is_none());
+            assert_eq!(keeper.issuers[0].told, told, "the same again is not said again");
+            write(&good);
+            assert!(keeper.refresh_due().await.is_some());
+            assert_eq!((verdict(&keeper, &token(&key, "dev")), &keeper.issuers[0].told), (None, &None));
         });
     }
 
