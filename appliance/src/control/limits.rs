@@ -61,6 +61,8 @@ pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 pub const FAULT_DRAIN: Duration = Duration::from_secs(10);
 /// Keys are looked at this often: whether they are due, and whether somebody came with an unknown one.
 pub const KEYS_INTERVAL: Duration = Duration::from_secs(1);
+/// A reload waits so long for issuers of which no key is known. Beyond: their tokens are refused until keys have come.
+pub const RELOAD_KEYS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Characters of the reason for refusing a configuration that the trail keeps. The log has all of it.
 pub const REASON_CHARS_MAX: usize = 500;

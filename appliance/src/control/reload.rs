@@ -1,11 +1,11 @@
 //! New configuration, new keys, new addresses: each makes a whole new snapshot, or none.
 
 use super::core::Core;
-use super::limits::{KEYS_INTERVAL, REASON_CHARS_MAX, RESOLVE_INTERVAL};
+use super::limits::{KEYS_INTERVAL, REASON_CHARS_MAX, RELOAD_KEYS_TIMEOUT, RESOLVE_INTERVAL};
 use super::time::now_us;
 use super::{Certificates, Loader, Refused};
 use crate::config::{Change, Config, Settled};
-use crate::identity::KeyKeeper;
+use crate::identity::{Asked, Jwks, KeyKeeper};
 use crate::snapshot::{self, Built, Snapshot};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -87,24 +87,24 @@ async fn take_into_use(
     waits: Vec<Change>,
 ) -> Result<u64, String> {
     let certificates = reloader.certificates.prepare(&config).map_err(|error| error.to_string())?;
-    reloader.keys.replace_issuers(&config.issuers);
-    reloader.keys.reload();
-    reloader.keys.refresh_due().await;
+    // Issuers whose keys are known are asked behind it, with the patience they need.
+    let mut keys = reloader.keys.with_issuers(&config.issuers);
+    keys.find_missing(RELOAD_KEYS_TIMEOUT).await;
     let version = core.state().snapshot.version + 1;
-    let (of, verifier) = (config.clone(), reloader.keys.verifier());
-    let Built { snapshot, warnings } = match worker(move || snapshot::build(&of, version, verifier)).await? {
-        Ok(built) => built,
-        Err(error) => {
-            reloader.keys.replace_issuers(&reloader.config.issuers);
-            return Err(error.to_string());
-        }
-    };
+    let (of, verifier) = (config.clone(), keys.verifier());
+    let built = worker(move || snapshot::build(&of, version, verifier)).await?;
+    let Built { snapshot, warnings } = built.map_err(|error| error.to_string())?;
     config.warnings.iter().for_each(|warning| tracing::warn!("{}", warning.rendered));
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     for Change { key, running, configured } in &waits {
         tracing::warn!(key, running, configured, "this change takes effect at the next start only");
     }
+    for issuer in keys.without_keys() {
+        tracing::warn!(issuer, "no key of it is known yet: its tokens are refused until one is");
+    }
     certificates.take_into_use();
+    reloader.keys = keys;
+    reloader.config = config.clone();
     {
         let mut state = core.state();
         // Ahead of the snapshot: in each shard's trail, what is decided by it comes behind this.
@@ -113,11 +113,10 @@ async fn take_into_use(
         state.needs_restart = waits;
         state.replace_snapshot(Arc::new(snapshot), &core.counters);
     }
-    let (sinks, of) = (core.sinks.clone(), config.clone());
-    if let Err(error) = worker(move || sinks.replace(&of.sinks)).await? {
+    let sinks = core.sinks.clone();
+    if let Err(error) = worker(move || sinks.replace(&config.sinks)).await? {
         tracing::error!(%error, "the sinks could not be started anew");
     }
-    reloader.config = config;
     Ok(version)
 }
 
@@ -128,19 +127,35 @@ fn success(config: &Config, version: u64, waits: &[Change]) -> String {
     format!("reloaded: {}, version {version}{waits}", config.origin())
 }
 
-/// Asks issuers for their keys when it is time to, or when a token came with a key nobody knows.
+/// Asks issuers for their keys when it is time to, or when a token came with a key nobody knows. The reloader is held while there is
+/// something to note, never while an issuer is waited for.
 pub async fn keep_keys(core: Arc<Core>) {
     let mut ticks = ticks(KEYS_INTERVAL);
+    let mut asked = Asked::new();
     loop {
-        ticks.tick().await;
-        let mut reloader = core.reloader.lock().await;
-        if let Some(changed) = reloader.keys.refresh_due().await {
-            let issuers: Vec<_> = changed.iter().map(|(issuer, _)| issuer.as_str()).collect();
-            tracing::info!(?issuers, "keys changed");
-            let verifier = reloader.keys.verifier();
-            renew(&core, |snapshot, version| snapshot.with_keys(&reloader.config, version, verifier));
+        tokio::select! {
+            _ = ticks.tick() => {
+                let mut reloader = core.reloader.lock().await;
+                let changed = reloader.keys.news(&mut asked);
+                publish_keys(&core, &reloader, &changed);
+            }
+            Some(answer) = asked.join_next() => {
+                let mut reloader = core.reloader.lock().await;
+                let changed = reloader.keys.take(answer);
+                publish_keys(&core, &reloader, changed.as_slice());
+            }
         }
     }
+}
+
+fn publish_keys(core: &Core, reloader: &Reloader, changed: &[(String, Arc<Jwks>)]) {
+    if changed.is_empty() {
+        return;
+    }
+    let issuers: Vec<_> = changed.iter().map(|(issuer, _)| issuer.as_str()).collect();
+    tracing::info!(?issuers, "keys changed");
+    let verifier = reloader.keys.verifier();
+    renew(core, |snapshot, version| snapshot.with_keys(&reloader.config, version, verifier));
 }
 
 /// Looks the targets' host names up again and again.

@@ -1,7 +1,8 @@
 //! Keeps every issuer's keys current, on the control thread. Whatever goes wrong, keys once known stay known.
 //!
 //! ```text
-//!   due when: the last answer's age is over | a token named an unknown key | the file changed | a reload was asked for
+//!   due when: the last answer's age is over | a token named an unknown key | the file changed | the configuration is new
+//!   news_at --> what files say, and whom to ask --ask--> answers, as they come --take--> keys
 //! ```
 
 use super::discovery;
@@ -13,6 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
+use tokio::task::{JoinError, JoinSet};
 
 /// How long keys are kept when the issuer does not say.
 const FRESH_DEFAULT: Duration = Duration::from_secs(600);
@@ -21,9 +23,23 @@ const FRESH_MIN: Duration = Duration::from_secs(30);
 const FRESH_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Between two questions to an issuer because of unknown keys: anybody can invent a kid.
 const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(10);
+/// An issuer that was asked and of whose answer nothing was heard, not even that it failed.
+const LOST_ANSWER: Duration = Duration::from_secs(60);
 /// After a failure, doubling up to the second.
 const RETRY_MIN: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(300);
+
+/// Issuers (by name) that have other keys than before.
+pub type Changed = Vec<(String, Arc<Jwks>)>;
+
+/// What an issuer came up with.
+pub struct Answer {
+    issuer: Arc<Issuer>,
+    found: Result<Jwks, String>,
+}
+
+/// Answers that are on their way.
+pub type Asked = JoinSet<Answer>;
 
 /// Every issuer of a configuration with what is known of its keys.
 pub struct KeyKeeper {
@@ -61,19 +77,16 @@ impl KeyKeeper {
         Self { issuers: issuers.iter().map(kept).collect() }
     }
 
-    /// A changed configuration: issuers that stay keep their keys, everything is looked up again soon.
-    pub fn replace_issuers(&mut self, issuers: &[Issuer]) {
+    /// For a changed configuration: issuers that stay keep their keys, everything is looked up again soon. This one goes on as it was,
+    /// for a configuration that is refused after all.
+    pub fn with_issuers(&self, issuers: &[Issuer]) -> Self {
         let mut next = Self::new(issuers);
         for kept in &mut next.issuers {
-            let same = |old: &&Kept| {
-                let (old, new) = (&old.entry.issuer, &kept.entry.issuer);
-                old.issuer == new.issuer && old.keys == new.keys
-            };
-            if let Some(old) = self.issuers.iter().find(same) {
+            if let Some(old) = self.issuers.iter().find(|old| old.is_of(&kept.entry.issuer)) {
                 kept.entry.keys = old.entry.keys.clone();
             }
         }
-        *self = next;
+        next
     }
 
     /// What the snapshot verifies tokens with, from the keys known now.
@@ -86,46 +99,92 @@ impl KeyKeeper {
         self.issuers.iter().filter(|kept| kept.entry.keys.keys.is_empty()).map(|kept| kept.entry.issuer.name.as_str())
     }
 
-    /// HUP: files are read and issuers asked at the next [`KeyKeeper::refresh_due`].
-    pub fn reload(&mut self) {
-        for kept in &mut self.issuers {
-            kept.due = None;
-            kept.stamp = None;
-        }
-    }
-
-    /// Looks for news where it is time to; cheap when it is not, so call it about once a second. `Some`: these issuers (by
-    /// name) have other keys than before, and a new snapshot should be published. Failures are logged, and keep the old keys.
-    pub async fn refresh_due(&mut self) -> Option<Vec<(String, Arc<Jwks>)>> {
+    /// Looks for news where it is time to and waits for all of it. `Some`: a new snapshot should be published. Failures are logged, and
+    /// keep the old keys. For whoever cannot wait there are [`KeyKeeper::news`] and [`KeyKeeper::take`].
+    pub async fn refresh_due(&mut self) -> Option<Changed> {
         self.refresh_due_at(Instant::now()).await
     }
 
-    async fn refresh_due_at(&mut self, now: Instant) -> Option<Vec<(String, Arc<Jwks>)>> {
-        // All at once: one issuer that does not answer must not hold up the others.
-        let mut running = tokio::task::JoinSet::new();
+    async fn refresh_due_at(&mut self, now: Instant) -> Option<Changed> {
+        let mut asked = Asked::new();
+        let mut changed = self.news_at(now, &mut asked);
+        while let Some(answer) = asked.join_next().await {
+            changed.extend(self.take_at(answer, now));
+        }
+        (!changed.is_empty()).then_some(changed)
+    }
+
+    /// Reads the files that changed and asks the issuers that are due, whose answers come through `asked`. Cheap when there is nothing
+    /// to do, so call it about once a second.
+    pub fn news(&mut self, asked: &mut Asked) -> Changed {
+        self.news_at(Instant::now(), asked)
+    }
+
+    fn news_at(&mut self, now: Instant, asked: &mut Asked) -> Changed {
         let mut changed = Vec::new();
-        for (place, kept) in self.issuers.iter_mut().enumerate() {
+        for kept in &mut self.issuers {
             match kept.entry.issuer.keys.clone() {
                 KeySource::File(path) => changed.extend(kept.look_at_file(&path)),
                 KeySource::Discovery if kept.should_ask(now) => {
                     kept.asked = Some(now);
-                    let issuer = kept.entry.issuer.clone();
-                    running.spawn(async move { (place, discovery::fetch(&issuer).await.map_err(|e| e.to_string())) });
+                    kept.due = Some(now + LOST_ANSWER);
+                    ask(asked, kept.entry.issuer.clone());
                 }
                 KeySource::Discovery => {}
             }
         }
-        while let Some(done) = running.join_next().await {
-            match done {
-                Ok((place, found)) => changed.extend(self.issuers[place].take(found, now)),
-                Err(error) => tracing::error!(%error, "a key refresh ended early"),
+        changed
+    }
+
+    /// Takes an answer. One of an issuer that has gone meanwhile is dropped.
+    pub fn take(&mut self, answer: Result<Answer, JoinError>) -> Option<(String, Arc<Jwks>)> {
+        self.take_at(answer, Instant::now())
+    }
+
+    fn take_at(&mut self, answer: Result<Answer, JoinError>, now: Instant) -> Option<(String, Arc<Jwks>)> {
+        match answer {
+            Ok(Answer { issuer, found }) => self.issuers.iter_mut().find(|kept| kept.is_of(&issuer))?.take(found, now),
+            Err(error) => {
+                tracing::error!(%error, "a key refresh ended early");
+                None
             }
         }
-        (!changed.is_empty()).then_some(changed)
+    }
+
+    /// Reads the key files, and asks the issuers of which no key is known, all at once and no longer than that: a reload waits for it.
+    /// Who does not answer in time is asked again with the others that are due.
+    pub async fn find_missing(&mut self, patience: Duration) {
+        let mut asked = Asked::new();
+        for kept in &mut self.issuers {
+            match kept.entry.issuer.keys.clone() {
+                KeySource::File(path) => drop(kept.look_at_file(&path)),
+                KeySource::Discovery if kept.entry.keys.keys.is_empty() => ask(&mut asked, kept.entry.issuer.clone()),
+                KeySource::Discovery => {}
+            }
+        }
+        let all = async {
+            while let Some(answer) = asked.join_next().await {
+                self.take(answer);
+            }
+        };
+        let _ = tokio::time::timeout(patience, all).await;
     }
 }
 
+fn ask(asked: &mut Asked, issuer: Arc<Issuer>) {
+    asked.spawn(async move {
+        let found = discovery::fetch(&issuer).await.map_err(|error| error.to_string());
+        Answer { issuer, found }
+    });
+}
+
 impl Kept {
+    /// The same issuer with its keys in the same place, whatever else a configuration says of it.
+    fn is_of(&self, issuer: &Issuer) -> bool {
+        let own = &self.entry.issuer;
+        own.issuer == issuer.issuer && own.keys == issuer.keys
+    }
+
     fn should_ask(&mut self, now: Instant) -> bool {
         let due = self.due.is_none_or(|due| now >= due);
         let rested = self.asked.is_none_or(|asked| now >= asked + UNKNOWN_KEY_PAUSE);
@@ -337,7 +396,6 @@ mod tests {
             assert!(keeper.refresh_due().await.is_none());
             assert_eq!(verdict(&keeper, &token(&new, "dev")), None, "so does a missing one");
             write(&old.jwks().to_string(), 2);
-            keeper.reload();
             assert!(keeper.refresh_due().await.is_some());
         });
     }
@@ -377,9 +435,63 @@ mod tests {
             let mut keeper = KeyKeeper::new(&[issuer.config()]);
             keeper.refresh_due().await;
             issuer.change(|answers| answers.status = 500);
-            keeper.replace_issuers(&[issuer_for_tests("https://other.invalid", "lockgate"), issuer.config()]);
+            let other = issuer_for_tests("https://other.invalid", "lockgate");
+            let next = keeper.with_issuers(&[other.clone(), issuer.config()]);
+            assert_eq!(verdict(&next, &token(&key, &issuer.url)), None);
+            assert_eq!(next.without_keys().count(), 1);
+            // If that configuration is refused, nothing was forgotten.
+            let refused = keeper.with_issuers(&[other]);
+            assert_eq!((refused.without_keys().count(), keeper.without_keys().count()), (1, 0));
             assert_eq!(verdict(&keeper, &token(&key, &issuer.url)), None);
-            assert_eq!(keeper.without_keys().count(), 1);
+        });
+    }
+
+    /// Accepts and never answers.
+    async fn silent_issuer() -> (tokio::net::TcpListener, Issuer) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        (listener, issuer_for_tests(&url, "lockgate"))
+    }
+
+    #[test]
+    fn a_silent_issuer_holds_up_neither_a_reload_nor_the_keys_of_others() {
+        runtime().block_on(async {
+            let key = key();
+            let issuer = TestIssuer::start(&key.jwks()).await;
+            let (_listener, silent) = silent_issuer().await;
+            let mut keeper = KeyKeeper::new(&[silent.clone(), issuer.config()]);
+            let mut asked = Asked::new();
+            assert!(keeper.news(&mut asked).is_empty());
+            assert_eq!(asked.len(), 2);
+            let first = asked.join_next().await.expect("an answer");
+            assert!(keeper.take(first).is_some());
+            assert_eq!(verdict(&keeper, &token(&key, &issuer.url)), None);
+            assert!(keeper.news(&mut asked).is_empty());
+            assert_eq!(asked.len(), 1, "who is being asked is not asked again");
+
+            let mut fresh = KeyKeeper::new(&[silent.clone(), issuer.config()]);
+            let start = Instant::now();
+            fresh.find_missing(Duration::from_secs(1)).await;
+            assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+            assert_eq!(verdict(&fresh, &token(&key, &issuer.url)), None);
+            assert!(fresh.issuers[0].due.is_none(), "asked again as soon as others are");
+
+            let known = issuer.answers.lock().expect("no panic").asked;
+            let mut known_already = keeper.with_issuers(&[issuer.config()]);
+            known_already.find_missing(Duration::from_secs(1)).await;
+            assert_eq!(issuer.answers.lock().expect("no panic").asked, known, "its keys are known");
+        });
+    }
+
+    #[test]
+    fn an_answer_of_an_issuer_that_is_gone_is_dropped() {
+        runtime().block_on(async {
+            let issuer = TestIssuer::start(&key().jwks()).await;
+            let mut keeper = KeyKeeper::new(&[issuer.config()]);
+            let mut asked = Asked::new();
+            keeper.news(&mut asked);
+            let mut next = keeper.with_issuers(&[issuer_for_tests("https://other.invalid", "lockgate")]);
+            assert!(next.take(asked.join_next().await.expect("an answer")).is_none());
         });
     }
 }

@@ -15,7 +15,7 @@ mod keeper;
 mod verify;
 
 pub use jwks::{Jwks, JwksError, Key};
-pub use keeper::KeyKeeper;
+pub use keeper::{Asked, KeyKeeper};
 pub use verify::{IssuerKeys, Verifier};
 
 /// Who somebody is, from the token alone.
