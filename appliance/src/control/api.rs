@@ -3,7 +3,8 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /status` | the gateway itself |
-//! | `GET /approvals[?all=true]`, `GET /approvals/ID` | tickets |
+//! | `GET /approvals[?all=true]` | tickets, with the beginning of their texts |
+//! | `GET /approvals/ID` | one, with all of it |
 //! | `POST /approvals/ID/approve`, `.../reject` with `{"reason", "token"?}` | the ticket after the ruling |
 //! | `GET /sessions`, `POST /sessions/ID/kill` | live sessions |
 //! | `GET /sinks` | how far each sink is, and what keeps it |
@@ -14,7 +15,7 @@
 use super::board::{Case, RuleError, Ruler, Verdict};
 use super::core::{Core, Draining, ShardEnd};
 use super::http::{self, Bounds};
-use super::limits::{ADMIN_BODY_BYTES_MAX, ADMIN_CONNECTIONS_MAX, REASON_BYTES_MAX};
+use super::limits::{ADMIN_BODY_BYTES_MAX, ADMIN_CONNECTIONS_MAX, REASON_BYTES_MAX, TICKET_LIST_TEXT_BYTES_MAX};
 use super::reload;
 use super::socket::user_name;
 use super::time::{now_us, rfc3339};
@@ -128,18 +129,33 @@ async fn approvals(State(api): State<Api>, Query(which): Query<Which>) -> Json<V
     let mut state = api.core.state();
     state.board.expire(now_us());
     state.settle(&api.core.counters);
-    let cases: Vec<_> = state.board.cases(!which.all).into_iter().map(case_json).collect();
+    let listed = state.board.cases(!which.all).into_iter().map(|case| {
+        let statement_bytes = case.ticket.statement.len();
+        let ticket = case.ticket.shortened(TICKET_LIST_TEXT_BYTES_MAX);
+        let case = Case { ticket, votes: case.votes.clone(), end: case.end.clone() };
+        (case, statement_bytes)
+    });
+    // Written as JSON when others can have the core again.
+    let listed: Vec<_> = listed.collect();
+    drop(state);
+    let cases: Vec<_> = listed.into_iter().map(|(case, bytes)| case_json(&case, bytes)).collect();
     Json(json!({ "approvals": cases }))
 }
 
 async fn approval(State(api): State<Api>, Path(id): Path<String>) -> Response {
-    match api.core.state().board.case(&TicketId(id)) {
-        Some(case) => Json(case_json(case)).into_response(),
+    let found = api.core.state().board.case(&TicketId(id)).cloned();
+    match found {
+        Some(case) => Json(whole_json(&case)).into_response(),
         None => refuse(StatusCode::NOT_FOUND, RuleError::Unknown),
     }
 }
 
-fn case_json(case: &Case) -> Value {
+fn whole_json(case: &Case) -> Value {
+    case_json(case, case.ticket.statement.len())
+}
+
+/// `statement_bytes`: of the whole text, where the case has its beginning only.
+fn case_json(case: &Case, statement_bytes: usize) -> Value {
     let ticket = &case.ticket;
     let votes: Vec<_> = case
         .votes
@@ -162,6 +178,7 @@ fn case_json(case: &Case) -> Value {
         "actor": ticket.actor,
         "target": ticket.target,
         "statement": ticket.statement,
+        "statement_bytes": statement_bytes,
         "binds": ticket.binds,
         "rule": ticket.rule,
         "approvers": ticket.approvers,
@@ -210,8 +227,11 @@ fn rule(api: &Api, peer: Peer, id: String, body: RulingBody, verdict: Verdict) -
         Err(error) => return refuse(StatusCode::UNAUTHORIZED, error),
     };
     let mut state = api.core.state();
-    let answer = match state.board.rule(&TicketId(id), &ruler, verdict, body.reason, now_us()) {
-        Ok(case) => Json(case_json(case)).into_response(),
+    let ruled = state.board.rule(&TicketId(id), &ruler, verdict, body.reason, now_us()).cloned();
+    state.settle(&api.core.counters);
+    drop(state);
+    match ruled {
+        Ok(case) => Json(whole_json(&case)).into_response(),
         Err(error) => {
             let status = match &error {
                 RuleError::Unknown => StatusCode::NOT_FOUND,
@@ -220,9 +240,7 @@ fn rule(api: &Api, peer: Peer, id: String, body: RulingBody, verdict: Verdict) -
             };
             refuse(status, error)
         }
-    };
-    state.settle(&api.core.counters);
-    answer
+    }
 }
 
 /// A token when there is one; without it the owner of the socket, which only rules that say `local` accept.

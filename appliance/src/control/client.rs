@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// A reload may resolve names; anything longer means that nobody is there.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// All waiting statements at their largest fit.
+/// The largest statement that can wait fits, also if each of its bytes takes six.
 const ANSWER_BYTES_MAX: u64 = 512 << 20;
 
 #[derive(Debug, thiserror::Error)]

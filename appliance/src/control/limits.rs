@@ -12,6 +12,8 @@ pub const TICKETS_ENDED_KEPT: usize = 1_000;
 /// Statement and values of a ticket in the ticket file, and of one that has ended in memory too, in bytes of JSON. Beyond: cut. A restart
 /// expires what waited, so that nobody rules by these: they are history, and the audit has more of it.
 pub const TICKET_KEPT_TEXT_BYTES_MAX: usize = 4 << 10;
+/// The same in a list of tickets, which may be all that wait at once. `GET /approvals/ID` has the whole text.
+pub const TICKET_LIST_TEXT_BYTES_MAX: usize = 200;
 /// The ticket file, in bytes. Beyond, and beyond twice what the last rewrite left: written anew with what the board knows (at its
 /// fullest some 60 MiB).
 pub const TICKET_FILE_BYTES: u64 = 16 << 20;
