@@ -1,10 +1,12 @@
 //! `lockgate doctor`: can this host run the gateway, and this configuration on it.
 
+mod certificate;
 mod host;
 mod setup;
 
 use super::{ANSWER_NO, Output};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(clap::Args)]
@@ -114,4 +116,9 @@ fn table(findings: &[Finding]) -> String {
         }
     }
     text
+}
+
+/// Of a file with a secret.
+fn readable_by_all(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }

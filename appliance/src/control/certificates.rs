@@ -6,6 +6,7 @@ use crate::shard::ListenerTls;
 use arc_swap::ArcSwap;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::UnixTime;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use std::sync::Arc;
 pub enum CertificateError {
     #[error("listener {address}: {path}: {why}")]
     File { address: SocketAddr, path: PathBuf, why: String },
+    #[error("listener {address}: {} and {}: {why}", .cert.display(), .key.display())]
+    Pair { address: SocketAddr, cert: PathBuf, key: PathBuf, why: String },
     #[error("listener {address}: {error}")]
     Rustls { address: SocketAddr, error: rustls::Error },
 }
@@ -69,6 +72,10 @@ fn server_config(address: SocketAddr, tls: &config::ListenerTls) -> Result<Liste
     let failed = |error| CertificateError::Rustls { address, error };
     let chain = pem::certificates(&tls.cert).map_err(|why| file(&tls.cert, why))?;
     let key = pem::key(&tls.key).map_err(|why| file(&tls.key, why))?;
+    // A warning: clients that do not look at it go on, and it may be the clock that is wrong.
+    if let Some(why) = pem::untimely(&chain, UnixTime::now()) {
+        tracing::warn!(%address, path = %tls.cert.display(), "the listener's certificate: {why}");
+    }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone());
     let builder = builder.with_safe_default_protocol_versions().map_err(failed)?;
@@ -84,13 +91,24 @@ fn server_config(address: SocketAddr, tls: &config::ListenerTls) -> Result<Liste
             builder.with_client_cert_verifier(verifier.map_err(|error| file(path, error.to_string()))?)
         }
     };
-    let mut config = builder.with_single_cert(chain, key).map_err(failed)?;
+    let mut config = builder.with_single_cert(chain, key).map_err(|error| {
+        let (cert, key, why) = (tls.cert.clone(), tls.key.clone(), not_a_pair(&error));
+        CertificateError::Pair { address, cert, key, why }
+    })?;
     config.alpn_protocols = vec![crate::shard::ALPN.to_vec()];
     // As PostgreSQL's server: nothing is resumed. A resumed session would stand on a client's certificate that was looked at before the
     // last reload, and tickets that libpq never uses cost a new session more than they could save.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(ListenerTls { config: Arc::new(config), client_certificate: tls.client_ca.is_some() })
+}
+
+/// Why a certificate and a key were not taken together.
+pub fn not_a_pair(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InconsistentKeys(_) => "the key is not that of the first certificate".into(),
+        error => error.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -157,6 +175,9 @@ mod tests {
         let key = std::fs::read(dir.path().join("key.pem")).unwrap();
         write_pair(dir.path());
         std::fs::write(dir.path().join("key.pem"), key).unwrap();
-        assert!(Certificates::load(&with_listener(dir.path())).is_err());
+        let error = Certificates::load(&with_listener(dir.path())).err().expect("refused").to_string();
+        for part in ["127.0.0.1:6432", "cert.pem and ", "key.pem: the key is not that of the first certificate"] {
+            assert!(error.contains(part), "{error}");
+        }
     }
 }

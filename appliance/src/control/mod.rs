@@ -30,7 +30,7 @@ mod target_link;
 mod ticket_file;
 mod time;
 
-pub use certificates::{CertificateError, Certificates};
+pub use certificates::{CertificateError, Certificates, not_a_pair};
 pub use doors::Doors;
 pub use hangups::Hangups;
 pub use socket::{Claim, ClaimError};

@@ -1,19 +1,14 @@
 //! One configuration on this host: disk, addresses, certificates, targets, credentials, issuers.
 
-use super::Finding;
+use super::{Finding, certificate, readable_by_all};
 use crate::audit::archive::key;
 use crate::audit::stage;
 use crate::cli::archiver::stored_keys;
 use crate::cli::given;
-use crate::config::{
-    self, Config, ConfigError, Credential, Durability, Issuer, KeySource, ListenerTls, Target, TargetTls,
-};
+use crate::config::{self, Config, ConfigError, Credential, Durability, Issuer, KeySource, Target, TargetTls};
 use crate::control::client;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -48,7 +43,7 @@ pub fn examine(config: &Config) -> Vec<Finding> {
     let own = running.as_ref().map(own_addresses).unwrap_or_default();
     let kept = ("[web]", config.web.address);
     findings.extend(config.addresses().chain([kept]).map(|(name, address)| free(name, address, &own)));
-    findings.extend(config.listeners.iter().filter_map(|listener| listener.tls.as_ref()).map(certificate));
+    findings.extend(config.listeners.iter().filter_map(|listener| listener.tls.as_ref()).map(certificate::check));
     for target in &config.targets {
         findings.push(reachable(target));
         findings.push(credential(target));
@@ -242,44 +237,6 @@ fn free(name: &str, address: SocketAddr, own: &[SocketAddr]) -> Finding {
     }
 }
 
-fn certificate(tls: &ListenerTls) -> Finding {
-    let check = "certificate";
-    match try_certificate(tls) {
-        Err((detail, mend)) => Finding::fail(check, detail, mend),
-        Ok(chain) => match readable_by_all(&tls.key) {
-            true => {
-                Finding::warn(check, format!("every user of this host can read {}", tls.key.display()), "chmod 600")
-            }
-            false => Finding::ok(check, format!("{} and its key fit, {chain} in the chain", tls.cert.display())),
-        },
-    }
-}
-
-/// The number of certificates in the chain.
-fn try_certificate(tls: &ListenerTls) -> Result<usize, (String, &'static str)> {
-    let failed = |file: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
-    let chain: Vec<_> = CertificateDer::pem_file_iter(&tls.cert)
-        .and_then(Iterator::collect)
-        .map_err(|error| (failed(&tls.cert, &error), "a PEM file with the certificate chain"))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| {
-        (failed(&tls.key, &error), "a PEM file with the private key, readable by the gateway's user")
-    })?;
-    if let Some(ca) = &tls.client_ca {
-        let list: Result<Vec<_>, _> = CertificateDer::pem_file_iter(ca).and_then(Iterator::collect);
-        list.map_err(|error| (failed(ca, &error), "a PEM file with certificates"))?;
-    }
-    let count = chain.len();
-    rustls::ServerConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|error| (failed(&tls.cert, &error), "the certificate and the key that belong together"))?;
-    Ok(count)
-}
-
-fn readable_by_all(file: &Path) -> bool {
-    std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
-}
-
 fn reachable(target: &Target) -> Finding {
     let check = format!("target {}", target.name);
     let addresses: Vec<SocketAddr> = match (target.host.as_str(), target.port).to_socket_addrs() {
@@ -398,6 +355,7 @@ fn discover(issuer: &str) -> Result<Vec<u8>, String> {
 mod tests {
     use super::super::State;
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn an_address_in_use_is_found() {
