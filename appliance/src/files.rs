@@ -5,7 +5,7 @@ use rustix::fs::SeekFrom;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::ops::Range;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -83,6 +83,11 @@ fn wait_for(patience: Duration, busy: &str, lock: impl Fn() -> Result<(), TryLoc
 /// For writing to what is there already, and reading it.
 pub fn open_existing(path: &Path) -> io::Result<File> {
     regular(OpenOptions::new().read(true).write(true), path)
+}
+
+/// A folder for us alone, and those above it that are not there either. One that is there stays as it is.
+pub fn create_folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// An empty file for us alone, in place of whatever stands there.

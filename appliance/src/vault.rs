@@ -97,7 +97,7 @@ pub fn create_key(path: &Path) -> Result<(), VaultError> {
         _ => VaultError::File { path: path.to_owned(), error },
     };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(failed)?;
+        crate::files::create_folder(folder).map_err(failed)?;
     }
     let mut key = Zeroizing::new([0; KEY_BYTES]);
     random(&mut *key);
@@ -189,7 +189,7 @@ impl Store {
         let mut text = serde_json::to_vec_pretty(&document).expect("names and texts are JSON");
         text.push(b'\n');
         let folder = self.path.parent().expect("the store has a folder");
-        std::fs::create_dir_all(folder).map_err(failed)?;
+        crate::files::create_folder(folder).map_err(failed)?;
         let fresh = folder.join(format!(".{STORE_NAME}.{}", std::process::id()));
         let written = (|| {
             crate::files::write(&fresh, &text)?;
@@ -291,6 +291,17 @@ mod tests {
         fixture.open().set("orders", b"new").expect("replaced");
         assert_eq!(fixture.reveal("orders").expect("there"), b"new");
         assert_eq!(fixture.open().store.names().collect::<Vec<_>>(), ["billing", "orders"]);
+    }
+
+    /// Before the first start: the gateway makes its folder for its owner only, and so does whoever comes before it.
+    #[test]
+    fn folders_that_are_made_are_their_owners_alone() {
+        let fixture = Fixture::new();
+        fixture.open().set("orders", b"secret").expect("stored");
+        for folder in [fixture.data(), fixture.dir.path().join("keys")] {
+            let mode = std::fs::metadata(&folder).expect("made").permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{}", folder.display());
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl Claim {
     /// Makes the folder when it is not there (for its owner only) and locks it.
     pub fn take(data_dir: &Path) -> Result<Self, ClaimError> {
         let io = |error| ClaimError::Io { path: data_dir.to_owned(), error };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(io)?;
+        files::create_folder(data_dir).map_err(io)?;
         let lock = files::open_or_create(&data_dir.join(LOCK)).map_err(io)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { data_dir: data_dir.to_owned(), _lock: lock }),
