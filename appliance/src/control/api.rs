@@ -250,7 +250,7 @@ fn ruler(api: &Api, peer: Peer, token: Option<&str>) -> Result<Ruler, String> {
             let verifier = &api.core.state().snapshot.clone().verifier;
             let principal = verifier
                 .verify(token.trim().as_bytes(), now_us().div_euclid(1_000_000))
-                .map_err(|error| format!("the token was not accepted: {error:?}"))?
+                .map_err(|error| format!("the token was not accepted: {error}"))?
                 .principal;
             Ok(Ruler::Token { user: principal.user, groups: principal.groups, actor: principal.actor })
         }

@@ -283,6 +283,8 @@ fn a_ruling_needs_the_right_person() {
         let answer = running.post(path, body);
         assert_eq!(answer.status, status, "{:?}", answer.body);
     }
+    let answer = running.post("/approvals/0-1-a/approve", json!({ "token": "" }));
+    assert_eq!((answer.status, &answer.body["error"]), (401, &json!("the token was not accepted: no token was given")));
     assert_eq!(running.get("/approvals/0-1-a").body["state"], "pending");
     assert_eq!(running.get("/approvals/0-9-z").status, 404);
     assert!(running.shard.try_recv().is_err(), "nothing was posted");
