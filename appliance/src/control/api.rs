@@ -20,6 +20,7 @@ use super::reload;
 use super::socket::user_name;
 use super::time::{now_us, rfc3339};
 use crate::approval::{Ruling, TicketId, hex};
+use crate::identity::Principal;
 use crate::shard::mailbox::{SessionInfo, ToShard};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::StatusCode;
@@ -236,7 +237,7 @@ fn rule(api: &Api, peer: Peer, id: String, body: RulingBody, verdict: Verdict) -
             let status = match &error {
                 RuleError::Unknown => StatusCode::NOT_FOUND,
                 RuleError::Ended(_) | RuleError::SecondVote(_) => StatusCode::CONFLICT,
-                RuleError::NotAnApprover { .. } | RuleError::OwnRequest => StatusCode::FORBIDDEN,
+                RuleError::NotAnApprover { .. } | RuleError::OwnRequest | RuleError::Agent(_) => StatusCode::FORBIDDEN,
             };
             refuse(status, error)
         }
@@ -248,11 +249,11 @@ fn ruler(api: &Api, peer: Peer, token: Option<&str>) -> Result<Ruler, String> {
     match (token, peer.uid) {
         (Some(token), _) => {
             let verifier = &api.core.state().snapshot.clone().verifier;
-            let principal = verifier
-                .verify(token.trim().as_bytes(), now_us().div_euclid(1_000_000))
-                .map_err(|error| format!("the token was not accepted: {error}"))?
-                .principal;
-            Ok(Ruler::Token { user: principal.user, groups: principal.groups, actor: principal.actor })
+            let (token, now_s) = (token.trim().as_bytes(), now_us().div_euclid(1_000_000));
+            let believed = verifier.verify(token, now_s).and_then(|found| Ok((found, verifier.agents(token)?)));
+            let (found, agents) = believed.map_err(|error| format!("the token was not accepted: {error}"))?;
+            let Principal { user, groups, actor, .. } = found.principal;
+            Ok(Ruler::Token { user, groups, actor, agent: !agents.is_empty() })
         }
         (None, Some(uid)) if uid == api.owner => Ok(Ruler::Local { user: user_name(uid) }),
         (None, _) => Err("a ruling needs a token: only the socket's owner may rule without".into()),

@@ -16,8 +16,9 @@ use std::collections::{HashMap, VecDeque};
 /// Somebody who wants to rule.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Ruler {
-    /// A token was believed. `actor`: through whom the user speaks, if not themselves.
-    Token { user: String, groups: Vec<String>, actor: Vec<String> },
+    /// A token was believed. `actor`: through whom the user speaks, if not themselves. `agent`: one of them is more than the
+    /// application that the token was issued to.
+    Token { user: String, groups: Vec<String>, actor: Vec<String>, agent: bool },
     /// The owner of the control socket, by the kernel's word. The name is the operating system's.
     Local { user: String },
 }
@@ -101,6 +102,8 @@ pub enum RuleError {
     Ended(&'static str),
     #[error("{who} is not among the approvers: {approvers}")]
     NotAnApprover { who: String, approvers: String },
+    #[error("{0} speaks through an agent: a person rules with a token of their own")]
+    Agent(String),
     #[error("the requester may not rule on their own statement")]
     OwnRequest,
     #[error("{0} has approved this ticket already; another person has to")]
@@ -284,6 +287,10 @@ impl Board {
 }
 
 fn may_rule(ruler: &Ruler, ticket: &Ticket) -> Result<(), RuleError> {
+    // What is held waits for a person, and agents are whom it is held for.
+    if matches!(ruler, Ruler::Token { agent: true, .. }) {
+        return Err(RuleError::Agent(ruler.name()));
+    }
     if !ruler.is_among(&ticket.approvers) {
         let approvers = ticket.approvers.join(", ");
         return Err(RuleError::NotAnApprover { who: ruler.name(), approvers });

@@ -34,7 +34,8 @@ fn board(tickets: &[Ticket]) -> Board {
 }
 
 fn person(user: &str, groups: &[&str]) -> Ruler {
-    Ruler::Token { user: user.into(), groups: groups.iter().map(|group| group.to_string()).collect(), actor: vec![] }
+    let groups = groups.iter().map(|group| group.to_string()).collect();
+    Ruler::Token { user: user.into(), groups, actor: vec![], agent: false }
 }
 
 fn dba(user: &str) -> Ruler {
@@ -97,14 +98,23 @@ fn a_local_ruling_and_a_token_of_the_same_name_are_one_person() {
 }
 
 #[test]
-fn an_agent_rules_in_its_persons_name_and_is_no_second_person() {
+fn who_rules_through_an_application_is_no_second_person_and_an_agent_rules_on_nothing() {
     let mut board = board(&[Ticket { count: 2, ..ticket("a") }]);
-    let actor = vec!["bot@2".into()];
-    let agent = Ruler::Token { user: "bob".into(), groups: vec!["dba".into()], actor };
-    assert_eq!(approve(&mut board, "a", &agent, 1), Ok("pending"));
+    let through = |actor: &str, agent| Ruler::Token {
+        user: "bob".into(),
+        groups: vec!["dba".into()],
+        actor: vec![actor.into()],
+        agent,
+    };
+    for rule in [approve, reject] {
+        let refused = rule(&mut board, "a", &through("bot@2", true), 1).unwrap_err();
+        let told = "bob via bot@2 speaks through an agent: a person rules with a token of their own";
+        assert_eq!(refused.to_string(), told);
+    }
+    assert_eq!(approve(&mut board, "a", &through("web", false), 1), Ok("pending"));
     assert_eq!(approve(&mut board, "a", &dba("bob"), 2), Err(RuleError::SecondVote("bob".into())));
     approve(&mut board, "a", &dba("dave"), 3).unwrap();
-    let by = vec!["bob via bot@2".to_string(), "dave".to_string()];
+    let by = vec!["bob via web".to_string(), "dave".to_string()];
     assert_eq!(posted(&mut board), [Ruling::Approved { by, reason: "fine; fine".into() }]);
 }
 

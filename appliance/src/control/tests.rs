@@ -320,6 +320,8 @@ fn reviewers_are_believed_by_their_tokens_from_the_moment_their_issuers_key_is_k
     assert_eq!(approve(token("bob", &["dba"], -600)), refused(401), "expired");
     assert_eq!(approve(token("eve", &["engineering"], 600)), refused(403), "another group");
     assert_eq!(approve(token("alice@example.com", &["dba"], 600)), refused(403), "the requester");
+    let agent = json!({ "iss": ISSUER, "aud": "lockgate", "sub": "bob", "groups": ["dba"], "exp": now + 600, "act": { "sub": "bot" } });
+    assert_eq!(approve(key.token(&agent).unwrap()), refused(403), "an agent of bob's");
     assert_eq!(approve(token("bob", &["dba"], 600)), state("pending"));
     assert_eq!(approve(token("bob", &["dba"], 900)), refused(409), "one person, two tokens");
     assert_eq!(approve(token("carol", &["dba"], 600)), state("approved"));

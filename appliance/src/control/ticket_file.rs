@@ -243,7 +243,7 @@ mod tests {
     }
 
     fn approve(board: &mut Board, file: &mut TicketFile, id: &str, user: &str) {
-        let ruler = Ruler::Token { user: user.into(), groups: vec!["dba".into()], actor: vec![] };
+        let ruler = Ruler::Token { user: user.into(), groups: vec!["dba".into()], actor: vec![], agent: false };
         board.rule(&TicketId(id.into()), &ruler, Verdict::Approve, "go".into(), 5).unwrap();
         for effect in board.take_effects() {
             if let Effect::Note(note) = effect {

@@ -41,6 +41,12 @@ pub(super) fn principal(claims: &Claims, issuer: &Issuer) -> Result<Principal, T
     })
 }
 
+/// The actors, but for those that `azp` names.
+pub(super) fn agents(claims: &Claims, issuer: &Issuer) -> Result<Vec<String>, TokenError> {
+    let wanted: Vec<_> = issuer.actor_claims.iter().filter(|claim| *claim != "azp").cloned().collect();
+    actors(claims, &wanted)
+}
+
 /// A NumericDate: whole seconds, fractions cut.
 pub(super) fn date(claims: &Claims, name: &str) -> Result<Option<i64>, TokenError> {
     match claims.get(name) {
@@ -256,6 +262,20 @@ mod tests {
             chain = json!({"sub": format!("a{depth}"), "act": chain});
         }
         check(json!({"act": chain}), Err(TokenError::Malformed));
+    }
+
+    /// Keycloak, Google and others put `azp` into every person's token.
+    #[test]
+    fn an_application_alone_makes_nobody_an_agent() {
+        let check = |claims: Value, expected: &[&str]| {
+            let found = agents(claims.as_object().expect("an object"), &issuer()).expect("well formed");
+            assert_eq!(found, expected, "{claims}");
+        };
+        check(json!({}), &[]);
+        check(json!({"azp": "web"}), &[]);
+        check(json!({"azp": "deploy-bot", "agent_version": "2.1"}), &["@2.1"]);
+        check(json!({"azp": "web", "act": {"sub": "deploy-bot"}}), &["deploy-bot"]);
+        check(json!({"agent": "deploy-bot"}), &["deploy-bot"]);
     }
 
     #[test]

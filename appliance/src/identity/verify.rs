@@ -49,8 +49,7 @@ impl Verifier {
     pub fn verify(&self, token: &[u8], now: i64) -> Result<Verified, TokenError> {
         let token = Parts::split(token)?;
         let header = Header::parse(token.header)?;
-        let claims = base64url::decode(token.claims.as_bytes()).and_then(|text| json::object(&text));
-        let claims = claims.ok_or(TokenError::Malformed)?;
+        let claims = token.claims()?;
         let entry = self.issuer_of(&claims)?;
         let algorithm = header.algorithm.filter(|algorithm| entry.issuer.algorithms.contains(algorithm));
         let algorithm = algorithm.ok_or(TokenError::Algorithm)?;
@@ -64,6 +63,13 @@ impl Verifier {
             return Err(TokenError::Audience);
         }
         Ok(Verified { principal: claims::principal(&claims, &entry.issuer)?, expires_at })
+    }
+
+    /// Who acts for the person of a token that is accepted: its actors but for `azp`, which names the application that anybody's own
+    /// token was issued to.
+    pub fn agents(&self, token: &[u8]) -> Result<Vec<String>, TokenError> {
+        let claims = Parts::split(token)?.claims()?;
+        claims::agents(&claims, &self.issuer_of(&claims)?.issuer)
     }
 
     /// By `iss`, byte for byte. Several entries may share one issuer and differ in audience; the one the token is for wins.
@@ -126,6 +132,11 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
+    fn claims(&self) -> Result<Map<String, Value>, TokenError> {
+        let claims = base64url::decode(self.claims.as_bytes()).and_then(|text| json::object(&text));
+        claims.ok_or(TokenError::Malformed)
+    }
+
     fn split(token: &'a [u8]) -> Result<Self, TokenError> {
         if token.is_empty() {
             return Err(TokenError::Missing);
