@@ -91,11 +91,16 @@ impl Deliver for CloudWatch {
             self.make()?;
             answer = self.put(batch, &call)?;
         }
-        if !answer.is_success() && code(&answer) != "DataAlreadyAcceptedException" {
+        if !is_taken(&answer) {
             return Err(failure(&answer));
         }
         Ok(Delivered { events: call.events, refused: rejected(&call, &answer.json()["rejectedLogEventsInfo"]) })
     }
+}
+
+/// A proxy or a sign-in page answers 200 as well. The service answers with an object, also where it has nothing to say.
+fn is_taken(answer: &Answer) -> bool {
+    answer.is_success() && answer.json().is_object() || code(answer) == "DataAlreadyAcceptedException"
 }
 
 /// As many of the first events as one call takes, sorted: the service wants them in the order of time.
@@ -162,9 +167,9 @@ fn failure(answer: &Answer) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use super::super::http::tests::answer;
     use super::super::tests::event;
     use super::*;
-    use reqwest::header::HeaderMap;
 
     const HOUR_US: i64 = 3_600_000_000;
 
@@ -206,10 +211,27 @@ mod tests {
     }
 
     #[test]
+    fn only_the_services_own_word_counts_as_taken() {
+        let accepted = r#"{"__type":"DataAlreadyAcceptedException"}"#;
+        for (status, body, taken) in [
+            (200, "{}", true),
+            (200, r#"{"nextSequenceToken":"1"}"#, true),
+            (400, accepted, true),
+            (200, "<html>sign in</html>", false),
+            (200, "", false),
+            (204, "", false),
+            (500, "{}", false),
+        ] {
+            let answer = answer(status, "", body);
+            assert_eq!(is_taken(&answer), taken, "{status} {body}");
+            assert!(taken || matches!(failure(&answer), Failure::Later { .. }), "it is sent again: {status} {body}");
+        }
+    }
+
+    #[test]
     fn errors_are_told_by_their_name() {
         let of = |name: &str| {
-            let body = json!({ "__type": name, "message": "x" }).to_string().into_bytes();
-            match failure(&Answer { status: 400, headers: HeaderMap::new(), body }) {
+            match failure(&answer(400, "", &json!({ "__type": name, "message": "x" }).to_string())) {
                 Failure::Refused { .. } => "split",
                 Failure::Later { mend: None, .. } => "wait",
                 Failure::Later { mend: Some(_), .. } => "mend",

@@ -131,20 +131,23 @@ impl Answer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use reqwest::header::HeaderName;
 
-    fn answer(status: u16, retry_after: &str) -> Answer {
+    /// `head`: one header, `name: value`, or none.
+    pub fn answer(status: u16, head: &str, body: &str) -> Answer {
         let mut headers = HeaderMap::new();
-        if let Ok(value) = retry_after.parse() {
-            headers.insert(RETRY_AFTER, value);
+        if let Some((name, value)) = head.split_once(": ") {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a header's name");
+            headers.insert(name, value.parse().expect("a header's value"));
         }
-        Answer { status, headers, body: b"no".to_vec() }
+        Answer { status, headers, body: body.as_bytes().to_vec() }
     }
 
     #[test]
     fn a_status_says_whether_to_wait_to_split_or_to_mend() {
-        let of = |status| match answer(status, "").failure() {
+        let of = |status| match answer(status, "", "no").failure() {
             Failure::Refused { .. } => "split",
             Failure::Later { mend: None, .. } => "wait",
             Failure::Later { mend: Some(_), .. } => "mend",
@@ -162,7 +165,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
-        let seconds = |text| answer(503, text).retry_after().map(|pause| pause.as_secs());
+        let seconds = |text| answer(503, &format!("retry-after: {text}"), "").retry_after().map(|pause| pause.as_secs());
         assert_eq!((seconds("7"), seconds(" 120 "), seconds("soon")), (Some(7), Some(120), None));
         assert_eq!(seconds("Sun, 06 Nov 1994 08:49:37 GMT"), Some(0));
         let year = seconds("Tue, 31 Dec 2999 23:59:59 GMT").expect("a date");

@@ -2,7 +2,7 @@
 //! takes on the port of its binary form. The event is the record's body, as a map; its id is `log.record.uid`.
 
 use super::deliver::{Deliver, Delivered, Failure};
-use super::http::Http;
+use super::http::{Answer, Http};
 use super::join::Event;
 use super::{syslog, webhook};
 use crate::config::OtlpSink;
@@ -97,11 +97,16 @@ impl Deliver for Otlp {
         headers.extend(self.bearer.iter().map(|bearer| (AUTHORIZATION, bearer.clone())));
         let body = self.request(batch, observed_ns).to_string().into_bytes();
         let answer = self.http.send(Method::POST, &self.url, headers, body)?;
-        if !answer.is_success() {
+        if !is_taken(&answer) {
             return Err(answer.failure());
         }
         Ok(partial(batch, &answer.json()["partialSuccess"]))
     }
+}
+
+/// A proxy or a sign-in page answers 200 as well. A collector answers with an `ExportLogsServiceResponse`, or with nothing at all.
+fn is_taken(answer: &Answer) -> bool {
+    answer.is_success() && (answer.body.trim_ascii().is_empty() || answer.json().is_object())
 }
 
 /// A collector that took only some does not say which, and must not be sent the batch again: all of it is put aside.
@@ -120,6 +125,7 @@ fn partial(batch: &[Event], answer: &Value) -> Delivered {
 
 #[cfg(test)]
 mod tests {
+    use super::super::http::tests::answer;
     use super::super::tests::event;
     use super::*;
 
@@ -140,6 +146,24 @@ mod tests {
             { "doubleValue": 1.5 },
         ]);
         assert_eq!(inner["value"]["arrayValue"]["values"], expected);
+    }
+
+    #[test]
+    fn only_what_a_collector_may_answer_counts_as_taken() {
+        for (status, body, taken) in [
+            (200, "{}", true),
+            (200, r#"{"partialSuccess":{}}"#, true),
+            (204, "", true),
+            (200, "\n", true),
+            (200, "<html>sign in</html>", false),
+            (200, "OK", false),
+            (200, "[]", false),
+            (503, "{}", false),
+        ] {
+            let answer = answer(status, "", body);
+            assert_eq!(is_taken(&answer), taken, "{status} {body}");
+            assert!(taken || matches!(answer.failure(), Failure::Later { .. }), "it is sent again: {status} {body}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::sigv4::{Credentials, Request, Scope, encoded, sign};
 use crate::config::S3Sink;
 use aws_lc_rs::digest;
 use reqwest::Method;
+use reqwest::header::ETAG;
 use std::time::Duration;
 
 pub struct S3 {
@@ -58,8 +59,13 @@ impl Deliver for S3 {
         let scope = Scope { region: &self.config.aws.region, service: "s3" };
         let headers = sign(&request, &scope, &self.credentials)?;
         let answer = self.http.send(Method::PUT, &url, headers, body)?;
-        if answer.is_success() { Ok(Delivered::all(batch)) } else { Err(failure(&answer)) }
+        if is_taken(&answer) { Ok(Delivered::all(batch)) } else { Err(failure(&answer)) }
     }
+}
+
+/// A proxy or a sign-in page answers 200 as well. Whoever has stored an object tells its entity tag.
+fn is_taken(answer: &Answer) -> bool {
+    answer.is_success() && answer.headers.contains_key(ETAG)
 }
 
 /// No object is refused for what is in it: what S3 answers is about us, the bucket, or its load.
@@ -93,8 +99,8 @@ fn base64(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::http::tests::answer;
     use super::*;
-    use reqwest::header::HeaderMap;
 
     #[test]
     fn base64_as_rfc_4648_tests_it() {
@@ -106,10 +112,24 @@ mod tests {
     }
 
     #[test]
+    fn only_an_entity_tag_says_that_an_object_is_stored() {
+        for (status, head, body, taken) in [
+            (200, "etag: \"9b2cf535f27731c974343645a3985328\"", "", true),
+            (200, "content-type: text/html", "<html>sign in</html>", false),
+            (200, "", "", false),
+            (503, "etag: \"x\"", "", false),
+        ] {
+            let answer = answer(status, head, body);
+            assert_eq!(is_taken(&answer), taken, "{status} {head}");
+            assert!(taken || matches!(failure(&answer), Failure::Later { .. }), "it is sent again: {status} {head}");
+        }
+    }
+
+    #[test]
     fn an_answer_is_about_us_or_its_load_never_about_the_events() {
         let of = |status, code: &str| {
-            let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code></Error>").into_bytes();
-            match failure(&Answer { status, headers: HeaderMap::new(), body }) {
+            let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code></Error>");
+            match failure(&answer(status, "", &body)) {
                 Failure::Later { mend, .. } => mend.is_some(),
                 Failure::Refused { what } => panic!("{what}"),
             }

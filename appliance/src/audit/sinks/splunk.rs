@@ -135,12 +135,13 @@ fn guid() -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::http::tests::answer as answer_with;
     use super::super::tests::event;
     use super::*;
     use crate::config::{HttpPlace, Secret};
 
     fn answer(status: u16, body: &str) -> Answer {
-        Answer { status, headers: HeaderMap::new(), body: body.as_bytes().to_vec() }
+        answer_with(status, "", body)
     }
 
     #[test]

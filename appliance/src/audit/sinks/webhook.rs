@@ -7,7 +7,7 @@
 //! A receiver checks the signature over the body as it came, and that `t` is recent: then nothing can be forged or replayed.
 
 use super::deliver::{Deliver, Delivered, Failure};
-use super::http::Http;
+use super::http::{Answer, Http};
 use super::join::Event;
 use super::secret;
 use crate::audit::segment::hex;
@@ -87,14 +87,46 @@ impl Deliver for Webhook {
             headers.insert(AUTHORIZATION, bearer.clone());
         }
         let answer = self.http.send(Method::POST, &self.url, headers, body)?;
-        if answer.is_success() { Ok(Delivered::all(batch)) } else { Err(answer.failure()) }
+        if is_taken(&answer) { Ok(Delivered::all(batch)) } else { Err(answer.failure()) }
     }
+}
+
+/// A receiver may answer what it likes, but not with a page: that is a sign-in, or a proxy, which says 200 as well. (What is no
+/// page is taken: some frameworks call an empty answer and `ok` HTML.)
+fn is_taken(answer: &Answer) -> bool {
+    let is_html = answer.headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let media_type = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+        media_type.eq_ignore_ascii_case(b"text/html") || media_type.eq_ignore_ascii_case(b"application/xhtml+xml")
+    });
+    let text = answer.body.trim_ascii_start();
+    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
+    answer.is_success() && !(is_html && text.trim_ascii_start().starts_with(b"<"))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::http::tests::answer;
     use super::super::tests::event;
     use super::*;
+
+    #[test]
+    fn a_page_is_no_receivers_answer() {
+        let page = "\n<!DOCTYPE html><title>Sign in</title>";
+        for (status, head, body, taken) in [
+            (200, "content-type: application/json", "{}", true),
+            (200, "content-type: text/plain", "<ok>", true),
+            (200, "content-type: text/html; charset=utf-8", "ok", true),
+            (204, "content-type: text/html", "", true),
+            (202, "", "", true),
+            (200, "content-type: text/html; charset=utf-8", page, false),
+            (200, "content-type: Text/HTML", "\u{feff}<html>", false),
+            (500, "content-type: application/json", "{}", false),
+        ] {
+            let answer = answer(status, head, body);
+            assert_eq!(is_taken(&answer), taken, "{status} {head} {body}");
+            assert!(taken || matches!(answer.failure(), Failure::Later { .. }), "it is sent again: {status} {head}");
+        }
+    }
 
     #[test]
     fn a_batch_is_one_json_array() {
