@@ -176,7 +176,15 @@ fn conceal(line: &str) -> &str {
             rest.starts_with('=').then(|| line.len() - rest.len() + 1)
         })
     });
+    let end = end.chain(credential_in_url(line));
     &line[..end.min().unwrap_or(line.len())]
+}
+
+/// Where a URL that may hold a user and a password shows them. (A password may hold any character.)
+fn credential_in_url(line: &str) -> Option<usize> {
+    let (at, scheme_end) = line.match_indices("://").next()?;
+    let begin = at + scheme_end.len();
+    line[begin..].contains('@').then_some(begin)
 }
 
 /// A control character must not reach the terminal.
@@ -213,6 +221,14 @@ mod tests {
     fn spans_beyond_the_line_or_the_text_are_cut() {
         assert_eq!(drawn("a = [\n1]", 4..8), "error: wrong\n --> f.toml:1:5\n  |\n1 | a = [\n  |     ^ right\n");
         assert_eq!(drawn("", 5..9), "error: wrong\n --> f.toml:1:1\n  |\n1 | \n  | ^ right\n");
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_not_shown() {
+        let text = "[[sink]]\nurl = \"http://user:p/a\\\"ss@siem.internal/\"";
+        let drawn = drawn(text, 15..text.len());
+        assert!(drawn.contains("2 | url = \"http://\n") && !drawn.contains("user"), "{drawn}");
+        assert_eq!(conceal("url = \"https://siem/x\""), "url = \"https://siem/x\"");
     }
 
     #[test]

@@ -84,6 +84,7 @@ impl CloudWatch {
 impl Deliver for CloudWatch {
     fn deliver(&mut self, batch: &[Event]) -> Result<Delivered, Failure> {
         self.credentials.renew(&self.config.aws)?;
+        self.http.hide(self.credentials.secrets());
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
         let call = plan(batch, now_ms);
         let mut answer = self.put(batch, &call)?;
@@ -151,7 +152,7 @@ fn code(answer: &Answer) -> String {
 
 fn failure(answer: &Answer) -> Failure {
     let code = code(answer);
-    let what = format!("CloudWatch Logs answered {} {code}: {}", answer.status, answer.said());
+    let what = format!("CloudWatch Logs answered {} {}: {}", answer.status, answer.quoted(&code), answer.said());
     let credential = ["Signature", "Token", "UnrecognizedClient", "AccessDenied", "NotAuthorized", "OptInRequired"];
     match code.as_str() {
         "InvalidParameterException" | "SerializationException" => Failure::Refused { what },
@@ -230,12 +231,10 @@ mod tests {
 
     #[test]
     fn errors_are_told_by_their_name() {
-        let of = |name: &str| {
-            match failure(&answer(400, "", &json!({ "__type": name, "message": "x" }).to_string())) {
-                Failure::Refused { .. } => "split",
-                Failure::Later { mend: None, .. } => "wait",
-                Failure::Later { mend: Some(_), .. } => "mend",
-            }
+        let of = |name: &str| match failure(&answer(400, "", &json!({ "__type": name, "message": "x" }).to_string())) {
+            Failure::Refused { .. } => "split",
+            Failure::Later { mend: None, .. } => "wait",
+            Failure::Later { mend: Some(_), .. } => "mend",
         };
         for (name, expected) in [
             ("com.amazonaws.logs#InvalidParameterException", "split"),

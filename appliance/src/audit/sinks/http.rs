@@ -1,6 +1,7 @@
 //! What all sinks over HTTP share: one client, one request at a time, and what an answer means.
 
 use super::deliver::Failure;
+use super::hidden::Hidden;
 use crate::config::HttpPlace;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Method, StatusCode};
@@ -15,6 +16,8 @@ const SAID_CHARS_MAX: usize = 200;
 pub struct Http {
     runtime: tokio::runtime::Runtime,
     client: Client,
+    /// Besides what sensitive headers carry: what the receiver knows as well, and is not sent.
+    hidden: Hidden,
 }
 
 /// The receiver has answered, whatever it says.
@@ -22,6 +25,8 @@ pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
+    /// What must not be quoted of it.
+    hidden: Hidden,
 }
 
 impl Http {
@@ -56,10 +61,18 @@ impl Http {
             .enable_all()
             .build()
             .map_err(|error| Failure::later(format!("no runtime for HTTP: {error}")))?;
-        Ok(Self { runtime, client })
+        Ok(Self { runtime, client, hidden: Hidden::default() })
+    }
+
+    /// From now on these are kept out of what is quoted of answers.
+    pub fn hide<'a>(&mut self, secrets: impl IntoIterator<Item = &'a str>) {
+        self.hidden = Hidden::default();
+        secrets.into_iter().for_each(|secret| self.hidden.add(secret));
     }
 
     pub fn send(&self, method: Method, url: &str, headers: HeaderMap, body: Vec<u8>) -> Result<Answer, Failure> {
+        let mut hidden = self.hidden.clone();
+        hidden.add_headers(&headers);
         let request = self.client.request(method, url).headers(headers).body(body);
         self.runtime.block_on(async {
             let mut response = request.send().await.map_err(|error| unreachable(&error))?;
@@ -70,7 +83,7 @@ impl Http {
             {
                 body.extend_from_slice(&part);
             }
-            Ok(Answer { status, headers, body })
+            Ok(Answer { status, headers, body, hidden })
         })
     }
 }
@@ -96,9 +109,14 @@ impl Answer {
         (200..300).contains(&self.status)
     }
 
-    /// The beginning of what it said.
+    /// The beginning of what it said, without our secrets: it stands in logs and files.
     pub fn said(&self) -> String {
-        String::from_utf8_lossy(&self.body).chars().take(SAID_CHARS_MAX).collect()
+        self.quoted(&String::from_utf8_lossy(&self.body)).chars().take(SAID_CHARS_MAX).collect()
+    }
+
+    /// Any text of it, fit to be told.
+    pub fn quoted(&self, text: &str) -> String {
+        self.hidden.redact(text)
     }
 
     /// Null when it is none.
@@ -133,7 +151,8 @@ impl Answer {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use reqwest::header::HeaderName;
+    use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+    use std::io::{Read as _, Write as _};
 
     /// `head`: one header, `name: value`, or none.
     pub fn answer(status: u16, head: &str, body: &str) -> Answer {
@@ -142,7 +161,38 @@ pub(super) mod tests {
             let name = HeaderName::from_bytes(name.as_bytes()).expect("a header's name");
             headers.insert(name, value.parse().expect("a header's value"));
         }
-        Answer { status, headers, body: body.as_bytes().to_vec() }
+        Answer { status, headers, body: body.as_bytes().to_vec(), hidden: Hidden::default() }
+    }
+
+    #[test]
+    fn a_receiver_that_quotes_the_request_gives_no_secret_away() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}/", listener.local_addr().expect("bound"));
+        let serve = move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut request = [0; 2048];
+            let bytes = stream.read(&mut request).expect("readable");
+            let request = String::from_utf8_lossy(&request[..bytes]);
+            let (_, token) = request.split_once("Bearer ").expect("a token");
+            // What is told is cut within the token.
+            let body = format!("{} {token} hm4c-s3cret", "x".repeat(190));
+            write!(stream, "HTTP/1.1 400 Bad\r\nContent-Length: {}\r\n\r\n{body}", body.len()).expect("written");
+        };
+        let server = std::thread::spawn(serve);
+        let mut http = Http::direct(Duration::from_secs(10)).expect("a client");
+        http.hide(["hm4c-s3cret"]);
+        let mut headers = HeaderMap::new();
+        let mut bearer = HeaderValue::from_static("Bearer receiver-t0ken-that-is-quite-long");
+        bearer.set_sensitive(true);
+        headers.insert(AUTHORIZATION, bearer);
+        let answer = http.send(Method::POST, &url, headers, b"[]".to_vec()).expect("answered");
+        server.join().expect("it ends");
+        let whole = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(whole.contains("t0ken") && whole.contains("hm4c"), "{whole}");
+        for told in [format!("{:?}", answer.failure()), answer.quoted(&whole)] {
+            assert!(!told.contains("receiver-") && !told.contains("t0ken") && !told.contains("hm4c"), "{told}");
+            assert!(told.contains("[secr"), "{told}");
+        }
     }
 
     #[test]
@@ -165,7 +215,8 @@ pub(super) mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
-        let seconds = |text| answer(503, &format!("retry-after: {text}"), "").retry_after().map(|pause| pause.as_secs());
+        let seconds =
+            |text| answer(503, &format!("retry-after: {text}"), "").retry_after().map(|pause| pause.as_secs());
         assert_eq!((seconds("7"), seconds(" 120 "), seconds("soon")), (Some(7), Some(120), None));
         assert_eq!(seconds("Sun, 06 Nov 1994 08:49:37 GMT"), Some(0));
         let year = seconds("Tue, 31 Dec 2999 23:59:59 GMT").expect("a date");

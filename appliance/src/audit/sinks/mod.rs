@@ -17,6 +17,7 @@ mod dead;
 mod deliver;
 mod file;
 mod gzip;
+mod hidden;
 mod http;
 mod instance;
 mod join;

@@ -100,7 +100,7 @@ impl Deliver for Otlp {
         if !is_taken(&answer) {
             return Err(answer.failure());
         }
-        Ok(partial(batch, &answer.json()["partialSuccess"]))
+        Ok(partial(batch, &answer, &answer.json()["partialSuccess"]))
     }
 }
 
@@ -110,15 +110,15 @@ fn is_taken(answer: &Answer) -> bool {
 }
 
 /// A collector that took only some does not say which, and must not be sent the batch again: all of it is put aside.
-fn partial(batch: &[Event], answer: &Value) -> Delivered {
-    let rejected = match &answer["rejectedLogRecords"] {
+fn partial(batch: &[Event], answer: &Answer, success: &Value) -> Delivered {
+    let rejected = match &success["rejectedLogRecords"] {
         Value::String(text) => text.parse().unwrap_or(0),
         number => number.as_u64().unwrap_or(0),
     };
     if rejected == 0 {
         return Delivered::all(batch);
     }
-    let said = answer["errorMessage"].as_str().unwrap_or_default();
+    let said = answer.quoted(success["errorMessage"].as_str().unwrap_or_default());
     let why = format!("the collector rejected {rejected} of these {}, not saying which: {said}", batch.len());
     Delivered { events: batch.len(), refused: (0..batch.len()).map(|index| (index, why.clone())).collect() }
 }
@@ -169,9 +169,10 @@ mod tests {
     #[test]
     fn a_partial_success_puts_the_batch_aside_and_does_not_send_it_again() {
         let batch = [event(1), event(2)];
-        assert_eq!(partial(&batch, &Value::Null), Delivered::all(&batch));
-        assert_eq!(partial(&batch, &json!({ "rejectedLogRecords": "0" })), Delivered::all(&batch));
-        let some = partial(&batch, &json!({ "rejectedLogRecords": "1", "errorMessage": "too large" }));
+        let partial = |success: &Value| partial(&batch, &answer(200, "", ""), success);
+        assert_eq!(partial(&Value::Null), Delivered::all(&batch));
+        assert_eq!(partial(&json!({ "rejectedLogRecords": "0" })), Delivered::all(&batch));
+        let some = partial(&json!({ "rejectedLogRecords": "1", "errorMessage": "too large" }));
         assert_eq!((some.events, some.refused.len()), (2, 2));
         assert!(some.refused[1].1.contains("rejected 1 of these 2, not saying which: too large"));
     }

@@ -46,6 +46,7 @@ impl S3 {
 impl Deliver for S3 {
     fn deliver(&mut self, batch: &[Event]) -> Result<Delivered, Failure> {
         self.credentials.renew(&self.config.aws)?;
+        self.http.hide(self.credentials.secrets());
         let lines: String = batch.iter().flat_map(|event| [event.json.as_str(), "\n"]).collect();
         let body = gzip(lines.as_bytes());
         let url = self.url(&self.key(batch));

@@ -50,6 +50,10 @@ impl Credentials {
         }
         Ok(())
     }
+
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        [&self.secret_key].into_iter().chain(&self.session_token).map(|secret| secret.as_str())
+    }
 }
 
 /// What is signed. The path is as it stands in the request line, without a query.

@@ -27,8 +27,10 @@ pub struct Webhook {
 impl Webhook {
     pub fn open(config: &WebhookSink, timeout: Duration) -> Result<Self, Failure> {
         let key = config.secret.as_ref().map(secret::read).transpose()?;
+        let mut http = Http::new(&config.place, timeout)?;
+        http.hide(key.as_ref().map(|key| key.as_str()));
         Ok(Self {
-            http: Http::new(&config.place, timeout)?,
+            http,
             url: config.place.url.clone(),
             key: key.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())),
             bearer: config.token.as_ref().map(bearer).transpose()?,
