@@ -18,7 +18,7 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// RFC 5424, 6: no field of the header is longer.
 const HOST_CHARS_MAX: usize = 255;
@@ -33,8 +33,38 @@ pub struct Syslog {
 }
 
 enum Stream {
-    Plain(TcpStream),
-    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+    Plain(Timed),
+    Tls(Box<StreamOwned<ClientConnection, Timed>>),
+}
+
+/// A socket that gives up at one moment: a receiver that trickles would renew a timeout of each read for ever.
+struct Timed {
+    socket: TcpStream,
+    deadline: Instant,
+}
+
+/// The time that is left, if there is any.
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+impl Read for Timed {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.socket.set_read_timeout(Some(left(self.deadline)?))?;
+        self.socket.read(into)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.set_write_timeout(Some(left(self.deadline)?))?;
+        self.socket.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
+    }
 }
 
 impl Syslog {
@@ -46,21 +76,22 @@ impl Syslog {
         Ok(Self { config: config.clone(), timeout, tls, host: host_name(), open: None })
     }
 
-    fn connect(&self) -> io::Result<Stream> {
+    fn connect(&self, deadline: Instant) -> io::Result<Stream> {
         let mut error = io::Error::other("the name has no address");
-        for address in (self.config.host.as_str(), self.config.port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, self.timeout) {
-                Ok(stream) => return self.secure(stream),
+        let addresses: Vec<_> = (self.config.host.as_str(), self.config.port).to_socket_addrs()?.collect();
+        for (tried, address) in addresses.iter().enumerate() {
+            // One that swallows everything leaves the others their share.
+            let share = left(deadline)? / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+            match TcpStream::connect_timeout(address, share.max(Duration::from_millis(1))) {
+                Ok(socket) => return self.secure(Timed { socket, deadline }),
                 Err(failed) => error = failed,
             }
         }
         Err(error)
     }
 
-    fn secure(&self, stream: TcpStream) -> io::Result<Stream> {
-        stream.set_read_timeout(Some(self.timeout))?;
-        stream.set_write_timeout(Some(self.timeout))?;
-        stream.set_nodelay(true)?;
+    fn secure(&self, stream: Timed) -> io::Result<Stream> {
+        stream.socket.set_nodelay(true)?;
         let Some((config, name)) = &self.tls else { return Ok(Stream::Plain(stream)) };
         let connection = ClientConnection::new(config.clone(), name.clone()).map_err(io::Error::other)?;
         let mut stream = StreamOwned::new(connection, stream);
@@ -71,16 +102,19 @@ impl Syslog {
         Ok(Stream::Tls(Box::new(stream)))
     }
 
+    /// One attempt: it ends within the timeout, whatever the receiver does.
     fn send(&mut self, frames: &[u8]) -> io::Result<()> {
+        let deadline = Instant::now() + self.timeout;
         if self.config.confirm {
-            let mut stream = self.connect()?;
+            let mut stream = self.connect(deadline)?;
             stream.write(frames)?;
             return stream.finish();
         }
         let mut stream = match self.open.take().filter(Stream::is_open) {
             Some(stream) => stream,
-            None => self.connect()?,
+            None => self.connect(deadline)?,
         };
+        stream.socket().deadline = deadline;
         stream.write(frames)?;
         self.open = Some(stream);
         Ok(())
@@ -136,14 +170,14 @@ impl Stream {
         let mut rest = [0; 1024];
         match self {
             Self::Plain(mut stream) => {
-                stream.shutdown(Shutdown::Write)?;
+                stream.socket.shutdown(Shutdown::Write)?;
                 while stream.read(&mut rest)? > 0 {}
                 Ok(())
             }
             Self::Tls(mut stream) => {
                 stream.conn.send_close_notify();
                 stream.flush()?;
-                stream.sock.shutdown(Shutdown::Write)?;
+                stream.sock.socket.shutdown(Shutdown::Write)?;
                 loop {
                     match stream.read(&mut rest) {
                         Ok(0) => return Ok(()),
@@ -157,11 +191,18 @@ impl Stream {
         }
     }
 
+    fn socket(&mut self) -> &mut Timed {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => &mut stream.sock,
+        }
+    }
+
     /// Has the receiver left it open? What it sends unasked does not matter.
     fn is_open(&self) -> bool {
         let socket = match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => &stream.sock,
+            Self::Plain(stream) => &stream.socket,
+            Self::Tls(stream) => &stream.sock.socket,
         };
         let looked = socket.set_nonblocking(true).and_then(|()| socket.peek(&mut [0]));
         let closed = match looked {
@@ -210,6 +251,7 @@ pub fn host_name() -> String {
 mod tests {
     use super::super::tests::event;
     use super::*;
+    use rustls::RootCertStore;
     use std::net::TcpListener;
 
     fn sink(port: u16, confirm: bool) -> Syslog {
@@ -259,6 +301,40 @@ mod tests {
         assert!(matches!(failure, Failure::Later { .. }), "{failure:?}");
         assert_eq!(syslog.deliver(&batch).expect("delivered"), Delivered::all(&batch));
         assert_eq!(frames(&receiver.join().expect("it ends")).len(), 2000);
+    }
+
+    /// Reads nothing and keeps talking for some seconds: the beginning of a TLS handshake, and more and more of it.
+    fn talker(listener: TcpListener) -> std::thread::JoinHandle<()> {
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let until = Instant::now() + Duration::from_secs(4);
+            let mut talk = [0x16, 3, 3, 0x40, 0].into_iter().chain(std::iter::repeat(2));
+            while Instant::now() < until
+                && let Some(byte) = talk.next()
+                && stream.write_all(&[byte]).is_ok()
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        })
+    }
+
+    #[test]
+    fn a_receiver_that_keeps_talking_does_not_hold_the_sink() {
+        let roots = RootCertStore::empty();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider);
+        let builder = builder.with_safe_default_protocol_versions().expect("versions");
+        let config = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
+        let name = ServerName::try_from("localhost").expect("a name");
+        for tls in [None, Some((config, name))] {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let mut syslog = sink(listener.local_addr().expect("bound").port(), true);
+            (syslog.timeout, syslog.tls) = (Duration::from_millis(300), tls);
+            let receiver = talker(listener);
+            let failure = syslog.deliver(&[event(1)]).expect_err("it never closed");
+            assert!(format!("{failure:?}").contains("no answer in time"), "{failure:?}");
+            receiver.join().expect("it ends");
+        }
     }
 
     #[test]
