@@ -54,7 +54,7 @@ impl FileSink {
     }
 
     fn write(&mut self, batch: &[Event]) -> io::Result<()> {
-        self.follow_rename()?;
+        self.follow_rotation()?;
         let mut text = Vec::with_capacity(batch.iter().map(|event| event.json.len() + 1).sum());
         for event in batch {
             text.extend_from_slice(event.json.as_bytes());
@@ -66,19 +66,30 @@ impl FileSink {
         let written =
             self.file.write_all(&text).and_then(|()| if self.config.sync { self.file.sync_data() } else { Ok(()) });
         if let Err(error) = written {
-            // The batch comes again as a whole: half of it must not stay.
-            self.file.set_len(self.bytes)?;
+            self.take_back()?;
             return Err(error);
         }
         self.bytes += text.len() as u64;
         Ok(())
     }
 
-    /// Somebody else (logrotate) may have moved the file away.
-    fn follow_rename(&mut self) -> io::Result<()> {
+    /// The batch comes again as a whole: half of it must not stay. The file never grows by this: who emptied it meanwhile would find it
+    /// full of NUL bytes.
+    fn take_back(&mut self) -> io::Result<()> {
+        let whole = whole_lines(&self.file, self.bytes.min(self.file.metadata()?.len()))?;
+        self.file.set_len(whole)?;
+        self.bytes = whole;
+        Ok(())
+    }
+
+    /// Somebody else (logrotate) may have moved the file away, or copied and emptied it.
+    fn follow_rotation(&mut self) -> io::Result<()> {
         let (ours, named) = (self.file.metadata()?, fs::metadata(&self.config.path));
-        if !named.is_ok_and(|named| (named.dev(), named.ino()) == (ours.dev(), ours.ino())) {
+        let is_named = named.is_ok_and(|named| (named.dev(), named.ino()) == (ours.dev(), ours.ino()));
+        if !is_named || ours.len() < self.bytes {
             (self.file, self.bytes, self.since) = open(&self.config.path)?;
+        } else {
+            self.bytes = ours.len();
         }
         Ok(())
     }
@@ -285,6 +296,25 @@ mod tests {
         fs::rename(&config.path, dir.path().join("moved")).expect("moved");
         deliver(&mut sink, 2..3);
         assert_eq!((numbers(&dir.path().join("moved")), numbers(&config.path)), (vec![1], vec![2]));
+    }
+
+    #[test]
+    fn a_file_that_somebody_emptied_is_begun_anew_and_never_filled_up() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = Config { rotate_bytes: 200, ..config(dir.path()) };
+        let mut sink = FileSink::open(&config).expect("opens");
+        let empty = || OpenOptions::new().write(true).truncate(true).open(&config.path).expect("emptied");
+        deliver(&mut sink, 1..3);
+        empty();
+        deliver(&mut sink, 3..5);
+        assert_eq!(rotated(&config.path).expect("listable"), [], "what was there does not count");
+        assert_eq!(numbers(&config.path), [3, 4]);
+        // Emptied between a look and a write that failed in the middle of its second line.
+        let mut emptied = empty();
+        emptied.write_all(format!("{}\n{{", of_ours(5).json).as_bytes()).expect("written");
+        sink.take_back().expect("cut");
+        deliver(&mut sink, 6..7);
+        assert_eq!(numbers(&config.path), [5, 6]);
     }
 
     #[test]
