@@ -1,5 +1,8 @@
 //! `lockgate policy replay`: what a changed policy would have decided on recorded traffic.
 
+mod judge;
+mod names;
+
 use crate::audit::printable::{escape, json_safe, one_line};
 use crate::audit::search::{Filter, Record, search};
 use crate::audit::when;
@@ -7,12 +10,12 @@ use crate::cli::audit::{in_order, parse_time, report};
 use crate::cli::out::{stdout, written};
 use crate::cli::{ANSWER_NO, DONE};
 use crate::config::Glob;
-use crate::identity::Principal;
-use crate::policy::{Action, MASK_RULE, Policy, View};
+use crate::policy::{Action, Decision, MASK_RULE, Policy};
 use anyhow::{Context as _, Result, bail};
-use masking::sql::{Analysis, Class, analyse};
+use judge::{Judge, Ruled};
+use masking::sql::Class;
 use serde_json::json;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,8 +23,6 @@ use std::process::ExitCode;
 const DAY_US: i64 = 86_400_000_000;
 /// Without `--since`.
 const DEFAULT_DAYS: i64 = 7;
-/// Texts whose analysis is kept: most traffic repeats itself.
-const ANALYSES_MAX: usize = 100_000;
 const STATEMENT_CHARS: usize = 100;
 
 #[derive(clap::Args)]
@@ -34,8 +35,9 @@ pub struct PolicyArgs {
 enum PolicyVerb {
     /// Tell what a changed configuration would have decided on recorded statements
     #[command(
-        after_help = "Rules are asked as `lockgate explain` asks them. What a mask refused, and a statement whose \
-                            text was cut, is not judged."
+        after_help = "Rules are asked as `lockgate explain` asks them. Not judged is what a mask refused, what was \
+                            refused without a rule, a statement whose text was cut, and EXECUTE or FETCH of a name whose \
+                            PREPARE or DECLARE was not recorded in the time asked for; each is counted."
     )]
     Replay(ReplayArgs),
 }
@@ -130,6 +132,17 @@ impl Verdict {
         self.action == Action::Deny.name()
     }
 
+    /// In one sentence why, with it.
+    fn of(decision: &Decision) -> (Self, String) {
+        let rule = decision.rule.as_deref().map(str::to_owned);
+        (Self { action: decision.action.name().to_owned(), rule }, decision.why().to_string())
+    }
+
+    fn no_grant() -> (Self, String) {
+        let deny = Self { action: Action::Deny.name().to_owned(), rule: None };
+        (deny, "no grant opens this target for this user".to_owned())
+    }
+
     fn text(&self) -> String {
         let rule = self.rule.as_ref().map(|rule| format!(" ({rule})")).unwrap_or_default();
         escape(&format!("{}{rule}", self.action))
@@ -166,57 +179,13 @@ impl Change {
     }
 }
 
-/// Who asks which target.
-type Asker = (String, Vec<String>, Vec<String>, String);
-
-struct Judge {
-    policy: Policy,
-    views: HashMap<Asker, Option<View>>,
-    analyses: HashMap<String, Analysis>,
-}
-
-impl Judge {
-    fn new(policy: Policy) -> Self {
-        Self { policy, views: HashMap::new(), analyses: HashMap::new() }
-    }
-
-    fn decide(&mut self, record: &Record, statement: &str) -> (Verdict, String) {
-        if self.analyses.len() >= ANALYSES_MAX {
-            self.analyses.clear();
-        }
-        let asker = (record.user.clone(), record.groups.clone(), record.actor.clone(), record.target.clone());
-        let view = self.views.entry(asker).or_insert_with(|| {
-            let principal = Principal {
-                user: record.user.clone(),
-                subject: record.user.clone(),
-                issuer: String::new(),
-                groups: record.groups.clone(),
-                actor: record.actor.clone(),
-            };
-            self.policy.view(&record.target, &principal)
-        });
-        let Some(view) = view else {
-            let now = Verdict { action: Action::Deny.name().to_owned(), rule: None };
-            return (now, "no grant opens this target for this user".to_owned());
-        };
-        if !self.analyses.contains_key(statement) {
-            self.analyses.insert(statement.to_owned(), analyse(statement.as_bytes(), true));
-        }
-        // What the trail tells of a FunctionCall is no SQL.
-        let decision = match &record.classes[..] {
-            [class] if *class == Class::FunctionCall.name() => view.decide_function_call(),
-            _ => view.decide(&self.analyses[statement]),
-        };
-        let rule = decision.rule.as_deref().map(str::to_owned);
-        (Verdict { action: decision.action.name().to_owned(), rule }, decision.why().to_string())
-    }
-}
-
 #[derive(Default)]
 struct Tally {
     judged: u64,
     cut: u64,
+    named: u64,
     masked: u64,
+    unruled: u64,
     /// How many, and one of them.
     changes: BTreeMap<(Verdict, Verdict), (u64, String, String)>,
 }
@@ -226,21 +195,35 @@ impl Tally {
         let (statement, action) = (record.statement.clone()?, record.decision.clone()?);
         if record.statement_bytes.is_some() {
             self.cut += 1;
+            judge.pass(&record);
             return None;
         }
         let was = Verdict { action, rule: record.rule.clone() };
-        let (now, reason) = judge.decide(&record, &statement);
-        // No rule refused it: a mask did, which only the live path knows of.
-        let by_mask = was.is_deny() && was.rule.as_ref().is_none_or(|rule| rule == MASK_RULE);
-        if by_mask && !now.is_deny() {
-            self.masked += 1;
+        let (now, reason) = match judge.decide(&record, &statement) {
+            Ruled::By(decision) => Verdict::of(&decision),
+            Ruled::NoGrant => Verdict::no_grant(),
+            Ruled::UnknownName => {
+                self.named += 1;
+                return None;
+            }
+        };
+        if was.is_deny() && !now.is_deny() {
+            match was.rule.as_deref() {
+                Some(MASK_RULE) => self.masked += 1,
+                None if !rules_suffice(&record) => self.unruled += 1,
+                Some(_) | None => return self.count(record, was, now, reason),
+            }
             return None;
         }
+        self.count(record, was, now, reason)
+    }
+
+    fn count(&mut self, record: Record, was: Verdict, now: Verdict, reason: String) -> Option<Change> {
         self.judged += 1;
         if was == now {
             return None;
         }
-        let example = || (0, record.id.clone(), one_line(&statement, STATEMENT_CHARS));
+        let example = || (0, record.id.clone(), one_line(record.statement.as_deref().unwrap_or(""), STATEMENT_CHARS));
         self.changes.entry((was.clone(), now.clone())).or_insert_with(example).0 += 1;
         Some(Change { record, was, now, reason })
     }
@@ -255,13 +238,23 @@ impl Tally {
     fn summary(&self) -> String {
         let changed: u64 = self.changes.values().map(|(count, ..)| count).sum();
         let mut text = format!("{} statements judged, {changed} would be decided otherwise", self.judged);
-        for (count, why) in [(self.cut, "their text was cut"), (self.masked, "a mask refused them")] {
+        for (count, why) in [
+            (self.cut, "their text was cut"),
+            (self.named, "what a name in them stands for was not recorded in this time"),
+            (self.masked, "a mask refused them"),
+            (self.unruled, "they were refused without a rule, for what the gateway knew of their session"),
+        ] {
             if count > 0 {
                 text.push_str(&format!("; {count} not judged: {why}"));
             }
         }
         text
     }
+}
+
+/// Refused without a rule's name, and yet by rules alone: what does not parse, and function calls.
+fn rules_suffice(record: &Record) -> bool {
+    [Class::FunctionCall, Class::Unparsed].iter().any(|class| record.classes.contains(&class.name()))
 }
 
 #[cfg(test)]
@@ -300,7 +293,7 @@ users = ["alice"]
 [[rule]]
 name = "no-drop"
 targets = ["orders"]
-classes = ["drop"]
+classes = ["drop", "delete"]
 action = "deny"
 message = "no"
 "#;
@@ -333,19 +326,86 @@ message = "no"
         }
     }
 
-    /// Statements, their recorded verdict, and what a policy without drops and without bob would say.
-    #[test]
-    fn what_would_be_decided_otherwise_is_counted_and_told() {
+    /// What the changed policy says of these, in that order.
+    fn judged(requests: &[(&Who<'_>, Request<'_>)]) -> (Vec<(String, String, String)>, Tally) {
         let dir = tempfile::tempdir().expect("a directory");
         let options =
             RingOptions { data_dir: dir.path().to_owned(), shard: 0, segment_bytes: 64 << 10, segments_per_shard: 2 };
         let (mut writer, _) = SegmentWriter::open(&options, 0).expect("the trail opens");
+        for (who, request) in requests {
+            writer.append(1_000_000, who, &Entry::Request(*request)).expect("room");
+        }
+        writer.write().expect("written");
+        let config = crate::config::parse(CONFIG, Path::new("new.toml")).expect("a good configuration");
+        let mut judge = Judge::new(Policy::compile(&config));
+        let mut tally = Tally::default();
+        let records = search(dir.path(), &Filter::default(), None, false, &mut |_| {}).expect("readable");
+        let changes = records.into_iter().filter_map(|record| tally.judge(&mut judge, record));
+        let told = changes.map(|change| (change.record.id.clone(), change.was.text(), change.now.text())).collect();
+        (told, tally)
+    }
+
+    /// With classes and tables as the gateway records them: of what a name stands for as well.
+    fn about<'a>(request: Request<'a>, classes: &[Class], tables: &'a [String]) -> Request<'a> {
+        let mut all = masking::sql::Classes::default();
+        classes.iter().for_each(|class| all.insert(*class));
+        Request { classes: all.0, tables, ..request }
+    }
+
+    /// Nobody may delete.
+    #[test]
+    fn what_a_name_stands_for_is_judged_with_it_or_not_at_all() {
+        let (one, other, tables) = (who("a", "alice"), who("b", "alice"), ["t".to_owned()]);
+        let failed = Request { decision: "deny", rule: "no-drop", ..request(5, "PREPARE q AS DELETE FROM t") };
+        let (told, tally) = judged(&[
+            (&one, request(1, "PREPARE p AS DELETE FROM t")),
+            (&one, about(request(2, "EXECUTE p"), &[Class::Execute, Class::Prepare, Class::Delete], &tables)),
+            (&one, request(3, "PREPARE s AS SELECT 1")),
+            (&one, about(request(4, "EXECUTE s"), &[Class::Execute, Class::Prepare, Class::Select], &[])),
+            (&one, failed),
+            (&one, request(6, "EXECUTE q")),
+            // Another name of the same text, prepared where nobody saw it.
+            (&one, about(request(7, "EXECUTE s"), &[Class::Execute, Class::Prepare, Class::Delete], &tables)),
+            (&other, request(1, "EXECUTE p")),
+            (&one, request(8, "DEALLOCATE s")),
+            (&one, request(9, "EXECUTE s")),
+            (&one, request(10, "FETCH c")),
+            (&one, request(11, "PREPARE here AS SELECT 1; EXECUTE here")),
+        ]);
+        let denied: Vec<_> = told.iter().map(|(id, ..)| id.as_str()).collect();
+        assert_eq!(denied, ["0-1", "0-2"], "{told:?}");
+        assert_eq!((tally.judged, tally.named), (7, 5), "{}", tally.summary());
+        assert!(tally.summary().contains("5 not judged: what a name in them stands for"));
+    }
+
+    #[test]
+    fn a_text_is_judged_under_either_setting_of_its_strings() {
+        let text = r"SELECT '\''; DROP TABLE t; --'";
+        let (told, tally) = judged(&[(&who("a", "alice"), request(1, text))]);
+        assert_eq!((told.len(), tally.judged), (1, 1), "{told:?}");
+    }
+
+    #[test]
+    fn what_was_refused_without_a_rule_is_told_apart_from_what_a_mask_refused() {
+        let alice = who("a", "alice");
+        let deny = |number, text, rule| Request { decision: "deny", rule, ..request(number, text) };
+        let (told, tally) = judged(&[
+            (&alice, deny(1, "COPY t TO STDOUT", MASK_RULE)),
+            (&alice, deny(2, "SELECT 1", "")),
+            (&alice, about(deny(3, "function call", ""), &[Class::FunctionCall], &[])),
+        ]);
+        assert_eq!((tally.masked, tally.unruled, tally.judged), (1, 1, 1), "{told:?}");
+    }
+
+    /// Statements, their recorded verdict, and what a policy without drops and without bob would say.
+    #[test]
+    fn what_would_be_decided_otherwise_is_counted_and_told() {
         let (alice, bob) = (who("a", "alice"), who("b", "bob"));
-        let denied = Request { decision: "deny", rule: "old", ..request(3, "DELETE FROM t") };
+        let denied = Request { decision: "deny", rule: "old", ..request(3, "INSERT INTO t VALUES (1)") };
         let by_mask = Request { decision: "deny", ..request(4, "COPY t TO STDOUT") };
         let named = Request { decision: "deny", rule: MASK_RULE, ..request(6, "COPY t TO STDOUT (FORMAT binary)") };
         let cut = Request { statement_bytes: 99, ..request(5, "DROP TABLE") };
-        for (who, request) in [
+        let (told, tally) = judged(&[
             (&alice, request(1, "SELECT 1")),
             (&alice, request(2, "DROP TABLE t")),
             (&alice, denied),
@@ -353,24 +413,15 @@ message = "no"
             (&alice, named),
             (&alice, cut),
             (&bob, request(1, "SELECT 1")),
-        ] {
-            writer.append(1_000_000, who, &Entry::Request(request)).expect("room");
-        }
-        writer.write().expect("written");
-        let config = crate::config::parse(CONFIG, Path::new("new.toml")).expect("a good configuration");
-        let mut judge = Judge::new(Policy::compile(&config));
-        let mut tally = Tally::default();
-        let records = search(dir.path(), &Filter::default(), None, false, &mut |_| {}).expect("readable");
-        let changes: Vec<Change> = records.into_iter().filter_map(|record| tally.judge(&mut judge, record)).collect();
-        let told: Vec<_> =
-            changes.iter().map(|change| (&*change.record.id, change.was.text(), change.now.text())).collect();
+        ]);
+        let told: Vec<_> = told.iter().map(|(id, was, now)| (id.as_str(), was.clone(), now.clone())).collect();
         let wanted = [
             ("0-2", "allow".to_owned(), "deny (no-drop)".to_owned()),
             ("0-3", "deny (old)".to_owned(), "allow".to_owned()),
             ("0-7", "allow".to_owned(), "deny".to_owned()),
         ];
         assert_eq!(told, wanted);
-        assert_eq!((tally.judged, tally.cut, tally.masked), (4, 1, 2));
+        assert_eq!((tally.judged, tally.cut, tally.masked, tally.unruled), (4, 1, 1, 1));
         assert!(tally.summary().starts_with("4 statements judged, 3 would be decided otherwise"));
     }
 }
