@@ -5,7 +5,7 @@ use super::read::{ArchiveFile, Group, Unreadable};
 use super::schema::{self, Column};
 use crate::audit::record::Kind;
 use crate::audit::row::{Row, Rows};
-use crate::audit::search::{Filter, Joiner, any, contains_ignoring_case, kind_name, names};
+use crate::audit::search::{Filter, Joiner, any, any_given, contains_ignoring_case, kind_name, names};
 use crate::config::Glob;
 use crate::files;
 use std::collections::{BTreeMap, HashSet};
@@ -132,7 +132,7 @@ fn candidates(group: &Group<'_>, filter: &Filter) -> Result<Vec<u32>, Unreadable
     }
     for (column, globs) in [(Column::Rule, &filter.rules), (Column::Ticket, &filter.tickets)] {
         if !globs.is_empty() {
-            group.retain_texts(column, &mut picks, |text| any(globs, text))?;
+            group.retain_texts(column, &mut picks, |text| any_given(globs, text))?;
         }
     }
     if !filter.actors.is_empty() {
@@ -180,11 +180,11 @@ fn overlaps(group: &Group<'_>, filter: &Filter) -> bool {
 
 /// The kinds of records that can match; outcomes belong to their requests.
 fn kinds(filter: &Filter) -> Vec<Kind> {
-    let statements_only = !filter.tables.is_empty() || !filter.classes.is_empty() || !any(&filter.rules, "");
+    let statements_only = !filter.tables.is_empty() || !filter.classes.is_empty() || !filter.rules.is_empty();
     let all =
         [Kind::Request, Kind::SessionOpened, Kind::LoginRefused, Kind::Ruling, Kind::SessionClosed, Kind::Gateway];
     let may_match = |kind: &Kind| {
-        let ruled = any(&filter.decisions, "") && any(&filter.tickets, "");
+        let ruled = filter.decisions.is_empty() && filter.tickets.is_empty();
         let decided = matches!(kind, Kind::Request | Kind::Ruling) || ruled;
         decided && (*kind == Kind::Request || !statements_only) && any(&filter.kinds, kind_name(*kind))
     };
@@ -198,8 +198,8 @@ fn may_match(group: &Group<'_>, filter: &Filter, kinds: &[Kind]) -> Result<bool,
         && may(Column::User, &filter.users)?
         && may(Column::Target, &filter.targets)?
         && may(Column::Classes, &filter.classes)?
-        && (any(&filter.rules, "") || may(Column::Rule, &filter.rules)?)
-        && (any(&filter.tickets, "") || may(Column::Ticket, &filter.tickets)?))
+        && may(Column::Rule, &filter.rules)?
+        && may(Column::Ticket, &filter.tickets)?)
     {
         return Ok(false);
     }

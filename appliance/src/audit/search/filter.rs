@@ -55,9 +55,9 @@ impl Filter {
                     let decision = if *kind == Kind::Ruling { row.what() } else { "" };
                     self.tables.is_empty()
                         && self.classes.is_empty()
-                        && any(&self.rules, "")
-                        && any(&self.tickets, row.ticket())
-                        && any(&self.decisions, decision)
+                        && self.rules.is_empty()
+                        && any_given(&self.tickets, row.ticket())
+                        && any_given(&self.decisions, decision)
                 }
             }
     }
@@ -65,8 +65,8 @@ impl Filter {
     fn admits_statement(&self, row: &RequestRow<'_>) -> bool {
         let class = |name: &&str| any(&self.classes, name);
         self.may_be_decided(row.decision())
-            && any(&self.rules, row.rule())
-            && any(&self.tickets, row.ticket())
+            && any_given(&self.rules, row.rule())
+            && any_given(&self.tickets, row.ticket())
             && (self.classes.is_empty() || class_names(row.classes()).iter().any(class))
             && (self.tables.is_empty() || row.tables().any(|table| self.tables.iter().any(|glob| names(glob, table))))
     }
@@ -87,9 +87,8 @@ impl Filter {
 
     /// Judged on a record and what has been joined to it so far.
     pub(super) fn admits_joined(&self, record: &Record) -> bool {
-        let text = |text: &Option<String>| text.as_deref().unwrap_or("").to_owned();
-        any(&self.errors, &text(&record.error))
-            && (any(&self.decisions, &text(&record.decision))
+        any_given(&self.errors, record.error.as_deref().unwrap_or(""))
+            && (any_given(&self.decisions, record.decision.as_deref().unwrap_or(""))
                 || record.ruling.as_ref().is_some_and(|ruling| any(&self.decisions, ruling)))
     }
 
@@ -105,6 +104,11 @@ impl Filter {
 
 pub(in crate::audit) fn any(globs: &[Glob], text: &str) -> bool {
     globs.is_empty() || globs.iter().any(|glob| glob.matches(text))
+}
+
+/// The same of something that a record may not have: what is absent (an empty text) matches no glob, `*` neither.
+pub(in crate::audit) fn any_given(globs: &[Glob], text: &str) -> bool {
+    globs.is_empty() || !text.is_empty() && any(globs, text)
 }
 
 /// `customers` names that table in any schema. `public.customers` names that one, and a bare `customers`, which the

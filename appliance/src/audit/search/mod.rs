@@ -13,7 +13,7 @@ mod record;
 mod walk;
 
 pub use filter::{Filter, RULINGS};
-pub(super) use filter::{any, contains_ignoring_case, names};
+pub(super) use filter::{any, any_given, contains_ignoring_case, names};
 pub use follow::{Follower, News};
 pub(super) use join::Joiner;
 pub use record::Record;

@@ -155,6 +155,11 @@ fn filters_find_what_they_name_and_nothing_else() {
     check(Filter { tickets: glob("1-1-x"), ..none() }, &["1-1", "1-2"]);
     check(Filter { errors: glob("23*"), ..none() }, &["1-1"]);
     check(Filter { errors: glob("28P01"), ..none() }, &["1-4"]);
+    // What is absent matches nothing.
+    check(Filter { rules: glob("*"), ..none() }, &["1-1", "0-5"]);
+    check(Filter { tickets: glob("*"), ..none() }, &["1-1", "1-2"]);
+    check(Filter { errors: glob("*"), ..none() }, &["1-1", "1-4"]);
+    check(Filter { decisions: glob("*"), ..none() }, &["0-2", "1-1", "1-2", "0-5", "1-5"]);
     check(Filter { actors: glob("copilot*"), ..none() }, &["0-5"]);
     check(Filter { sessions: glob("s-c"), ..none() }, &["0-5"]);
     check(Filter { contains: Some("TABLE customers".into()), ..none() }, &["0-5"]);
