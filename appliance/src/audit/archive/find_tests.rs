@@ -160,6 +160,8 @@ fn filters() -> Vec<Filter> {
         Filter { rules: globs("*"), ..none() },
         Filter { tickets: globs("*"), ..none() },
         Filter { decisions: globs("*"), ..none() },
+        Filter { tables: globs("public.*"), ..none() },
+        Filter { tables: globs("*.customers"), ..none() },
         Filter { actors: globs("nobody"), ..none() },
         Filter { kinds: globs("ruling"), ..none() },
         Filter { kinds: globs("gateway"), since_us: at(200), ..none() },

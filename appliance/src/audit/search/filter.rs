@@ -114,8 +114,9 @@ pub(in crate::audit) fn any_given(globs: &[Glob], text: &str) -> bool {
 /// `customers` names that table in any schema. `public.customers` names that one, and a bare `customers`, which the
 /// search_path leads to `public` unless somebody changed it: an auditor would rather see one record too many.
 pub(in crate::audit) fn names(glob: &Glob, table: &str) -> bool {
+    let may_be_public = || !table.contains('.') && glob.as_str().contains('.');
     glob.matches(table)
-        || (!table.contains('.') && glob.as_str().strip_prefix("public.").is_some_and(|bare| bare == table))
+        || (may_be_public() && glob.matches(&format!("public.{table}")))
         || (!glob.as_str().contains('.') && table.match_indices('.').any(|(dot, _)| glob.matches(&table[dot + 1..])))
 }
 
@@ -150,6 +151,25 @@ fn contains_ascii(text: &[u8], wanted: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bare_table_may_be_one_of_public_and_is_found_as_such() {
+        for (glob, table, found) in [
+            ("public.*", "orders", true),
+            ("public.ord*", "orders", true),
+            ("public.ord?rs", "orders", true),
+            ("*.orders", "orders", true),
+            ("p*.orders", "orders", true),
+            ("public.orders", "orders", true),
+            ("public.cust*", "orders", false),
+            ("billing.*", "orders", false),
+            ("public.*", "billing.orders", false),
+            ("ord*", "billing.orders", true),
+            ("public*", "orders", false),
+        ] {
+            assert_eq!(names(&Glob::new(glob).expect("a glob"), table), found, "{glob} {table}");
+        }
+    }
 
     #[test]
     fn a_text_is_found_in_any_case_also_beyond_ascii() {

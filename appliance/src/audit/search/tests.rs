@@ -141,6 +141,8 @@ fn filters_find_what_they_name_and_nothing_else() {
     check(Filter { tables: glob("public.customers"), ..none() }, &["0-2"]);
     check(Filter { tables: glob("billing.customers"), ..none() }, &[]);
     check(Filter { tables: glob("public.*"), ..none() }, &["0-2", "1-1"]);
+    check(Filter { tables: glob("public.cust*"), ..none() }, &["0-2"]);
+    check(Filter { tables: glob("*.customers"), ..none() }, &["0-2"]);
     check(Filter { classes: glob("drop"), ..none() }, &["0-5"]);
     check(Filter { decisions: glob("deny"), ..none() }, &["0-5"]);
     check(Filter { decisions: glob("approve*"), ..none() }, &["1-1", "1-2"]);
