@@ -8,6 +8,14 @@ use jiff::{SignedDuration, Timestamp};
 /// Returns Unix microseconds.
 pub fn parse_when(text: &str, now: Timestamp) -> Result<i64, String> {
     let text = text.trim();
+    if let Some((time, zone)) = text.split_once('[') {
+        let offset = "write the offset from UTC, as 2026-11-20T03:12:00+01:00";
+        return Err(format!("`{time}` in the zone `{}` is not understood: {offset}", zone.trim_end_matches(']')));
+    }
+    // A leap second would be taken for the second before it.
+    if text.contains(":60") {
+        return Err(format!("`{text}` is not a time: minutes and seconds end with 59"));
+    }
     if let Some(ago) = parse_ago(text) {
         return now.checked_sub(ago).map(|time| time.as_microsecond()).map_err(|_| format!("`{text}` is too long ago"));
     }
@@ -101,6 +109,21 @@ mod tests {
         }
         for text in ["", "yesterday", "25:00", "2026-13-01", "15x", "-5m", "99999999999999999d", "m", "03"] {
             assert!(parse_when(text, now).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_would_be_read_as_another_time_is_refused() {
+        let now: Timestamp = "2026-11-20T12:34:56Z".parse().expect("a time");
+        for (text, why) in [
+            ("2026-11-30T23:53[Europe/Berlin]", "write the offset from UTC"),
+            ("2026-11-30T23:53:00+01:00[Europe/Berlin]", "write the offset from UTC"),
+            ("2026-11-30T23:53:00Z[UTC]", "write the offset from UTC"),
+            ("23:53:60", "end with 59"),
+            ("2026-12-31T23:59:60Z", "end with 59"),
+        ] {
+            let error = parse_when(text, now).expect_err(text);
+            assert!(error.contains(why), "{error}");
         }
     }
 

@@ -20,7 +20,7 @@ pub struct FilterArgs {
     /// On which target
     #[arg(long, value_parser = Glob::new)]
     target: Vec<Glob>,
-    /// Statements that name this table: `customers` in any schema, `public.customers` only there
+    /// Statements that name this table: `customers` in any schema, `public.customers` only there (or with no schema written)
     #[arg(long, value_parser = Glob::new)]
     table: Vec<Glob>,
     /// Statements of this class: select, delete, drop, ...
@@ -114,6 +114,18 @@ impl FilterArgs {
     }
 }
 
+/// Of two dates that are the same nothing but midnight would be looked at.
+fn one_moment(at_us: i64) -> String {
+    let day_us = 86_400_000_000;
+    let whole_day = if at_us.rem_euclid(day_us) == 0 {
+        let next = when::rfc3339(at_us.saturating_add(day_us));
+        format!("; a date is its midnight: for the whole day, --until {}", &next[..10])
+    } else {
+        String::new()
+    };
+    format!("lockgate: --since and --until are the same moment, {}{whole_day}", when::rfc3339(at_us))
+}
+
 /// A time that ends before it begins would find nothing, and look like an answer.
 pub fn in_order(since_us: Option<i64>, until_us: Option<i64>) -> Result<()> {
     match (since_us, until_us) {
@@ -122,6 +134,10 @@ pub fn in_order(since_us: Option<i64>, until_us: Option<i64>) -> Result<()> {
             when::rfc3339(since),
             when::rfc3339(until)
         ))),
+        (Some(since), Some(until)) if since == until => {
+            note!("{}", one_moment(until));
+            Ok(())
+        }
         _ => Ok(()),
     }
 }
@@ -144,5 +160,16 @@ mod tests {
         let error = in_order(Some(2), Some(1)).expect_err("turned around");
         assert!(error.is::<WrongUsage>(), "{error}");
         assert!(in_order(Some(1), Some(1)).is_ok() && in_order(None, Some(1)).is_ok());
+    }
+
+    #[test]
+    fn one_and_the_same_date_is_told_to_be_its_midnight() {
+        let of = |text| one_moment(parse_time(text).expect("a time"));
+        assert!(
+            of("2026-11-30").ends_with(
+                "2026-11-30T00:00:00.000000Z; a date is its midnight: for the whole day, --until 2026-12-01"
+            )
+        );
+        assert!(of("2026-11-30T01:00").ends_with("same moment, 2026-11-30T01:00:00.000000Z"));
     }
 }
