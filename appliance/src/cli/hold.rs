@@ -139,7 +139,7 @@ fn is_signed(data_dir: &Path, line: u64) -> bool {
 }
 
 fn ls(args: &LsArgs) -> Result<ExitCode> {
-    let holds = holds::read_signed(&args.trail.data_dir()?)
+    let holds = holds::read_signed(&args.trail.recorded()?)
         .context("the holds are not what was signed; nothing is deleted meanwhile")?;
     let in_force = &holds.in_force;
     if holds.unfinished {
@@ -196,4 +196,29 @@ fn rm(args: &RmArgs) -> Result<ExitCode> {
     }
     note!("lockgate: there is no hold {} in force; `lockgate audit hold ls` lists them", args.id);
     Ok(ExitCode::from(ANSWER_NO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: LsArgs,
+    }
+
+    #[test]
+    fn a_folder_without_a_trail_has_no_answer_not_even_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let listed = || {
+            let line = Line::try_parse_from(["ls", "--dir", dir.path().to_str().expect("UTF-8")]).expect("parsed");
+            ls(&line.args)
+        };
+        let error = listed().expect_err("a mistyped folder");
+        assert!(error.to_string().contains("there is no audit trail"), "{error}");
+        std::fs::create_dir(dir.path().join("segments")).expect("made");
+        assert_eq!(format!("{:?}", listed().expect("none")), format!("{:?}", ExitCode::from(DONE)));
+    }
 }
