@@ -63,7 +63,8 @@ pub fn json_safe(json: &str) -> String {
     out
 }
 
-/// One CSV field. A text that a spreadsheet would take for a formula gets an apostrophe in front.
+/// One CSV field. A text that a spreadsheet would take for a formula gets an apostrophe in front, and so does one that begins with an
+/// apostrophe: whoever takes the first one off has what was written.
 pub fn csv_field(text: &str) -> String {
     csv_quoted(escape(text))
 }
@@ -79,7 +80,7 @@ pub fn csv_json(json: &str) -> String {
 }
 
 fn csv_quoted(mut text: String) -> String {
-    if text.starts_with(['=', '+', '-', '@']) && text.parse::<f64>().is_err() {
+    if text.starts_with(['=', '+', '-', '@', '\'']) && text.parse::<f64>().is_err() {
         text.insert(0, '\'');
     }
     if text.contains(['"', ',', ';']) || text.starts_with(' ') {
@@ -126,6 +127,7 @@ mod tests {
         assert_eq!(one_line("SELECT  1,\n\t 2", 80), "SELECT 1, 2");
         assert_eq!(one_line("SELECT abcdef", 8), "SELECT …");
         assert_eq!(csv_field("=1+1"), "'=1+1");
+        assert_eq!((csv_field("'=1+1"), csv_field("'tis")), ("''=1+1".to_owned(), "''tis".to_owned()));
         assert_eq!(csv_field("-5"), "-5");
         assert_eq!(csv_field("a,\"b\""), "\"a,\"\"b\"\"\"");
         assert_eq!((csv_exact("a\\nb"), csv_exact("a\nb")), ("a\\\\nb".to_owned(), "a\\nb".to_owned()));

@@ -36,7 +36,8 @@ pub const COLUMNS: [&str; 27] = [
 ];
 
 /// Lists are JSON arrays: their items may hold whatever separates. In texts control characters are visible escapes, so that a record is
-/// always one line, and a backslash is two, so that what was written as an escape stays apart from what is one.
+/// always one line, and a backslash is two, so that what was written as an escape stays apart from what is one. An apostrophe in front of `=`, `+`, `-`, `@` or `'`
+/// is ours.
 pub fn line(record: &Record) -> String {
     let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
     let text = |text: &Option<String>| csv_exact(text.as_deref().unwrap_or(""));

@@ -144,6 +144,8 @@ pub enum Format {
     Table,
     /// One object a line
     Json,
+    /// One line a record. An apostrophe in front of a text that begins with `=`, `+`, `-`, `@` or another one is added: take it off to have
+    /// what was written
     Csv,
     /// Events of the Open Cybersecurity Schema Framework 1.4.0, one object a line
     Ocsf,
