@@ -4,6 +4,7 @@ use crate::audit::search::{Filter, Record, Trouble, search};
 use crate::audit::{printable::escape, when};
 use crate::config::Glob;
 use anyhow::{Context as _, Result};
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -91,12 +92,9 @@ fn find_exact(data_dir: &Path, id: &str) -> Result<Box<Session>> {
 fn unknown(data_dir: &Path, wanted: &str, damage: &mut dyn FnMut(Trouble)) -> Result<String> {
     let filter = Filter { kinds: Glob::new("session").into_iter().collect(), ..Filter::default() };
     let all = read(data_dir, &filter, false, damage)?;
-    let mut ids: Vec<&str> = Vec::new();
-    for record in all.iter().rev() {
-        if !ids.contains(&record.session.as_str()) {
-            ids.push(&record.session);
-        }
-    }
+    let mut seen = HashSet::new();
+    let latest_first = all.iter().rev().map(|record| record.session.as_str());
+    let mut ids: Vec<&str> = latest_first.filter(|id| seen.insert(*id)).collect();
     let shared = |id: &&str| id.bytes().zip(wanted.bytes()).filter(|(a, b)| a == b).count();
     // Stable: among those that are equally near, the latest.
     ids.sort_by_key(|id| std::cmp::Reverse(shared(id)));
