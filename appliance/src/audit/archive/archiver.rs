@@ -245,7 +245,10 @@ impl<'a> Archiver<'a> {
             );
         }
         for path in publish::clean(&archive, manifest.head().number + 1)? {
-            tracing::info!(file = %path.display(), "left unfinished by a stop, made again");
+            // Later ones are our own, of an attempt that failed: that is told by its error.
+            if left.is_none() {
+                tracing::info!(file = %path.display(), "left unfinished by a stop, made again");
+            }
         }
         let known = known_damage(options, manifest.head());
         let archived = |shard: &u32| manifest.positions().get(shard).map_or(0, |position| position.frame);
