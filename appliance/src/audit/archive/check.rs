@@ -51,6 +51,8 @@ pub enum BreakKind {
     Path,
     MissingFile,
     NotAFile,
+    /// Or a folder that is one. What is behind it somebody may change at any time.
+    Link,
     Size {
         expected: u64,
         found: u64,
@@ -101,7 +103,7 @@ impl BreakKind {
             Self::Damage(_) => "damage",
             Self::Path => "path",
             Self::MissingFile => "missing_file",
-            Self::NotAFile => "not_a_file",
+            Self::NotAFile | Self::Link => "not_a_file",
             Self::Size { .. } => "size",
             Self::Content => "content",
             Self::Surplus => "surplus",
@@ -143,6 +145,11 @@ impl fmt::Display for BreakKind {
             Self::Path => write!(f, "its path is not one of its own number"),
             Self::MissingFile => write!(f, "the file is missing"),
             Self::NotAFile => write!(f, "is not a file"),
+            Self::Link => write!(
+                f,
+                "is a symbolic link or in a folder that is one, not a file of the archive: a search reads what is behind it, \
+                 nothing proves that"
+            ),
             Self::Size { expected, found } => write!(f, "it has {found} bytes, the manifest says {expected}"),
             Self::Content => write!(f, "its content is not what was published: changed or replaced"),
             Self::Surplus => write!(f, "no entry of the manifest names it: a copy, or put there by somebody else"),
@@ -345,7 +352,7 @@ impl Books {
 pub fn check_file(archive: &Path, file: &FileEntry, read: &AtomicU64) -> io::Result<Option<BreakKind>> {
     let path = archive.join(&file.path);
     if is_link(&path) || path.parent().is_some_and(is_link) {
-        return Ok(Some(BreakKind::NotAFile));
+        return Ok(Some(BreakKind::Link));
     }
     let mut opened = match crate::files::open(&path) {
         Ok(opened) => opened,

@@ -144,14 +144,14 @@ fn only_regular_files_count_and_nothing_is_waited_for() {
         fs::rename(&path, &elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
     });
-    assert_one(&linked, "is not a file");
+    assert_one(&linked, "is a symbolic link");
     let folder = after(|dir| {
         let (path, elsewhere) = (first(dir).parent().unwrap().to_owned(), dir.join("elsewhere"));
         fs::rename(&path, &elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
     });
     let files = published(trail().path()).len();
-    assert!(folder.iter().filter(|text| text.contains("is not a file")).count() == files, "{folder:#?}");
+    assert!(folder.iter().filter(|text| text.contains("is a symbolic link")).count() == files, "{folder:#?}");
     assert!(folder.iter().filter(|text| text.contains("no entry of the manifest names it")).count() == 1);
     let gone = after(|dir| {
         let parquet = super::publish::parquet_dir(&segment::archive_dir(dir));
