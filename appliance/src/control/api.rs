@@ -228,7 +228,10 @@ fn rule(api: &Api, peer: Peer, id: String, body: RulingBody, verdict: Verdict) -
         Err(error) => return refuse(StatusCode::UNAUTHORIZED, error),
     };
     let mut state = api.core.state();
-    let ruled = state.board.rule(&TicketId(id), &ruler, verdict, body.reason, now_us()).cloned();
+    let ruled = state.board.rule(&TicketId(id.clone()), &ruler, verdict, body.reason, now_us()).cloned();
+    if let Some(detail) = beside_the_ruling(&id, &ruler, verdict, &ruled) {
+        state.record_once(&detail);
+    }
     state.settle(&api.core.counters);
     drop(state);
     match ruled {
@@ -240,6 +243,28 @@ fn rule(api: &Api, peer: Peer, id: String, body: RulingBody, verdict: Verdict) -
                 RuleError::NotAnApprover { .. } | RuleError::OwnRequest | RuleError::Agent(_) => StatusCode::FORBIDDEN,
             };
             refuse(status, error)
+        }
+    }
+}
+
+/// What the trail has to say of a ruling that ended nothing: a vote that is not the last, an attempt that was refused. (The one that ends a
+/// ticket is recorded with its statement.)
+fn beside_the_ruling(id: &str, ruler: &Ruler, verdict: Verdict, ruled: &Result<Case, RuleError>) -> Option<String> {
+    let who = ruler.name();
+    match ruled {
+        Ok(case) if case.end.is_some() => None,
+        Ok(case) => {
+            let reason = case.votes.last().map_or("", |vote| vote.reason.as_str());
+            let (votes, count) = (case.votes.len(), case.ticket.count);
+            Some(format!(
+                "ticket {id}: approved by {who}, {votes} of {count}{}{reason}",
+                if reason.is_empty() { "" } else { ": " }
+            ))
+        }
+        Err(RuleError::Unknown) => None,
+        Err(error) => {
+            let wanted = if verdict == Verdict::Approve { "approve" } else { "reject" };
+            Some(format!("ticket {id}: {who} may not {wanted} it: {error}"))
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Tells an operator, unasked, what does not end by itself: statements that wait for room in the trail, and sessions that a drain waits for.
+//! Tells an operator, unasked, what does not end by itself: statements that wait for room in the trail, sessions that a drain waits for,
+//! connections that find no room.
 
 use super::core::{Core, Draining};
 use crate::shard::mono_us;
@@ -11,11 +12,40 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Looks for as long as the control thread runs.
 pub async fn keep(core: Arc<Core>) {
-    let (mut blocked, mut draining) = (false, None);
+    let (mut blocked, mut draining, mut turned_away) = (false, None, TurnedAway::default());
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         blocked = tell_blocked(&core, blocked);
         draining = tell_draining(&core, draining);
+        if draining.is_none() {
+            turned_away.tell(&core);
+        }
+    }
+}
+
+/// Connections that were closed because a shard has as many as it may.
+#[derive(Default)]
+struct TurnedAway {
+    /// How many were told of, and when.
+    told: u64,
+    at: Option<Instant>,
+}
+
+impl TurnedAway {
+    fn tell(&mut self, core: &Core) {
+        let count = core.scrape.sockets.iter().map(|shard| shard.turned_away.value()).sum::<u64>();
+        let recently = self.at.is_some_and(|at| at.elapsed() < SAY_EVERY);
+        if count == self.told || recently {
+            return;
+        }
+        let open = core.scrape.sockets.iter().map(|shard| shard.relays.value()).sum::<u64>();
+        let more = count - self.told;
+        tracing::warn!(
+            connections = more,
+            open,
+            "connections are turned away: there are as many as the limit on open files allows (LimitNOFILE, ulimit -n)"
+        );
+        (self.told, self.at) = (count, Some(Instant::now()));
     }
 }
 

@@ -17,6 +17,8 @@ enum Why {
     Hidden,
     /// Where it would lead the names in later statements.
     Path,
+    /// That there is more of it than is read.
+    TooMuch,
 }
 
 /// Who decided, before it is put into words.
@@ -165,7 +167,7 @@ impl View {
             rule: found.map(|(place, rule)| (place, &**rule)),
             against: None,
             class: Class::Unparsed,
-            why: Why::Shown,
+            why: if unit.statement.too_much { Why::TooMuch } else { Why::Shown },
             table: None,
             word: found.and_then(|(_, rule)| rule.finds_word(unit)),
         }
@@ -176,6 +178,8 @@ fn judged(classes: Classes) -> Classes {
     if classes.is_empty() { Class::Other.into() } else { classes }
 }
 
+const TOO_MUCH: &str = "the statement is longer, or nests more deeply, than the gateway reads (300,000 words and signs; COPY has no such bound), \
+    and rules apply to this session that could not be checked";
 const FUNCTION_CALL: &str = "a function-call message is refused, because what it would do cannot be read from it";
 const UNKNOWN: &str = "a prepared statement whose text was never seen is refused, because rules apply to this session";
 
@@ -186,6 +190,7 @@ impl Verdict<'_> {
         }
         match self.rule {
             None if self.action == Action::Allow => Decision::ALLOW,
+            None if self.why == Why::TooMuch => Decision::deny_unruled(TOO_MUCH),
             None => Decision::deny_unruled(
                 "the statement does not parse as PostgreSQL, and rules apply to this session that could not be checked",
             ),

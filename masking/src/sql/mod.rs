@@ -53,6 +53,8 @@ pub struct Table {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Statement {
     pub classes: Classes,
+    /// Not looked into, because there is more of it than is read: it may well be PostgreSQL.
+    pub too_much: bool,
     /// Sorted by schema and name, each once.
     pub tables: Vec<Table>,
     /// Tables it touches without naming them (DROP SCHEMA ... CASCADE, DROP OWNED, TRUNCATE ... CASCADE).
@@ -158,11 +160,13 @@ const REPLICATION: [&str; 9] = [
 /// Analyses a text. A text that PostgreSQL's grammar refuses gives one statement of class `Unparsed`.
 /// `standard_conforming_strings`: the session's setting; when it is off, a text with backslashes is `Unparsed`.
 pub fn analyse(text: &[u8], standard_conforming_strings: bool) -> Analysis {
-    let Ok(text) = std::str::from_utf8(text) else { return unparsed(&String::from_utf8_lossy(text)) };
+    let Ok(text) = std::str::from_utf8(text) else {
+        return unparsed(&String::from_utf8_lossy(text));
+    };
     if text.contains('\0') || (!standard_conforming_strings && text.contains('\\')) {
         return unparsed(text);
     }
-    parse(text, ParserOptions::DEFAULT, statements_of).unwrap_or_else(|| unparsed(text))
+    try_parse(text, ParserOptions::DEFAULT, statements_of).unwrap_or_else(|why| unread(text, why))
 }
 
 /// [`analyse`] for a text read with `standard_conforming_strings`, which also tells whether other texts of its shape do the
@@ -174,11 +178,11 @@ pub fn read(text: &[u8]) -> Reading {
         Reading { analysis, otherwise: None, by_shape }
     };
     let parsed = match std::str::from_utf8(text) {
-        Ok(text) if !text.contains('\0') => parse(text, ParserOptions::DEFAULT, whole),
-        Ok(_) | Err(_) => None,
+        Ok(text) if !text.contains('\0') => try_parse(text, ParserOptions::DEFAULT, whole),
+        Ok(_) | Err(_) => Err(Unread::Refused),
     };
-    let mut reading = parsed.unwrap_or_else(|| {
-        let analysis = unparsed(&String::from_utf8_lossy(text));
+    let mut reading = parsed.unwrap_or_else(|why| {
+        let analysis = unread(&String::from_utf8_lossy(text), why);
         Reading { analysis, otherwise: None, by_shape: false }
     });
     if !reading.by_shape {
@@ -207,6 +211,12 @@ fn statements_of(tree: &pg::ParseResult, text: &str, words: Vec<String>) -> Anal
         }
     }
     tidy(&mut analysis.words);
+    analysis
+}
+
+fn unread(text: &str, why: Unread) -> Analysis {
+    let mut analysis = unparsed(text);
+    analysis.statements.iter_mut().for_each(|statement| statement.too_much = why == Unread::TooMuch);
     analysis
 }
 

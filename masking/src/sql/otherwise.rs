@@ -4,7 +4,7 @@
 
 use super::alike::hangs_on_letters;
 use super::ends::{dollar, is_name, quoted};
-use super::{Analysis, Class, statements_of, try_parse, unparsed};
+use super::{Analysis, Class, statements_of, try_parse, unparsed, unread};
 use memchr::{memchr, memchr2};
 use pg_query::ParserOptions;
 
@@ -22,7 +22,7 @@ pub fn otherwise(text: &[u8], analysis: &Analysis) -> Option<Analysis> {
             Otherwise::Unsure => unparsed(text),
             // What our grammar refuses an older one may take.
             Otherwise::Text(other) => {
-                try_parse(&other, ParserOptions::DEFAULT, statements_of).unwrap_or_else(|_| unparsed(&other))
+                try_parse(&other, ParserOptions::DEFAULT, statements_of).unwrap_or_else(|why| unread(&other, why))
             }
         },
     };

@@ -121,10 +121,8 @@ impl<'t> Reader<'t> {
                 self.statement.stores = true;
                 self.rest(node, None);
             }
-            // What it reads, statements on its table run and do not tell.
-            NodeRef::CreatePolicyStmt(_) | NodeRef::AlterPolicyStmt(_) => {
-                self.storing(|reader| reader.rest(node, None))
-            }
+            NodeRef::CreatePolicyStmt(s) => self.policy(node, s.table.as_ref()),
+            NodeRef::AlterPolicyStmt(s) => self.policy(node, s.table.as_ref()),
             // What is read under that name stands on another server, which may be this one.
             NodeRef::CreateForeignTableStmt(_) | NodeRef::ImportForeignSchemaStmt(_) => {
                 self.statement.stores = true;
@@ -269,6 +267,12 @@ impl<'t> Reader<'t> {
         let writes = WRITES.iter().any(|class| self.statement.classes.contains(*class)) || self.statement.stores;
         self.statement.keeps |= (writes || self.statement.cursors_tell) && !body::returns_trigger(s);
         self.statement.stores |= stored;
+    }
+
+    /// What it reads, every statement on its table runs and does not tell.
+    fn policy(&mut self, node: NodeRef<'t>, table: Option<&'t pg::RangeVar>) {
+        table.into_iter().for_each(|table| self.note(&table.schemaname, &table.relname, true, false));
+        self.storing(|reader| reader.rest(node, table));
     }
 
     fn copy(&mut self, node: NodeRef<'t>, s: &'t pg::CopyStmt) {

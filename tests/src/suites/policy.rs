@@ -422,6 +422,12 @@ fn two_of_two(world: &World) -> Result<()> {
     let (status, words) = rule(world, "approve", &ticket, "max@example.com", &["leads"])?;
     ensure!(status == Some(0), "exit status {status:?}: {words}");
     ensure!(tags(&wire.read_until_ready()?) == "CZ");
+    eventually("the first vote and the refused one are in the trail", Duration::from_secs(10), || {
+        let told = ["--kind", "gateway", "--contains", &ticket];
+        let told = audit::search(world.gateway(), &told).unwrap_or_default();
+        let has = |text: &str| told.iter().any(|record| record.to_string().contains(text));
+        has("approved by lee@example.com, 1 of 2") && has("lee@example.com may not approve it")
+    })?;
     Ok(())
 }
 

@@ -101,6 +101,11 @@ fn texts_of_too_many_tokens_are_refused() {
     let refused = |text: String| on_a_small_stack(text).statements[0].classes;
     assert_eq!(refused(format!("SELECT a IN (1{})", ",1".repeat(many))), Class::Unparsed.into());
     assert_eq!(refused(";".repeat(32 << 20)), Class::Unparsed.into());
+    let long = format!("SELECT a IN (1{})", ",1".repeat(many));
+    assert!(on_a_small_stack(long.clone()).statements[0].too_much, "for whoever asks why");
+    assert!(!on_a_small_stack("SELEC 1".into()).statements[0].too_much);
+    let read = read(long.as_bytes());
+    assert!(read.analysis.statements[0].too_much && read.otherwise.is_none());
     assert!(refused(format!("DO $$ BEGIN {} END $$", "NULL;".repeat(many))).contains(Class::Truncate));
 }
 

@@ -199,7 +199,7 @@ fn definitions_are_told_apart_and_name_their_tables() {
             "stores",
         ),
         ("CREATE RULE \"_RETURN\" AS ON SELECT TO t DO INSTEAD SELECT * FROM s", "select create", "s t!", "stores"),
-        ("CREATE POLICY p ON t USING (EXISTS (SELECT 1 FROM s))", "select create", "s t!", ""),
+        ("CREATE POLICY p ON t USING (EXISTS (SELECT 1 FROM s))", "select create", "s t!", "stores"),
         ("CREATE FOREIGN TABLE f (a int) SERVER x", "create", "f!", "stores opaque"),
         ("IMPORT FOREIGN SCHEMA s FROM SERVER x INTO y", "create", "", "stores opaque"),
         ("CREATE EXTENSION dblink", "create", "", ""),
