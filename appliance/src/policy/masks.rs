@@ -9,8 +9,8 @@ use masking::detect::{Detectors, Kind};
 use masking::style::Style;
 
 /// Where the server shows statements, those of others among them, which all run as the target's one user: with the values in them. Masked
-/// for whomever any column is.
-const STATEMENTS: [&str; 2] = ["pg_catalog.pg_stat_activity.query", "pg_stat_statements.query"];
+/// for whomever any column is. (Without a schema: a mask with one has statements described again that name tables without.)
+const STATEMENTS: [&str; 2] = ["pg_stat_activity.query", "pg_stat_statements.query"];
 
 pub fn compiled(masks: &[&Mask]) -> Vec<(ColumnPattern, Style)> {
     let written = masks.iter().flat_map(|mask| mask.columns.iter().map(|column| (column.clone(), mask.style)));
