@@ -5,6 +5,7 @@ mod answers;
 mod auth;
 mod check;
 pub mod cli;
+mod collector;
 mod compare;
 mod conn;
 mod engine;
