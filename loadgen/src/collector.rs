@@ -15,11 +15,11 @@ use std::time::{Duration, SystemTime};
 
 /// Between everybody being ready and the first send, so that all threads are there.
 const HEAD_START_NS: u64 = 20_000_000;
-
 /// A thread that takes more of a core than this has no moment to spare.
 const BUSY_MAX: f64 = 0.95;
 /// Of the answers may have waited for this generator as it stood still, before percentiles are refused: what p99.9 leaves out.
 const TOUCHED_MAX: f64 = 0.001;
+
 /// An interval not all threads have told of yet.
 #[derive(Debug, Default)]
 struct Open {
@@ -81,9 +81,10 @@ fn stood_still(total: &Counts, settings: &Settings) -> Option<String> {
     let share = total.touched as f64 / total.response.len().max(1) as f64;
     (share > TOUCHED_MAX).then(|| {
         format!(
-            "{:.2} % of the requests waited while the generator itself stood still, for {} at most, above the limit of {} \
-             (--lag-limit). Percentiles would blame the server for that, so none are shown. Use a less busy machine, or requests \
-             of one statement over TCP without TLS: their answers are timed by the kernel",
+            "{:.2} % of the requests waited while the generator itself stood still or worked on other answers, for {} at most, \
+             above the limit of {} (--lag-limit). Percentiles would blame the server for that, so none are shown. Use a less busy \
+             machine, more --threads, a cheaper check, or requests of one statement over TCP without TLS: their answers are timed by \
+             the kernel",
             share * 100.0,
             time(total.still_ns),
             time(settings.lag_limit_ns)
@@ -105,6 +106,8 @@ pub struct Collector {
     step_s: f64,
     began: SystemTime,
     pub version: String,
+    /// The kernel times answers, as [`crate::conn::Plan::stamped`].
+    pub stamped: bool,
     start_ns: u64,
     cpu_ns: u64,
     requests: u64,
@@ -134,6 +137,7 @@ impl Collector {
             points: Vec::new(),
             hlog: Vec::new(),
             version: String::new(),
+            stamped: false,
             start_ns: 0,
             cpu_ns: 0,
             requests: 0,
@@ -291,12 +295,28 @@ impl Collector {
     fn at_its_limit(&self, settings: &Settings) -> Option<String> {
         // A thread that spins is busy by order.
         let judged = settings.open.is_some() && settings.spin_ns == 0;
-        self.busiest.filter(|&busiest| judged && busiest > BUSY_MAX).map(|busiest| {
+        self.too_busy().filter(|_| judged).map(|busy| {
             format!(
-                "the generator itself was at its limit: a thread of it took {:.0} % of a core. Percentiles would blame the server \
-                 for that, so none are shown. Use more --threads, fewer requests a second, a cheaper check, or a less busy machine",
-                busiest * 100.0
+                "{busy}. Percentiles would blame the server for that, so none are shown. Use more --threads, fewer requests a second, \
+                 a cheaper check, or a less busy machine"
             )
+        })
+    }
+
+    /// A closed loop goes as fast as both sides can. Where the kernel times no answers, this side may be in the times as well.
+    fn limited(&self, settings: &Settings) -> Option<String> {
+        let judged = settings.open.is_none() && !self.stamped;
+        self.too_busy().filter(|_| judged).map(|busy| {
+            format!(
+                "{busy}. The rate is what the generator could do, and the times hold its own work: the server may be faster. Use more \
+                 --threads, fewer --connections, or a cheaper check"
+            )
+        })
+    }
+
+    fn too_busy(&self) -> Option<String> {
+        self.busiest.filter(|&busiest| busiest > BUSY_MAX).map(|busiest| {
+            format!("the generator itself was at its limit: a thread of it took {:.0} % of a core", busiest * 100.0)
         })
     }
 
@@ -347,6 +367,7 @@ impl Collector {
             busiest: self.busiest,
             cpu_ns: if self.requests > 0 { self.cpu_ns as f64 / self.requests as f64 } else { 0.0 },
             late: self.late(settings),
+            limited: self.limited(settings),
             count_missed: self.count_missed(settings),
             cut_short: self.cut_short(settings, load_s),
             server_version: self.version,
@@ -377,6 +398,21 @@ mod tests {
         assert_eq!((late(0), late(1)), (None, None));
         let why = late(2).expect("that is too many");
         assert!(why.starts_with("0.20 % of the requests waited") && why.contains("for 30.0 ms at most"), "{why}");
+    }
+
+    #[test]
+    fn a_closed_loop_says_where_the_generator_was_its_limit_and_an_open_one_shows_no_times() {
+        let closed = crate::cli::plain_settings("postgres://u@127.0.0.1:1/a", None).expect("it is well formed");
+        let open = Settings { open: Some((Profile::Flat(1000.0), Arrivals::Constant)), ..closed.clone() };
+        let says = |settings: &Settings, stamped, busiest| {
+            let mut collector = Collector::new(settings, 1);
+            (collector.stamped, collector.busiest) = (stamped, busiest);
+            (collector.late(settings).is_some(), collector.limited(settings).is_some())
+        };
+        assert_eq!(says(&closed, false, Some(0.99)), (false, true));
+        assert_eq!(says(&closed, true, Some(0.99)), (false, false), "its times are the kernel's");
+        assert_eq!((says(&closed, false, Some(0.9)), says(&closed, false, None)), ((false, false), (false, false)));
+        assert_eq!(says(&open, false, Some(0.99)), (true, false));
     }
 
     #[test]

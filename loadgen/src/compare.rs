@@ -63,6 +63,8 @@ pub struct Comparison {
     times: Vec<Histogram<u64>>,
     /// Rounds in which the generator was late: left out for all endpoints.
     pub late_rounds: usize,
+    /// Rounds of a closed loop in which the generator was the limit of some endpoint: they count, and that is told.
+    limited_rounds: usize,
     seed: u64,
     /// What went wrong, by endpoint, in all rounds there were.
     trouble: Vec<Trouble>,
@@ -75,6 +77,7 @@ struct Round {
     samples: Vec<Option<Sample>>,
     times: Vec<Histogram<u64>>,
     late: bool,
+    limited: bool,
 }
 
 /// Runs the rounds. `progress` hears of round, endpoint and rate.
@@ -92,6 +95,7 @@ pub fn compare(
         samples: vec![Vec::new(); endpoints.len()],
         times: vec![histogram(); endpoints.len()],
         late_rounds: 0,
+        limited_rounds: 0,
         seed,
         trouble: vec![Trouble::default(); endpoints.len()],
         unfinished: None,
@@ -210,8 +214,12 @@ impl Comparison {
     ) -> Result<Round> {
         let mut order: Vec<usize> = (0..endpoints.len()).collect();
         rng.shuffle(&mut order);
-        let mut round =
-            Round { samples: vec![None; endpoints.len()], times: vec![histogram(); endpoints.len()], late: false };
+        let mut round = Round {
+            samples: vec![None; endpoints.len()],
+            times: vec![histogram(); endpoints.len()],
+            late: false,
+            limited: false,
+        };
         for index in order {
             let endpoint = &endpoints[index];
             let (outcome, cpu_ns) =
@@ -221,6 +229,7 @@ impl Comparison {
                 bail!("endpoint `{}`: {cut_short}", endpoint.name);
             }
             round.late |= outcome.late.is_some();
+            round.limited |= outcome.limited.is_some();
             progress(&endpoint.name, outcome.achieved);
             round.samples[index] = Some(sample(&outcome, cpu_ns));
             round.times[index] = outcome.total.response;
@@ -233,6 +242,7 @@ impl Comparison {
             self.late_rounds += 1;
             return;
         }
+        self.limited_rounds += usize::from(round.limited);
         self.samples.iter_mut().zip(round.samples).for_each(|(samples, sample)| samples.extend(sample));
         let times = self.times.iter_mut().zip(round.times);
         times.for_each(|(all, of)| all.add(of).expect("all histograms have the same bounds"));
@@ -270,7 +280,19 @@ impl Comparison {
             };
             format!("`{name}` answers otherwise than `{}`: {}; {what}", self.names[0], unlike.detail())
         };
-        named.filter_map(|(name, unlike)| Some(sentence(name, unlike.as_ref()?))).collect()
+        let unlike = named.filter_map(|(name, unlike)| Some(sentence(name, unlike.as_ref()?)));
+        unlike.chain(self.limited()).collect()
+    }
+
+    fn limited(&self) -> Option<String> {
+        (self.limited_rounds > 0).then(|| {
+            format!(
+                "in {} of {} rounds the generator itself was at its limit, so that endpoints look more alike than they are: use more \
+                 --threads or a cheaper check",
+                self.limited_rounds,
+                self.rounds()
+            )
+        })
     }
 
     pub fn rounds(&self) -> usize {
@@ -422,6 +444,7 @@ mod tests {
             samples: vec![first, second],
             times: vec![histogram(); 2],
             late_rounds: 0,
+            limited_rounds: 2,
             seed: 1,
             trouble: vec![Trouble::default(), Trouble::of(&failed)],
             unfinished: None,
@@ -435,6 +458,7 @@ mod tests {
         let comparison = comparison(rounds(10.0), rounds(8.0));
         assert_eq!(comparison.json()["endpoints"][1]["cpu_per_request"]["to_first"]["median"], json!(0.8));
         let table = comparison.table();
+        assert!(table.contains("WARNING: in 2 of 6 rounds the generator itself was at its limit"), "{table}");
         assert!(table.contains("0.800  [0.800, 0.800]") && table.contains("b         3 x timeout: slow"), "{table}");
     }
 

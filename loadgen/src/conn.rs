@@ -38,7 +38,7 @@ pub struct Plan {
     pub depth: usize,
     /// Every request is a connection of its own.
     pub churn: bool,
-    /// The kernel notes when responses arrive, so they need not be read at once to be timed.
+    /// The kernel notes when responses arrive, and they hold up no server: so they need not be read at once to be timed.
     pub stamped: bool,
     /// Taking one in may take long, so that it is worth the price (1 us) to know how much of that was work.
     pub long_answers: bool,
@@ -123,7 +123,7 @@ pub enum News {
         request: Request,
         at_ns: u64,
         /// That is when it arrived, by the kernel's account; else when it was read.
-        stamped: bool,
+        noted: bool,
         fault: Option<Box<Fault>>,
         /// The connection can take the next request in its place; else [`News::RolledBack`] says when.
         free: bool,
@@ -167,9 +167,12 @@ pub struct Conn {
     login: Login,
     pub server_version: String,
     /// The kernel notes arrivals on this connection; false as soon as a note was missing.
-    pub stamped: bool,
-    /// When what is being taken in arrived, where the kernel noted it.
-    arrived_ns: Option<u64>,
+    pub noted: bool,
+    /// When what is being taken in arrived, where the kernel noted it; else when it was read. Looking through it comes later, and is
+    /// our own time.
+    arrived_ns: u64,
+    /// The kernel noted that.
+    arrival_noted: bool,
     refused: Option<Fault>,
     /// There may be more to read than the others were made to wait for: ask again.
     pub unread: bool,
@@ -197,8 +200,9 @@ impl Conn {
             values: Vec::new(),
             login: Login::default(),
             server_version: String::new(),
-            stamped: false,
-            arrived_ns: None,
+            noted: false,
+            arrived_ns: 0,
+            arrival_noted: false,
             refused: None,
             unread: false,
             hangup: false,
@@ -316,7 +320,7 @@ impl Conn {
         if self.stage == Stage::Connecting {
             let transport = self.transport.as_ref().expect("a connection under way has a socket");
             transport.connected().map_err(|error| connect_fault(plan, &error))?;
-            self.stamped = plan.stamped && transport.stamp_arrivals();
+            self.noted = plan.target.tls == TlsMode::Disable && transport.stamp_arrivals();
             if plan.target.tls == TlsMode::Disable {
                 self.begin_login(plan);
             } else {
@@ -368,7 +372,7 @@ impl Conn {
         let limit = if self.stage == Stage::AwaitTls { self.end + 1 } else { self.received.len() };
         let room = limit - self.end;
         let room_for = &mut self.received[self.end..limit];
-        let read = if self.stamped {
+        let read = if self.noted {
             transport.read_stamped(room_for)
         } else {
             transport.read(room_for).map(|count| (count, None))
@@ -379,8 +383,9 @@ impl Conn {
             }
             Ok((count, arrived_ns)) => {
                 self.end += count;
-                self.arrived_ns = arrived_ns;
-                self.stamped &= self.stage != Stage::Ready || arrived_ns.is_some();
+                self.arrived_ns = arrived_ns.unwrap_or_else(now_ns);
+                self.arrival_noted = arrived_ns.is_some();
+                self.noted &= self.stage != Stage::Ready || self.arrival_noted;
                 Ok(count == room || transport.is_tls() || hangup)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
@@ -540,8 +545,8 @@ impl Conn {
         }
         let fault = request.fault.take();
         let free = outside || plan.churn || !self.roll_back();
-        let (at_ns, stamped) = (self.arrived_ns.unwrap_or_else(now_ns), self.arrived_ns.is_some());
-        news.push(News::Finished { request, at_ns, stamped, fault, free });
+        let (at_ns, noted) = (self.arrived_ns, self.arrival_noted);
+        news.push(News::Finished { request, at_ns, noted, fault, free });
         Ok(())
     }
 
@@ -561,7 +566,7 @@ impl Conn {
         if !outside {
             return Err(Fault::new("connection lost", "ROLLBACK did not end the transaction, so it was closed"));
         }
-        news.push(News::RolledBack { at_ns: self.arrived_ns.unwrap_or_else(now_ns) });
+        news.push(News::RolledBack { at_ns: self.arrived_ns });
         Ok(())
     }
 }
@@ -582,4 +587,43 @@ fn connect_fault(plan: &Plan, error: &io::Error) -> Fault {
         _ => "",
     };
     Fault::new("connect", format!("cannot connect to {}: {error}{advice}", plan.target.shown()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::{Ends, Protocol};
+
+    fn plan(protocol: Protocol) -> Plan {
+        Plan {
+            target: Target::parse("postgres://u@127.0.0.1:1/d", None).expect("it is well formed"),
+            tls: None,
+            program: Program::new(protocol, "SELECT 1", Ends::WithLine, &[]).expect("it is well formed"),
+            levels: vec![Level::None],
+            expected: Expectations::default(),
+            first: Vec::new(),
+            depth: 1,
+            churn: false,
+            stamped: false,
+            long_answers: false,
+        }
+    }
+
+    /// In the middle of a request.
+    fn asked(plan: &Plan) -> Conn {
+        let mut conn = Conn { stage: Stage::Ready, ..Conn::new(0) };
+        conn.begin(plan, 1, 2);
+        conn.to_send.clear();
+        conn
+    }
+
+    #[test]
+    fn an_answer_counts_from_when_it_was_read_not_from_when_it_was_looked_through() {
+        let plan = plan(Protocol::Simple);
+        let mut conn = Conn { arrived_ns: 5, ..asked(&plan) };
+        let mut news = Vec::new();
+        let ready = Frame { kind: b'Z', body: b"I", total: 6 };
+        conn.message(&plan, ready, &mut news).expect("it was asked for");
+        assert!(matches!(news[..], [News::Finished { at_ns: 5, noted: false, fault: None, .. }]), "{news:?}");
+    }
 }

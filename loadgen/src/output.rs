@@ -18,6 +18,9 @@ pub fn table(title: &str, outcome: &Outcome) -> String {
         let _ = writeln!(out, "\nno percentiles: {late}");
         return out;
     }
+    if let Some(limited) = &outcome.limited {
+        let _ = writeln!(out, "\nWARNING: {limited}");
+    }
     percentiles(&mut out, outcome);
     steps(&mut out, outcome);
     if outcome.closed {
@@ -218,6 +221,7 @@ pub fn json(outcome: &Outcome, settings: &Value) -> Value {
         "own_pause_max_ns": total.pause_ns,
         "answered_after_own_pause": total.touched,
         "late": outcome.late,
+        "limited": outcome.limited,
         "cut_short": outcome.cut_short,
         "count_missed": outcome.count_missed,
         "interrupted": outcome.interrupted,

@@ -107,6 +107,8 @@ pub struct Outcome {
     pub busiest: Option<f64>,
     /// Why percentiles are not to be believed.
     pub late: Option<String>,
+    /// Why rate and times are the generator's as much as the server's, in a closed loop.
+    pub limited: Option<String>,
     pub server_version: String,
     pub closed: bool,
     pub interrupted: bool,
@@ -174,6 +176,7 @@ pub fn run(settings: &Settings, progress: &mut dyn FnMut(&Point, bool)) -> Resul
     ensure!(settings.duration_s.is_some() || settings.count.is_some(), "a run needs a duration or a count");
     sys::raise_open_files();
     let (plan, version) = prepare(settings)?;
+    let stamped = plan.stamped;
     let plan = Arc::new(plan);
     let threads = settings.threads_used();
     let (to_us, reports) = mpsc::channel();
@@ -190,6 +193,7 @@ pub fn run(settings: &Settings, progress: &mut dyn FnMut(&Point, bool)) -> Resul
     drop(to_us);
     let mut collector = Collector::new(settings, threads);
     collector.version = version;
+    collector.stamped = stamped;
     let result = collector.collect(&reports, &starts, &stop, progress);
     stop.store(true, Ordering::Relaxed);
     result?;

@@ -38,6 +38,9 @@ pub fn verb(args: &RunArgs) -> Result<Verdict> {
     ];
     verdicts.missed.iter().for_each(|miss| out::tell(&format!("missed: {miss}")));
     verdicts.unknown.iter().for_each(|why| out::tell(&format!("lockgate-loadgen: {why}")));
+    if verdicts.unknown.is_empty() {
+        outcome.limited.iter().for_each(|why| out::tell(&format!("lockgate-loadgen: {why}")));
+    }
     Ok(if out::tell_lost(written) { Verdict::CannotTell } else { verdict(&verdicts, &outcome) })
 }
 

@@ -29,7 +29,7 @@ pub fn judge(args: &RunArgs, outcome: &Outcome) -> Verdicts {
         verdicts.missed.push(format!("{errors} errors, the limit {limit}"));
     }
     if let Some(limit) = args.fail_rate.filter(|&limit| !outcome.answers_at_least(limit * (1.0 - RATE_SLACK))) {
-        match &outcome.late {
+        match outcome.late.as_ref().or(outcome.limited.as_ref()) {
             Some(late) => verdicts.unknown.push(format!("whether the rate was held cannot be judged: {late}")),
             None => verdicts.missed.push(format!("{:.1} answers a second, the limit {limit}", outcome.achieved)),
         }
@@ -62,7 +62,14 @@ fn times(args: &RunArgs, outcome: &Outcome, verdicts: &mut Verdicts) {
                     .unknown
                     .push(format!("{why}: it cannot be said whether the limit of {} was held", time(limit_ns)));
             }
-            Some(found) => verdicts.missed.push(format!("{name} is {}, the limit {}", time(found), time(limit_ns))),
+            Some(found) => {
+                let miss = format!("{name} is {}, the limit {}", time(found), time(limit_ns));
+                match &outcome.limited {
+                    // Without the generator's own work it might have been less.
+                    Some(limited) => verdicts.unknown.push(format!("{miss}; but {limited}")),
+                    None => verdicts.missed.push(miss),
+                }
+            }
         }
     }
 }

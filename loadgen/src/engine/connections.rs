@@ -9,7 +9,7 @@ use std::sync::Arc;
 impl Engine {
     pub(super) fn event(&mut self, plan: &Plan, index: usize, hangup: bool) {
         let mut news = std::mem::take(&mut self.news);
-        if !self.conns[index].stamped {
+        if !(plan.stamped && self.conns[index].noted) {
             self.look(now_ns());
         }
         let cpu_ns = plan.long_answers.then(sys::thread_cpu_ns);
@@ -17,15 +17,15 @@ impl Engine {
         let generation = conn.generation;
         let result = if conn.is_closed() { Ok(()) } else { conn.ready(plan, &self.epoll, hangup, &mut news) };
         cpu_ns.into_iter().for_each(|before| self.watch.worked(sys::thread_cpu_ns() - before));
-        self.naps &= self.conns[index].stamped;
+        self.naps &= self.conns[index].noted;
         if self.conns[index].unread {
             self.unread.push(index);
         }
         for item in news.drain(..) {
             match item {
                 News::Ready => self.is_up(plan, index),
-                News::Finished { request, at_ns, stamped, fault, free } => {
-                    self.finish(&request, at_ns, stamped, fault.as_deref());
+                News::Finished { request, at_ns, noted, fault, free } => {
+                    self.finish(&request, at_ns, noted, fault.as_deref());
                     if plan.churn {
                         self.conns[index].close();
                     }

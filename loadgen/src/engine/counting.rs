@@ -7,8 +7,8 @@ use crate::sys::now_ns;
 use std::collections::VecDeque;
 
 impl Engine {
-    /// `stamped`: the kernel noted that time. Else it is when this thread got round to it.
-    pub(super) fn finish(&mut self, request: &Request, at_ns: u64, stamped: bool, fault: Option<&Fault>) {
+    /// `noted`: that time is the kernel's. Else it is when this thread got round to reading.
+    pub(super) fn finish(&mut self, request: &Request, at_ns: u64, noted: bool, fault: Option<&Fault>) {
         self.inflight -= 1;
         self.requests += 1;
         // Timeouts are looked for now and then only: an answer that came in between may be too late.
@@ -28,10 +28,20 @@ impl Engine {
                 let service_ns = at_ns.saturating_sub(request.sent_ns).max(1);
                 self.counts.response.saturating_record(response_ns);
                 self.counts.service.saturating_record(service_ns);
-                self.counts.touched += u64::from(!stamped && self.watch.touches(request.sent_ns, service_ns));
+                self.note_our_share(request.sent_ns, at_ns, noted);
                 self.count_in_time(at_ns, response_ns);
             }
         }
+    }
+
+    /// Counts an answer that may have waited for this thread, which stood still or was busy with others.
+    fn note_our_share(&mut self, sent_ns: u64, at_ns: u64, noted: bool) {
+        let took_ns = at_ns.saturating_sub(sent_ns);
+        // What the kernel notes has its time whatever we do, unless it is so long that the server could not send on.
+        let behind_ns = if noted { None } else { self.watch.behind_work(at_ns, took_ns) };
+        self.counts.still_ns = self.counts.still_ns.max(behind_ns.unwrap_or(0));
+        let stood_still = !(noted && self.task.plan.stamped) && self.watch.touches(sent_ns, took_ns);
+        self.counts.touched += u64::from(stood_still || behind_ns.is_some());
     }
 
     fn count_in_time(&mut self, at_ns: u64, response_ns: u64) {

@@ -445,9 +445,12 @@ impl Engine {
         self.look(now);
         self.watch.sleep_until(self.awaited_ns);
         let nap = self.naps && self.backlog.is_empty() && wait.is_none() && left_ns <= nap_ns_max;
+        let asked = now_ns();
         let events = self.epoll.wait(if nap { Some(0) } else { wait })?;
         // Before anything is read: whatever lies there has lain there while this thread stood still, if it did.
-        self.look(now_ns());
+        let told = now_ns();
+        self.look(told);
+        self.watch.asked(asked, told);
         for index in 0..events {
             let event = self.epoll.event(index);
             if event.token != alarms::TOKEN {

@@ -1,5 +1,5 @@
-//! Whether this thread itself stood still, because it was stopped or had no core. What waited meanwhile must not be charged to the
-//! server.
+//! Whether this thread itself stood still, because it was stopped or had no core, or was at work on other answers. What waited
+//! meanwhile must not be charged to the server.
 
 /// Told whenever the clock is read, and of every sleep.
 #[derive(Debug)]
@@ -12,7 +12,14 @@ pub struct Watch {
     paused_until_ns: u64,
     /// The longest of those pauses.
     longest_ns: u64,
+    /// When the kernel last told what has come.
+    told_ns: u64,
+    /// What it told of came after this.
+    unseen_since_ns: u64,
 }
+
+/// A question to the kernel that took longer was a sleep: nothing had come when it began.
+const SLEPT_NS: u64 = 20_000;
 
 /// A pause shorter than this share of the time an answer took is no part of it that anybody would see: a gigabyte takes seconds,
 /// and no machine leaves anybody a core for so long.
@@ -20,7 +27,7 @@ const NOTICED_SHARE: u64 = 100;
 
 impl Watch {
     pub fn new(limit_ns: u64) -> Watch {
-        Watch { expected_ns: u64::MAX, limit_ns, paused_until_ns: 0, longest_ns: 0 }
+        Watch { expected_ns: u64::MAX, limit_ns, paused_until_ns: 0, longest_ns: 0, told_ns: 0, unseen_since_ns: 0 }
     }
 
     /// It sleeps until then, if nothing happens before.
@@ -45,10 +52,28 @@ impl Watch {
         too_long.then_some(still_ns)
     }
 
+    /// The kernel was asked what has come, and told.
+    pub fn asked(&mut self, asked_ns: u64, told_ns: u64) {
+        let slept = told_ns.saturating_sub(asked_ns) > SLEPT_NS;
+        self.unseen_since_ns = if slept { told_ns } else { self.told_ns };
+        self.told_ns = told_ns;
+    }
+
+    /// For how long an answer that took so long and is read now may have lain there while this thread was at work, if that is too
+    /// long.
+    pub fn behind_work(&self, now: u64, took_ns: u64) -> Option<u64> {
+        let waited_ns = now.saturating_sub(self.unseen_since_ns).min(took_ns);
+        (waited_ns > self.limit_ns && is_noticed(waited_ns, took_ns)).then_some(waited_ns)
+    }
+
     /// An answer that took so long, to what was sent at that time, and is read now may have waited for us.
     pub fn touches(&self, sent_ns: u64, took_ns: u64) -> bool {
-        sent_ns < self.paused_until_ns && took_ns < self.longest_ns.saturating_mul(NOTICED_SHARE)
+        sent_ns < self.paused_until_ns && is_noticed(self.longest_ns, took_ns)
     }
+}
+
+fn is_noticed(waited_ns: u64, took_ns: u64) -> bool {
+    took_ns < waited_ns.saturating_mul(NOTICED_SHARE)
 }
 
 #[cfg(test)]
@@ -76,5 +101,18 @@ mod tests {
         assert_eq!(watch.look(1_410), None, "it was at work");
         watch.worked(80);
         assert_eq!(watch.look(1_501), Some(11), "and now not all the time");
+    }
+
+    #[test]
+    fn what_lay_there_while_the_thread_was_at_work_may_have_waited_for_us() {
+        let mut watch = Watch::new(1_000_000);
+        let ms = |ms: u64| ms * 1_000_000;
+        watch.asked(ms(10), ms(20));
+        assert_eq!(watch.behind_work(ms(21), ms(15)), None, "it slept, so nothing had come before");
+        assert_eq!(watch.behind_work(ms(25), ms(15)), Some(ms(5)), "behind those that came with it");
+        watch.asked(ms(26), ms(26));
+        assert_eq!(watch.behind_work(ms(27), ms(18)), Some(ms(7)), "not there when the kernel told before");
+        assert_eq!(watch.behind_work(ms(27), ms(2)), Some(ms(2)), "no longer than it took");
+        assert_eq!(watch.behind_work(ms(27), ms(701)), None, "a hundredth of what it took");
     }
 }

@@ -3,6 +3,7 @@ head(data.settings.target, data.settings.load);
 if (data.cut_short) bad(data.cut_short);
 if (data.count_missed) add(at("verdict"), "p", {}, data.count_missed);
 if (data.late) bad(data.late);
+if (data.limited) bad(data.limited);
 for (const miss of data.thresholds_missed || []) bad("missed: " + miss);
 // Where the run was late or cut short, the same was said above.
 for (const why of data.thresholds_unknown || []) if (why !== data.cut_short) bad("cannot tell: " + why);
