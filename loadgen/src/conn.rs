@@ -49,6 +49,8 @@ pub struct Plan {
 pub struct Request {
     pub intended_ns: u64,
     pub sent_ns: u64,
+    /// It was due before a connection was free for it.
+    pub queued: bool,
     /// Of its rows, all statements together.
     pub bytes: u64,
     /// Not load: ends the transaction that the request before it left open.
@@ -60,9 +62,13 @@ pub struct Request {
 }
 
 impl Request {
-    fn new(intended_ns: u64, sent_ns: u64) -> Request {
-        let rollback = false;
-        Request { intended_ns, sent_ns, bytes: 0, rollback, step: 0, rows: 0, value_seen: false, fault: None }
+    pub fn new(intended_ns: u64, sent_ns: u64) -> Request {
+        let (queued, rollback) = (false, false);
+        Request { intended_ns, sent_ns, queued, bytes: 0, rollback, step: 0, rows: 0, value_seen: false, fault: None }
+    }
+
+    pub fn queued(self, queued: bool) -> Request {
+        Request { queued, ..self }
     }
 
     fn rollback(now_ns: u64) -> Request {
@@ -272,8 +278,8 @@ impl Conn {
     }
 
     /// Takes on a request. It is sent by the next [`Conn::flush`], or once the login is done.
-    pub fn begin(&mut self, plan: &Plan, intended_ns: u64, sent_ns: u64) {
-        self.inflight.push_back(Request::new(intended_ns, sent_ns));
+    pub fn begin(&mut self, plan: &Plan, request: Request) {
+        self.inflight.push_back(request);
         if self.stage == Stage::Ready {
             plan.program.encode(0, &self.values, &mut self.to_send);
         }
@@ -590,11 +596,11 @@ fn connect_fault(plan: &Plan, error: &io::Error) -> Fault {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::program::{Ends, Protocol};
 
-    fn plan(protocol: Protocol) -> Plan {
+    pub fn plan(protocol: Protocol) -> Plan {
         Plan {
             target: Target::parse("postgres://u@127.0.0.1:1/d", None).expect("it is well formed"),
             tls: None,
@@ -612,7 +618,7 @@ mod tests {
     /// In the middle of a request.
     fn asked(plan: &Plan) -> Conn {
         let mut conn = Conn { stage: Stage::Ready, ..Conn::new(0) };
-        conn.begin(plan, 1, 2);
+        conn.begin(plan, Request::new(1, 2));
         conn.to_send.clear();
         conn
     }

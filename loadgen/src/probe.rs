@@ -1,7 +1,7 @@
 //! One request before the load: what a right answer looks like.
 
 use crate::check::Tally;
-use crate::conn::{Conn, Fault, News, Plan};
+use crate::conn::{Conn, Fault, News, Plan, Request};
 use crate::rng::Rng;
 use crate::sys::{self, Epoll, now_ns};
 
@@ -33,7 +33,7 @@ pub fn probe(plan: &Plan, timeout_ns: u64) -> Result<(Vec<Tally>, String), Fault
                     asked = true;
                     plan.program.draw(&mut Rng::new(1), &mut conn.values);
                     let now = now_ns();
-                    conn.begin(plan, now, now);
+                    conn.begin(plan, Request::new(now, now));
                     conn.flush(&epoll)?;
                 }
                 News::RolledBack { .. } => {}

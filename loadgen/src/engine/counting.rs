@@ -29,7 +29,7 @@ impl Engine {
                 self.counts.response.saturating_record(response_ns);
                 self.counts.service.saturating_record(service_ns);
                 self.note_our_share(request.sent_ns, at_ns, noted);
-                self.count_in_time(at_ns, response_ns);
+                self.count_in_time(at_ns, response_ns, request.queued);
             }
         }
     }
@@ -44,13 +44,21 @@ impl Engine {
         self.counts.touched += u64::from(stood_still || behind_ns.is_some());
     }
 
-    fn count_in_time(&mut self, at_ns: u64, response_ns: u64) {
+    fn count_in_time(&mut self, at_ns: u64, response_ns: u64, queued: bool) {
         if at_ns < self.load_end_ns {
             self.note_quickest(response_ns);
             self.counts.in_time += 1;
-        } else if self.quickest_ns.is_some_and(|quickest_ns| at_ns - self.load_end_ns <= quickest_ns) {
+        } else if self.may_be_on_its_way(queued)
+            && self.quickest_ns.is_some_and(|quickest_ns| at_ns - self.load_end_ns <= quickest_ns)
+        {
             self.counts.just_after += 1;
         }
+    }
+
+    /// At the end of the load a schedule leaves requests on their way, however fast they are answered. Those that had to wait for a
+    /// connection were left behind; and a closed loop, which has no schedule to fall behind, did what it did in time.
+    fn may_be_on_its_way(&self, queued: bool) -> bool {
+        self.task.schedule.is_some() && !queued
     }
 
     fn note_quickest(&mut self, response_ns: u64) {
@@ -95,5 +103,55 @@ impl Engine {
             add_fault(&mut self.counts.faults, NEVER_SENT, measured, why);
         }
         self.backlog.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conn::tests::plan;
+    use crate::engine::Task;
+    use crate::program::Protocol;
+    use crate::schedule::{Arrivals, Profile, Schedule, Share};
+    use crate::spans::Spans;
+    use std::sync::mpsc;
+    use std::sync::{Arc, atomic::AtomicBool};
+
+    /// Measuring from 0 to 1000.
+    fn engine(schedule: Option<Schedule>) -> Engine {
+        let task = Task {
+            thread: 0,
+            plan: Arc::new(plan(Protocol::Simple)),
+            connections: 1,
+            schedule,
+            ticks: false,
+            spans: Spans { length_ns: 1_000, warmup_ns: 0, duration_ns: Some(1_000) },
+            count: None,
+            timeout_ns: 1_000_000,
+            spin_ns: 0,
+            lag_limit_ns: 1_000_000,
+            seed: 1,
+        };
+        let mut engine =
+            Engine::new(task, mpsc::channel().0, Arc::new(AtomicBool::new(false))).expect("there is epoll");
+        (engine.measure_ns, engine.load_end_ns, engine.inflight) = (0, 1_000, 4);
+        engine
+    }
+
+    #[test]
+    fn what_comes_after_the_load_counts_for_its_rate_only_in_an_open_loop_and_only_where_it_had_not_queued() {
+        let alone = Share { thread: 0, threads: 1, connections: 1 };
+        let open = Schedule::new(&Profile::Flat(1.0), Arrivals::Constant, 0.0, 1.0, alone, 1);
+        for (schedule, answers) in [(None, 1), (Some(open), 2)] {
+            let mut engine = engine(schedule);
+            let mut answered = |sent_ns, at_ns, queued| {
+                engine.finish(&Request::new(sent_ns, sent_ns).queued(queued), at_ns, false, None);
+            };
+            answered(0, 700, false);
+            answered(700, 1_400, false);
+            answered(700, 1_400, true);
+            answered(900, 1_701, false);
+            assert_eq!((engine.counts.in_time, engine.counts.answers_in_time()), (1, answers));
+        }
     }
 }

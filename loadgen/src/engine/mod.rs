@@ -11,7 +11,7 @@ mod counting;
 mod watch;
 
 use crate::alarms::{self, Alarms};
-use crate::conn::{Conn, Fault, News, Plan};
+use crate::conn::{Conn, Fault, News, Plan, Request};
 use crate::measure::{Counts, NEVER_SENT, add_fault};
 use crate::rng::Rng;
 use crate::schedule::Schedule;
@@ -533,7 +533,8 @@ impl Engine {
             if waiting.due_ns >= self.measure_ns {
                 self.counts.lag.saturating_record(waiting.lag_ns(slot.since_ns, now).max(1));
             }
-            self.send(plan, slot.conn, waiting.due_ns, now);
+            let queued = slot.since_ns > waiting.due_ns;
+            self.send(plan, slot.conn, Request::new(waiting.due_ns, now).queued(queued));
         }
         self.flush_dirty();
     }
@@ -554,15 +555,15 @@ impl Engine {
                 // Nor does a duration end it any more.
                 self.load_end_ns = u64::MAX;
             }
-            self.send(plan, slot.conn, now, now);
+            self.send(plan, slot.conn, Request::new(now, now));
         }
         self.flush_dirty();
     }
 
-    fn send(&mut self, plan: &Plan, index: usize, intended: u64, now: u64) {
+    fn send(&mut self, plan: &Plan, index: usize, request: Request) {
         let conn = &mut self.conns[index];
         plan.program.draw(&mut self.rng, &mut conn.values);
-        conn.begin(plan, intended, now);
+        conn.begin(plan, request);
         self.inflight += 1;
         let result = if plan.churn { conn.open(plan, &self.epoll) } else { Ok(()) };
         match result {
