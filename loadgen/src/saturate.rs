@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 const KEPT_UP: f64 = 0.98;
 /// A rate that fails is tried once more: a hiccup of the machine is not the target's limit.
 const TRIES: usize = 2;
+/// A try in which the generator itself was late says nothing of the target, so it is no such try; but there is an end to that.
+const TRIES_MAX: usize = 4;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Search {
@@ -139,17 +141,26 @@ fn find(search: Search, probe: &mut dyn FnMut(f64) -> Result<Probe>) -> Result<F
     Ok(Found { rate: holds, limit, own_fault, unfinished, wrong, probes })
 }
 
-/// Until it holds, or has failed often enough; a wrong answer is no hiccup.
+/// Until it holds, or has failed often enough; a wrong answer is no hiccup. A failure that was the target's counts, whatever befell
+/// the generator in other tries.
 fn try_rate(rate: f64, probe: &mut dyn FnMut(f64) -> Result<Probe>, probes: &mut Vec<Probe>) -> Result<Probe> {
-    let mut tries = 0;
-    loop {
+    let (mut failed, mut late) = (Vec::new(), None);
+    for _ in 0..TRIES_MAX {
         let last = probe(rate)?;
         probes.push(last.clone());
-        tries += 1;
-        if last.why_not.is_none() || last.is_wrong() || tries == TRIES {
+        if last.why_not.is_none() || last.is_wrong() {
             return Ok(last);
         }
+        if last.own_fault {
+            late = Some(last);
+        } else {
+            failed.push(last);
+        }
+        if failed.len() == TRIES {
+            break;
+        }
     }
+    Ok(failed.pop().or(late).expect("it was tried"))
 }
 
 impl Found {
@@ -212,6 +223,43 @@ mod tests {
             (Some(2_000.0), Some("not finished: the server went away"))
         );
         assert!(until(1.0).is_err());
+    }
+
+    #[test]
+    fn a_try_in_which_the_generator_was_late_is_no_evidence() {
+        let late = |rate| Probe {
+            rate,
+            achieved: rate,
+            p99_ns: None,
+            why_not: Some("late".into()),
+            own_fault: true,
+            trouble: Trouble::default(),
+        };
+        // What each try came to: `h`eld, `f`ailed, or the generator was `l`ate; then how many were made, and the verdict.
+        for (tries, made, why_not, own_fault) in [
+            ("h", 1, None, false),
+            ("fh", 2, None, false),
+            ("ff", 2, Some("p99"), false),
+            ("fll", 4, Some("p99"), false),
+            ("flf", 3, Some("p99"), false),
+            ("llh", 3, None, false),
+            ("lllf", 4, Some("p99"), false),
+            ("llll", 4, Some("late"), true),
+        ] {
+            let (mut outcomes, mut probes) = (tries.chars().chain(std::iter::repeat('l')), Vec::new());
+            let mut probe = |rate| {
+                Ok(match outcomes.next() {
+                    Some('l') => late(rate),
+                    of => Probe { why_not: (of == Some('f')).then(|| "p99".into()), own_fault: false, ..late(rate) },
+                })
+            };
+            let verdict = try_rate(1.0, &mut probe, &mut probes).expect("no probe fails");
+            assert_eq!(
+                (probes.len(), verdict.why_not.as_deref(), verdict.own_fault),
+                (made, why_not, own_fault),
+                "{tries}"
+            );
+        }
     }
 
     #[test]

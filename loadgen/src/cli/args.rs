@@ -85,7 +85,8 @@ pub const SATURATE_EXAMPLES: &str = "Examples:
   lockgate-loadgen saturate --target ... --p99 500us --from 5k --max 200k --probe 5s -o json
 
 The rate doubles until p99 is above the bound, answers fall behind (under 98 % of what was due come while the load lasts) or
-requests fail (tried twice each); then the gap is halved until it is below --precision. Ctrl-C shows what was found until then.
+requests fail (tried twice each, and up to four times where the generator itself was late); then the gap is halved until it is below
+--precision. Ctrl-C shows what was found until then.
 
 Exit status: 0 found; 1 not even the first rate held; 2 wrong usage; 3 could not run or did not finish, or the generator itself was the
 limit.";
