@@ -17,27 +17,48 @@ impl<'a> Stretch<'a> {
     }
 }
 
-/// Takes the text apart. What is never closed goes on to the end.
-pub fn stretches(sql: &str) -> Vec<Stretch<'_>> {
-    let mut found = Vec::new();
-    let mut code = 0;
-    let mut at = 0;
-    while at < sql.len() {
-        let Some(hidden) = hidden(&sql[code..at], &sql[at..]) else {
-            at += sql[at..].chars().next().map_or(1, char::len_utf8);
-            continue;
-        };
-        if code < at {
-            found.push(Stretch::Code(&sql[code..at]));
+/// Takes the text apart as far as it is asked to. What is never closed goes on to the end; code ends behind each semicolon, so that
+/// whoever looks for the next one need not see all that follows.
+pub fn stretches(sql: &str) -> Stretches<'_> {
+    Stretches { rest: sql, hidden: None }
+}
+
+#[derive(Clone, Debug)]
+pub struct Stretches<'a> {
+    rest: &'a str,
+    /// What `rest` begins with, where that is known.
+    hidden: Option<Stretch<'a>>,
+}
+
+impl<'a> Iterator for Stretches<'a> {
+    type Item = Stretch<'a>;
+
+    fn next(&mut self) -> Option<Stretch<'a>> {
+        let found = self.hidden.take().or_else(|| self.code())?;
+        self.rest = &self.rest[found.text().len()..];
+        Some(found)
+    }
+}
+
+impl<'a> Stretches<'a> {
+    /// Code up to a semicolon or what is none; what is none, if that comes first.
+    fn code(&mut self) -> Option<Stretch<'a>> {
+        let mut at = 0;
+        while let Some(character) = self.rest[at..].chars().next() {
+            match hidden(&self.rest[..at], &self.rest[at..]) {
+                Some(hidden) if at == 0 => return Some(hidden),
+                Some(hidden) => {
+                    self.hidden = Some(hidden);
+                    break;
+                }
+                None => at += character.len_utf8(),
+            }
+            if character == ';' {
+                break;
+            }
         }
-        found.push(hidden);
-        at += hidden.text().len();
-        code = at;
+        (at > 0).then(|| Stretch::Code(&self.rest[..at]))
     }
-    if code < at {
-        found.push(Stretch::Code(&sql[code..]));
-    }
-    found
 }
 
 /// What begins here and is no code. `before`: the code right before it.
@@ -110,7 +131,7 @@ mod tests {
     #[test]
     fn quotes_and_comments_are_told_from_code() {
         let check = |sql: &str, code: &[&str]| {
-            let found = stretches(sql);
+            let found: Vec<Stretch<'_>> = stretches(sql).collect();
             assert_eq!(found.iter().map(|stretch| stretch.text()).collect::<String>(), sql);
             let is_code = |stretch: &Stretch<'_>| match stretch {
                 Stretch::Code(text) => Some(text.to_string()),
@@ -128,5 +149,7 @@ mod tests {
         check("a $1 b$c$ d", &["a $1 b$c$ d"]);
         check("a 'b", &["a "]);
         check("\u{e4} -- \u{f6}", &["\u{e4} "]);
+        check("a; b;E'\\';' c;", &["a;", " b;", "E", " c;"]);
+        check("", &[]);
     }
 }

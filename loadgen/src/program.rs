@@ -213,15 +213,15 @@ fn read_script(script: &str, ends: Ends) -> Result<(Vec<Variable>, Vec<String>)>
             rest = after;
         } else if open.is_empty() && rest.starts_with('\\') {
             let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
-            let number = script[..script.len() - rest.len()].matches('\n').count() + 1;
-            variables.push(command(line.trim()).with_context(|| format!("script line {number}"))?);
+            let number = || script[..script.len() - rest.len()].matches('\n').count() + 1;
+            variables.push(command(line.trim()).with_context(|| format!("script line {}", number()))?);
             rest = after;
         } else {
             rest = take_statement(rest, ends, &mut open);
             statements.push(std::mem::take(&mut open).trim().to_string());
         }
     }
-    statements.retain(|statement| lex::stretches(statement).iter().any(|stretch| !is_blank(*stretch)));
+    statements.retain(|statement| lex::stretches(statement).any(|stretch| !is_blank(stretch)));
     Ok((variables, statements))
 }
 
@@ -268,8 +268,8 @@ fn take_statement<'a>(rest: &'a str, ends: Ends, open: &mut String) -> &'a str {
 }
 
 fn ends_line(behind: &str) -> bool {
-    let line = behind.lines().next().unwrap_or_default().trim();
-    line.is_empty() || line.starts_with("--")
+    let rest = behind.trim_start_matches(|c: char| c.is_whitespace() && c != '\n');
+    rest.is_empty() || rest.starts_with('\n') || rest.starts_with("--")
 }
 
 /// A line that begins with a backslash.
@@ -330,6 +330,19 @@ mod tests {
         let lines = "SELECT 1; SELECT 2; -- and\nSELECT 3;";
         let lines = Program::new(Protocol::Simple, lines, Ends::WithLine, &[]).expect("it is well formed");
         assert_eq!(lines.steps.iter().map(Step::sql).collect::<Vec<_>>(), ["SELECT 1; SELECT 2", "SELECT 3"]);
+    }
+
+    #[test]
+    fn each_statement_is_read_once() {
+        // Read to its end for each statement, this would take minutes.
+        let check = |statement: &str, ends, steps| {
+            let script = statement.repeat(200_000);
+            let program = Program::new(Protocol::Simple, &script, ends, &[]).expect("it is well formed");
+            assert_eq!(program.steps.len(), steps, "{statement}");
+        };
+        check("SELECT 1;\n", Ends::Anywhere, 200_000);
+        check("SELECT 1;\n", Ends::WithLine, 200_000);
+        check("SELECT 1; ", Ends::WithLine, 1);
     }
 
     #[test]

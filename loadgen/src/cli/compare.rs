@@ -14,7 +14,6 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 pub fn verb(args: &CompareArgs) -> Result<Verdict> {
-    sys::catch_interrupt();
     let names: BTreeSet<&str> = args.endpoint.iter().map(|(name, _)| name.as_str()).collect();
     let well_named = (2..=6).contains(&args.endpoint.len()) && names.len() == args.endpoint.len();
     demand(well_named, "give two to six --endpoint NAME=URL, each with a name of its own")?;
@@ -43,6 +42,7 @@ pub fn verb(args: &CompareArgs) -> Result<Verdict> {
         let known = endpoints.iter().any(|endpoint| endpoint.name == *name);
         demand(known, &format!("--pid names `{name}`, which is no endpoint"))?;
     }
+    sys::catch_interrupt();
     let report = args.report.as_deref().map(Output::open).transpose()?;
     let bar = progress_bar();
     let rounds = usize::from(args.rounds);

@@ -18,8 +18,9 @@ const INTERVAL_S_MIN: f64 = 0.01;
 const DURATION_S_MIN: f64 = 0.001;
 
 pub fn verb(args: &RunArgs) -> Result<Verdict> {
-    sys::catch_interrupt();
     let settings = what_to_run(args)?;
+    // Not before: a long script takes a while to read, and a first Ctrl-C is to end that.
+    sys::catch_interrupt();
     let hlog = args.hlog.as_deref().map(Output::open).transpose()?;
     let report = args.report.as_deref().map(Output::open).transpose()?;
     let shared = hlog.as_ref().zip(report.as_ref()).is_some_and(|(hlog, report)| hlog.is_same_file(report));

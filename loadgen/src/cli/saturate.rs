@@ -16,7 +16,6 @@ use std::ops::RangeInclusive;
 const PRECISION: RangeInclusive<f64> = 0.5..=100.0;
 
 pub fn verb(args: &SaturateArgs) -> Result<Verdict> {
-    sys::catch_interrupt();
     let mut settings =
         settings(&args.target, &args.workload, &args.load, Some(Profile::Flat(args.from))).map_err(usage)?;
     settings.duration_s = Some(args.probe);
@@ -33,6 +32,7 @@ pub fn verb(args: &SaturateArgs) -> Result<Verdict> {
         bound_ns: (args.p99 * 1e9) as u64,
         precision: args.precision / 100.0,
     };
+    sys::catch_interrupt();
     let report = args.report.as_deref().map(Output::open).transpose()?;
     let found = saturate::saturate(&settings, search, &mut |probe| {
         let verdict = probe.why_not.as_deref().unwrap_or("held");
