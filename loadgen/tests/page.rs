@@ -122,6 +122,36 @@ fn the_report_draws_no_line_across_a_time_without_answers() {
 }
 
 #[test]
+fn the_report_of_a_long_run_draws_no_more_than_there_is_room_for() {
+    let Some(browser) = wanted_browser() else { return };
+    let directory = folder("long");
+    let load =
+        ["run", "--duration", "1s", "--warmup", "0s", "--target", "TARGET", "--rate", "500", "--lag-limit", "10s"];
+    let page = report(&directory, &load);
+    // As if there had been an hour of intervals of 20 ms.
+    let text = std::fs::read_to_string(&page).expect("it is there");
+    let (before, rest) = text.split_once("\"intervals\":[").expect("they are told");
+    let (_, after) = rest.split_once(']').expect("they end");
+    let interval = |n: u32| {
+        let (at_s, rate) = (f64::from(n) / 50.0, if n == 77_777 { 9_000 } else { 500 });
+        format!(
+            "{{\"at_s\":{at_s},\"seconds\":0.02,\"rate\":{rate},\"offered_per_s\":500,\"done\":10,\"p50_ns\":1000,\"p99_ns\":{n},\"max_ns\":200000}}"
+        )
+    };
+    let intervals: Vec<String> = (1..=180_000).map(interval).collect();
+    let before = before.replace("\"load_s\":1", "\"load_s\":3600");
+    let after = after.replace("\"load_s\":1", "\"load_s\":3600");
+    std::fs::write(&page, format!("{before}\"intervals\":[{}]{after}", intervals.join(","))).expect("it is ours");
+    let drawn = drawn(&browser, &directory, &page);
+    let points = |path: &str| path.split('"').next().map_or(0, |path| path.matches('L').count());
+    let longest = drawn.split(" d=\"").skip(1).map(points).max();
+    assert!(longest.is_some_and(|longest| (500..2_000).contains(&longest)), "{longest:?} points");
+    // The one rate above all others is among them, and decides how far the axis goes.
+    assert!(drawn.contains(">8,000</text>"), "the highest was left out");
+    std::fs::remove_dir_all(directory).expect("it is ours");
+}
+
+#[test]
 fn the_report_tells_what_cannot_be_said() {
     let load = ["--rate", "500", "--lag-limit", "1ns", "--fail-p99", "1s"];
     check("unknown", &load, 2, &["cannot tell: thresholds on time cannot be judged"], &[]);

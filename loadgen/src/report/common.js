@@ -31,6 +31,21 @@ function section(heading) {
   add(at("main"), "h2", {}, heading);
   return add(at("main"), "div");
 }
+// Of any number of values: as arguments of Math.min they overflow the stack beyond some ten thousand.
+const least = (values, start) => values.reduce((low, value) => Math.min(low, value), start);
+const most = (values, start) => values.reduce((high, value) => Math.max(high, value), start);
+// More points than a plot has room for hide nothing but each other: of each stretch the lowest and the highest stay, and a gap if there is one.
+function thinned(points, room = 2000) {
+  if (points.length <= room) return points;
+  const size = Math.ceil(points.length / (room / 3)), kept = [];
+  for (let from = 0; from < points.length; from += size) {
+    const stretch = points.slice(from, from + size), known = stretch.filter(p => p[1] !== null);
+    const low = known.reduce((one, p) => one && one[1] <= p[1] ? one : p, null), high = known.reduce((one, p) => one && one[1] >= p[1] ? one : p, null);
+    const gap = stretch.find(p => p[1] === null);
+    kept.push(...stretch.filter(p => p === low || p === high || p === gap));
+  }
+  return kept;
+}
 // One plot: x and y map data to 0..1; ticks are [value, label]. A series is a line through its points, or, with `dots`, the points.
 // Where a point has no value the line breaks: nobody knows what was there. One between two such is a dot.
 function plot(place, name, series, x, y, xTicks, yTicks) {
@@ -58,7 +73,7 @@ function plot(place, name, series, x, y, xTicks, yTicks) {
 // Logarithmic scale over the data, in decades.
 function logScale(values) {
   const seen = values.filter(value => value > 0);
-  const low = Math.floor(Math.log10(Math.min(...seen, 1e9))), high = Math.max(low + 1, Math.ceil(Math.log10(Math.max(...seen, 10 ** low))));
+  const low = Math.floor(Math.log10(least(seen, 1e9))), high = Math.max(low + 1, Math.ceil(Math.log10(most(seen, 10 ** low))));
   const ticks = [];
   for (let power = low; power <= high; power++) {
     ticks.push([10 ** power, time(10 ** power)]);

@@ -46,13 +46,13 @@ if (data.steps) {
 }
 const points = data.intervals, end = points.length ? points[points.length - 1].at_s : 1;
 const [tx, tTicks] = linearScale(end, (value, decimals) => number(value, decimals) + " s");
-const of = key => points.map(p => [p.at_s, p[key]]);
+const of = key => thinned(points.map(p => [p.at_s, p[key]]));
 if (!data.late) {
   const [ly, lTicks] = logScale(points.filter(p => p.max_ns !== null).flatMap(p => [p.p50_ns, p.p99_ns, p.max_ns]));
   plot(section("Latency over time"), "Latency over time", [{ name: "p50", style: "a", points: of("p50_ns") }, { name: "p99", style: "b", points: of("p99_ns") },
     { name: "max", style: "c", points: of("max_ns") }], tx, ly, tTicks, lTicks);
 }
 // What is answered after the end of the load, when nothing is due any more, is no rate.
-const loaded = points.filter(p => p.at_s - p.seconds < data.load_s - 1e-6), during = key => loaded.map(p => [p.at_s, p[key]]);
-const [ry, rTicks] = linearScale(Math.max(1, ...loaded.map(p => Math.max(p.rate, open ? p.offered_per_s : 0))) * 1.05, number);
+const loaded = points.filter(p => p.at_s - p.seconds < data.load_s - 1e-6), during = key => thinned(loaded.map(p => [p.at_s, p[key]]));
+const [ry, rTicks] = linearScale(most(loaded.map(p => Math.max(p.rate, open ? p.offered_per_s : 0)), 1) * 1.05, number);
 plot(section("Answers a second"), "Answers a second", [{ name: "answered", style: "a", points: during("rate") }].concat(open ? [{ name: "offered", style: "due", points: during("offered_per_s") }] : []), tx, ry, tTicks, rTicks);
