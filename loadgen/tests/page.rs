@@ -58,6 +58,8 @@ fn drawn(browser: &Path, directory: &Path, page: &Path) -> String {
     assert!(dom.contains("data-rendered=\"yes\""), "its script did not come to its end: {dom}");
     let drawn = dom.split("<script").next().unwrap_or_default();
     assert!(!drawn.contains("NaN") && !drawn.contains("undefined"), "{drawn}");
+    // Whatever is too wide for a small window scrolls by itself.
+    assert_eq!(drawn.matches("<table").count(), drawn.matches("<div class=\"wide\"><table").count(), "{drawn}");
     drawn.into()
 }
 

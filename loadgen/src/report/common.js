@@ -16,6 +16,8 @@ function time(ns) {
   return (value < 10 ? value.toFixed(2) : value < 100 ? value.toFixed(1) : value.toFixed(0)) + " " + unit;
 }
 const number = (value, decimals = 1) => value.toLocaleString("en", { maximumFractionDigits: decimals });
+// One that is wider than the window is moved within it, and not the whole page.
+const newTable = place => add(add(place, "div", { class: "wide" }), "table");
 function row(table, cells, head) {
   const line = add(table, "tr");
   for (const cell of cells) add(line, head ? "th" : "td", {}, cell);

@@ -46,7 +46,7 @@ if (lines.length) {
 }
 function short(name) { return name.length > 18 ? name.slice(0, 17) + "\u2026" : name; }
 
-const medians = add(ratios, "table");
+const medians = newTable(ratios);
 row(medians, ["median over rounds"].concat(names), true);
 row(medians, ["target"].concat(data.endpoints.map(one => one.target)));
 for (const [measure, name, show] of measures)

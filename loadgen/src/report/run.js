@@ -13,7 +13,7 @@ const summary = [["server", data.server_version], ["answered", number(data.achie
   ["errors", number(data.errors)], ["own CPU", data.own_cpu_us_per_request.toFixed(2) + " \u00b5s a request"]];
 if (data.offered_per_s !== null) summary.splice(1, 0, ["offered", number(data.offered_per_s) + "/s"]);
 if (data.own_lag) summary.push(["own send lag", "p50 " + time(data.own_lag.percentiles.p50.ns) + ", p99.9 " + time(data.own_lag.percentiles["p99.9"].ns) + ", max " + time(data.own_lag.max_ns)]);
-const table = add(at("main"), "table");
+const table = newTable(at("main"));
 for (const pair of summary) row(table, pair);
 for (const kind in data.errors_by_kind) row(table, [kind, data.errors_by_kind[kind].count + " \u00d7 " + data.errors_by_kind[kind].example]).className = "bad";
 for (const [name, faults] of [["connection events", data.connection_events], ["warm-up's errors", data.warmup_errors]])
@@ -26,7 +26,7 @@ if (data.response) {
   if (open) series.push({ name: "service time (from the actual send)", style: "b", points: data.service_curve });
   const samples = data.response.samples;
   percentilePlot(percentiles, series, samples);
-  const table = add(percentiles, "table");
+  const table = newTable(percentiles);
   // In a closed loop both are one.
   const line = (name, read, samples) => row(table, [name, read(data.response)].concat(open ? [read(data.service)] : [], samples));
   row(table, ["percentile"].concat(open ? ["response", "service"] : ["service"], "samples above"), true);
@@ -38,7 +38,7 @@ if (data.response) {
   line("mean", times => time(times.mean_ns), "of " + number(samples));
 } else add(percentiles, "p", { class: "soft" }, "Not shown: the generator itself was late.");
 if (data.steps) {
-  const table = add(percentiles, "table");
+  const table = newTable(percentiles);
   row(table, ["step", "offered/s", "answered/s", "errors", "p50", "p99", "p99.9", "max"], true);
   const rate = (count, seconds) => seconds ? number(count / seconds) : "\u2013";
   for (const one of data.steps) row(table, [number(one.rate) + "/s", rate(one.offered, one.seconds), rate(one.answered_in_time, one.seconds), number(one.errors),

@@ -23,7 +23,7 @@ const due = Array.from({ length: 41 }, (_, i) => low * (high / low) ** (i / 40))
 plot(section("Answered a second"), "Answered a second",
   kinds(one => one.achieved_per_s).concat({ name: "asked", style: "due", points: due }), x, ry, xTicks, rTicks);
 
-const table = add(section("Every try, in order"), "table");
+const table = newTable(section("Every try, in order"));
 row(table, ["asked/s", "answered/s", "p99", "verdict"], true);
 for (const one of data.probes)
   row(table, [number(one.rate), number(one.achieved_per_s), one.p99_ns === null ? "\u2013" : time(one.p99_ns), [one.why_not ?? "held"].concat(troubles(one)).join("; ")]);
