@@ -241,10 +241,14 @@ fn script(fake: &Fake, text: &str) -> String {
 fn a_failed_transaction_is_not_taken_along_into_the_next_request() {
     let fake = Fake::start(|n| if n.is_multiple_of(5) { Reply::Error("22012") } else { Reply::Row("1") });
     let file = script(&fake, "BEGIN; SELECT 1; COMMIT;");
-    let (status, value, _) =
+    let (status, value, errors) =
         fake.run(&["--script", &file, "--closed", "--count", "50", "-c", "2", "--expect-rows", "1"]);
     let counts = ["requests", "answered", "errors"].map(|name| value[name].as_u64());
     assert_eq!((status, counts), (Some(0), [Some(50), Some(40), Some(10)]), "{value}");
+    assert!(
+        errors.contains("10 requests failed, which does not set the status; with --fail-errors 0 it is 1"),
+        "{errors}"
+    );
     assert_eq!(value["errors_by_kind"]["SQLSTATE 22012"]["count"], 10, "{value}");
 }
 
@@ -431,6 +435,8 @@ fn a_request_that_failed_took_longer_than_any_limit() {
     let load = ["--closed", "--count", "100", "-c", "2"];
     let status = |more: &[&str]| fake.run(&[&load, more].concat());
     assert_eq!(status(&["--fail-p50", "1h"]).0, Some(0));
+    let (allowed, _, errors) = status(&["--fail-errors", "10"]);
+    assert!(allowed == Some(0) && errors.is_empty(), "{errors}");
     for limit in ["--fail-p99", "--fail-p999", "--fail-max"] {
         let (status, value, errors) = status(&[limit, "1h"]);
         assert!(

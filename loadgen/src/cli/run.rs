@@ -42,6 +42,9 @@ pub fn verb(args: &RunArgs) -> Result<Verdict> {
     if verdicts.unknown.is_empty() {
         outcome.limited.iter().for_each(|why| out::tell(&format!("lockgate-loadgen: {why}")));
     }
+    if let Some(note) = failed_all_the_same(args, &verdicts, &outcome) {
+        out::tell(&note);
+    }
     Ok(if out::tell_lost(written) { Verdict::CannotTell } else { verdict(&verdicts, &outcome) })
 }
 
@@ -68,6 +71,17 @@ fn verdict(verdicts: &Verdicts, outcome: &Outcome) -> Verdict {
     }
     let cannot_tell = outcome.late.is_some() || !verdicts.unknown.is_empty();
     if cannot_tell { Verdict::CannotTell } else { Verdict::Yes }
+}
+
+/// A load is put to see how much is answered, so failures alone are no verdict: but whoever goes by the status has to hear of them.
+fn failed_all_the_same(args: &RunArgs, verdicts: &Verdicts, outcome: &Outcome) -> Option<String> {
+    let errors = outcome.total.faults_total();
+    let silent = errors > 0 && args.fail_errors.is_none() && verdicts.missed.is_empty();
+    silent.then(|| {
+        format!(
+            "lockgate-loadgen: {errors} requests failed, which does not set the status; with --fail-errors 0 it is 1"
+        )
+    })
 }
 
 fn what_to_run(args: &RunArgs) -> Result<Settings> {
