@@ -324,6 +324,21 @@ fn a_load_too_short_to_tell_how_busy_the_generator_was_is_not_held_against_it() 
 }
 
 #[test]
+fn whoever_asks_for_json_gets_wrong_usage_as_json_too() {
+    for format in [&["-o", "json"][..], &["-ojson"], &["--output=json"], &["--output", "json"]] {
+        for wrong in [&["--rate", "fast"][..], &["--nonsense"], &[]] {
+            let arguments = [&["run", "--target", NOWHERE], wrong, format].concat();
+            let output = Command::new(PROGRAM).args(arguments).output().expect("the program is built");
+            let value = json(&output);
+            assert_eq!((output.status.code(), &value["status"]), (Some(2), &2.into()), "{value}");
+            assert!(value["error"].as_str().is_some_and(|error| !error.starts_with("error")), "{value}");
+        }
+    }
+    let output = Command::new(PROGRAM).args(["run", "--nonsense"]).output().expect("the program is built");
+    assert!(output.status.code() == Some(2) && output.stdout.is_empty());
+}
+
+#[test]
 fn passwords_in_arguments_that_are_refused_are_not_repeated() {
     for arguments in [
         &["compare", "-e", "postgres://u:S3cret@127.0.0.1:5/db", "--rate", "10"][..],

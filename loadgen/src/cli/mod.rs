@@ -60,9 +60,10 @@ pub fn main() -> ExitCode {
 /// Help, or what is wrong with an argument: clap repeats it, and there may be a password in it.
 fn told_by_clap(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
-    let hidden = std::env::args().skip(1).fold(text.clone(), |text, argument| {
+    let arguments: Vec<String> = std::env::args_os().skip(1).map(|one| one.to_string_lossy().into_owned()).collect();
+    let hidden = arguments.iter().fold(text.clone(), |text, argument| {
         let value =
-            argument.split_once('=').filter(|_| argument.starts_with("--")).map_or(&*argument, |(_, value)| value);
+            argument.split_once('=').filter(|_| argument.starts_with("--")).map_or(&**argument, |(_, value)| value);
         let shown = redact(value);
         if shown == value { text } else { text.replace(value, &shown) }
     });
@@ -72,7 +73,11 @@ fn told_by_clap(error: &clap::Error) -> ExitCode {
     } else {
         out::tell(hidden.trim_end());
     }
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+    let status = u8::try_from(error.exit_code()).unwrap_or(2);
+    if status != 0 && out::asks_for_json(&arguments) {
+        out::print_error(hidden.trim_end().trim_start_matches("error: "), status);
+    }
+    ExitCode::from(status)
 }
 
 fn exit_status(error: &anyhow::Error) -> u8 {

@@ -44,8 +44,20 @@ pub fn tell_error(json: bool, error: &anyhow::Error) {
     }
     tell(&format!("lockgate-loadgen: {error:#}"));
     if json {
-        let _ = print_json(&json!({"error": format!("{error:#}"), "status": exit_status(error)}));
+        print_error(&format!("{error:#}"), exit_status(error));
     }
+}
+
+pub fn print_error(text: &str, status: u8) {
+    // It was told on standard error as well.
+    let _ = print_json(&json!({"error": text, "status": status}));
+}
+
+/// Whether arguments ask for JSON, where something is wrong with others and nobody has made sense of them.
+pub fn asks_for_json(arguments: &[String]) -> bool {
+    let whole = ["-ojson", "-o=json", "--output=json"];
+    let pair = |pair: &[String]| matches!(pair[0].as_str(), "-o" | "--output") && pair[1] == "json";
+    arguments.iter().any(|argument| whole.contains(&argument.as_str())) || arguments.windows(2).any(pair)
 }
 
 /// Tells of every result that did not get where it should, and whether there was one: none must cost the others.
