@@ -2,7 +2,7 @@
 
 use crate::auth::Login;
 use crate::check::{Expectations, Level, Tally, Wrong};
-use crate::program::Program;
+use crate::program::{Program, Protocol};
 use crate::sys::{Epoll, Interest, now_ns};
 use crate::target::{Target, TlsMode};
 use crate::transport::Transport;
@@ -464,6 +464,10 @@ impl Conn {
             // COPY FROM STDIN has nothing to send here: say so rather than hang.
             (Stage::Ready, b'G') => {
                 wire::message(&mut self.to_send, b'f', |out| wire::text(out, "the load generator copies out only"));
+                // The Sync behind the Execute was taken for copy data.
+                if plan.program.protocol != Protocol::Simple {
+                    self.to_send.extend_from_slice(&wire::SYNC);
+                }
                 Ok(())
             }
             _ => Ok(()),
@@ -598,7 +602,7 @@ fn connect_fault(plan: &Plan, error: &io::Error) -> Fault {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::program::{Ends, Protocol};
+    use crate::program::Ends;
 
     pub fn plan(protocol: Protocol) -> Plan {
         Plan {
@@ -621,6 +625,17 @@ pub mod tests {
         conn.begin(plan, Request::new(1, 2));
         conn.to_send.clear();
         conn
+    }
+
+    #[test]
+    fn copy_from_stdin_is_refused_so_that_the_server_answers() {
+        for (protocol, ends) in [(Protocol::Simple, "\0"), (Protocol::Extended, "S\0\0\0\x04")] {
+            let plan = plan(protocol);
+            let mut conn = asked(&plan);
+            conn.message(&plan, Frame { kind: b'G', body: b"\0\0\0", total: 8 }, &mut Vec::new())
+                .expect("it is refused");
+            assert!(conn.to_send[0] == b'f' && conn.to_send.ends_with(ends.as_bytes()), "{:?}", conn.to_send);
+        }
     }
 
     #[test]

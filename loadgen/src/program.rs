@@ -274,7 +274,8 @@ fn ends_line(behind: &str) -> bool {
 
 /// A line that begins with a backslash.
 fn command(line: &str) -> Result<Variable> {
-    let set = line.strip_prefix("\\set ").and_then(|rest| rest.trim().split_once(char::is_whitespace));
+    let set = line.strip_prefix("\\set").filter(|rest| rest.starts_with(char::is_whitespace));
+    let set = set.and_then(|rest| rest.trim().split_once(char::is_whitespace));
     let Some((name, expression)) = set else {
         bail!("only `\\set NAME random(LOW, HIGH)` is known here, not `{line}`");
     };
@@ -298,6 +299,13 @@ mod tests {
     use super::*;
 
     const SCRIPT: &str = "-- a comment\n\\set aid random(5, 5)\nSELECT abalance\nFROM accounts WHERE aid = :aid AND x = ':aid' AND y = :aid::int;\n\nCOMMIT;\n";
+
+    #[test]
+    fn a_command_may_be_written_with_tabs() {
+        let set = command("\\set\ta\trandom(1, 2)").expect("a variable");
+        assert_eq!((set.name.as_str(), set.low, set.high), ("a", 1, 2));
+        assert!(command("\\setx a random(1, 2)").is_err() && command("\\set").is_err());
+    }
 
     #[test]
     fn scripts_become_steps() {

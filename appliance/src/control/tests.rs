@@ -150,6 +150,14 @@ impl Running {
         self.shard.recv_timeout(PATIENCE).expect("the shard is told something")
     }
 
+    /// What the trail is told.
+    fn recorded(&self) -> String {
+        match self.told() {
+            ToShard::Record(detail) => detail,
+            _ => panic!("a record was due"),
+        }
+    }
+
     fn ruling(&self) -> (u64, String, Ruling) {
         match self.told() {
             ToShard::Ruling { relay, ticket, ruling } => (relay, ticket.0, ruling),
@@ -287,7 +295,9 @@ fn a_ruling_needs_the_right_person() {
     assert_eq!((answer.status, &answer.body["error"]), (401, &json!("the token was not accepted: no token was given")));
     assert_eq!(running.get("/approvals/0-1-a").body["state"], "pending");
     assert_eq!(running.get("/approvals/0-9-z").status, 404);
-    assert!(running.shard.try_recv().is_err(), "nothing was posted");
+    let recorded = running.recorded();
+    assert!(recorded.starts_with("ticket 0-1-a: local:") && recorded.contains(" may not approve it: "), "{recorded}");
+    assert!(running.shard.try_recv().is_err(), "nothing else was posted");
 }
 
 #[test]
@@ -325,6 +335,15 @@ fn reviewers_are_believed_by_their_tokens_from_the_moment_their_issuers_key_is_k
     assert_eq!(approve(token("bob", &["dba"], 600)), state("pending"));
     assert_eq!(approve(token("bob", &["dba"], 900)), refused(409), "one person, two tokens");
     assert_eq!(approve(token("carol", &["dba"], 600)), state("approved"));
+    for expected in [
+        "eve may not approve it: eve is not among the approvers: dba",
+        "alice@example.com may not approve it: the requester may not rule on their own statement",
+        "bob via bot may not approve it: bob via bot speaks through an agent: a person rules with a token of their own",
+        "approved by bob, 1 of 2: checked",
+        "bob may not approve it: bob has approved this ticket already; another person has to",
+    ] {
+        assert_eq!(running.recorded(), format!("ticket 0-1-a: {expected}"));
+    }
     let by = vec!["bob".to_string(), "carol".to_string()];
     assert_eq!(running.ruling().2, Ruling::Approved { by, reason: "checked; checked".into() });
 }

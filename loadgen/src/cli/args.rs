@@ -252,16 +252,16 @@ pub struct RunArgs {
     #[command(flatten)]
     pub load: LoadArgs,
     /// Exit with 1 when the response time's p50 is above. A request that failed took longer than any limit
-    #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Thresholds")]
+    #[arg(long, value_name = "TIME", value_parser = parse_bound, help_heading = "Thresholds")]
     pub fail_p50: Option<f64>,
     /// The same for p99
-    #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Thresholds")]
+    #[arg(long, value_name = "TIME", value_parser = parse_bound, help_heading = "Thresholds")]
     pub fail_p99: Option<f64>,
     /// The same for p99.9
-    #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Thresholds")]
+    #[arg(long, value_name = "TIME", value_parser = parse_bound, help_heading = "Thresholds")]
     pub fail_p999: Option<f64>,
     /// The same for the longest: so no request may fail. Exits with 3 where the generator's own pause may be to blame
-    #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Thresholds")]
+    #[arg(long, value_name = "TIME", value_parser = parse_bound, help_heading = "Thresholds")]
     pub fail_max: Option<f64>,
     /// Exit with 1 when more requests than that failed. A connection lost while it carried none is no failed request
     #[arg(long, value_name = "N", help_heading = "Thresholds")]

@@ -50,7 +50,7 @@ fn times(args: &RunArgs, outcome: &Outcome, verdicts: &mut Verdicts) {
             verdicts.unknown = vec![format!("thresholds on time cannot be judged: {late}")];
             return;
         }
-        let limit_ns = (limit * 1e9) as u64;
+        let limit_ns = (limit * 1e9).round() as u64;
         match outcome.total.response_of_all(percentile) {
             None => verdicts.missed.push(unanswered(name, outcome, limit_ns)),
             Some(found) if found <= limit_ns => {}
