@@ -158,30 +158,32 @@ mod digest_as_hex {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ticket(statement: &str, binds: &[Option<&str>]) -> Ticket {
-        Ticket {
-            id: TicketId("0-1-a".into()),
-            shard: 0,
-            relay: 1,
-            session: "s".into(),
-            digest: [9; 32],
-            user: "alice".into(),
-            groups: vec![],
-            actor: vec![],
-            target: "orders".into(),
-            statement: statement.into(),
-            binds: binds.iter().map(|bind| bind.map(String::from)).collect(),
-            rule: "r".into(),
-            approvers: vec!["dba".into()],
-            count: 1,
-            own: false,
-            asked_at_us: 1,
-            expires_at_us: 100,
-        }
+pub fn ticket_for_tests(statement: &str, binds: &[Option<&str>]) -> Ticket {
+    Ticket {
+        id: TicketId("0-1-a".into()),
+        shard: 0,
+        relay: 1,
+        session: "s".into(),
+        digest: [9; 32],
+        user: "alice".into(),
+        groups: vec![],
+        actor: vec![],
+        target: "orders".into(),
+        statement: statement.into(),
+        binds: binds.iter().map(|bind| bind.map(String::from)).collect(),
+        rule: "r".into(),
+        approvers: vec!["dba".into()],
+        count: 1,
+        own: false,
+        asked_at_us: 1,
+        expires_at_us: 100,
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ticket_for_tests as ticket;
+    use super::*;
 
     #[test]
     fn what_fits_is_kept_whole() {

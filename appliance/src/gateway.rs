@@ -12,7 +12,7 @@ use crate::audit::{
 };
 use crate::config::{self, Config, Durability, Listener};
 use crate::control::{self, Certificates, Claim, ControlOptions, Doors, Hangups, Loader, Poster, Prepared};
-use crate::gate::{Context, Gate, Origin};
+use crate::gate::{Context, Gate, Origin, Seats};
 use crate::limits::RELAYS_MAX;
 use crate::metrics::ShardCounters;
 use crate::open_files::{self, RAISE};
@@ -161,6 +161,12 @@ struct Shards {
     sealer: Sealer,
 }
 
+/// What all shards share.
+struct Common {
+    balance: Arc<Balance>,
+    seats: Arc<Seats>,
+}
+
 /// Opens the trail and starts every shard. Every problem is named before the first connection is accepted.
 fn start_shards(
     config: &Config,
@@ -189,12 +195,13 @@ fn start_shards(
     let mut counters = Vec::new();
     let evens_out = config.server.balance && config.server.shards > 1;
     let balance = if evens_out { Balance::of(config.server.shards) } else { Arc::default() };
+    let common = Common { balance, seats: Arc::default() };
     for (number, trail) in trails.into_iter().enumerate() {
         counters.push(trail.counters.clone());
-        handles.push(start_shard(config, number, &listeners, trail, snapshot, &balance, to_control)?);
+        handles.push(start_shard(config, number, &listeners, trail, snapshot, &common, to_control)?);
     }
     if evens_out {
-        balance.begin(handles.iter().map(|shard: &ShardHandle| shard.post.clone()).collect());
+        common.balance.begin(handles.iter().map(|shard: &ShardHandle| shard.post.clone()).collect());
     }
     Ok(Shards { handles, counters, sealer })
 }
@@ -265,14 +272,14 @@ fn start_shard(
     listeners: &[ListenerOptions],
     trail: Trail,
     snapshot: &Arc<Snapshot>,
-    balance: &Arc<Balance>,
+    common: &Common,
     to_control: &UnboundedSender<ToControl>,
 ) -> Result<ShardHandle> {
     let server = &config.server;
     let login_timeout_us = micros(server.login_timeout);
     let options = ShardOptions {
         number,
-        balance: balance.clone(),
+        balance: common.balance.clone(),
         pin: server.pin,
         spin_us: u64::from(server.spin_us),
         listeners: listeners.to_vec(),
@@ -291,10 +298,12 @@ fn start_shard(
     };
     let counters = trail.counters.clone();
     let payload_bytes_max = config.audit.payload_bytes();
+    let seats = common.seats.clone();
     let factory = move |origin: Origin, cx: &mut Context<'_>| {
         cx.shared.counters = counters.clone();
         cx.shared.payload_bytes_max = payload_bytes_max;
         cx.shared.login_timeout_us = login_timeout_us;
+        cx.shared.seats = seats.clone();
         Gate::new(origin, cx)
     };
     shard::start(options, snapshot.clone(), Box::new(trail), to_control.clone(), factory)

@@ -97,6 +97,8 @@ pub const ARCHIVE_FILE_MIB_MAX: u32 = 1024;
 pub const ARCHIVE_AGE_S_MAX: u64 = 86_400;
 /// People one statement can wait for.
 pub const APPROVERS_MAX: u32 = 16;
+/// The most that `connection_limit` may say.
+pub const CONNECTION_LIMIT_MAX: u32 = 1_000_000;
 /// Seconds a statement or a session request may wait for a ruling: a week. A client that waits longer has given up.
 pub const APPROVAL_EXPIRES_S_MAX: u64 = 7 * 86_400;
 /// Seconds of tolerated clock difference. More would keep a revoked token alive for too long.

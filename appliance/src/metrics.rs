@@ -129,15 +129,18 @@ pub enum Fault {
     TargetRefused,
     /// No valid token, or no grant.
     LoginRefused,
+    /// As many sessions are open as may be.
+    ConnectionLimit,
     /// A deadline passed: login, hold, idle.
     Deadline,
 }
 
-const FAULTS: [(Fault, &str, &str); 5] = [
+const FAULTS: [(Fault, &str, &str); 6] = [
     (Fault::ClientProtocol, "lockgate_client_protocol_errors", "Sessions closed because the client broke the protocol"),
     (Fault::TargetProtocol, "lockgate_target_protocol_errors", "Sessions closed because the target broke the protocol"),
     (Fault::TargetRefused, "lockgate_target_refused", "Logins the target refused"),
     (Fault::LoginRefused, "lockgate_logins_refused", "Logins refused: no valid token or no grant"),
+    (Fault::ConnectionLimit, "lockgate_connection_limits", "Logins refused: a connection_limit was reached"),
     (Fault::Deadline, "lockgate_deadlines", "Sessions closed because a deadline passed"),
 ];
 

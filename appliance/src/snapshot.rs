@@ -24,6 +24,8 @@ pub struct Target {
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// The name the certificate must carry.
     pub server_name: String,
+    /// Sessions at one time.
+    pub connection_limit: Option<u32>,
 }
 
 impl std::fmt::Debug for Target {

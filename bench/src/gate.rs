@@ -101,6 +101,7 @@ fn snapshot(text: &str) -> (Arc<Snapshot>, String) {
         password: Vec::new().into(),
         tls: None,
         server_name: "localhost".into(),
+        connection_limit: None,
     };
     let snapshot = Snapshot {
         version: 1,

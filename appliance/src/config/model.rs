@@ -222,6 +222,8 @@ pub struct Target {
     pub tls: TargetTls,
     /// `None`: the system's roots.
     pub tls_ca: Option<PathBuf>,
+    /// Sessions at one time.
+    pub connection_limit: Option<u32>,
 }
 
 /// Who something is for: (`groups` or `users` holds, or both are empty) and (an actor holds, or `actors` is empty) and no
@@ -245,6 +247,8 @@ pub struct Grant {
     /// `except_groups` is always empty here.
     pub who: Who,
     pub max_session: Option<Duration>,
+    /// One user's sessions at one time.
+    pub connection_limit: Option<u32>,
     /// Replication connections are allowed.
     pub replication: bool,
     /// Opening needs a ruling.

@@ -202,6 +202,9 @@ pub struct Target {
     pub tls: Option<At<TargetTls>>,
     /// PEM file with the authorities the target's certificate must come from. Default: the system's.
     pub tls_ca: Option<At<String>>,
+    /// Sessions open to it at one time; beyond: refused with 53300. Default: no bound but the target's own.
+    #[schemars(range(min = 1, max = CONNECTION_LIMIT_MAX))]
+    pub connection_limit: Option<At<i64>>,
 }
 
 /// Terms of an approval.
@@ -238,6 +241,9 @@ pub struct Grant {
     /// How long a session may last. Default: no bound but the token's expiry.
     #[schemars(extend("pattern" = DURATION_PATTERN))]
     pub max_session: Option<At<String>>,
+    /// Sessions that one user has open at one time by this grant; beyond: refused with 53300. Default: no bound.
+    #[schemars(range(min = 1, max = CONNECTION_LIMIT_MAX))]
+    pub connection_limit: Option<At<i64>>,
     /// Replication connections are allowed. Default: false.
     pub replication: Option<bool>,
     /// Opening needs a ruling.

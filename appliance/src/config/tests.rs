@@ -1660,10 +1660,12 @@ fn a_whole_configuration_means_what_it_says() {
         user = "svc"
         credential = "orders"
         tls = "disable"
+        connection_limit = 200
         [[grant]]
         targets = ["ord*"]
         actors = ["bot@2.*"]
         max_session = "8h"
+        connection_limit = 20
         replication = true
         approval = { approvers = ["leads"], count = 2, expires = "1m", self = true }
         [[rule]]
@@ -1687,6 +1689,7 @@ fn a_whole_configuration_means_what_it_says() {
     let grant = &config.grants[0];
     assert_eq!((grant.name.as_str(), grant.replication), ("grant-1", true));
     assert_eq!(grant.max_session, Some(Duration::from_secs(8 * 3600)));
+    assert_eq!((target.connection_limit, grant.connection_limit), (Some(200), Some(20)));
     let terms = grant.approval.as_ref().unwrap();
     assert_eq!((terms.count, terms.expires_s, terms.own), (2, 60, true));
     let rule = &config.rules[0];

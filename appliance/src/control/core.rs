@@ -3,7 +3,7 @@
 use super::board::{AskError, Board, Effect};
 use super::catalogue::{self, Catalogues, Place, Start};
 use super::derive::{Derived, KeyOf, Wanted};
-use super::limits::{CANCELS_MAX, FAULT_DRAIN, WORKERS_MAX};
+use super::limits::{CANCELS_MAX, FAULT_DRAIN, SHORT_TEXT_BYTES_MAX, WORKERS_MAX};
 use super::reload::Reloader;
 use super::sessions::Sessions;
 use super::socket::Socket;
@@ -39,8 +39,8 @@ pub struct Core {
     pub reloader: tokio::sync::Mutex<Reloader>,
     cancels: Arc<Semaphore>,
     /// Texts that are read at a time: as many as there are shards, which would have read them otherwise.
-    readers: Semaphore,
-    readers_max: usize,
+    short_readers: Semaphore,
+    long_readers: Semaphore,
     pub sinks: Arc<Sinks>,
     pub started_us: i64,
     /// Where the gateway listens: a reload changes none of it.
@@ -107,7 +107,7 @@ impl Core {
             needs_restart: Vec::new(),
             _claim: options.claim,
         };
-        let readers_max = state.shards.len().max(1);
+        let readers = state.shards.len().max(1);
         let addresses = options.config.addresses().map(|(_, address)| address).collect();
         let core = Core {
             state: Mutex::new(state),
@@ -129,8 +129,8 @@ impl Core {
                 options.certificates,
             )),
             cancels: Arc::new(Semaphore::new(CANCELS_MAX)),
-            readers: Semaphore::new(readers_max),
-            readers_max,
+            short_readers: Semaphore::new(readers),
+            long_readers: Semaphore::new(readers),
             sinks: options.sinks,
             started_us: now,
             addresses,
@@ -219,7 +219,9 @@ impl Core {
     fn read_text(self: &Arc<Self>, (shard, relay): (usize, RelayId), unread: Box<Unread>) {
         let core = self.clone();
         tokio::spawn(async move {
-            let _turn = core.readers.acquire().await.expect("nobody closes it");
+            let is_short = unread.bytes() <= SHORT_TEXT_BYTES_MAX;
+            let readers = if is_short { &core.short_readers } else { &core.long_readers };
+            let _turn = readers.acquire().await.expect("nobody closes it");
             let unreadable = unread.unreadable();
             let read = tokio::task::spawn_blocking(move || unread.read()).await.unwrap_or(unreadable);
             core.state().post(shard, ToShard::Read { relay, read });
@@ -451,9 +453,10 @@ pub fn run(
     ops: TcpListener,
     orders: UnboundedReceiver<Order>,
 ) -> Result<(), String> {
+    let readers = core.short_readers.available_permits() + core.long_readers.available_permits();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(WORKERS_MAX + core.readers_max)
+        .max_blocking_threads(WORKERS_MAX + readers)
         .thread_name("control-worker")
         .build()
         .map_err(|error| format!("no runtime for the control thread: {error}"))?;

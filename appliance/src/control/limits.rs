@@ -40,8 +40,10 @@ const _: () = assert!(OPS_CONNECTIONS_MAX + ADMIN_CONNECTIONS_MAX + CANCELS_MAX 
 
 /// Keys derived for targets and kept. Beyond: the oldest are derived again.
 pub const DERIVED_KEYS_MAX: usize = 256;
-/// Worker threads for key derivation, name resolution and building snapshots; besides, one a shard for reading long texts.
+/// Worker threads for key derivation, name resolution and building snapshots; besides, two a shard for reading texts.
 pub const WORKERS_MAX: usize = 4;
+/// Texts up to this have readers of their own, and wait behind each other only: 30 ms of parsing each.
+pub const SHORT_TEXT_BYTES_MAX: usize = 128 << 10;
 
 /// Time between the starts of two reads of one target's catalogue.
 pub const CATALOGUE_INTERVAL: Duration = Duration::from_millis(200);

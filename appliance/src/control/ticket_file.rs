@@ -216,30 +216,12 @@ impl Found {
 mod tests {
     use super::super::board::{Effect, Ruler, Verdict};
     use super::*;
-    use crate::approval::Ruling;
+    use crate::approval::{Ruling, ticket_for_tests};
     use std::fs::OpenOptions;
     use std::os::unix::fs::PermissionsExt;
 
     fn ticket(id: &str, count: u32) -> Ticket {
-        Ticket {
-            id: TicketId(id.into()),
-            shard: 0,
-            relay: 1,
-            session: "s".into(),
-            digest: [9; 32],
-            user: "alice".into(),
-            groups: vec![],
-            actor: vec![],
-            target: "orders".into(),
-            statement: "SELECT 'é\n'".into(),
-            binds: vec![None, Some("x".into())],
-            rule: "r".into(),
-            approvers: vec!["dba".into()],
-            count,
-            own: false,
-            asked_at_us: 1,
-            expires_at_us: 100,
-        }
+        Ticket { id: TicketId(id.into()), count, ..ticket_for_tests("SELECT 'é\n'", &[None, Some("x")]) }
     }
 
     fn approve(board: &mut Board, file: &mut TicketFile, id: &str, user: &str) {

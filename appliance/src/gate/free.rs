@@ -86,6 +86,7 @@ mod tests {
             targets: vec![glob("*")],
             who: Who::default(),
             max_session: None,
+            connection_limit: None,
             approval: None,
             replication: false,
         };

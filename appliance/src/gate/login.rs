@@ -1,6 +1,8 @@
 //! From the first byte to the first ReadyForQuery: TLS, token, grant, the target's own login.
 
+use super::seats::{Bounded, Taken};
 use super::statement::Held;
+use super::views::Met;
 use super::{Context, Gate, Now, Output, Retry, State, refusal};
 use crate::approval::{Ticket, TicketId};
 use crate::audit::Entry;
@@ -86,6 +88,9 @@ impl Gate {
         if let Some(decision) = refused_path {
             return self.refuse_search_path(&decision, pipes, cx);
         }
+        if let Err(taken) = self.take_seat(&target, &view, cx) {
+            return self.refuse_login(Side::Client, *b"53300", &taken.to_string(), pipes, cx);
+        }
         let approval = view.approval.clone();
         self.view = Some(view);
         (self.snapshot_version, self.rules) = (cx.snapshot.version, cx.snapshot.rules);
@@ -97,6 +102,17 @@ impl Gate {
             Some(terms) => self.ask_for_access(terms, pipes, cx),
             None => self.admit(target, pipes, cx),
         }
+    }
+
+    fn take_seat(&mut self, target: &Target, view: &Met, cx: &Context<'_>) -> Result<(), Taken> {
+        let of_target = || Bounded::Target(target.name.clone());
+        let of_user = || Bounded::User { grant: view.grant.clone(), user: view.principal.user.clone() };
+        let bounds = [
+            target.connection_limit.map(|limit| (of_target(), limit)),
+            view.connection_limit.map(|limit| (of_user(), limit)),
+        ];
+        self.seat = cx.shared.seats.take(bounds.into_iter().flatten().collect())?;
+        Ok(())
     }
 
     /// A rule is tied to a schema and the session would start where the schema need not be named.
@@ -180,7 +196,8 @@ impl Gate {
             return;
         }
         if self.state == State::AwaitLogin {
-            cx.shared.counters.fault(Fault::LoginRefused);
+            let full = &sqlstate == b"53300";
+            cx.shared.counters.fault(if full { Fault::ConnectionLimit } else { Fault::LoginRefused });
         }
         let refusal = match &sqlstate {
             b"28P01" => bad_token(),
@@ -188,6 +205,7 @@ impl Gate {
                 refusal(b"28000", "a token is accepted over TLS only", None, Some("connect with sslmode=require"))
             }
             b"28000" => no_grant(self.identity.target()),
+            b"53300" => refusal(b"53300", reason, None, Some("try again when a session has ended")),
             b"08004" => {
                 refusal(b"08004", "the target refused the gateway's login", None, Some("tell the gateway's operator"))
             }

@@ -3,6 +3,7 @@
 use super::catalogues::Catalogues;
 use super::cursors::Traits;
 use super::reading::{How, Read, ReadsHere};
+use super::seats::Seats;
 use super::views::Views;
 use crate::limits;
 use crate::metrics::ShardCounters;
@@ -28,6 +29,7 @@ pub struct Shared {
     pub payload_bytes_max: usize,
     /// From a session's first byte to its first ReadyForQuery.
     pub login_timeout_us: u64,
+    pub seats: Arc<Seats>,
     pub reads_here: ReadsHere,
     pub(super) scratch: Scratch,
 }
@@ -496,10 +498,7 @@ impl Shared {
 
     /// The mark on a text of a shape that this session has had a verdict on, if `holds` says that it still stands.
     pub(super) fn recall(&mut self, text: &[u8], recent: &mut Recent, holds: impl Fn(&Marked) -> bool) -> Option<Mark> {
-        if text.len() > limits::SHAPED_TEXT_BYTES_MAX {
-            return None;
-        }
-        let at = recent.fitting(text).or_else(|| recent.of_shape(sql::shape(text, &mut self.cache.room)?))?;
+        let at = recent.fitting(text).or_else(|| recent.of_shape(shape(text, &mut self.cache.room)?))?;
         let mark = recent.marks.get(at).filter(|mark| holds(mark))?;
         if mark.meaning.is_of(text) {
             self.counters.known_texts.add(1);

@@ -20,6 +20,7 @@ mod names;
 mod reading;
 mod record;
 mod results;
+mod seats;
 mod statement;
 mod told;
 mod values;
@@ -45,6 +46,7 @@ use meaning::{Mark, Recent};
 use reading::Asked;
 pub use reading::{Read, ReadsHere, Unread};
 use record::Identity;
+pub use seats::Seats;
 use statement::Held;
 pub use statement::Standing;
 use values::Masker;
@@ -139,6 +141,17 @@ pub struct Origin {
     pub entropy: [u8; 42],
 }
 
+/// What a cancel request is for.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Cancels {
+    /// What runs at the target.
+    Running,
+    /// The held statement of that ticket.
+    Held(TicketId),
+    /// A statement that is not decided yet: ask again.
+    Undecided,
+}
+
 /// What a relay drives. Two implementers: [`Gate`] and the bench's bare relay.
 pub trait Drive {
     fn handle(&mut self, input: Input, pipes: &mut Pipes<'_>, cx: &mut Context<'_>);
@@ -150,9 +163,9 @@ pub trait Drive {
     }
     /// It is idle, and nothing has come for a while: give back what only work needs.
     fn rest(&mut self) {}
-    /// A cancel request has come for it. The ticket of the statement that it ends; `None`: it is for the target.
-    fn cancel(&mut self) -> Option<TicketId> {
-        None
+    /// A cancel request has come for it.
+    fn cancel(&mut self) -> Cancels {
+        Cancels::Running
     }
     /// Nothing is running and nothing is owed: a draining shard may end this session now (with [`Input::Kill`]).
     fn idle(&self) -> bool {
@@ -254,6 +267,8 @@ pub struct Gate {
     /// When the token ends, Unix seconds.
     expires_at: i64,
     target: Option<Arc<Target>>,
+    /// Where sessions are counted.
+    seat: Option<Box<seats::Seat>>,
     /// The snapshot `view` was made from.
     snapshot_version: u64,
     /// The rules in it.
@@ -318,6 +333,7 @@ impl Gate {
             view: None,
             expires_at: 0,
             target: None,
+            seat: None,
             snapshot_version: cx.snapshot.version,
             rules: cx.snapshot.rules,
             wishes: VecDeque::new(),
@@ -591,6 +607,7 @@ impl Gate {
         if let Some(held) = self.held.take() {
             cx.control.push(ToControl::Abandon(held.ticket));
         }
+        self.seat = None;
         self.wishes.push_back(Output::Close);
     }
 
@@ -682,10 +699,18 @@ impl Drive for Gate {
 
     /// As the server does it: what runs is cancelled, and what waits behind it runs or is skipped by the rules of the protocol. What is
     /// held is cancelled when nothing runs before it.
-    fn cancel(&mut self) -> Option<TicketId> {
-        let held = self.held.as_mut().filter(|_| self.state == State::Open)?;
-        held.cancelled = !self.open.is_empty();
-        (!held.cancelled).then(|| held.ticket.clone())
+    fn cancel(&mut self) -> Cancels {
+        let runs = !self.open.is_empty();
+        match self.held.as_mut().filter(|_| self.state == State::Open) {
+            Some(held) if runs => held.cancelled = true,
+            Some(held) => {
+                held.cancelled = false;
+                return Cancels::Held(held.ticket.clone());
+            }
+            None if self.asking.is_some() && !runs => return Cancels::Undecided,
+            None => {}
+        }
+        Cancels::Running
     }
 
     fn rest(&mut self) {

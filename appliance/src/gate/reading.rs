@@ -76,6 +76,10 @@ pub struct Unread {
 }
 
 impl Unread {
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
     pub fn read(self) -> Box<Read> {
         Box::new(self.how.read(&self.text))
     }
@@ -157,11 +161,13 @@ impl Gate {
         cx.control.push(ToControl::Read { shard, relay, unread: Box::new(unread) });
     }
 
-    /// A text is remembered as it was read, and its request is to be decided.
-    pub(super) fn learnt(&self, request: Request, read: Read, pipes: &Pipes<'_>, cx: &mut Context<'_>) -> Asked {
+    /// The text of the request that waits for that has been read.
+    pub(super) fn text_read(&mut self, read: Read, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        let asking = self.asking.take_if(|asking| matches!(**asking, Asking::Reading(_)));
+        let Some(Asking::Reading(request)) = asking.map(|asking| *asking) else { return };
         let how = read.how;
         let meaning = cx.shared.learn(pipes.client.at(request.text), read);
-        Asked { request, read: Some((how, meaning)) }
+        self.request(Asked { request, read: Some((how, meaning)) }, pipes, cx);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::binds::Showing;
 use super::cursors::{forgets_cursors, loosens};
 use super::meaning::{Leaning, Mark, Marked, Meaning};
-use super::reading::{Asked, Read};
+use super::reading::Asked;
 use super::verdict::uses_names;
 use super::{Asking, CLIENT_LEFT, Context, Gate, Now, OpenRequest, Retry, State, login, masked, refusal};
 use crate::approval::{Ruling, TicketId};
@@ -173,10 +173,8 @@ impl Gate {
 
     /// Decides the request that waits for a catalogue, which has been read or cannot be: then it is refused.
     pub(super) fn answer_asking(&mut self, was_read: bool, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
-        let asked = match self.asking.take().map(|asking| *asking) {
-            Some(Asking::Catalogue(asked)) => asked,
-            other => return self.asking = other.map(Box::new),
-        };
+        let asked = self.asking.take_if(|asking| matches!(**asking, Asking::Catalogue(_)));
+        let Some(Asking::Catalogue(asked)) = asked.map(|asking| *asking) else { return };
         if was_read {
             // As if it came now: time has passed, and names may have moved since the reading.
             return self.request(asked, pipes, cx);
@@ -184,17 +182,6 @@ impl Gate {
         match self.mark_unasked(&asked, pipes, cx) {
             Some(mark) => self.deny(asked.request, &blind(&mark), pipes, cx),
             None => self.have_read(asked.request, pipes, cx),
-        }
-    }
-
-    /// The text of the request that waits for that has been read.
-    pub(super) fn text_read(&mut self, read: Read, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
-        match self.asking.take().map(|asking| *asking) {
-            Some(Asking::Reading(request)) => {
-                let asked = self.learnt(request, read, pipes, cx);
-                self.request(asked, pipes, cx);
-            }
-            other => self.asking = other.map(Box::new),
         }
     }
 

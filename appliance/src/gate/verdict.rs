@@ -15,12 +15,12 @@ impl Gate {
     /// Meaning and verdict of a request. `None`: its text has to be read first, and not here.
     pub(super) fn mark(&mut self, asked: &Asked, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) -> Option<Mark> {
         let mark = self.mark_unasked(asked, pipes, cx)?;
+        if mark.leaning != Leaning::Unasked {
+            return Some(mark);
+        }
+        let Some(known) = cx.shared.catalogues.fresh(self.slot, cx.now.unix_us) else { return Some(mark) };
         let view = self.view.as_ref().expect("statements come after the login");
-        let fresh = cx.shared.catalogues.fresh(self.slot, cx.now.unix_us).filter(|_| mark.leaning == Leaning::Unasked);
-        Some(match fresh {
-            Some(known) => self.judge(mark.meaning.clone(), asked.request.kind, view, Some(known)),
-            None => mark,
-        })
+        Some(self.judge(mark.meaning.clone(), asked.request.kind, view, Some(known)))
     }
 
     /// The same where the catalogue is not asked.

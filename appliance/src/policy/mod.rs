@@ -50,6 +50,8 @@ pub struct View {
     pub grant: String,
     /// Unix seconds the grant allows a session to last; `None`: no bound.
     pub max_session_s: Option<u64>,
+    /// The user's sessions at one time by this grant.
+    pub connection_limit: Option<u32>,
     /// The grant allows `replication` connections.
     pub replication: bool,
     /// Opening needs a ruling (just-in-time access).
@@ -161,6 +163,7 @@ impl Policy {
         Some(View {
             grant: grant.name.clone(),
             max_session_s: grant.max_session.map(|longest| longest.as_secs()),
+            connection_limit: grant.connection_limit,
             replication,
             approval: grant.approval.clone(),
             has_rules: !rules.is_empty(),

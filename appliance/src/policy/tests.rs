@@ -82,6 +82,7 @@ fn grant(targets: &[&str], who: Who) -> Grant {
         targets: globs(targets),
         who,
         max_session: None,
+        connection_limit: None,
         replication: false,
         approval: None,
     }

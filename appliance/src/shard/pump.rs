@@ -11,7 +11,7 @@ use super::ring::{Completion, OpId, Raw, Thread};
 use super::spin::Spin;
 use super::turn;
 use crate::audit::{Entry, NOBODY};
-use crate::gate::{Drive, Input, Now};
+use crate::gate::{Cancels, Drive, Input, Now};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::io as stdio;
@@ -195,20 +195,21 @@ impl<D: Drive> Pump<D> {
         self.tell_control();
     }
 
-    /// A cancel that overtook its statement would find nothing to cancel: in strict mode that waits here for its record to be safe.
+    /// A cancel that overtook its statement would find nothing to cancel: it waits here until that is decided, and in strict mode until
+    /// its record is safe.
     fn pass_cancels(&mut self) {
-        let (relays, ring) = (&self.relays, &self.io.ring);
-        let waits = |id: RelayId| {
+        for (id, cancel) in std::mem::take(&mut self.cancels) {
             let slot = id as u32;
-            relays.get(slot as usize).is_some_and(|relay| relay.id() == id) && ring.holds_for_target_of(slot)
-        };
-        let due: Vec<_> = self.cancels.extract_if(.., |(relay, _)| !waits(*relay)).collect();
-        for (id, cancel) in due {
-            let relay = self.relays.get_mut(id as u32 as usize).filter(|relay| relay.id() == id);
-            self.io.control.push(match relay.and_then(|relay| relay.cancel()) {
-                Some(ticket) => ToControl::CancelHeld { ticket, waiter: cancel.waiter },
-                None => ToControl::PassCancel(cancel),
-            });
+            let cancels = match self.relays.get_mut(slot as usize).filter(|relay| relay.id() == id) {
+                Some(_) if self.io.ring.holds_for_target_of(slot) => Cancels::Undecided,
+                Some(relay) => relay.cancel(),
+                None => Cancels::Running,
+            };
+            match cancels {
+                Cancels::Undecided => self.cancels.push((id, cancel)),
+                Cancels::Held(ticket) => self.io.control.push(ToControl::CancelHeld { ticket, waiter: cancel.waiter }),
+                Cancels::Running => self.io.control.push(ToControl::PassCancel(cancel)),
+            }
         }
     }
 

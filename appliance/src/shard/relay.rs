@@ -15,8 +15,7 @@ use super::log::Watched;
 use super::mailbox::RelayId;
 use super::ring::{Payload, Received, socket};
 use super::timers::NEVER;
-use crate::approval::TicketId;
-use crate::gate::{Context, Drive, Input, Origin, Output};
+use crate::gate::{Cancels, Context, Drive, Input, Origin, Output};
 use crate::limits;
 use crate::snapshot::Target;
 use codecs::{Outgoing, Piece, Pipes, Side, Window};
@@ -287,23 +286,30 @@ impl<D: Drive> Relay<D> {
 
     /// Behind a statement that is held nothing is read for long: a client that has left is noticed here.
     pub fn listen(&mut self, io: &mut Io<D>) {
-        let client = self.ends[Side::Client as usize].socket.as_ref();
-        if self.hears_nothing() && client.is_some_and(socket::peer_has_left) {
+        if self.hears_nothing() && self.client_has_left() {
             self.end(Side::Client, io);
         }
         self.settle(io);
     }
 
-    /// The client's bytes are held, and there are so many that none are read.
-    fn hears_nothing(&self) -> bool {
-        let client = &self.ends[Side::Client as usize];
-        let is_full = client.window.len() > limits::HELD_BYTES_MAX && self.phase == Phase::Open && !client.ended;
-        is_full && self.drive.as_ref().is_some_and(|drive| !drive.wants(Side::Client))
+    fn client_has_left(&self) -> bool {
+        self.ends[Side::Client as usize].socket.as_ref().is_some_and(socket::peer_has_left)
     }
 
-    /// A cancel request for this connection: the held statement that it ends; `None`: what runs at the target.
-    pub fn cancel(&mut self) -> Option<TicketId> {
-        self.drive.as_mut()?.cancel()
+    /// The client's bytes are held, and there are so many that none are read.
+    fn hears_nothing(&self) -> bool {
+        self.phase == Phase::Open && !self.ends[Side::Client as usize].ended && self.holds_enough(Side::Client)
+    }
+
+    /// The drive holds the bytes of that side, and more of them would only pile up.
+    fn holds_enough(&self, side: Side) -> bool {
+        let is_much = self.ends[side as usize].window.len() > limits::HELD_BYTES_MAX;
+        is_much && self.drive.as_ref().is_some_and(|drive| !drive.wants(side))
+    }
+
+    /// A cancel request for this connection.
+    pub fn cancel(&mut self) -> Cancels {
+        self.drive.as_mut().map_or(Cancels::Running, Drive::cancel)
     }
 
     // ---- the drive ----
@@ -311,8 +317,7 @@ impl<D: Drive> Relay<D> {
     /// News for the drive from outside the relay.
     pub fn tell(&mut self, input: Input, io: &mut Io<D>) {
         // Behind a statement that waits for its ruling nothing is read for long, the client's end neither: nobody rules for who has left.
-        let client = self.ends[Side::Client as usize].socket.as_ref();
-        let left = matches!(input, Input::Ruling { .. }) && client.is_some_and(socket::peer_has_left);
+        let left = matches!(input, Input::Ruling { .. }) && self.client_has_left();
         if left {
             self.drive(Input::Left, io);
         }
@@ -764,7 +769,7 @@ impl<D: Drive> Relay<D> {
         if side == Side::Client && end.queued_bytes as usize > answered {
             return false;
         }
-        end.window.len() <= limits::HELD_BYTES_MAX || self.drive.as_ref().is_none_or(|drive| drive.wants(side))
+        !self.holds_enough(side)
     }
 }
 

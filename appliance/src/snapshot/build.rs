@@ -104,6 +104,7 @@ fn build_target(
         password: password(config, target, warnings)?,
         tls,
         server_name: target.host.clone(),
+        connection_limit: target.connection_limit,
     })
 }
 

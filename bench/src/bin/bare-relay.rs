@@ -30,6 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         password: zeroize::Zeroizing::new(Vec::new()),
         tls: None,
         server_name: String::new(),
+        connection_limit: None,
     });
     let (to_control, _news) = tokio::sync::mpsc::unbounded_channel();
     let snapshot = Arc::new(Snapshot::empty());

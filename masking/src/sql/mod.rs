@@ -101,7 +101,8 @@ pub struct Statement {
     pub inputs: Option<Inputs>,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// Prepared statements and cursors have names of their own each.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Named {
     Prepared(String),
     Cursor(String),

@@ -17,8 +17,17 @@ pub(super) fn scan(text: &str) -> Result<Vec<ScanToken>, Unread> {
     if text.len() * text.len() > LOOKS_MAX && cost(text.as_bytes()).is_too_much() {
         return Err(Unread::TooMuch);
     }
+    // pg_query 18.1 makes a slice of no address where there is no token.
+    if text.bytes().all(is_space) {
+        return Ok(Vec::new());
+    }
     let tokens = pg_query::scan_tokens(text).map_err(|_| Unread::Refused)?;
     if tokens.len() <= TOKENS_MAX { Ok(tokens) } else { Err(Unread::TooMuch) }
+}
+
+/// As PostgreSQL's scanner has it (`scan.l`).
+fn is_space(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == 0x0B
 }
 
 /// PostgreSQL's scanner takes a run of operator characters whole, gives all but the beginning back, and goes on behind that: `+-+-...` and
@@ -51,7 +60,7 @@ fn cost(text: &[u8]) -> Cost {
             [b'\'' | b'"', ..] => (quoted(rest, false).unwrap_or(rest.len()), true),
             [b'e' | b'E', b'\'', ..] => (quoted(&rest[1..], true).map_or(rest.len(), |length| 1 + length), true),
             [b'$', ..] => (dollar(rest).unwrap_or(rest.len()), true),
-            [byte, ..] if byte.is_ascii_whitespace() || *byte == 0x0B => (1, false),
+            [byte, ..] if is_space(*byte) => (1, false),
             [byte, ..] if is_name(*byte) => {
                 (rest.iter().take_while(|byte| is_name(**byte) || **byte == b'$').count(), true)
             }

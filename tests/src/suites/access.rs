@@ -13,7 +13,7 @@ use super::policy::{is_pending, lead_rules, rule, ticket_in};
 use crate::harness::gateway::Setup;
 use crate::harness::postgres::{BIN, PASSWORD};
 use crate::harness::process::{eventually, finish, spawn};
-use crate::harness::wire::{Complaint, Wire, complaint, message, password, query, startup};
+use crate::harness::wire::{Complaint, TERMINATE, Wire, complaint, message, password, query, startup};
 use crate::harness::{Endpoint, PrivatePostgres, Report, Settings, audit};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -49,6 +49,11 @@ name = "a-moment-on-request"
 targets = ["brief-vault"]
 max_session = "3s"
 approval = { approvers = ["leads"], expires = "1m" }
+
+[[grant]]
+name = "two-each"
+targets = ["narrow"]
+connection_limit = 2
 "#;
 
 pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
@@ -63,6 +68,9 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     report.case("a token that expires while access is waited for", || expired_token(&world));
     report.case("a session ends after the grant's time, and after the running statement", || bounded(&world, "brief"));
     report.case("the grant's time begins when access is given", || bounded_from_opening(&world));
+    report.case("as many sessions as `connection_limit` says, of a user and of a target, on all shards", || {
+        limited(&world)
+    });
     report.case("a grant that is withdrawn while access is waited for", || withdrawn(&world));
     Ok(())
 }
@@ -75,11 +83,36 @@ fn setup(target: &PrivatePostgres) -> Setup {
             target.port
         )
     });
-    Setup { grants: GRANTS.into(), more: more.concat(), ..Setup::default() }
+    let narrow = more[0].replace("\"vault\"", "\"narrow\"") + "connection_limit = 3\n";
+    Setup { grants: GRANTS.into(), more: more.concat() + &narrow, ..Setup::default() }
 }
 
 fn ada(world: &World, target: &str) -> Endpoint {
     world.endpoint("ada@example.com", &["engineering"], false).with_dbname(target)
+}
+
+fn limited(world: &World) -> Result<()> {
+    let of = |user: &str| world.endpoint(user, &["engineering"], false).with_dbname("narrow");
+    let (ada, bob, cid) = (of("ada@example.com"), of("bob@example.com"), of("cid@example.com"));
+    let mut open = vec![Wire::connect(&ada)?, Wire::connect(&ada)?];
+    let refused = |endpoint: &Endpoint, words: &str| -> Result<()> {
+        let said = Wire::refusal(endpoint)?;
+        ensure!(said.sqlstate == "53300" && said.message.contains(words), "{said:?}");
+        Ok(())
+    };
+    refused(&ada, "grant \"two-each\" gives a user 2 at a time")?;
+    open.push(Wire::connect(&bob)?);
+    refused(&cid, "target \"narrow\": it takes 3 at a time")?;
+    let records = audit::search(world.gateway(), &["--kind", "login", "--error", "53300"])?;
+    ensure!(records.len() == 2 && records[0]["user"] == "ada@example.com", "{records:?}");
+    // However a session ends, another may come: one says so, one is gone.
+    open[0].send(TERMINATE)?;
+    open.remove(1);
+    open.remove(1);
+    for endpoint in [&ada, &bob, &ada] {
+        eventually("there is room again", DEADLINE, || Wire::connect(endpoint).map(|wire| open.push(wire)).is_ok())?;
+    }
+    refused(&bob, "it takes 3 at a time")
 }
 
 // ---- bearer tokens ----

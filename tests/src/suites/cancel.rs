@@ -45,6 +45,7 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
         ended_before_held(&world)
     });
     report.case("a held statement that the server would skip is let go", || skipped_while_held(&world));
+    report.case("a cancel that comes while a long statement is read ends it", || while_read(&world));
     for durability in ["group", "strict"] {
         let setup = Setup { more: RULES.into(), durability, ..Setup::default() };
         let gateway = Gateway::start(&settings.run_dir, &world.target, &world.issuer, &setup)?;
@@ -156,6 +157,26 @@ fn cancel(world: &World, key: &[u8]) -> Result<()> {
     wire.send(&cancel_request(key))?;
     ensure!(wire.read_or_end()?.is_none(), "a cancel request was answered");
     Ok(())
+}
+
+/// Several times: once the statement runs, any cancel would do.
+fn while_read(world: &World) -> Result<()> {
+    let long = format!("SELECT pg_sleep(600) WHERE 0 NOT IN ({}1)", "1,".repeat(120_000));
+    for _ in 0..3 {
+        let mut wire = session(world)?;
+        wire.stream.set_read_timeout(Some(DEADLINE))?;
+        wire.send(&query(&long))?;
+        thread::sleep(Duration::from_millis(100));
+        cancel(world, &own_key(&wire)?)?;
+        let said = wire.read_until_ready().map(|answer| complaint(&answer));
+        match said {
+            Ok(said) if said.as_ref().is_some_and(|said| said.sqlstate == "57014") => return Ok(()),
+            Ok(said) => bail!("{said:?}"),
+            // The cancel came before the statement.
+            Err(_) => continue,
+        }
+    }
+    bail!("three cancels were lost")
 }
 
 fn own_key(wire: &Wire) -> Result<Vec<u8>> {

@@ -9,25 +9,9 @@ use std::rc::Rc;
 /// Of all sessions. Beyond: all are forgotten, and what uses them is not judged.
 const NAMES_MAX: usize = 100_000;
 
-/// Prepared statements and cursors have names of their own each.
-#[derive(Clone, PartialEq, Eq, Hash)]
-enum Name {
-    Prepared(String),
-    Cursor(String),
-}
-
-impl From<&Named> for Name {
-    fn from(named: &Named) -> Self {
-        match named {
-            Named::Prepared(name) => Self::Prepared(name.clone()),
-            Named::Cursor(name) => Self::Cursor(name.clone()),
-        }
-    }
-}
-
 #[derive(Default)]
 pub struct Names {
-    sessions: HashMap<String, HashMap<Name, Rc<Reading>>>,
+    sessions: HashMap<String, HashMap<Named, Rc<Reading>>>,
     /// How many were given since all were forgotten.
     count: usize,
 }
@@ -45,16 +29,16 @@ impl Names {
         let mut used = Used::default();
         let mut given_here = HashSet::new();
         for statement in &reading.analysis.statements {
-            if let Some(name) = statement.uses.as_ref().map(Name::from)
-                && !given_here.contains(&name)
+            if let Some(name) = &statement.uses
+                && !given_here.contains(name)
             {
-                let known = self.sessions.get(&record.session)?.get(&name)?.clone();
+                let known = self.sessions.get(&record.session)?.get(name)?.clone();
                 match name {
-                    Name::Prepared(_) => used.prepared.push(known),
-                    Name::Cursor(_) => used.cursors.push(known),
+                    Named::Prepared(_) => used.prepared.push(known),
+                    Named::Cursor(_) => used.cursors.push(known),
                 }
             }
-            given_here.extend(statement.defines.as_ref().map(Name::from));
+            given_here.extend(&statement.defines);
         }
         let all = || used.prepared.iter().chain(&used.cursors).chain([reading]);
         let by_name = !used.prepared.is_empty() || !used.cursors.is_empty();
@@ -71,17 +55,17 @@ impl Names {
             if let Some(forgotten) = &statement.forgets {
                 self.forget(&record.session, statement, forgotten.as_deref());
             }
-            let Some(name) = statement.defines.as_ref().map(Name::from) else { continue };
+            let Some(name) = &statement.defines else { continue };
             if !ran(record) {
                 continue;
             }
             let session = self.sessions.entry(record.session.clone()).or_default();
             if record.error.is_none() {
-                session.insert(name, reading.clone());
+                session.insert(name.clone(), reading.clone());
                 self.count += 1;
             } else {
                 // It may have come to the name before it failed, or not.
-                session.remove(&name);
+                session.remove(name);
             }
         }
     }
@@ -95,8 +79,8 @@ impl Names {
         let Some(names) = self.sessions.get_mut(session) else { return };
         let of_cursors = statement.classes.contains(Class::Fetch);
         match name {
-            Some(name) if of_cursors => drop(names.remove(&Name::Cursor(name.to_owned()))),
-            Some(name) => drop(names.remove(&Name::Prepared(name.to_owned()))),
+            Some(name) if of_cursors => drop(names.remove(&Named::Cursor(name.to_owned()))),
+            Some(name) => drop(names.remove(&Named::Prepared(name.to_owned()))),
             // Of one kind or of both: what is forgotten needlessly is not judged.
             None => names.clear(),
         }

@@ -143,6 +143,7 @@ impl Check<'_> {
             credential: self.credential(raw),
             tls,
             tls_ca: raw.tls_ca.as_ref().map(|file| self.path(file)),
+            connection_limit: raw.connection_limit.as_ref().map(bounded),
         }
     }
 

@@ -465,7 +465,11 @@ impl Config {
 
 /// The structure has checked its range.
 fn number(value: Option<&At<i64>>, default: u32) -> u32 {
-    value.map_or(default, |value| u32::try_from(**value).expect("the schema bounds it"))
+    value.map_or(default, bounded)
+}
+
+fn bounded(value: &At<i64>) -> u32 {
+    u32::try_from(**value).expect("the schema bounds it")
 }
 
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {

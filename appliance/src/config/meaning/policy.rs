@@ -28,6 +28,7 @@ impl Check<'_> {
                 .max_session
                 .as_ref()
                 .map(|text| self.duration("max_session", Some(text), Duration::ZERO, bounds)),
+            connection_limit: raw.connection_limit.as_ref().map(bounded),
             replication: raw.replication.unwrap_or(false),
             approval: raw.approval.as_ref().map(|approval| {
                 self.terms(

@@ -7,7 +7,7 @@ mod secure;
 
 use super::mailbox::{ToControl, ToShard};
 use super::*;
-use crate::gate::{Context, Drive, Input, Origin, Output};
+use crate::gate::{Cancels, Context, Drive, Input, Origin, Output};
 use crate::snapshot::{Snapshot, Target};
 use codecs::{Pipes, Side};
 use std::io::{Read, Write};
@@ -113,6 +113,7 @@ fn target_with(resolved: Vec<SocketAddr>, tls: Option<Arc<rustls::ClientConfig>>
         password: zeroize::Zeroizing::new(Vec::new()),
         tls,
         server_name: "localhost".into(),
+        connection_limit: None,
     })
 }
 

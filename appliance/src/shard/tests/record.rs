@@ -276,8 +276,8 @@ impl Drive for Holder {
     fn poll(&mut self) -> Output {
         self.0.poll()
     }
-    fn cancel(&mut self) -> Option<TicketId> {
-        Some(TicketId("0-held".into()))
+    fn cancel(&mut self) -> Cancels {
+        Cancels::Held(TicketId("0-held".into()))
     }
 }
 
@@ -300,6 +300,41 @@ fn a_cancel_request_that_ends_what_is_held_does_not_go_to_the_target() {
             _ => panic!("relay {relay}"),
         }
     }
+}
+
+/// A bare relay whose statement is decided when keys come.
+struct Undecided(BareRelay, bool);
+
+impl Drive for Undecided {
+    fn handle(&mut self, input: Input, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+        self.1 |= matches!(input, Input::Keys(_));
+        self.0.handle(input, pipes, cx);
+    }
+    fn poll(&mut self) -> Output {
+        self.0.poll()
+    }
+    fn cancel(&mut self) -> Cancels {
+        if self.1 { Cancels::Running } else { Cancels::Undecided }
+    }
+}
+
+#[test]
+fn a_cancel_request_waits_for_a_statement_that_is_not_decided_yet() {
+    let target = peer(echo);
+    let drive = target.clone();
+    let mut shard = Shard::start(options(), Box::new(FakeLog::default()), move |_, _| {
+        Undecided(BareRelay::new(drive.clone()), false)
+    });
+    let mut client = shard.connect();
+    say(&mut client, b"first");
+    let relay = 1 << 32;
+    let cancel = Cancel { target, process: 1, secret: Box::default(), waiter: Some((0, relay)) };
+    shard.handle().post.send(ToShard::Cancel { relay, cancel: Box::new(cancel) });
+    // Rounds in which it would have been passed on.
+    (0..3).for_each(|_| say(&mut client, b"again"));
+    assert!(shard.control.try_recv().is_err(), "it would find nothing to cancel");
+    shard.handle().post.send(ToShard::Keys { relay, keys: Err("none".into()) });
+    assert!(matches!(shard.control.blocking_recv(), Some(ToControl::PassCancel(_))));
 }
 
 /// Asks the shard about a cancel request; when the answer has come, it may go to the target.

@@ -76,6 +76,7 @@ fn make(masks: &str) -> (Arc<Snapshot>, String) {
         password: Vec::new().into(),
         tls: None,
         server_name: "localhost".into(),
+        connection_limit: None,
     };
     let snapshot = Snapshot {
         version: 1,
