@@ -93,7 +93,7 @@ impl Gate {
         }
         let approval = view.approval.clone();
         self.view = Some(view);
-        (self.snapshot_version, self.rules) = (cx.snapshot.version, cx.snapshot.rules);
+        self.rules = cx.snapshot.rules;
         self.expires_at = expires_at;
         self.slot = cx.shared.catalogues.slot(self.identity.target());
         self.names_moved_at_open = cx.shared.catalogues.moves(self.slot);
@@ -166,11 +166,11 @@ impl Gate {
         if self.expires_at <= cx.now.unix_us.div_euclid(1_000_000) {
             return self.refuse_login(Side::Client, *b"28P01", "token: expired before access was approved", pipes, cx);
         }
-        if cx.snapshot.version != self.snapshot_version {
+        if self.is_of_another(cx.snapshot) {
             let old = self.view.take().expect("set before access is asked for");
             self.view = cx.shared.views.of(cx.snapshot, self.identity.target(), &old.principal);
             self.target = cx.snapshot.target(self.identity.target()).cloned();
-            (self.snapshot_version, self.rules) = (cx.snapshot.version, cx.snapshot.rules);
+            self.rules = cx.snapshot.rules;
         }
         match (self.target.clone(), &self.view) {
             (Some(target), Some(_)) => self.admit(target, pipes, cx),

@@ -269,9 +269,7 @@ pub struct Gate {
     target: Option<Arc<Target>>,
     /// Where sessions are counted.
     seat: Option<Box<seats::Seat>>,
-    /// The snapshot `view` was made from.
-    snapshot_version: u64,
-    /// The rules in it.
+    /// The rules in the snapshot that `view` was made from.
     rules: u64,
     wishes: VecDeque<Output>,
     held: Option<Box<Held>>,
@@ -334,7 +332,6 @@ impl Gate {
             expires_at: 0,
             target: None,
             seat: None,
-            snapshot_version: cx.snapshot.version,
             rules: cx.snapshot.rules,
             wishes: VecDeque::new(),
             held: None,

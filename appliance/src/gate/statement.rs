@@ -105,11 +105,16 @@ impl Gate {
     pub fn standing(&self, now: Now, snapshot: &Snapshot) -> Standing {
         if now.mono_us >= self.ends_at_us {
             Standing::Over
-        } else if snapshot.version != self.snapshot_version {
+        } else if self.is_of_another(snapshot) {
             Standing::Stale
         } else {
             Standing::Good
         }
+    }
+
+    /// What this session may do was worked out from another snapshot.
+    pub(super) fn is_of_another(&self, snapshot: &Snapshot) -> bool {
+        self.view.as_ref().is_none_or(|view| view.version != snapshot.version)
     }
 
     /// What is to become of a request, before it is recorded and carried out: what deciding costs can be measured here.
@@ -199,7 +204,7 @@ impl Gate {
             return Err(("the masks changed", changed));
         }
         self.view = Some(new);
-        (self.snapshot_version, self.rules) = (cx.snapshot.version, cx.snapshot.rules);
+        self.rules = cx.snapshot.rules;
         Ok(())
     }
 
@@ -412,7 +417,7 @@ impl Gate {
                     let ends = Some("the session's time is over");
                     return self.not_run(NotRun { request: held.request, refusal: over, ends }, pipes, cx);
                 }
-                if cx.snapshot.version != self.snapshot_version {
+                if self.is_of_another(cx.snapshot) {
                     return self.decide_again(asked, held.request, &mark, pipes, cx);
                 }
                 if mark.leaning == Leaning::Passed && !self.still_passes(&mark, cx) {

@@ -16,6 +16,8 @@ struct Key {
 
 /// What one principal meets on one target.
 pub struct Met {
+    /// The snapshot that it was made from.
+    pub version: u64,
     pub principal: Rc<Principal>,
     view: View,
 }
@@ -54,7 +56,7 @@ impl Views {
             return Some(met);
         }
         let view = snapshot.policy.view(target, principal)?;
-        let met = Rc::new(Met { principal: principal.clone(), view });
+        let met = Rc::new(Met { version: snapshot.version, principal: principal.clone(), view });
         if self.held.len() >= self.enough {
             self.held.retain(|_, met| met.strong_count() > 0);
             self.enough = ENOUGH_MIN.max(2 * self.held.len());
