@@ -101,6 +101,7 @@ pub struct Collector {
     open: BTreeMap<i64, Open>,
     total: Counts,
     points: Vec<Point>,
+    logged: bool,
     hlog: Vec<String>,
     steps: Vec<Step>,
     step_s: f64,
@@ -135,6 +136,7 @@ impl Collector {
             open: BTreeMap::new(),
             total: Counts::default(),
             points: Vec::new(),
+            logged: settings.logged,
             hlog: Vec::new(),
             version: String::new(),
             stamped: false,
@@ -233,7 +235,9 @@ impl Collector {
         let point = Point::of(&open.counts, until_s, until_s - from_s);
         progress(&point, warmup);
         if !warmup {
-            self.hlog.push(hlog::line(from_s, point.seconds, &open.counts.response));
+            if self.logged {
+                self.hlog.push(hlog::line(from_s, point.seconds, &open.counts.response));
+            }
             self.points.push(point);
             let last = self.steps.len().saturating_sub(1);
             let of = self.step_of(&point).min(last);

@@ -40,6 +40,8 @@ pub struct Settings {
     pub duration_s: Option<f64>,
     pub count: Option<u64>,
     pub interval_s: f64,
+    /// The intervals' histograms are kept for a log.
+    pub logged: bool,
     pub timeout_s: f64,
     pub lag_limit_ns: u64,
     pub spin_ns: u64,

@@ -90,6 +90,7 @@ fn what_to_run(args: &RunArgs) -> Result<Settings> {
     settings.duration_s = args.duration.or(args.count.is_none().then_some(10.0));
     settings.count = args.count;
     settings.warmup_s = args.warmup;
+    settings.logged = args.hlog.is_some();
     let long_enough = settings.duration_s.is_none_or(|seconds| seconds >= DURATION_S_MIN);
     demand(long_enough, "--duration must be 1 ms or more")?;
     demand_short_ticks(&settings)?;

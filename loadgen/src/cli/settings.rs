@@ -78,6 +78,7 @@ pub fn settings(target: &str, workload: &WorkloadArgs, load: &LoadArgs, profile:
             (profile, arrivals)
         }),
         connections: load.connections as usize,
+        logged: false,
         threads: usize::from(load.threads),
         warmup_s: 1.0,
         duration_s: None,
