@@ -86,7 +86,7 @@ impl Encoder {
                     + text(request.ticket)
             }
             Entry::Outcome(outcome) => text(outcome.error) + outcome.payload.len().min(self.room.payload),
-            Entry::SessionOpened { grant } => text(grant),
+            Entry::SessionOpened { grant, settings } => text(grant) + text(settings),
             Entry::LoginRefused { reason, .. } => text(reason),
             Entry::Ruling { ticket, ruling, by, reason, .. } => text(ticket) + text(ruling) + text(by) + text(reason),
             Entry::SessionClosed { reason, .. } => text(reason),
@@ -422,7 +422,9 @@ impl<'a> Event<'a> {
             |kind| Event { kind, request: 0, duration_us: 0, statements: 0, what: "", ticket: "", by: "", detail: "" };
         match entry {
             Entry::Request(_) | Entry::Outcome(_) => unreachable!("they have rows of their own"),
-            Entry::SessionOpened { grant } => Event { what: grant, ..empty(Kind::SessionOpened) },
+            Entry::SessionOpened { grant, settings } => {
+                Event { what: grant, detail: settings, ..empty(Kind::SessionOpened) }
+            }
             Entry::LoginRefused { sqlstate, reason } => {
                 let what = std::str::from_utf8(sqlstate.as_slice()).unwrap_or("XX000");
                 Event { what, detail: reason, ..empty(Kind::LoginRefused) }

@@ -118,7 +118,7 @@ mod tests {
             Entry::Request(full),
             Entry::Request(request(4, "")),
             Entry::Outcome(Outcome { error: "22012", ..outcome(3) }),
-            Entry::SessionOpened { grant: "g" },
+            Entry::SessionOpened { grant: "g", settings: "" },
             Entry::LoginRefused { sqlstate: *b"28000", reason: "no" },
             Entry::Ruling { request: 3, ticket: "t", ruling: "approve", by: "bob", reason: "fine" },
             Entry::SessionClosed { reason: "bye", duration_us: 5, statements: 1 },

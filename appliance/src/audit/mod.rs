@@ -37,6 +37,8 @@ pub enum Entry<'a> {
     /// A login that succeeded; the session is open.
     SessionOpened {
         grant: &'a str,
+        /// What its start-up message set: `name=value, ...`.
+        settings: &'a str,
     },
     /// A login that failed: SQLSTATE the client saw and the true reason.
     LoginRefused {

@@ -218,7 +218,7 @@ impl Row {
                 payload: &self.payload,
                 payload_cut: self.cut & CUT_PAYLOAD != 0,
             }),
-            Kind::SessionOpened => Entry::SessionOpened { grant: &self.what },
+            Kind::SessionOpened => Entry::SessionOpened { grant: &self.what, settings: &self.detail },
             Kind::LoginRefused => {
                 let mut sqlstate = *b"XX000";
                 if let Ok(said) = self.what.as_bytes().try_into() {

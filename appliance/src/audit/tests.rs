@@ -165,7 +165,7 @@ fn every_kind_of_record_reads_back_as_it_was_written() {
     };
     let outcome = Outcome { error: "57014", more: true, payload: b"\x00\xff", ..outcome(7) };
     let entries = [
-        Entry::SessionOpened { grant: "g" },
+        Entry::SessionOpened { grant: "g", settings: "" },
         Entry::LoginRefused { sqlstate: *b"28P01", reason: "expired" },
         Entry::Request(request),
         Entry::Ruling { request: 7, ticket: "0-1-ab", ruling: "approved", by: "bob", reason: "ok" },
@@ -736,7 +736,7 @@ fn an_outline_says_of_every_kind_of_record_where_it_begins_and_when_it_happened(
     let mut writer = open(dir.path(), 2);
     let groups = groups();
     let entries = [
-        Entry::SessionOpened { grant: "g" },
+        Entry::SessionOpened { grant: "g", settings: "" },
         Entry::Request(request(1, "SELECT 'ünï'")),
         Entry::Outcome(outcome(1)),
         Entry::Ruling { request: 1, ticket: "t", ruling: "approve", by: "bob", reason: "" },

@@ -1,6 +1,7 @@
 //! From the first byte to the first ReadyForQuery: TLS, token, grant, the target's own login.
 
 use super::seats::{Bounded, Taken};
+use super::settings::Settings;
 use super::statement::Held;
 use super::views::Met;
 use super::{Context, Gate, Now, Output, Retry, State, refusal};
@@ -9,7 +10,7 @@ use crate::audit::Entry;
 use crate::identity::Verified;
 use crate::limits;
 use crate::metrics::Fault;
-use crate::policy::{ApprovalTerms, View, path_by};
+use crate::policy::{ApprovalTerms, Decision, View};
 use crate::shard::mailbox::{SessionInfo, ToControl};
 use crate::snapshot::Target;
 use codecs::postgres::{Answer, AuthMethod, Refusal, ScramKeys, Startup, TargetLogin};
@@ -81,13 +82,11 @@ impl Gate {
         if self.session.startup().is_some_and(|startup| startup.replication) && !view.replication {
             return self.refuse_login(Side::Client, *b"28000", "replication without a grant for it", pipes, cx);
         }
-        let refused_path = self.session.startup().and_then(|startup| {
-            let mut paths = startup_search_paths(&startup.parameters);
-            paths.find_map(|path| view.refuses_search_path(&path))
-        });
-        if let Some(decision) = refused_path {
-            return self.refuse_search_path(&decision, pipes, cx);
+        let settings = self.session.startup().map(|startup| Settings::of(&startup.parameters)).unwrap_or_default();
+        if let Some((setting, decision)) = settings.refused(&view) {
+            return self.refuse_setting(setting, &decision, pipes, cx);
         }
+        self.identity.note_settings(&settings);
         if let Err(taken) = self.take_seat(&target, &view, cx) {
             return self.refuse_login(Side::Client, *b"53300", &taken.to_string(), pipes, cx);
         }
@@ -115,10 +114,11 @@ impl Gate {
         Ok(())
     }
 
-    /// A rule is tied to a schema and the session would start where the schema need not be named.
-    fn refuse_search_path(&mut self, decision: &crate::policy::Decision, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
+    /// The session would begin with what a rule keeps it from.
+    fn refuse_setting(&mut self, setting: &str, decision: &Decision, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         let refusal = decision.refusal();
-        let entry = Entry::LoginRefused { sqlstate: refusal.sqlstate, reason: "search_path at start-up" };
+        let reason = format!("{setting} at start-up: {}", decision.reason);
+        let entry = Entry::LoginRefused { sqlstate: refusal.sqlstate, reason: &reason };
         // A full journal: the client is told to come again, nothing was opened and nothing is owed.
         let refusal = match self.record(&entry, cx) {
             Ok(()) => refusal,
@@ -126,7 +126,7 @@ impl Gate {
         };
         cx.shared.counters.fault(Fault::LoginRefused);
         self.session.answer(Side::Client, Answer::Refuse(refusal), pipes);
-        self.close("search_path at start-up");
+        self.close("a setting at start-up");
     }
 
     /// The session ends with the token, or with the grant's bound when that is earlier. The bound counts from here: not
@@ -293,7 +293,8 @@ impl Gate {
     /// The first ReadyForQuery is about to pass: the session is on record before the client knows it is open.
     pub(super) fn opened(&mut self, cx: &mut Context<'_>) {
         let view = self.view.clone().expect("a session opens with a view");
-        if self.record(&Entry::SessionOpened { grant: &view.grant }, cx).is_err() {
+        let settings = self.identity.settings();
+        if self.record(&Entry::SessionOpened { grant: &view.grant, settings: &settings }, cx).is_err() {
             self.retry_target = Some(Box::new(Retry::Opened));
             return;
         }
@@ -361,73 +362,4 @@ impl Gate {
 /// Could anything in a result of this session be masked?
 pub(super) fn masks_anything(view: &View) -> bool {
     view.detect.is_some() || !view.column_masks.is_empty()
-}
-
-/// Every search_path a start-up message sets: as a parameter of its own, or in `options` (`-c name=value`, `--name=value`).
-fn startup_search_paths(parameters: &[(Vec<u8>, Vec<u8>)]) -> impl Iterator<Item = String> + '_ {
-    parameters.iter().flat_map(|(name, value)| {
-        let value = String::from_utf8_lossy(value);
-        match String::from_utf8_lossy(name).to_ascii_lowercase().as_str() {
-            "options" => option_settings(&value).filter_map(|(name, value)| path_by(&name, &value)).collect(),
-            name => Vec::from_iter(path_by(name, &value)),
-        }
-    })
-}
-
-/// The settings in a start-up `options` value, read as the server's own command line is: words end at white space, a
-/// backslash keeps the character behind it, `-` in a long name stands for `_` (manual, "libpq connection parameters").
-fn option_settings(options: &str) -> impl Iterator<Item = (String, String)> {
-    let mut words = option_words(options).into_iter();
-    std::iter::from_fn(move || {
-        loop {
-            let word = words.next()?;
-            let setting = match word.strip_prefix("--") {
-                Some(long) => long.to_string(),
-                None => match word.strip_prefix("-c") {
-                    None => continue,
-                    Some("") => words.next()?,
-                    Some(joined) => joined.to_string(),
-                },
-            };
-            if let Some((name, value)) = setting.split_once('=') {
-                return Some((name.replace('-', "_").to_ascii_lowercase(), value.to_string()));
-            }
-        }
-    })
-}
-
-fn option_words(options: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut characters = options.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' => word.get_or_insert_default().extend(characters.next()),
-            space if space.is_ascii_whitespace() => words.extend(word.take()),
-            other => word.get_or_insert_default().push(other),
-        }
-    }
-    words.extend(word);
-    words
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn search_paths_are_found_in_every_spelling_of_the_start_up_message() {
-        let found = |name: &str, value: &str| -> Vec<String> {
-            startup_search_paths(&[(name.as_bytes().to_vec(), value.as_bytes().to_vec())]).collect()
-        };
-        assert_eq!(found("search_path", "billing"), ["billing"]);
-        assert_eq!(found("options", "-c search_path=billing,public"), ["billing,public"]);
-        assert_eq!(found("options", "-csearch_path=billing -c work_mem=1MB"), ["billing"]);
-        assert_eq!(found("options", "--search-path=billing\\ x"), ["billing x"]);
-        assert_eq!(found("options", "-c SEARCH_PATH=a --search_path=b"), ["a", "b"]);
-        assert_eq!(found("options", "-c role=billing --session-authorization=x"), ["\"billing\"", "\"x\""]);
-        assert_eq!(found("role", "Bill\"ing"), ["\"Bill\"\"ing\""]);
-        assert!(found("options", "-c work_mem=1MB").is_empty());
-        assert!(found("application_name", "search_path").is_empty());
-    }
 }

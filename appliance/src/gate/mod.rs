@@ -21,6 +21,7 @@ mod reading;
 mod record;
 mod results;
 mod seats;
+mod settings;
 mod statement;
 mod told;
 mod values;

@@ -1,5 +1,6 @@
 //! What a gate writes into the trail, and who it says it was.
 
+use super::settings::Settings;
 use super::{CLIENT_LEFT, Context, Gate, Origin, Retry};
 use crate::audit::{Entry, Full, NOBODY, Outcome, OwnedWho, PackedWho, Who};
 use crate::identity::Principal;
@@ -9,18 +10,22 @@ use std::sync::Arc;
 
 /// Who and where, borrowed for every record: parts until the session is open, then as records begin with it.
 pub(super) enum Identity {
-    Told(Box<OwnedWho>),
+    Told(Box<Told>),
     /// The control thread has it as well.
     Packed(Arc<PackedWho>),
 }
 
+pub(super) struct Told {
+    who: OwnedWho,
+    /// What the session begins with, for the record of its opening.
+    settings: String,
+}
+
 impl Identity {
     pub fn new(origin: &Origin) -> Self {
-        Self::Told(Box::new(OwnedWho {
-            session: crate::approval::hex(&origin.entropy[..8]),
-            client: origin.client.to_string(),
-            ..OwnedWho::default()
-        }))
+        let session = crate::approval::hex(&origin.entropy[..8]);
+        let who = OwnedWho { session, client: origin.client.to_string(), ..OwnedWho::default() };
+        Self::Told(Box::new(Told { who, settings: String::new() }))
     }
 
     pub fn admit(&mut self, principal: &Principal) {
@@ -36,6 +41,19 @@ impl Identity {
         who.target.clone_from(&startup.database);
         who.application.clone_from(&startup.application_name);
         who.claimed_user.clone_from(&startup.user);
+    }
+
+    pub fn note_settings(&mut self, settings: &Settings) {
+        if let Self::Told(told) = self {
+            told.settings = settings.told();
+        }
+    }
+
+    pub fn settings(&self) -> String {
+        match self {
+            Self::Told(told) => told.settings.clone(),
+            Self::Packed(_) => String::new(),
+        }
     }
 
     pub fn name_application(&mut self, name: &[u8]) {
@@ -55,10 +73,10 @@ impl Identity {
     /// Its parts, to change them.
     fn told(&mut self) -> &mut OwnedWho {
         if let Self::Packed(packed) = self {
-            *self = Self::Told(Box::new(packed.unpacked()));
+            *self = Self::Told(Box::new(Told { who: packed.unpacked(), settings: String::new() }));
         }
         match self {
-            Self::Told(who) => who,
+            Self::Told(told) => &mut told.who,
             Self::Packed(_) => unreachable!("unpacked just above"),
         }
     }
@@ -67,8 +85,8 @@ impl Identity {
     pub fn pack(&mut self) -> Arc<PackedWho> {
         match self {
             Self::Packed(packed) => packed.clone(),
-            Self::Told(who) => {
-                let packed = Arc::new(PackedWho::new(&who.who()));
+            Self::Told(told) => {
+                let packed = Arc::new(PackedWho::new(&told.who.who()));
                 *self = Self::Packed(packed.clone());
                 packed
             }
@@ -78,21 +96,21 @@ impl Identity {
     #[inline]
     pub fn who(&self) -> Who<'_> {
         match self {
-            Self::Told(who) => who.who(),
+            Self::Told(told) => told.who.who(),
             Self::Packed(packed) => Who { packed: Some(packed), ..NOBODY },
         }
     }
 
     pub fn session(&self) -> &str {
         match self {
-            Self::Told(who) => &who.session,
+            Self::Told(told) => &told.who.session,
             Self::Packed(packed) => packed.session(),
         }
     }
 
     pub fn target(&self) -> &str {
         match self {
-            Self::Told(who) => &who.target,
+            Self::Told(told) => &told.who.target,
             Self::Packed(packed) => packed.target(),
         }
     }

@@ -240,7 +240,7 @@ impl Decision {
         Self { action, rule: Some(rule.name.clone()), message: rule.message.clone(), approval, reason }
     }
 
-    fn deny_unruled(reason: &str) -> Self {
+    pub fn deny_unruled(reason: &str) -> Self {
         Self { action: Action::Deny, reason: reason.to_owned(), ..Self::ALLOW }
     }
 

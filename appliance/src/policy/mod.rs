@@ -25,8 +25,6 @@ mod rule;
 mod tests;
 mod who;
 
-pub use path::path_by;
-
 use crate::config::{self, Config};
 use crate::identity::Principal;
 use masking::detect::Detectors;

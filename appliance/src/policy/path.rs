@@ -3,14 +3,14 @@
 //!
 //! Tables that a rule names outright (`billing.cards`) need no such care: a bare `cards` meets a rule that refuses anyway.
 
+use super::View;
 use super::rule::Rule;
-use super::{Action, Decision, View};
 use masking::sql::{Class, Statement};
 
 const SETTING: &str = "search_path";
 
 /// What a setting puts on the path: with a role comes the schema of its name (`"$user"`).
-pub fn path_by(setting: &str, value: &str) -> Option<String> {
+fn path_by(setting: &str, value: &str) -> Option<String> {
     match setting {
         SETTING => Some(value.to_owned()),
         "role" | "session_authorization" => Some(format!("\"{}\"", value.replace('"', "\"\""))),
@@ -19,11 +19,6 @@ pub fn path_by(setting: &str, value: &str) -> Option<String> {
 }
 
 impl View {
-    /// A search_path given when the session starts (as a parameter, or in `options`). `None`: it may be used.
-    pub fn refuses_search_path(&self, value: &str) -> Option<Decision> {
-        self.guard(Some(value)).map(|(_, rule)| refusal(rule))
-    }
-
     /// The rule that keeps a statement from changing the path to where it would miss that rule's tables.
     pub(super) fn path_guard(&self, statement: &Statement) -> Option<(usize, &Rule)> {
         statement.settings.iter().find_map(|(name, value)| match value {
@@ -44,16 +39,6 @@ impl View {
             Some(value) => schemas(value).any(|schema| rule.guards_schema(&schema)),
             None => rule.guards_any_schema(),
         })
-    }
-}
-
-fn refusal(rule: &Rule) -> Decision {
-    Decision {
-        action: Action::Deny,
-        rule: Some(rule.name.clone()),
-        message: None,
-        approval: None,
-        reason: REASON.to_owned(),
     }
 }
 

@@ -125,7 +125,7 @@ fn write_step(step: u64, append: &mut impl FnMut(usize, &Who<'_>, Entry<'_>)) {
     if step % 50 == 49 {
         append(0, &who("", "", &[]), Entry::Gateway { detail: "still here" });
         append(1, &who("s-x", "mallory", &[]), Entry::LoginRefused { sqlstate: *b"28P01", reason: "expired" });
-        append(0, &who("s-y", "carol", &[]), Entry::SessionOpened { grant: "all" });
+        append(0, &who("s-y", "carol", &[]), Entry::SessionOpened { grant: "all", settings: "" });
     }
 }
 

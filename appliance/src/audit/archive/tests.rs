@@ -57,7 +57,7 @@ fn hard() -> Sample {
     let agent = Who { actor: &actor, target: "", ..alice };
     let tables = ["public.orders".to_owned(), "customers".to_owned()];
     let binds = [Some("späße"), None, Some(""), None];
-    sample.add(0, 7, &alice, Entry::SessionOpened { grant: "everyone" });
+    sample.add(0, 7, &alice, Entry::SessionOpened { grant: "everyone", settings: "" });
     let full =
         Request { tables: &tables, binds: &binds, classes: 1 << 3 | 1 << 40, ..request(1, "DELETE FROM orders") };
     sample.add(1, 3, &agent, Entry::Request(Request { rule: "r", ticket: "1-1-x", decision: "approve", ..full }));

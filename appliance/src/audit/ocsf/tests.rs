@@ -228,7 +228,7 @@ fn records() -> Vec<Record> {
         writer.write().expect("written");
     };
     add(&nobody, Entry::Gateway { detail: "started: lockgate 0.1.0" });
-    add(&alice, Entry::SessionOpened { grant: "everyone" });
+    add(&alice, Entry::SessionOpened { grant: "everyone", settings: "" });
     let tables = ["public.customers".to_owned(), "orders".to_owned()];
     let binds = [Some("1"), None];
     add(&alice, Entry::Request(Request { tables: &tables, binds: &binds, ..request(1, "SELECT\n\u{1b}[2J 1") }));

@@ -164,7 +164,10 @@ impl Record {
 
     fn fill_event(&mut self, kind: Kind, row: &EventRow<'_>) {
         match kind {
-            Kind::SessionOpened => self.detail = Some(format!("opened by grant {}", row.what())),
+            Kind::SessionOpened => {
+                let begins = if row.detail().is_empty() { "" } else { ", which begins with " };
+                self.detail = Some(format!("opened by grant {}{begins}{}", row.what(), row.detail()));
+            }
             Kind::SessionClosed => {
                 self.detail = Some(format!("closed after {} statements: {}", row.statements(), row.detail()));
                 self.duration_us = Some(row.duration_us());

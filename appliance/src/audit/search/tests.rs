@@ -37,7 +37,7 @@ fn sample() -> tempfile::TempDir {
     let (orders, both) = (["public.orders".to_owned()], ["customers".to_owned(), "public.orders".to_owned()]);
     let mut zero = writer(dir.path(), 0);
     let mut one = writer(dir.path(), 1);
-    append(&mut zero, 0, &alice, Entry::SessionOpened { grant: "everyone" });
+    append(&mut zero, 0, &alice, Entry::SessionOpened { grant: "everyone", settings: "" });
     let select = Request { tables: &both, ..request(1, "SELECT * FROM customers, public.orders") };
     append(&mut zero, 1, &alice, Entry::Request(select));
     append(

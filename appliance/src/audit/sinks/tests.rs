@@ -101,7 +101,7 @@ fn sequences(events: &[Event]) -> Vec<u64> {
 fn sample() -> Trail {
     let mut trail = Trail::new();
     trail.add("", Entry::Gateway { detail: "started: lockgate" });
-    trail.add("s-a", Entry::SessionOpened { grant: "everyone" });
+    trail.add("s-a", Entry::SessionOpened { grant: "everyone", settings: "" });
     trail.request("s-a", 1);
     trail.request("s-b", 1);
     trail.add("s-a", Entry::Request(Request { decision: "deny", ..request(2, "DROP TABLE x") }));
@@ -125,7 +125,7 @@ const TOLD: [u64; 14] = [1, 2, 5, 4, 3, 9, 10, 11, 13, 14, 12, 15, 16, 17];
 #[test]
 fn each_record_is_told_once_when_the_trail_says_that_it_is_complete() {
     let mut trail = sample();
-    trail.add("s-e", Entry::SessionOpened { grant: "everyone" });
+    trail.add("s-e", Entry::SessionOpened { grant: "everyone", settings: "" });
     trail.request("s-e", 1);
     let (events, joiner) = trail.events(&Position::default());
     assert_eq!(sequences(&events), TOLD);
