@@ -179,7 +179,7 @@ ops = { address = "127.0.0.1:$(free_port)" }
 web = { address = "127.0.0.1:$(free_port)" }
 listener = [{ protocol = "postgres", address = "127.0.0.1:${port[$name]}"${LISTENER:-} }]
 issuer = [{ name = "dev", issuer = "lockgate-development", audience = "lockgate", algorithms = ["ES256"], jwks_file = "$dir/issuer/jwks.json" }]
-target = [{ name = "postgres", protocol = "postgres", address = "127.0.0.1:$target", database = "postgres", user = "postgres", password_file = "$dir/password"${TARGET:-, tls = \"disable\"} }]
+target = [{ name = "postgres", protocol = "postgres", address = "127.0.0.1:$target", database = "postgres", user = "postgres", password_file = "$dir/password", require_auth = "none"${TARGET:-, tls = \"disable\"} }]
 grant = [{ targets = ["postgres"] }]
 audit = { durability = "$durability" }
 TOML

@@ -1,5 +1,6 @@
 //! The immutable bundle a shard works from: policy, targets, keys. Built on the control thread, replaced whole.
 
+use codecs::postgres::AuthMethod;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -24,6 +25,8 @@ pub struct Target {
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// The name the certificate must carry.
     pub server_name: String,
+    /// The weakest method that we answer.
+    pub require_auth: AuthMethod,
     /// Sessions at one time.
     pub connection_limit: Option<u32>,
 }

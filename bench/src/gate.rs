@@ -101,6 +101,7 @@ fn snapshot(text: &str) -> (Arc<Snapshot>, String) {
         password: Vec::new().into(),
         tls: None,
         server_name: "localhost".into(),
+        require_auth: codecs::postgres::AuthMethod::Trust,
         connection_limit: None,
     };
     let snapshot = Snapshot {

@@ -1,6 +1,7 @@
 """Somebody in the middle between a gateway and its PostgreSQL, with a certificate that is believed: decrypts, encrypts again.
 
-Prints `port N`, then serves until its standard input ends. Only channel binding can tell it from the server.
+Prints `port N`, then serves until its standard input ends. Only channel binding can tell it from the server. With ASKS it does not
+pass on the login but asks for less itself, and prints what it is told: `cleartext`, `md5` or `nothing`.
 """
 import os
 import socket
@@ -24,6 +25,20 @@ def pump(source, sink):
             pass
 
 
+ASKS = {"cleartext": b"\0\0\0\3", "md5": b"\0\0\0\5salt", "nothing": b"\0\0\0\0"}
+
+
+def ask(client, body):
+    """Authentication requests: PostgreSQL manual, "Message Formats"."""
+    try:
+        client.recv(65536)
+        client.sendall(b"R" + (4 + len(body)).to_bytes(4, "big") + body)
+        print("told", client.recv(65536), flush=True)
+        client.close()
+    except OSError:
+        pass
+
+
 def serve(plain, certificate):
     try:
         if plain.recv(8, socket.MSG_WAITALL) != SSL_REQUEST:
@@ -32,6 +47,8 @@ def serve(plain, certificate):
         client = certificate.wrap_socket(plain, server_side=True)
     except OSError:
         return plain.close()  # it did not believe us
+    if "ASKS" in os.environ:
+        return ask(client, ASKS[os.environ["ASKS"]])
     server = socket.create_connection(("127.0.0.1", int(os.environ["TARGET_PORT"])))
     server.sendall(SSL_REQUEST)
     assert server.recv(1) == b"S"

@@ -2,6 +2,7 @@
 //! Nothing here holds a secret: credentials are named by where they come from and read by whoever needs them.
 
 use crate::policy::ApprovalTerms;
+use codecs::postgres::AuthMethod;
 use masking::detect::Kind;
 use masking::sql::Class;
 use masking::style::Style;
@@ -222,6 +223,8 @@ pub struct Target {
     pub tls: TargetTls,
     /// `None`: the system's roots.
     pub tls_ca: Option<PathBuf>,
+    /// The weakest method that we answer.
+    pub require_auth: AuthMethod,
     /// Sessions at one time.
     pub connection_limit: Option<u32>,
 }

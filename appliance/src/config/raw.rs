@@ -172,6 +172,19 @@ pub enum TargetTls {
     VerifyFull,
 }
 
+/// How a target may ask for the credential, by the names of libpq's `require_auth`.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum RequireAuth {
+    #[serde(rename = "none")]
+    None,
+    #[serde(rename = "password")]
+    Password,
+    #[serde(rename = "md5")]
+    Md5,
+    #[serde(rename = "scram-sha-256")]
+    ScramSha256,
+}
+
 /// A server that sessions can be opened to, with the credential its users never see. Exactly one of `password_env`,
 /// `password_file` and `credential`.
 #[derive(Deserialize, JsonSchema)]
@@ -202,6 +215,9 @@ pub struct Target {
     pub tls: Option<At<TargetTls>>,
     /// PEM file with the authorities the target's certificate must come from. Default: the system's.
     pub tls_ca: Option<At<String>>,
+    /// The weakest way in which it may ask for the password: `scram-sha-256`, `md5`, `password` (in clear text, over TLS only) or `none`
+    /// (it asks for nothing). Whoever stands in its place could ask for less. Default: `scram-sha-256`.
+    pub require_auth: Option<At<RequireAuth>>,
     /// Sessions open to it at one time; beyond: refused with 53300. Default: no bound but the target's own.
     #[schemars(range(min = 1, max = CONNECTION_LIMIT_MAX))]
     pub connection_limit: Option<At<i64>>,

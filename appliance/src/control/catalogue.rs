@@ -4,7 +4,7 @@
 //! reading unless this one is new enough; readings of one target start at most every [`CATALOGUE_INTERVAL`].
 
 use super::limits::{CATALOGUE_COLUMNS_MAX, CATALOGUE_INTERVAL, CATALOGUE_TIMEOUT};
-use super::plain_guard::PlainGuard;
+use super::login_guard::LoginGuard;
 use super::target_link::{self, Handshake};
 use crate::shard::mailbox::{Catalogue, CatalogueTable, RelayId};
 use crate::snapshot::Target;
@@ -157,13 +157,19 @@ async fn connect_and_read(target: &Target) -> Result<Catalogue, String> {
         .application_name("lockgate");
     let client = match &target.tls {
         None => {
-            let login = config.ssl_mode(SslMode::Disable).connect_raw(PlainGuard::new(stream), NoTls);
+            let login = config
+                .ssl_mode(SslMode::Disable)
+                .connect_raw(LoginGuard::new(stream, target.require_auth, false), NoTls);
             let (client, connection) = login.await.map_err(describe)?;
             tokio::spawn(connection);
             client
         }
         Some(tls) => {
-            let handshake = Handshake { config: tls.clone(), server_name: target.server_name.clone() };
+            let handshake = Handshake {
+                config: tls.clone(),
+                server_name: target.server_name.clone(),
+                require_auth: target.require_auth,
+            };
             let login = config.ssl_mode(SslMode::Require).connect_raw(stream, handshake);
             let (client, connection) = login.await.map_err(describe)?;
             tokio::spawn(connection);

@@ -1,6 +1,9 @@
 //! A connection of the control thread's own to a target: TCP, then TLS where the target has it, the PostgreSQL way.
 
+use super::login_guard::LoginGuard;
+use crate::shard::end_point_binding;
 use crate::snapshot::Target;
+use codecs::postgres::AuthMethod;
 use rustls_pki_types::ServerName;
 use std::future::Future;
 use std::io;
@@ -44,6 +47,7 @@ pub async fn encrypt(config: Arc<rustls::ClientConfig>, server_name: &str, strea
 pub struct Handshake {
     pub config: Arc<rustls::ClientConfig>,
     pub server_name: String,
+    pub require_auth: AuthMethod,
 }
 
 impl TlsConnect<TcpStream> for Handshake {
@@ -52,35 +56,43 @@ impl TlsConnect<TcpStream> for Handshake {
     type Future = Pin<Box<dyn Future<Output = io::Result<Wrapped>> + Send>>;
 
     fn connect(self, stream: TcpStream) -> Self::Future {
-        Box::pin(async move { Ok(Wrapped(encrypt(self.config, &self.server_name, stream).await?)) })
+        Box::pin(async move {
+            let stream = encrypt(self.config, &self.server_name, stream).await?;
+            let certificates = stream.get_ref().1.peer_certificates();
+            let binding = certificates.and_then(|all| end_point_binding(all.first()?));
+            Ok(Wrapped { stream: LoginGuard::new(stream, self.require_auth, true), binding })
+        })
     }
 }
 
 /// Carries tokio-postgres's trait over the TLS stream.
-pub struct Wrapped(Encrypted);
+pub struct Wrapped {
+    stream: LoginGuard<Encrypted>,
+    binding: Option<Vec<u8>>,
+}
 
 impl TlsStream for Wrapped {
     fn channel_binding(&self) -> ChannelBinding {
-        ChannelBinding::none()
+        self.binding.clone().map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
     }
 }
 
 impl AsyncRead for Wrapped {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Wrapped {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

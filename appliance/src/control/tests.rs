@@ -19,6 +19,7 @@ pub fn target(name: &str) -> Target {
         password: zeroize::Zeroizing::new(b"secret".to_vec()),
         tls: None,
         server_name: "127.0.0.1".into(),
+        require_auth: codecs::postgres::AuthMethod::Trust,
         connection_limit: None,
     }
 }

@@ -24,6 +24,7 @@ fn over(postgres: &Postgres, host: &str, tls: TargetTls) -> Target {
         credential: Credential::File(password),
         tls,
         tls_ca: (tls == TargetTls::VerifyFull).then(|| postgres.ca()),
+        require_auth: codecs::postgres::AuthMethod::ScramSha256,
         connection_limit: None,
     };
     let config = Config { targets: vec![target], ..config(dir.path()) };

@@ -13,7 +13,7 @@ use crate::metrics::Fault;
 use crate::policy::{ApprovalTerms, Decision, View};
 use crate::shard::mailbox::{SessionInfo, ToControl};
 use crate::snapshot::Target;
-use codecs::postgres::{Answer, AuthMethod, Refusal, ScramKeys, Startup, TargetLogin};
+use codecs::postgres::{Answer, Refusal, ScramKeys, Startup, TargetLogin};
 use codecs::{Pipes, Side, Span};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -233,7 +233,7 @@ impl Gate {
             user: target.user.clone(),
             database: target.database.clone(),
             password: Rc::new(target.password.clone()),
-            weakest: AuthMethod::Trust,
+            weakest: target.require_auth,
             tls: target.tls.is_some(),
             nonce,
             client_process: 0,

@@ -649,7 +649,10 @@ impl Gate {
             Side::Client => Fault::ClientProtocol,
             Side::Target => Fault::TargetProtocol,
         });
-        let reason = format!("protocol violation by the {at_fault:?}: {error:?}");
+        let reason = match error {
+            ProtocolError::WeakAuthentication => "the target asks for less than its `require_auth` allows".to_owned(),
+            error => format!("protocol violation by the {at_fault:?}: {error:?}"),
+        };
         if side == Side::Target && self.state == State::AwaitTarget {
             return self.target_failed(*b"08004", &reason, pipes, cx);
         }

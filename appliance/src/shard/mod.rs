@@ -37,5 +37,5 @@ pub use probe::{Finding, probe};
 pub use pump::mono_us;
 pub use ring::{let_go_of_code, map};
 pub use start::{ShardHandle, ShardOptions, start};
-pub use tls::ALPN;
+pub use tls::{ALPN, end_point_binding};
 pub use watch::Watch;

@@ -92,12 +92,16 @@ impl Tls {
         self.connection.alpn_protocol()
     }
 
-    /// The channel binding `tls-server-end-point` (RFC 5929, section 4) of the peer's certificate.
+    /// The channel binding of the peer's certificate.
     pub fn binding(&self) -> Option<Vec<u8>> {
-        let certificate = self.connection.peer_certificates()?.first()?;
-        let algorithm = end_point_hash(certificate)?;
-        Some(digest::digest(algorithm, certificate).as_ref().to_vec())
+        end_point_binding(self.connection.peer_certificates()?.first()?)
     }
+}
+
+/// `tls-server-end-point` (RFC 5929, section 4) of a certificate.
+pub fn end_point_binding(certificate: &[u8]) -> Option<Vec<u8>> {
+    let algorithm = end_point_hash(certificate)?;
+    Some(digest::digest(algorithm, certificate).as_ref().to_vec())
 }
 
 /// The hash of the certificate's own signature, with MD5 and SHA-1 raised to SHA-256. `None`: it has none that RFC 5929

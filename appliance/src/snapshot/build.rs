@@ -104,6 +104,7 @@ fn build_target(
         password: password(config, target, warnings)?,
         tls,
         server_name: target.host.clone(),
+        require_auth: target.require_auth,
         connection_limit: target.connection_limit,
     })
 }

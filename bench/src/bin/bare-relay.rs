@@ -30,6 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         password: zeroize::Zeroizing::new(Vec::new()),
         tls: None,
         server_name: String::new(),
+        require_auth: codecs::postgres::AuthMethod::Trust,
         connection_limit: None,
     });
     let (to_control, _news) = tokio::sync::mpsc::unbounded_channel();

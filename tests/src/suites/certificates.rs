@@ -1,7 +1,7 @@
 //! Certificates on both legs: those clients have to show, and those a target has to show, bound to the login inside.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -99,7 +99,8 @@ fn refused_in_handshake(gateway: &Gateway, endpoint: &Endpoint, pair: Option<&Pa
 
 fn targets(settings: &Settings, report: &mut Report, world: &World) -> Result<()> {
     let authority = Authority::new(&world.folder, "servers")?;
-    let middle = Middle::start(world, &authority.issue("middle", "DNS:localhost")?)?;
+    let pair = authority.issue("middle", "DNS:localhost")?;
+    let middle = Middle::start(world, &pair, None)?;
     let (server, middle_port) = (world.target.port, middle.port);
     let own = world.target.ca.display().to_string();
     let theirs = authority.certificate().display().to_string();
@@ -151,6 +152,18 @@ fn targets(settings: &Settings, report: &mut Report, world: &World) -> Result<()
         });
     }
     drop(middle);
+    for asks in ["cleartext", "md5", "nothing"] {
+        report.case(&format!("who stands in the target's place and asks for {asks} is told nothing"), || {
+            let middle = Middle::start(world, &pair, Some(asks))?;
+            let more = target(asks, "localhost", middle.port, &verified(&theirs));
+            gateway.configure(&world.target, &world.issuer, &Setup { more, ..Setup::default() })?;
+            gateway.reload()?;
+            refused(&gateway, &endpoint(asks), "08004", "require_auth", &[middle.port])?;
+            let told = middle.told()?;
+            ensure!(told.trim().is_empty() || told.trim() == "told b''", "{told}");
+            Ok(())
+        });
+    }
     Ok(())
 }
 
@@ -183,21 +196,33 @@ fn refused(gateway: &Gateway, endpoint: &Endpoint, sqlstate: &str, reason: &str,
 /// The program between gateway and target; ended when dropped.
 struct Middle {
     child: Child,
-    _stdin: Option<ChildStdin>,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
     port: u16,
 }
 
 impl Middle {
-    fn start(world: &World, pair: &Pair) -> Result<Middle> {
+    /// `asks`: for less than the target would.
+    fn start(world: &World, pair: &Pair, asks: Option<&str>) -> Result<Middle> {
         let mut command = python("middle.py");
         command.env("CERTIFICATE", &pair.certificate).env("KEY", &pair.key);
         command.env("TARGET_PORT", world.target.port.to_string());
+        command.envs(asks.map(|asks| ("ASKS", asks)));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let stdin = child.stdin.take();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
+        let mut stdout = BufReader::new(child.stdout.take().context("no output")?);
+        stdout.read_line(&mut line)?;
         let port = line.trim().strip_prefix("port ").and_then(|port| port.parse().ok());
-        Ok(Middle { child, _stdin: stdin, port: port.with_context(|| format!("it said {line:?}"))? })
+        Ok(Middle { child, stdin, stdout, port: port.with_context(|| format!("it said {line:?}"))? })
+    }
+
+    /// What it was told, once it has ended.
+    fn told(mut self) -> Result<String> {
+        drop(self.stdin.take());
+        let mut told = String::new();
+        self.stdout.read_to_string(&mut told)?;
+        Ok(told)
     }
 }
 

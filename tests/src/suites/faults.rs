@@ -33,7 +33,7 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     let target = |name: &str, port: u16| {
         format!(
             "[[target]]\nname = \"{name}\"\nprotocol = \"postgres\"\naddress = \"127.0.0.1:{port}\"\ndatabase = \"shop\"\n\
-             user = \"service\"\npassword_env = \"TARGET_PASSWORD\"\ntls = \"disable\"\n"
+             user = \"service\"\npassword_env = \"TARGET_PASSWORD\"\ntls = \"disable\"\nrequire_auth = \"none\"\n"
         )
     };
     let setup = Setup {

@@ -78,7 +78,7 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
 fn target(name: &str, port: u16) -> String {
     format!(
         "[[target]]\nname = \"{name}\"\nprotocol = \"postgres\"\naddress = \"127.0.0.1:{port}\"\ndatabase = \"shop\"\n\
-         user = \"service\"\npassword_env = \"TARGET_PASSWORD\"\ntls = \"disable\"\n"
+         user = \"service\"\npassword_env = \"TARGET_PASSWORD\"\ntls = \"disable\"\nrequire_auth = \"none\"\n"
     )
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::units::parse_host_port;
+use codecs::postgres::AuthMethod;
 
 /// The chain of RFC 8693, the client a token was issued to, and the version of the agent that presents it.
 const ACTOR_CLAIMS_DEFAULT: [&str; 3] = ["act", "azp", "agent_version"];
@@ -131,7 +132,8 @@ impl Check<'_> {
             raw::TargetTls::Require => TargetTls::Require,
             raw::TargetTls::VerifyFull => TargetTls::VerifyFull,
         };
-        self.target_tls(raw, tls, &host);
+        let local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        self.target_tls(raw, tls, local);
         Target {
             name: self.text("name", &raw.name),
             protocol: protocol(raw.protocol),
@@ -143,11 +145,27 @@ impl Check<'_> {
             credential: self.credential(raw),
             tls,
             tls_ca: raw.tls_ca.as_ref().map(|file| self.path(file)),
+            require_auth: self.require_auth(raw, local),
             connection_limit: raw.connection_limit.as_ref().map(bounded),
         }
     }
 
-    fn target_tls(&mut self, raw: &raw::Target, tls: TargetTls, host: &str) {
+    fn require_auth(&mut self, raw: &raw::Target, local: bool) -> AuthMethod {
+        let Some(given) = &raw.require_auth else { return AuthMethod::ScramSha256 };
+        let method = match **given {
+            raw::RequireAuth::None => AuthMethod::Trust,
+            raw::RequireAuth::Password => AuthMethod::Cleartext,
+            raw::RequireAuth::Md5 => AuthMethod::Md5,
+            raw::RequireAuth::ScramSha256 => AuthMethod::ScramSha256,
+        };
+        if !local && method < AuthMethod::ScramSha256 {
+            let what = "whoever stands in the target's place may ask for the password in a way that gives it away, or for none";
+            self.warn(given.span(), what, "prefer \"scram-sha-256\", the default");
+        }
+        method
+    }
+
+    fn target_tls(&mut self, raw: &raw::Target, tls: TargetTls, local: bool) {
         if let (Some(ca), TargetTls::Disable | TargetTls::Require) = (&raw.tls_ca, tls) {
             self.error(
                 ca.span(),
@@ -155,7 +173,6 @@ impl Check<'_> {
                 "set `tls = \"verify-full\"`, or leave `tls_ca` out",
             );
         }
-        let local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
         let Some(at) = raw.tls.as_ref().filter(|_| !local) else { return };
         match tls {
             TargetTls::Disable => self.warn(

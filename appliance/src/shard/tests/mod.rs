@@ -113,6 +113,7 @@ fn target_with(resolved: Vec<SocketAddr>, tls: Option<Arc<rustls::ClientConfig>>
         password: zeroize::Zeroizing::new(Vec::new()),
         tls,
         server_name: "localhost".into(),
+        require_auth: codecs::postgres::AuthMethod::Trust,
         connection_limit: None,
     })
 }

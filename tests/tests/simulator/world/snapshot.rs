@@ -76,6 +76,7 @@ fn make(masks: &str) -> (Arc<Snapshot>, String) {
         password: Vec::new().into(),
         tls: None,
         server_name: "localhost".into(),
+        require_auth: codecs::postgres::AuthMethod::Trust,
         connection_limit: None,
     };
     let snapshot = Snapshot {
