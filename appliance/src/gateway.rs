@@ -289,8 +289,7 @@ fn start_shard(
         durability: mode(config.audit.durability),
         commit_interval: config.audit.commit_interval,
         deadlines: Deadlines {
-            first_byte_us: login_timeout_us,
-            direct_tls_us: login_timeout_us,
+            login_us: login_timeout_us,
             connect_us: micros(server.connect_timeout),
             ..Deadlines::default()
         },

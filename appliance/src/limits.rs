@@ -29,10 +29,8 @@ pub const QUEUED_BYTES_MAX: usize = 256 << 10;
 pub const ANSWERED_BYTES_MAX: usize = 1 << 20;
 /// Undecided bytes of one side while its drive holds them. Beyond: that side is not read.
 pub const HELD_BYTES_MAX: usize = 64 << 10;
-/// A client that says nothing after it has connected. Beyond: closed.
-pub const FIRST_BYTE_US: u64 = 30_000_000;
-/// A handshake begun with the first byte. Beyond: closed.
-pub const DIRECT_TLS_US: u64 = 30_000_000;
+/// From accept to the end of the login, whatever it waits for. Beyond: closed.
+pub const LOGIN_US: u64 = 30_000_000;
 /// Opening a target, over all its addresses. Beyond: ConnectFailed.
 pub const CONNECT_US: u64 = 10_000_000;
 /// A client that takes nothing at all while more than half of [`QUEUED_BYTES_MAX`] waits for it. Beyond: closed.

@@ -282,6 +282,7 @@ impl Rig {
             encrypted: false,
             allow_plaintext: false,
             certificate_required: false,
+            login_by_us: 30_000_000,
             entropy: [5; 42],
         };
         let now = Now { mono_us: 1_000, unix_us: NOW_S * 1_000_000 };

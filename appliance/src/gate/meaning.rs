@@ -27,7 +27,7 @@ pub struct Shared {
     pub counters: Arc<ShardCounters>,
     /// Bytes of each response that go into its outcome's record; 0: none.
     pub payload_bytes_max: usize,
-    /// From a session's first byte to its first ReadyForQuery.
+    /// To the first ReadyForQuery of a session whose access was waited for: its login begins anew with the ruling.
     pub login_timeout_us: u64,
     pub seats: Arc<Seats>,
     pub reads_here: ReadsHere,

@@ -138,6 +138,8 @@ pub struct Origin {
     pub allow_plaintext: bool,
     /// The listener asks its clients for a certificate, which only TLS carries.
     pub certificate_required: bool,
+    /// Monotonic microseconds by which the login must be complete, reckoned from the accept.
+    pub login_by_us: u64,
     /// Random, fresh: session id, cancel secret and seed are cut from it.
     pub entropy: [u8; 42],
 }
@@ -316,7 +318,7 @@ impl Gate {
     pub fn new(origin: Origin, cx: &mut Context<'_>) -> Self {
         let limits =
             SessionLimits { request_bytes_max: limits::REQUEST_BYTES_MAX, row_bytes_max: limits::ROW_BYTES_MAX };
-        let login_deadline_us = cx.now.mono_us + cx.shared.login_timeout_us;
+        let login_deadline_us = origin.login_by_us;
         let mut session = Session::new(limits, origin.encrypted);
         session.keep_responses(cx.shared.payload_bytes_max);
         let mut gate = Self {

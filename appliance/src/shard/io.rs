@@ -21,8 +21,8 @@ pub type Factory<D> = Box<dyn Fn(Origin, &mut Context<'_>) -> D>;
 /// How long a relay waits for others, in microseconds. What happens then is written beside the defaults in `limits.rs`.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {
-    pub first_byte_us: u64,
-    pub direct_tls_us: u64,
+    /// From accept on.
+    pub login_us: u64,
     pub connect_us: u64,
     pub stalled_us: u64,
     pub flush_us: u64,
@@ -33,8 +33,7 @@ pub struct Deadlines {
 impl Default for Deadlines {
     fn default() -> Self {
         Self {
-            first_byte_us: limits::FIRST_BYTE_US,
-            direct_tls_us: limits::DIRECT_TLS_US,
+            login_us: limits::LOGIN_US,
             connect_us: limits::CONNECT_US,
             stalled_us: limits::STALLED_US,
             flush_us: limits::FLUSH_US,

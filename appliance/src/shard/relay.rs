@@ -95,7 +95,7 @@ impl<D: Drive> Relay<D> {
             target: None,
             connecting: None,
             wake_us: NEVER,
-            phase_us: io.now.mono_us + io.deadlines.first_byte_us,
+            phase_us: io.now.mono_us + io.deadlines.login_us,
             armed_us: NEVER,
             turn: 0,
             taken: 0,
@@ -379,6 +379,7 @@ impl<D: Drive> Relay<D> {
             encrypted,
             allow_plaintext: self.terms.allow_plaintext,
             certificate_required: self.terms.tls.as_ref().is_some_and(|tls| tls.load().client_certificate),
+            login_by_us: self.phase_us,
             entropy,
         };
         let mut watched = Watched { log: &mut *io.log, appended: false, full: false };

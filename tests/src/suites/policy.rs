@@ -10,7 +10,8 @@ use super::World;
 use crate::harness::gateway::Setup;
 use crate::harness::process::eventually;
 use crate::harness::wire::{
-    self, Complaint, Message, SYNC, Wire, bind, complaint, describe_portal, execute, first_column, parse, query, tags,
+    self, Complaint, Message, SYNC, Wire, bind, complaint, describe_portal, execute, first_column, parse, password,
+    query, startup, tags,
 };
 use crate::harness::{Report, Settings, audit};
 
@@ -58,6 +59,11 @@ count = 2
 expires = "1m"
 
 [[rule]]
+name = "closed-books"
+tables = ["billing.*"]
+action = "deny"
+
+[[rule]]
 name = "watched"
 tables = ["public.ledger"]
 action = "alert"
@@ -86,6 +92,9 @@ fn denials(report: &mut Report, world: &World) {
     report.case("words are identifiers, never strings or comments", || innocent(world));
     report.case("a statement that does not parse is refused", || unparsed(world));
     report.case("an alert lets the statement pass and records the rule", || alert(world));
+    report.case("a start-up message sets nothing that a rule denies, and what it sets is in the trail", || {
+        set_at_start(world)
+    });
     report.case("explain gives the verdict of the live path", || explain(world));
 }
 
@@ -103,6 +112,35 @@ fn refused(messages: &[Message], sqlstate: &str, rule: &str) -> Result<Complaint
 /// Whether the target ever saw this text.
 pub(super) fn reached_target(world: &World, text: &str) -> Result<bool> {
     Ok(world.target.log()?.iter().any(|line| line.statement().is_some_and(|statement| statement.contains(text))))
+}
+
+fn set_at_start(world: &World) -> Result<()> {
+    let endpoint = world.endpoint("ada@example.com", &["engineering"], false);
+    let log_in = |options: &str| -> Result<Option<Complaint>> {
+        let mut wire = Wire::open(&endpoint)?;
+        wire.send(&startup(&[("user", "ada"), ("database", &endpoint.dbname), ("options", options)]))?;
+        loop {
+            let message = wire.read()?;
+            match message.tag {
+                b'R' if message.body == [0, 0, 0, 3] => wire.send(&password(&endpoint.password))?,
+                b'E' => return Ok(Some(message.complaint())),
+                b'Z' => return Ok(None),
+                _ => {}
+            }
+        }
+    };
+    for options in
+        ["-c search_path=billing", "-ecsearch_path=billing", "-E-search-path=billing", "-c\x0bsearch_path=billing"]
+    {
+        let said = log_in(options)?.with_context(|| format!("let in with {options:?}"))?;
+        ensure!(said.sqlstate == "42501", "{options:?}: {said:?}");
+    }
+    ensure!(log_in("-c work_mem=2MB --application-name=reports")?.is_none(), "refused");
+    let sessions = audit::search(world.gateway(), &["--kind", "session"])?;
+    let told =
+        |record: &Value| record["detail"].as_str().is_some_and(|detail| detail.ends_with("begins with work_mem=2MB"));
+    ensure!(sessions.iter().any(told), "{sessions:?}");
+    Ok(())
 }
 
 fn denied_simple(world: &World) -> Result<()> {

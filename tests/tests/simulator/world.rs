@@ -163,6 +163,7 @@ impl World {
             encrypted: false,
             allow_plaintext: false,
             certificate_required: false,
+            login_by_us: now.mono_us + 30_000_000,
             entropy,
         };
         let mut cx =

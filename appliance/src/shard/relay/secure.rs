@@ -10,7 +10,6 @@ use codecs::{Piece, Side};
 impl<D: Drive> Relay<D> {
     pub(super) fn begin_direct_tls(&mut self, io: &mut Io<D>) {
         self.phase = Phase::DirectTls;
-        self.phase_us = io.now.mono_us + io.deadlines.direct_tls_us;
         let config = self
             .terms
             .tls

@@ -2,6 +2,7 @@
 
 use super::*;
 use std::sync::mpsc;
+use std::thread;
 
 /// A bare relay that tells the test what it was told, and panics when asked to.
 struct Teller {
@@ -306,8 +307,24 @@ fn impatient(change: impl FnOnce(&mut Deadlines)) -> ShardOptions {
 
 #[test]
 fn a_client_that_says_nothing_is_closed() {
-    let shard = Shard::bare(impatient(|deadlines| deadlines.first_byte_us = 10_000), peer(echo));
+    let shard = Shard::bare(impatient(|deadlines| deadlines.login_us = 10_000), peer(echo));
     assert_ends(shard.connect());
+}
+
+#[test]
+fn the_time_of_a_login_runs_from_the_accept() {
+    let (news, told) = mpsc::channel();
+    let target = peer(echo);
+    let options = impatient(|deadlines| deadlines.login_us = 60_000_000);
+    let shard = Shard::start(options, Box::new(NoLog::default()), move |origin, cx| {
+        let _ = news.send(origin.login_by_us - cx.now.mono_us);
+        BareRelay::new(target.clone())
+    });
+    let mut client = shard.connect();
+    thread::sleep(Duration::from_millis(50));
+    client.write_all(b"x").expect("the shard reads");
+    let left_us = told.recv_timeout(PATIENCE).expect("a drive is made");
+    assert!(left_us < 59_975_000, "the first byte gave it all of its time again: {left_us} us are left");
 }
 
 #[test]
