@@ -64,7 +64,9 @@ impl Stand {
                         damage(ManifestDamage { file: file.clone(), place, broken });
                     }
                 })?;
-                if let (Some(place), false) = (end, told) {
+                if !told {
+                    // Perhaps no line is left.
+                    let place = end.unwrap_or(Place { line: 1, offset: 0 });
                     damage(ManifestDamage { file, place, broken: LineBroken::Unsigned });
                 }
                 Ok(good.map(of).unwrap_or_default())

@@ -113,7 +113,12 @@ fn search_all(data_dir: &Path, joiner: &mut Joiner<'_>, trouble: &mut dyn FnMut(
             joiner.saw(shard, position.record);
         }
         let (mut moved, mut ends) = (false, Vec::new());
-        for (shard, files) in segment::list(data_dir)? {
+        let mut shards = segment::list(data_dir)?;
+        // One that has records in the archive has a segment that it writes to.
+        for &shard in stand.positions.keys() {
+            shards.entry(shard).or_default();
+        }
+        for (shard, files) in shards {
             let position = stand.positions.get(&shard);
             let end = search_shard(data_dir, shard, &files, position, joiner, trouble)?;
             moved |= end.moved;
@@ -227,14 +232,14 @@ fn search_shard(
     joiner: &mut Joiner<'_>,
     trouble: &mut dyn FnMut(Trouble),
 ) -> io::Result<End> {
-    let first = first_segment(files, joiner.filter.since_us);
     // Where what is not archived begins, by the stand that the archive was read up to.
     let begin = position.map_or(1, |position| position.segment);
+    let first = first_segment(files, begin, joiner.filter.since_us);
     if !files.contains_key(&begin) && has_passed(data_dir, shard, begin)? {
         return Ok(End { last: position.map_or(0, |position| position.record), moved: true });
     }
     let mut walk = Walk::along(match position {
-        Some(position) if position.segment >= first => ChainReader::after(data_dir.to_owned(), position),
+        Some(position) if position.segment == first => ChainReader::after(data_dir.to_owned(), position),
         _ => ChainReader::from_segment(data_dir.to_owned(), shard, first),
     });
     let mut end = End { last: position.map_or(0, |position| position.record), moved: false };
@@ -277,14 +282,14 @@ fn has_passed(data_dir: &Path, shard: u32, segment: u64) -> io::Result<bool> {
     Ok(stand.positions.get(&shard).is_some_and(|position| position.segment > segment))
 }
 
-/// The first segment that may hold a record of that time or later.
-fn first_segment(files: &BTreeMap<u64, SegmentFile>, since_us: Option<i64>) -> u64 {
-    let Some(since_us) = since_us else { return 1 };
+/// The first segment from `begin` on that may hold a record of that time or later: one that is missing may.
+fn first_segment(files: &BTreeMap<u64, SegmentFile>, begin: u64, since_us: Option<i64>) -> u64 {
+    let Some(since_us) = since_us else { return begin };
     let over = |file: &SegmentFile| match file.archived {
         Some(Archived::Sealed { until_s, .. }) => until_s.saturating_mul(1_000_000) < since_us,
         Some(Archived::Damaged) | None => false,
     };
-    files.values().find(|file| !over(file)).map_or(1, |file| file.number)
+    (begin..).find(|number| !files.get(number).is_some_and(over)).unwrap_or(begin)
 }
 
 /// One record in full, by its id or the id of a part of it. `None`: there is none; or it may stand where `trouble` was told of.
@@ -340,6 +345,8 @@ fn find_sequence(
         return Ok(Some((row.session, row.request, row.time_us)));
     }
     let files = segment::list(data_dir)?.remove(&shard).unwrap_or_default();
+    troubles
+        .extend(missing_before(data_dir, shard, &files, stand.positions.get(&shard), sequence).map(Trouble::Segment));
     let found = find_in_segments(data_dir, shard, &files, sequence, &mut troubles)?;
     if found.is_none() {
         // Published since, and its segment has left the ring: that is no damage.
@@ -378,6 +385,27 @@ fn find_archived(data_dir: &Path, shard: u32, sequence: u64, troubles: &mut Vec<
         }
     }
     Ok(None)
+}
+
+/// The segment that would hold a record which is not archived, where all that are there begin behind it.
+fn missing_before(
+    data_dir: &Path,
+    shard: u32,
+    files: &BTreeMap<u64, SegmentFile>,
+    position: Option<&Position>,
+    sequence: u64,
+) -> Option<Damage> {
+    let archived = position.map_or(0, |position| position.record);
+    let segment = match files.values().next() {
+        Some(first) if segment::header_of(first).is_some_and(|header| header.first_record > sequence) => {
+            first.number.saturating_sub(1).max(1)
+        }
+        Some(_) => return None,
+        None => position?.segment,
+    };
+    let file = segment::ring_path(&segment::ring_dir(data_dir, shard), segment);
+    let kind = DamageKind::MissingSegment;
+    (sequence > archived).then_some(Damage { file, shard, segment, offset: 0, frame: None, kind })
 }
 
 fn find_in_segments(

@@ -56,6 +56,9 @@ impl Walk {
                         continue;
                     }
                     self.chain.take_unfinished().into_iter().for_each(|found| trouble(Trouble::Segment(found)));
+                    // What looks like the end may be the head of a segment that is lost.
+                    let Some(behind) = self.chain.behind()? else { continue };
+                    behind.into_iter().for_each(|found| trouble(Trouble::Segment(found)));
                     return Ok(Next::End(kept));
                 }
             }
