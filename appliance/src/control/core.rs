@@ -222,6 +222,9 @@ impl Core {
             let is_short = unread.bytes() <= SHORT_TEXT_BYTES_MAX;
             let readers = if is_short { &core.short_readers } else { &core.long_readers };
             let _turn = readers.acquire().await.expect("nobody closes it");
+            if !unread.is_awaited() {
+                return;
+            }
             let unreadable = unread.unreadable();
             let read = tokio::task::spawn_blocking(move || unread.read()).await.unwrap_or(unreadable);
             core.state().post(shard, ToShard::Read { relay, read });

@@ -44,7 +44,7 @@ use std::sync::Arc;
 use cursors::Cursors;
 pub use meaning::Shared;
 use meaning::{Mark, Recent};
-use reading::Asked;
+use reading::{Asked, Awaited};
 pub use reading::{Read, ReadsHere, Unread};
 use record::Identity;
 pub use seats::Seats;
@@ -213,7 +213,7 @@ enum Asking {
     /// What the target's catalogue says of its tables.
     Catalogue(Asked),
     /// What its text means, which is read elsewhere.
-    Reading(codecs::postgres::Request),
+    Reading { request: codecs::postgres::Request, _awaited: Awaited },
 }
 
 /// A statement that was forwarded and has not ended.
@@ -406,6 +406,7 @@ impl Gate {
             Input::Left => self.held.iter_mut().for_each(|held| held.left = true),
             Input::Kill(reason) => {
                 let refusal = refusal(b"57P01", "the session was ended by an administrator", None, None);
+                self.cancel_open(cx);
                 self.end(reason, &refusal, pipes);
             }
         }
@@ -608,6 +609,7 @@ impl Gate {
             cx.control.push(ToControl::Abandon(held.ticket));
         }
         self.seat = None;
+        self.asking = None;
         self.wishes.push_back(Output::Close);
     }
 

@@ -10,6 +10,7 @@ use codecs::{Pipes, Side};
 use masking::sql;
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::sync::{Arc, Weak};
 
 /// How the client's texts are encoded, as far as reading them goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,13 +70,22 @@ impl How {
     }
 }
 
+/// Held for as long as somebody waits for a text to be read.
+pub(super) type Awaited = Arc<()>;
+
 /// A text that the shard has no time for.
 pub struct Unread {
     text: Box<[u8]>,
     how: How,
+    awaited: Weak<()>,
 }
 
 impl Unread {
+    /// Its session has not ended meanwhile.
+    pub fn is_awaited(&self) -> bool {
+        self.awaited.strong_count() > 0
+    }
+
     pub fn bytes(&self) -> usize {
         self.text.len()
     }
@@ -154,17 +164,19 @@ impl Gate {
 
     /// The request waits until its text has been read.
     pub(super) fn have_read(&mut self, request: Request, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
-        let unread = Unread { text: pipes.client.at(request.text).into(), how: self.how(&request) };
+        let awaited = Awaited::default();
+        let text = pipes.client.at(request.text).into();
+        let unread = Unread { text, how: self.how(&request), awaited: Arc::downgrade(&awaited) };
         self.session.answer(Side::Client, Answer::Hold, pipes);
-        self.asking = Some(Box::new(Asking::Reading(request)));
+        self.asking = Some(Box::new(Asking::Reading { request, _awaited: awaited }));
         let (shard, relay) = (self.shard as usize, self.relay);
         cx.control.push(ToControl::Read { shard, relay, unread: Box::new(unread) });
     }
 
     /// The text of the request that waits for that has been read.
     pub(super) fn text_read(&mut self, read: Read, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
-        let asking = self.asking.take_if(|asking| matches!(**asking, Asking::Reading(_)));
-        let Some(Asking::Reading(request)) = asking.map(|asking| *asking) else { return };
+        let asking = self.asking.take_if(|asking| matches!(**asking, Asking::Reading { .. }));
+        let Some(Asking::Reading { request, .. }) = asking.map(|asking| *asking) else { return };
         let how = read.how;
         let meaning = cx.shared.learn(pipes.client.at(request.text), read);
         self.request(Asked { request, read: Some((how, meaning)) }, pipes, cx);
@@ -188,7 +200,7 @@ mod tests {
     fn a_long_text_is_read_elsewhere_once_and_means_the_same() {
         let shared = &mut shared();
         assert!(shared.meaning(LONG.as_bytes(), How::DEFAULT).is_none());
-        let unread = Unread { text: LONG.as_bytes().into(), how: How::DEFAULT };
+        let unread = Unread { text: LONG.as_bytes().into(), how: How::DEFAULT, awaited: Weak::new() };
         let read = std::thread::spawn(move || unread.read()).join().expect("it is read");
         let meaning = shared.learn(LONG.as_bytes(), *read);
         assert_eq!((&*meaning.text, &*meaning.tables), (LONG.as_bytes(), &["t".to_owned()][..]));
@@ -213,7 +225,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_counts_as_unparsed() {
-        let unread = Unread { text: LONG.as_bytes().into(), how: How::DEFAULT };
+        let unread = Unread { text: LONG.as_bytes().into(), how: How::DEFAULT, awaited: Weak::new() };
         let meaning = shared().learn(LONG.as_bytes(), *unread.unreadable());
         assert!(meaning.classes.contains(sql::Class::Unparsed) && !unread.unreadable().by_shape);
     }

@@ -258,8 +258,12 @@ impl<D: Drive> Relay<D> {
             connecting.deadline_us = NEVER;
             connecting.op.into_iter().for_each(|op| io.ring.cancel(op));
         }
-        if self.phase_us <= now_us && self.phase != Phase::Dead {
-            self.cut_off(io);
+        match self.phase {
+            _ if self.phase_us > now_us => {}
+            Phase::Dead => {}
+            // What the kernel still holds it goes on sending: a reset would throw it away.
+            Phase::Lingering if !self.has_unread() => self.die(io),
+            _ => self.cut_off(io),
         }
         if self.ends.iter().any(|end| end.stalled_us <= now_us) && self.phase == Phase::Open && !self.client_takes(io) {
             io.counters.stalled.add(1);
@@ -290,6 +294,11 @@ impl<D: Drive> Relay<D> {
             self.end(Side::Client, io);
         }
         self.settle(io);
+    }
+
+    /// Closing the client's socket would reset the connection.
+    fn has_unread(&self) -> bool {
+        self.ends[Side::Client as usize].socket.as_ref().is_none_or(socket::has_unread)
     }
 
     fn client_has_left(&self) -> bool {

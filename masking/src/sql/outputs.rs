@@ -68,8 +68,14 @@ fn returning(clause: Option<&pg::ReturningClause>, target: &Option<pg::RangeVar>
     clause.map_or(Expressions::None, |clause| listed(&clause.exprs, &rows))
 }
 
+/// PostgreSQL refuses longer lists ("target lists can have at most 1664 entries").
+const OUTPUTS_MAX: usize = 1664;
+
 /// `rows`: names that stand for a whole row rather than for a column.
 fn listed(targets: &[pg::Node], rows: &[&str]) -> Expressions {
+    if targets.len() > OUTPUTS_MAX {
+        return Expressions::Unknown;
+    }
     let mut positions = Vec::new();
     for (at, target) in (0u16..).zip(targets) {
         let Some(NodeEnum::ResTarget(target)) = &target.node else { return Expressions::Unknown };

@@ -68,6 +68,14 @@ pub fn peer_has_left(socket: &TcpStream) -> bool {
     asked == 0 && info.tcpi_state != ESTABLISHED
 }
 
+/// Bytes of the peer have come that nobody has read, or it cannot be told.
+pub fn has_unread(socket: &TcpStream) -> bool {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one int during the call.
+    let asked = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    asked != 0 || bytes != 0
+}
+
 /// How many bytes the peer has acknowledged so far. `None`: it cannot be told.
 pub fn acknowledged(socket: &TcpStream) -> Option<u64> {
     // Where `tcpi_bytes_acked` stands in the kernel's struct (linux/tcp.h, since 4.1): libc's ends before it.
