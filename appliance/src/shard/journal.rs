@@ -219,6 +219,11 @@ impl Ledger {
     /// A sync is over.
     pub fn synced<D>(&mut self, round: u64, result: io::Result<()>, io: &mut Io<D>) -> Result<(), String> {
         self.syncing = false;
+        let (round, result) = match (result, io.log.sync_fd()) {
+            // Again, and by the shard itself: this one needs no kernel worker, and it covers all that is written by now.
+            (Err(error), Some(fd)) if was_not_tried(&error) => (self.written, io.ring.sync_now(fd)),
+            (result, _) => (round, result),
+        };
         result.map_err(|e| format!("the audit record could not be brought to stable storage: {e}"))?;
         io.counters.journal_syncs.add(1);
         self.reached(round, io);
@@ -240,6 +245,11 @@ impl Ledger {
     }
 }
 
+/// Nothing was learnt of the disk: the kernel had no worker for the sync (a limit on threads ends it with ECANCELED), or was interrupted.
+fn was_not_tried(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::EAGAIN | libc::EINTR))
+}
+
 fn unwritten(error: io::Error) -> String {
     format!("the audit record could not be written: {error}")
 }
@@ -247,6 +257,16 @@ fn unwritten(error: io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sync_without_a_kernel_worker_tells_nothing_of_the_disk() {
+        let check = |code, expected| assert_eq!(was_not_tried(&io::Error::from_raw_os_error(code)), expected, "{code}");
+        [libc::ECANCELED, libc::EAGAIN, libc::EINTR].into_iter().for_each(|code| check(code, true));
+        [libc::EIO, libc::ENOSPC, libc::EDQUOT, libc::EBADF, libc::EROFS]
+            .into_iter()
+            .for_each(|code| check(code, false));
+        assert!(!was_not_tried(&io::Error::other("not the system's")));
+    }
 
     #[test]
     fn how_far_stable_storage_is_behind_counts_from_the_first_record_that_no_sync_has_covered() {
