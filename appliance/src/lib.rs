@@ -18,5 +18,6 @@ pub mod pem;
 pub mod policy;
 pub mod shard;
 pub mod snapshot;
+pub mod threads;
 pub mod vault;
 pub mod web;

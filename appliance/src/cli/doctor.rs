@@ -5,6 +5,8 @@ mod host;
 mod setup;
 
 use super::{ANSWER_NO, Output};
+use crate::config::Config;
+use crate::threads;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -67,8 +69,7 @@ pub fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
         Some(path) => setup::configuration(path)?,
         None => (None, Vec::new()),
     };
-    let shards = config.as_ref().map(|config| config.server.shards);
-    findings.extend(host::examine(shards));
+    findings.extend(host::examine(config.as_ref()));
     if let Some(config) = &config {
         findings.extend(setup::examine(config));
     }
@@ -88,9 +89,10 @@ pub fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     Ok(if failed { ExitCode::from(ANSWER_NO) } else { ExitCode::SUCCESS })
 }
 
-/// An error: what keeps the shards from running here, in the words of `doctor`.
-pub(super) fn must_run_here(shards: usize) -> anyhow::Result<()> {
-    let mut findings = host::of_shards(shards);
+/// An error: what keeps this gateway from running here, in the words of `doctor`.
+pub(super) fn must_run_here(config: &Config) -> anyhow::Result<()> {
+    let shards = config.server.shards;
+    let mut findings = host::of_shards(shards, threads::needed(shards, Some(config)));
     findings.retain(|finding| finding.state == State::Fail);
     match findings.is_empty() {
         true => Ok(()),

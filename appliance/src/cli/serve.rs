@@ -213,7 +213,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         tracing::warn!("{}", warning.rendered);
     }
     crate::open_files::raise();
-    super::doctor::must_run_here(config.server.shards)?;
+    super::doctor::must_run_here(&config)?;
     let archiver = super::archiver::command(&config, &args.log, args.log_format)?;
     let load = Box::new(move || args.load_again());
     crate::gateway::run(config, hangups, load, archiver)?;

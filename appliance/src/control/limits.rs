@@ -45,6 +45,16 @@ pub const WORKERS_MAX: usize = 4;
 /// Texts up to this have readers of their own, and wait behind each other only: 30 ms of parsing each.
 pub const SHORT_TEXT_BYTES_MAX: usize = 128 << 10;
 
+/// Texts of one kind (short ones, long ones) that are read at a time: as many as there are shards, which would have read them otherwise.
+pub const fn readers(shards: usize) -> usize {
+    if shards == 0 { 1 } else { shards }
+}
+
+/// All workers: they are there from the start.
+pub const fn workers(shards: usize) -> usize {
+    WORKERS_MAX + 2 * readers(shards)
+}
+
 /// Time between the starts of two reads of one target's catalogue.
 pub const CATALOGUE_INTERVAL: Duration = Duration::from_millis(200);
 /// For connecting to a target and reading its catalogue.

@@ -2,6 +2,7 @@
 
 use super::ring::{Ring, RingSizes, socket};
 use super::turn;
+use crate::threads::run_apart;
 use std::io;
 
 /// One thing a shard needs of the host.
@@ -18,8 +19,8 @@ pub struct Finding {
 /// Tries what a shard does at its start and the operations it submits.
 pub fn probe() -> Vec<Finding> {
     // On a thread of its own: a ring belongs to the thread that made it.
-    match std::thread::spawn(try_ring).join() {
-        Ok(Ok(missing)) => vec![
+    match run_apart(try_ring) {
+        Ok(missing) => vec![
             finding("io_uring", true, "SINGLE_ISSUER, DEFER_TASKRUN and provided buffers work".into(), ""),
             finding(
                 "io_uring operations",
@@ -29,11 +30,10 @@ pub fn probe() -> Vec<Finding> {
             ),
             cores(),
         ],
-        Ok(Err(error)) => {
+        Err(error) => {
             let mend = "Linux 6.1 or later, kernel.io_uring_disabled=0, and in a container deploy/seccomp.json";
             vec![finding("io_uring", false, error.to_string(), mend), cores()]
         }
-        Err(_) => vec![finding("io_uring", false, "the probe ended abnormally".into(), "report this"), cores()],
     }
 }
 
@@ -45,7 +45,7 @@ fn try_ring() -> io::Result<Vec<&'static str>> {
 }
 
 fn cores() -> Finding {
-    match std::thread::spawn(try_cores).join().unwrap_or_else(|_| Err(io::Error::other("the probe ended abnormally"))) {
+    match run_apart(try_cores) {
         Ok(cores) => finding("cores", true, format!("{cores} usable"), ""),
         Err(error) => {
             let mend = "sched_getaffinity and sched_setaffinity must be permitted: in a container, deploy/seccomp.json";

@@ -1,7 +1,8 @@
 //! Starting: signals that come early, addresses that others have, and hosts that do not let it run.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -49,6 +50,7 @@ pub fn suite(settings: &Settings, report: &mut Report) -> Result<()> {
     report.case("system calls that are missing are told by doctor and by serve", || missing_calls(settings, &world));
     report
         .case("512 KiB of locked memory are enough for a shard, and less is told", || locked_memory(settings, &world));
+    report.case("threads that cannot be started are counted by doctor", few_threads);
     report.case("a warning is logged once", || warned_once(settings, &world));
     report.case("a new gateway takes the address of one that drains", || successor(settings, &mut world));
     Ok(())
@@ -263,6 +265,20 @@ fn locked_memory(settings: &Settings, world: &World) -> Result<()> {
     ensure!(little.contains("FAIL  locked memory"), "{little}");
     let said = refusal(start(settings, world, &launched(&["prlimit", "--memlock=65536:65536"])))?;
     ensure!(said.contains("FAIL  locked memory") && said.contains("LimitMEMLOCK="), "{said}");
+    Ok(())
+}
+
+/// The limit is a user's, and binds everybody but root: somebody else asks.
+fn few_threads() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
+    let lockgate = folder.path().join("lockgate");
+    fs::copy(built("lockgate")?, &lockgate)?;
+    let mut doctor = Command::new("prlimit");
+    doctor.args(["--nproc=3:3", "setpriv", "--reuid=65533", "--regid=65533", "--clear-groups"]);
+    let said = run(doctor.arg(&lockgate).arg("doctor"), DEADLINE)?.everything();
+    ensure!(said.contains("FAIL  processes") && said.contains("TasksMax="), "{said}");
+    ensure!(!said.contains("panicked"), "{said}");
     Ok(())
 }
 

@@ -1,10 +1,12 @@
 //! The host: kernel, limits, clock. Everything is read from /proc and /sys, or tried.
 
-use super::Finding;
+use super::{Finding, State};
+use crate::config::Config;
 use crate::limits::CONNECTIONS_MIN;
 use crate::open_files::{self, RAISE};
-use crate::shard;
+use crate::{shard, threads};
 use rustix::process::{Resource, getrlimit};
+use std::io;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,21 +20,29 @@ const CAP_IPC_LOCK: u32 = 14;
 /// A production gateway should have room for as many.
 const SESSIONS_WANTED: usize = 1000;
 
-pub fn examine(shards: Option<usize>) -> Vec<Finding> {
-    let shards = shards.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+/// `config`: the gateway's, if it is known.
+pub fn examine(config: Option<&Config>) -> Vec<Finding> {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let shards = config.map_or_else(cores, |config| config.server.shards);
     let mut findings = vec![kernel(read("/proc/sys/kernel/osrelease").trim())];
-    findings.extend(of_shards(shards));
+    findings.extend(of_shards(shards, threads::needed(shards, config)));
     findings.push(clock_set());
     findings.push(clock_source(read("/sys/devices/system/clocksource/clocksource0/current_clocksource").trim()));
     findings
 }
 
-/// What the shards need: `serve` does not start where one of these fails.
-pub fn of_shards(shards: usize) -> Vec<Finding> {
+/// What a gateway of so many shards and threads needs: `serve` does not start where one of these fails.
+pub fn of_shards(shards: usize, threads: usize) -> Vec<Finding> {
+    let processes = processes(threads, threads::try_to_start(threads));
+    if processes.state == State::Fail {
+        // The rest is tried on threads.
+        return vec![processes];
+    }
     let probed = shard::probe();
     let shard_runs = probed.iter().all(|finding| finding.ok);
     let mut findings: Vec<_> = probed.into_iter().map(finding).collect();
     let status = read("/proc/self/status");
+    findings.push(processes);
     findings.push(seccomp(&status, shard_runs));
     findings.push(locked_memory(getrlimit(Resource::Memlock).current, shards, may_lock_any(&status)));
     findings.push(open_files(open_files::limit_raised(), shards));
@@ -90,6 +100,19 @@ fn locked_memory(limit: Option<u64>, shards: usize, exempt: bool) -> Finding {
         _ if limit < LOCKED_BYTES_MIN => Finding::fail(check, detail, mend),
         _ if limit < wanted => Finding::warn(check, format!("{detail}: the last may not start"), mend),
         _ => Finding::ok(check, detail),
+    }
+}
+
+/// To the kernel a thread is a process: they count together, for a user (`ulimit -u`) and for a control group.
+fn processes(wanted: usize, tried: Result<(), (usize, io::Error)>) -> Finding {
+    let check = "processes";
+    match tried {
+        Ok(()) => Finding::ok(check, format!("the {wanted} threads of the gateway can be started")),
+        Err((started, error)) => Finding::fail(
+            check,
+            format!("{started} of the {wanted} threads of the gateway can be started: {error}"),
+            threads::RAISE,
+        ),
     }
 }
 
@@ -159,7 +182,6 @@ fn clock_source(name: &str) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::State;
     use super::*;
 
     #[test]
@@ -198,6 +220,14 @@ mod tests {
         assert_eq!(open_files(1024, 2).detail, "1024: room for about 368 sessions");
         assert_eq!(open_files(4096, 4).state, State::Ok);
         assert_eq!(open_files(u64::MAX, 4).detail, "unlimited");
+    }
+
+    #[test]
+    fn threads_that_cannot_be_started_are_counted() {
+        assert_eq!(processes(20, Ok(())).state, State::Ok);
+        let finding = processes(20, Err((7, io::Error::from_raw_os_error(11))));
+        assert_eq!((finding.state, finding.mend.as_str()), (State::Fail, threads::RAISE));
+        assert!(finding.detail.starts_with("7 of the 20 threads"), "{}", finding.detail);
     }
 
     #[test]
