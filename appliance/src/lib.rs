@@ -21,3 +21,4 @@ pub mod snapshot;
 pub mod threads;
 pub mod vault;
 pub mod web;
+pub mod workers;

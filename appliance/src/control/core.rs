@@ -3,7 +3,7 @@
 use super::board::{AskError, Board, Effect};
 use super::catalogue::{self, Catalogues, Place, Start};
 use super::derive::{Derived, KeyOf, Wanted};
-use super::limits::{CANCELS_MAX, FAULT_DRAIN, SHORT_TEXT_BYTES_MAX, WORKERS_MAX};
+use super::limits::{CANCELS_MAX, FAULT_DRAIN, SHORT_TEXT_BYTES_MAX, readers};
 use super::reload::Reloader;
 use super::sessions::Sessions;
 use super::socket::Socket;
@@ -22,6 +22,7 @@ use std::net::TcpListener;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Notify, Semaphore};
@@ -107,7 +108,7 @@ impl Core {
             needs_restart: Vec::new(),
             _claim: options.claim,
         };
-        let readers = state.shards.len().max(1);
+        let readers = readers(state.shards.len());
         let addresses = options.config.addresses().map(|(_, address)| address).collect();
         let core = Core {
             state: Mutex::new(state),
@@ -451,18 +452,12 @@ impl State {
 
 /// The thread.
 pub fn run(
+    runtime: Runtime,
     (core, inbox, hangups): Ready,
     socket: Socket,
     ops: TcpListener,
     orders: UnboundedReceiver<Order>,
 ) -> Result<(), String> {
-    let readers = core.short_readers.available_permits() + core.long_readers.available_permits();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(WORKERS_MAX + readers)
-        .thread_name("control-worker")
-        .build()
-        .map_err(|error| format!("no runtime for the control thread: {error}"))?;
     let path = socket.path.clone();
     let result = runtime.block_on(serve(core, inbox, hangups, socket, ops, orders));
     // Nobody is behind it any more. A failure leaves a stale file, which the next start replaces.

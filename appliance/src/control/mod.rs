@@ -45,6 +45,7 @@ use crate::identity::KeyKeeper;
 use crate::metrics::ShardCounters;
 use crate::shard::mailbox::{ToControl, ToShard};
 use crate::snapshot::{self, BuildError, Snapshot};
+use crate::{threads, workers};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -141,6 +142,8 @@ pub enum StartError {
     Tickets { path: PathBuf, error: std::io::Error },
     #[error("no control thread: {0}")]
     Thread(std::io::Error),
+    #[error("the workers of the control thread did not start: {0} (to have more: {RAISE})", RAISE = threads::RAISE)]
+    Workers(std::io::Error),
 }
 
 /// What can be asked of a running control thread from inside the process.
@@ -182,11 +185,13 @@ impl ControlHandle {
 /// Starts the thread, which answers at these doors from then on.
 pub fn start(options: ControlOptions, doors: Doors) -> Result<ControlHandle, StartError> {
     let Doors { ops, ops_address, socket } = doors;
+    let runtime =
+        workers::runtime(limits::workers(options.shards.len()), "control-worker").map_err(StartError::Workers)?;
     let core = Core::new(options)?;
     let (orders, ordered) = unbounded_channel();
     let thread = std::thread::Builder::new()
         .name("control".into())
-        .spawn(move || core::run(core, socket, ops, ordered))
+        .spawn(move || core::run(runtime, core, socket, ops, ordered))
         .map_err(StartError::Thread)?;
     Ok(ControlHandle { thread, orders, ops_address })
 }

@@ -11,6 +11,7 @@ use super::publish::make_dir;
 use super::status::unix_us;
 use super::store;
 use crate::audit::segment::{self, at};
+use crate::workers;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -270,7 +271,7 @@ struct Batch {
 
 impl Copies {
     pub fn new(data_dir: &Path, destination: Destination, delivery: Arc<Delivery>) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = workers::runtime(1, "delivery-names")?;
         Ok(Self { data_dir: data_dir.to_owned(), destination, delivery, runtime, sent_us: 0, next: Next::FIRST })
     }
 

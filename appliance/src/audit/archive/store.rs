@@ -45,7 +45,7 @@ mod open {
         pub fn open(address: &str, options: Vec<(String, String)>) -> io::Result<Self> {
             let url = reqwest::Url::parse(address).map_err(io::Error::other)?;
             let (store, prefix) = object_store::parse_url_opts(&url, options).map_err(io::Error::other)?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = crate::workers::runtime(1, "store-names")?;
             Ok(Self { runtime, store, prefix })
         }
 

@@ -71,9 +71,7 @@ impl Kafka {
     fn send(&mut self, batch: &[Event]) -> Result<(), Failure> {
         let runtime = match self.runtime.take() {
             Some(runtime) => runtime,
-            None => tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
+            None => crate::workers::runtime(1, "kafka-names")
                 .map_err(|error| Failure::later(format!("no runtime for Kafka: {error}")))?,
         };
         let (timeout, producer) = (self.timeout, &mut self.producer);
