@@ -481,6 +481,7 @@ async fn serve(
     tokio::spawn(api::serve(listener, socket.owner, core.clone()));
     tokio::spawn(reload::keep_addresses(core.clone()));
     tokio::spawn(reload::keep_keys(core.clone()));
+    tokio::spawn(reload::keep_sinks(core.clone()));
     tokio::spawn(lookout::keep(core.clone()));
     if let Some(hangups) = hangups {
         tokio::spawn(follow_signals(core.clone(), hangups));

@@ -71,6 +71,8 @@ pub const CANCEL_ADDRESSES_MAX: usize = 4;
 
 /// Host names of targets are resolved again this often.
 pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
+/// Sinks that could not be started are tried again this often.
+pub const SINKS_INTERVAL: Duration = Duration::from_secs(10);
 /// After a shard has failed, the others may finish what they do for this long.
 pub const FAULT_DRAIN: Duration = Duration::from_secs(10);
 /// Keys are looked at this often: whether they are due, and whether somebody came with an unknown one.

@@ -1,7 +1,7 @@
 //! New configuration, new keys, new addresses: each makes a whole new snapshot, or none.
 
 use super::core::Core;
-use super::limits::{KEYS_INTERVAL, REASON_CHARS_MAX, RELOAD_KEYS_TIMEOUT, RESOLVE_INTERVAL};
+use super::limits::{KEYS_INTERVAL, REASON_CHARS_MAX, RELOAD_KEYS_TIMEOUT, RESOLVE_INTERVAL, SINKS_INTERVAL};
 use super::time::now_us;
 use super::{Certificates, Loader, Refused};
 use crate::config::{Change, Config, Settled};
@@ -115,7 +115,7 @@ async fn take_into_use(
     }
     let sinks = core.sinks.clone();
     if let Err(error) = worker(move || sinks.replace(&config.sinks)).await? {
-        tracing::error!(%error, "the sinks could not be started anew");
+        tracing::error!(%error, "not all sinks could be started: they are tried again");
     }
     Ok(version)
 }
@@ -175,6 +175,24 @@ pub async fn keep_addresses(core: Arc<Core>) {
         if let Ok(fresh) = worker(move || old.with_addresses(&config, version)).await {
             tracing::info!("addresses of targets changed");
             renew(&core, |_, _| fresh);
+        }
+    }
+}
+
+/// Starts sinks that a reload could not start, for want of a thread or of their folder, and those that panicked.
+pub async fn keep_sinks(core: Arc<Core>) {
+    let mut ticks = ticks(SINKS_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let reloader = core.reloader.lock().await;
+        let (sinks, config) = (core.sinks.clone(), reloader.config.clone());
+        if !sinks.lacks(&config.sinks) {
+            continue;
+        }
+        match worker(move || sinks.replace(&config.sinks)).await {
+            Ok(Ok(())) => tracing::info!("all sinks run"),
+            Ok(Err(error)) => tracing::error!(%error, "sinks could not be started: they are tried again"),
+            Err(error) => tracing::error!(error, "sinks could not be started: they are tried again"),
         }
     }
 }

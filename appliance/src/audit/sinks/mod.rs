@@ -59,12 +59,32 @@ pub struct Sinks {
     data_dir: PathBuf,
     appliance: String,
     board: Arc<Board>,
-    running: Mutex<Vec<Running>>,
+    crew: Mutex<Crew>,
+}
+
+#[derive(Default)]
+struct Crew {
+    running: Vec<Running>,
+    /// Told to end: who comes after one of them waits for it.
+    leaving: Vec<Running>,
+}
+
+impl Crew {
+    fn runs(&self, config: &Sink) -> bool {
+        self.running.iter().any(|running| running.is(config))
+    }
 }
 
 struct Running {
     config: Sink,
     orders: Arc<Orders>,
+}
+
+impl Running {
+    /// One that has ended without being told to has panicked, and is none any more.
+    fn is(&self, config: &Sink) -> bool {
+        self.config == *config && !self.orders.ended_within(Duration::ZERO)
+    }
 }
 
 impl Sinks {
@@ -74,7 +94,7 @@ impl Sinks {
             data_dir: data_dir.to_owned(),
             appliance: appliance.to_owned(),
             board: Arc::default(),
-            running: Mutex::default(),
+            crew: Mutex::default(),
         };
         started.replace(sinks)?;
         Ok(started)
@@ -84,18 +104,28 @@ impl Sinks {
         self.board.clone()
     }
 
+    /// Some of these could not be started, or panicked: [`Self::replace`] tries again.
+    pub fn lacks(&self, sinks: &[Sink]) -> bool {
+        let crew = self.crew();
+        sinks.iter().any(|config| !crew.runs(config))
+    }
+
     /// After a reload: ends those that are gone or differ, starts the new ones, and has the rest read their secrets again.
     pub fn replace(&self, sinks: &[Sink]) -> io::Result<()> {
         std::fs::create_dir_all(folder(&self.data_dir))?;
-        let mut running = self.running();
-        let (stay, go): (Vec<_>, Vec<_>) = running.drain(..).partition(|running| sinks.contains(&running.config));
+        let mut crew = self.crew();
+        let (stay, go): (Vec<_>, Vec<_>) =
+            crew.running.drain(..).partition(|running| sinks.iter().any(|config| running.is(config)));
         go.iter().for_each(|running| running.orders.stop(Instant::now()));
         stay.iter().for_each(|running| running.orders.reopen());
-        *running = stay;
+        crew.running = stay;
+        crew.leaving.retain(|leaving| !leaving.orders.ended_within(Duration::ZERO));
+        crew.leaving.extend(go);
         for config in sinks {
-            if !running.iter().any(|running| running.config == *config) {
-                let before = go.iter().find(|running| running.config.name == config.name);
-                running.push(self.run(config, before.map(|running| running.orders.clone()))?);
+            if !crew.runs(config) {
+                let before = crew.leaving.iter().rev().find(|leaving| leaving.config.name == config.name);
+                let begun = self.run(config, before.map(|leaving| leaving.orders.clone()))?;
+                crew.running.push(begun);
             }
         }
         self.board.keep_only(sinks.iter().map(|sink| sink.name.as_str()));
@@ -104,7 +134,7 @@ impl Sinks {
 
     /// Delivers what there is and ends, within [`FINISH_WITHIN`]. A sink that is in the middle of a delivery then is left to it.
     pub fn finish(&self) {
-        let running: Vec<_> = self.running().drain(..).collect();
+        let running: Vec<_> = self.crew().running.drain(..).collect();
         let deadline = Instant::now() + FINISH_WITHIN;
         running.iter().for_each(|running| running.orders.stop(deadline));
         for running in running {
@@ -133,14 +163,14 @@ impl Sinks {
         Ok(Running { config: config.clone(), orders })
     }
 
-    fn running(&self) -> MutexGuard<'_, Vec<Running>> {
-        self.running.lock().expect("nobody panics while holding the sinks")
+    fn crew(&self) -> MutexGuard<'_, Crew> {
+        self.crew.lock().expect("nobody panics while holding the sinks")
     }
 }
 
 impl Drop for Sinks {
     fn drop(&mut self) {
-        self.running().drain(..).for_each(|running| running.orders.stop(Instant::now()));
+        self.crew().running.drain(..).for_each(|running| running.orders.stop(Instant::now()));
     }
 }
 

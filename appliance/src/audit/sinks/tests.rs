@@ -362,3 +362,16 @@ fn a_sink_that_cannot_be_made_says_why_and_how_far_it_is_behind() {
     );
     assert_eq!(json["lag_seconds"], 20.0, "the oldest of sixteen records a second apart");
 }
+
+#[test]
+fn a_sink_that_could_not_be_started_is_missed_until_it_is() {
+    let dir = scratch();
+    let sinks = Sinks::start(dir.path(), "0000000000000000", &[]).expect("there are none");
+    let (place, wanted) = (folder(dir.path()), [sink(1)]);
+    std::fs::remove_dir(&place).expect("it is empty");
+    std::fs::write(&place, "in the way").expect("written");
+    assert!(!sinks.lacks(&[]) && sinks.replace(&wanted).is_err() && sinks.lacks(&wanted));
+    std::fs::remove_file(&place).expect("removed");
+    assert!(sinks.replace(&wanted).is_ok() && !sinks.lacks(&wanted));
+    assert!(sinks.replace(&[]).is_ok() && sinks.lacks(&wanted));
+}
