@@ -1,7 +1,7 @@
 //! From a token's claims to who somebody is: user, groups and the chain of actors.
 //!
-//! **User.** The claim named by `user_claim`. By default `email`, unless the issuer says it is not verified
-//! (`email_verified: false`), else `sub`.
+//! **User.** The claim named by `user_claim`. By default `email`, else `sub`. Where there is a claim `email_verified`, only `true` verifies:
+//! some issuers let people write any address into their profile, and say no in ways of their own (`0`, `"no"`, null).
 //!
 //! **Groups.** The claim named by `groups_claim` (default `groups`): a string or an array of strings. A name with dots
 //! is first a claim of exactly that name, else a path into nested objects (`realm_access.roles`).
@@ -13,6 +13,9 @@
 //! 3. `agent_version` is no actor: it describes whoever presents the token, so it is joined to every name the token has
 //!    for that party and that carries no version yet: the nearest `act`, `agent` and `azp`. With none of them it stands
 //!    alone as `@version`. Names that come out equal are recorded once.
+//!
+//! The version is what is behind the last `@`: one that holds an `@` is refused, and so is a name with an `@` that gets a version, but for an
+//! e-mail address. `bot@2.0` with the version 1.4 would be met by what is granted to `bot@2.*`.
 
 use super::{Principal, TokenError};
 use crate::config::Issuer;
@@ -78,9 +81,9 @@ fn user(claims: &Claims, issuer: &Issuer) -> Result<String, TokenError> {
     if let Some(claim) = &issuer.user_claim {
         return name(lookup(claims, claim).ok_or(TokenError::MissingClaim)?);
     }
-    let unverified = claims.get("email_verified").is_some_and(|verified| verified == false || verified == "false");
+    let verified = claims.get("email_verified").is_none_or(|verified| verified == true || verified == "true");
     match claims.get("email") {
-        Some(email) if !unverified && email != "" => name(email),
+        Some(email) if verified && email != "" => name(email),
         _ => required_name(claims, "sub"),
     }
 }
@@ -108,7 +111,7 @@ fn actors(claims: &Claims, wanted: &[String]) -> Result<Vec<String>, TokenError>
             let own = act.get(VERSION_CLAIM).or_else(|| act.get("version")).map(version).transpose()?;
             let presenter = actors.is_empty();
             joined |= presenter && own.is_none();
-            push(&mut actors, with_version(name, own.as_ref().or(token_version.as_ref().filter(|_| presenter))))?;
+            push(&mut actors, with_version(name, own.as_ref().or(token_version.as_ref().filter(|_| presenter)))?)?;
             next = act.get("act");
         }
     }
@@ -117,7 +120,7 @@ fn actors(claims: &Claims, wanted: &[String]) -> Result<Vec<String>, TokenError>
         let presenter = claim == "azp" || claim == "agent";
         for name in names(value, ACTORS_MAX)? {
             joined |= presenter;
-            push(&mut actors, with_version(name, token_version.as_ref().filter(|_| presenter)))?;
+            push(&mut actors, with_version(name, token_version.as_ref().filter(|_| presenter))?)?;
         }
     }
     if let Some(version) = token_version.filter(|_| !joined) {
@@ -133,17 +136,31 @@ fn push(actors: &mut Vec<String>, actor: String) -> Result<(), TokenError> {
     if actors.len() > ACTORS_MAX { Err(TokenError::Malformed) } else { Ok(()) }
 }
 
-fn with_version(name: String, version: Option<&String>) -> String {
+fn with_version(name: String, version: Option<&String>) -> Result<String, TokenError> {
     match version {
-        Some(version) => format!("{name}@{version}"),
-        None => name,
+        Some(_) if name.contains('@') && !is_address(&name) => Err(TokenError::Malformed),
+        Some(version) => Ok(format!("{name}@{version}")),
+        None => Ok(name),
     }
+}
+
+/// An e-mail address whose domain nobody takes for a version: unlike `v2.beta` it begins with two letters, and it ends in letters.
+fn is_address(name: &str) -> bool {
+    let Some((local, domain)) = name.split_once('@') else { return false };
+    let letter = |c: char| c.is_ascii_alphabetic();
+    let of_domains = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    !local.is_empty()
+        && domain.contains('.')
+        && domain.chars().all(of_domains)
+        && domain.chars().take(2).all(letter)
+        && domain.rsplit('.').next().is_some_and(|last| last.len() >= 2 && last.chars().all(letter))
 }
 
 /// Versions are often written as numbers.
 fn version(value: &Value) -> Result<String, TokenError> {
     match value {
         Value::Number(number) => Ok(number.to_string()),
+        Value::String(text) if text.contains('@') => Err(TokenError::Malformed),
         other => name(other),
     }
 }
@@ -200,8 +217,13 @@ mod tests {
         let user = |claims| of(claims, &issuer()).map(|principal| principal.user);
         assert_eq!(user(json!({"email": "ann@x"})).as_deref(), Ok("ann@x"));
         assert_eq!(user(json!({"email": "ann@x", "email_verified": true})).as_deref(), Ok("ann@x"));
-        assert_eq!(user(json!({"email": "boss@x", "email_verified": false})).as_deref(), Ok("s-1"));
-        assert_eq!(user(json!({"email": "boss@x", "email_verified": "false"})).as_deref(), Ok("s-1"));
+        assert_eq!(user(json!({"email": "ann@x", "email_verified": "true"})).as_deref(), Ok("ann@x"));
+        for no in
+            [json!(false), json!("false"), json!(0), json!(1), json!("no"), json!("False"), json!(null), json!([true])]
+        {
+            let claims = json!({"email": "boss@x", "email_verified": no});
+            assert_eq!(user(claims).as_deref(), Ok("s-1"), "{no}");
+        }
         assert_eq!(user(json!({})).as_deref(), Ok("s-1"));
         assert_eq!(user(json!({"email": ["ann@x"]})), Err(TokenError::Malformed));
         assert_eq!(user(json!({"email": "ann@x\n28P01"})), Err(TokenError::Malformed));
@@ -262,6 +284,36 @@ mod tests {
             chain = json!({"sub": format!("a{depth}"), "act": chain});
         }
         check(json!({"act": chain}), Err(TokenError::Malformed));
+    }
+
+    #[test]
+    fn a_version_is_always_behind_the_last_at_sign() {
+        let check = |claims: Value, expected: Result<&str, TokenError>| {
+            let expected = expected.map(|name| vec![name.to_owned()]);
+            assert_eq!(of(claims.clone(), &issuer()).map(|who| who.actor), expected, "{claims}");
+        };
+        check(json!({"act": {"sub": "bot@2.0"}}), Ok("bot@2.0"));
+        check(json!({"act": {"sub": "bot@2.0"}, "agent_version": "1.4"}), Err(TokenError::Malformed));
+        check(json!({"act": {"sub": "bot@2.0", "version": "1.4"}}), Err(TokenError::Malformed));
+        check(json!({"azp": "bot@2.0", "agent_version": 1}), Err(TokenError::Malformed));
+        check(json!({"act": {"sub": "bot"}, "agent_version": "2.0@1.4"}), Err(TokenError::Malformed));
+        check(json!({"agent_version": "bot@1"}), Err(TokenError::Malformed));
+        check(json!({"act": {"sub": "bot@agents.example.com", "version": "1.4"}}), Ok("bot@agents.example.com@1.4"));
+        check(json!({"azp": "bot@acme-7.iam.example.com", "agent_version": 2}), Ok("bot@acme-7.iam.example.com@2"));
+        for name in [
+            "bot@2.example.com",
+            "bot@beta",
+            "bot@v2.0",
+            "bot@v2.beta",
+            "bot@a@corp.com",
+            "@corp.com",
+            "bot@",
+            "bot@corp.com@",
+            "bot@corp.*",
+            "bot@corp",
+        ] {
+            check(json!({"azp": name, "agent_version": "1"}), Err(TokenError::Malformed));
+        }
     }
 
     /// Keycloak, Google and others put `azp` into every person's token.
