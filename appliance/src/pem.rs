@@ -1,8 +1,9 @@
 //! Certificates and keys in PEM files: a reload reads them, so what would be waited for is an error.
 
+use crate::distrust;
+use rustls::RootCertStore;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, RootCertStore};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use std::path::Path;
@@ -41,22 +42,7 @@ fn untimely_one(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<Strin
     let parsed = ParsedCertificate::try_from(certificate).ok()?;
     let refused = verify_server_cert_signed_by_trust_anchor(&parsed, &RootCertStore::empty(), &[], now, &[]).err()?;
     let rustls::Error::InvalidCertificate(error) = refused else { return None };
-    match error {
-        CertificateError::ExpiredContext { not_after, .. } => Some(format!("it expired at {}", date(not_after))),
-        CertificateError::Expired => Some("it has expired".into()),
-        CertificateError::NotValidYetContext { not_before, .. } => {
-            Some(format!("it is not valid before {}", date(not_before)))
-        }
-        CertificateError::NotValidYet => Some("it is not valid yet".into()),
-        _ => None,
-    }
-}
-
-/// RFC 3339 in UTC.
-fn date(time: UnixTime) -> String {
-    let seconds = time.as_secs();
-    let time = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-    time.map_or(seconds.to_string(), |time| time.to_string())
+    distrust::untimely(&error)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A connection of the control thread's own to a target: TCP, then TLS where the target has it, the PostgreSQL way.
 
 use super::login_guard::LoginGuard;
+use crate::distrust;
 use crate::shard::end_point_binding;
 use crate::snapshot::Target;
 use codecs::postgres::AuthMethod;
@@ -40,7 +41,10 @@ pub type Encrypted = tokio_rustls::client::TlsStream<TcpStream>;
 pub async fn encrypt(config: Arc<rustls::ClientConfig>, server_name: &str, stream: TcpStream) -> io::Result<Encrypted> {
     let name = ServerName::try_from(server_name.to_owned())
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the target's name cannot be in a certificate"))?;
-    TlsConnector::from(config).connect(name, stream).await
+    TlsConnector::from(config).connect(name, stream).await.map_err(|error| match distrust::of_io(&error) {
+        Some((why, mend)) => io::Error::other(format!("{why}: {mend}")),
+        None => error,
+    })
 }
 
 /// What tokio-postgres needs to encrypt.

@@ -1,5 +1,6 @@
 //! TLS between the ring and the window of one end: rustls's buffered interface, for either role.
 
+use crate::distrust::told;
 use aws_lc_rs::digest;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
@@ -51,7 +52,7 @@ impl Tls {
                 progress.closed = true;
                 return Ok(progress);
             }
-            let state = self.connection.process_new_packets().map_err(|e| e.to_string())?;
+            let state = self.connection.process_new_packets().map_err(|error| told(&error))?;
             self.read_plain(state.plaintext_bytes_to_read(), plain)?;
             progress.closed |= state.peer_has_closed();
         }

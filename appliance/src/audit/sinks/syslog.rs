@@ -11,8 +11,10 @@ use super::deliver::{Deliver, Delivered, Failure, said};
 use super::join::Event;
 use crate::audit::when;
 use crate::config::{SyslogSink, SyslogTransport};
+use crate::distrust;
 use crate::pem;
 use crate::snapshot::tls;
+use crate::timed::{Timed, left};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::io::{self, Read, Write};
@@ -35,36 +37,6 @@ pub struct Syslog {
 enum Stream {
     Plain(Timed),
     Tls(Box<StreamOwned<ClientConnection, Timed>>),
-}
-
-/// A socket that gives up at one moment: a receiver that trickles would renew a timeout of each read for ever.
-struct Timed {
-    socket: TcpStream,
-    deadline: Instant,
-}
-
-/// The time that is left, if there is any.
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
-}
-
-impl Read for Timed {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.socket.set_read_timeout(Some(left(self.deadline)?))?;
-        self.socket.read(into)
-    }
-}
-
-impl Write for Timed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.socket.set_write_timeout(Some(left(self.deadline)?))?;
-        self.socket.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.socket.flush()
-    }
 }
 
 impl Syslog {
@@ -144,13 +116,10 @@ impl Deliver for Syslog {
     fn deliver(&mut self, batch: &[Event]) -> Result<Delivered, Failure> {
         let frames: String = batch.iter().map(|event| self.frame(event)).collect();
         self.send(frames.as_bytes()).map_err(|error| {
-            let what = format!("{}:{}: {}", self.config.host, self.config.port, said(&error));
-            match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                Some(rustls::Error::InvalidCertificate(_)) => Failure::mend(
-                    what,
-                    "name the receiver's authority with tls_ca, and the receiver as its certificate does",
-                ),
-                _ => Failure::later(what),
+            let place = format!("{}:{}", self.config.host, self.config.port);
+            match distrust::of_io(&error) {
+                Some((why, mend)) => Failure::mend(format!("{place}: {why}"), mend),
+                None => Failure::later(format!("{place}: {}", said(&error))),
             }
         })?;
         Ok(Delivered::all(batch))
