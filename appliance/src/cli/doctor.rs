@@ -3,6 +3,7 @@
 mod certificate;
 mod host;
 mod setup;
+mod target;
 
 use super::{ANSWER_NO, Output};
 use crate::config::Config;
@@ -10,6 +11,10 @@ use crate::threads;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// For a target or an issuer to answer. Longer is of no use to somebody who waits for a list.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(clap::Args)]
 #[command(

@@ -1,20 +1,16 @@
 //! One configuration on this host: disk, addresses, certificates, targets, credentials, issuers.
 
-use super::{Finding, certificate, readable_by_all};
+use super::{Finding, PATIENCE, certificate, readable_by_all, target};
 use crate::audit::archive::key;
 use crate::audit::stage;
 use crate::cli::archiver::stored_keys;
 use crate::cli::given;
-use crate::config::{self, Config, ConfigError, Credential, Durability, Issuer, KeySource, Target, TargetTls};
+use crate::config::{self, Config, ConfigError, Credential, Durability, Issuer, KeySource, Target};
 use crate::control::client;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
-
-/// For a target or an issuer to answer. Longer is of no use to somebody who waits for a list.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The configuration, if it is one, and what there is to say about it.
 pub fn configuration(path: &Path) -> anyhow::Result<(Option<Config>, Vec<Finding>)> {
@@ -45,7 +41,7 @@ pub fn examine(config: &Config) -> Vec<Finding> {
     findings.extend(config.addresses().chain([kept]).map(|(name, address)| free(name, address, &own)));
     findings.extend(config.listeners.iter().filter_map(|listener| listener.tls.as_ref()).map(certificate::check));
     for target in &config.targets {
-        findings.push(reachable(target));
+        findings.push(target::reachable(target));
         findings.push(credential(target));
     }
     findings.extend(config.issuers.iter().map(issuer));
@@ -237,50 +233,6 @@ fn free(name: &str, address: SocketAddr, own: &[SocketAddr]) -> Finding {
     }
 }
 
-fn reachable(target: &Target) -> Finding {
-    let check = format!("target {}", target.name);
-    let addresses: Vec<SocketAddr> = match (target.host.as_str(), target.port).to_socket_addrs() {
-        Ok(addresses) => addresses.collect(),
-        Err(error) => {
-            return Finding::fail(
-                check,
-                format!("{} does not resolve: {error}", target.host),
-                "check the name and this host's resolver",
-            );
-        }
-    };
-    let mut last = "it resolves to no address".to_owned();
-    for address in addresses {
-        match TcpStream::connect_timeout(&address, PATIENCE).and_then(offers_tls) {
-            Ok(true) => return Finding::ok(check, format!("{address} answers and offers TLS")),
-            Ok(false) if target.tls == TargetTls::Disable => return Finding::ok(check, format!("{address} answers")),
-            Ok(false) => {
-                return Finding::fail(
-                    check,
-                    format!("{address} answers but offers no TLS"),
-                    "turn on `ssl` in postgresql.conf, or set `tls = \"disable\"` on a network you trust",
-                );
-            }
-            Err(error) => last = format!("{address}: {error}"),
-        }
-    }
-    Finding::fail(check, last, "check that the target runs, listens there, and that no firewall is between")
-}
-
-/// PostgreSQL's SSLRequest: eight bytes, one in return.
-fn offers_tls(mut stream: TcpStream) -> std::io::Result<bool> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f])?;
-    let mut answer = [0];
-    stream.read_exact(&mut answer)?;
-    match answer[0] {
-        b'S' => Ok(true),
-        b'N' => Ok(false),
-        _ => Err(std::io::Error::new(ErrorKind::InvalidData, "whatever answers there is not PostgreSQL")),
-    }
-}
-
 /// Never says anything of the secret itself.
 fn credential(target: &Target) -> Finding {
     let check = format!("credential of {}", target.name);
@@ -379,24 +331,6 @@ mod tests {
             assert_eq!(memory(&config(buffers), Some(1500)).state, state, "{buffers}");
         }
         assert!(total_memory_mib().is_some_and(|mib| mib > 0));
-    }
-
-    #[test]
-    fn a_peer_that_is_not_postgresql_is_told_apart() {
-        for (answer, expected) in [(b'S', Ok(true)), (b'N', Ok(false)), (b'H', Err(ErrorKind::InvalidData))] {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = listener.local_addr().unwrap();
-            let peer = std::thread::spawn(move || {
-                let (mut stream, _) = listener.accept().unwrap();
-                let mut request = [0; 8];
-                stream.read_exact(&mut request).unwrap();
-                stream.write_all(&[answer]).unwrap();
-                request
-            });
-            let stream = TcpStream::connect(address).unwrap();
-            assert_eq!(offers_tls(stream).map_err(|error| error.kind()), expected);
-            assert_eq!(peer.join().unwrap(), [0, 0, 0, 8, 4, 210, 22, 47]);
-        }
     }
 
     #[test]
