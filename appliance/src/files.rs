@@ -85,6 +85,15 @@ pub fn open_existing(path: &Path) -> io::Result<File> {
     regular(OpenOptions::new().read(true).write(true), path)
 }
 
+/// Can a file be made in this folder, by this user? None is left there.
+pub fn try_folder(folder: &Path) -> io::Result<()> {
+    let trial = folder.join(format!(".lockgate-trial-{}", std::process::id()));
+    let made =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&trial).and_then(|file| file.sync_all());
+    let _ = fs::remove_file(&trial);
+    made
+}
+
 /// A folder for us alone, and those above it that are not there either. One that is there stays as it is.
 pub fn create_folder(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(clap::Args)]
 #[command(
     after_help = "Each finding is ok, warn or fail, with the mend beside it. Exit status 1 when anything fails. Nothing is \
-changed; a file is written to the data folder and removed again. The variables of `lockgate serve` are laid over the file as it does it.
+changed; a file is written to the data folder, and to those of file sinks, and removed again. The variables of `lockgate serve` are laid over the file as it does it.
 
 EXAMPLES
   lockgate doctor

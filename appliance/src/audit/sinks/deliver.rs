@@ -87,8 +87,16 @@ pub fn open(sink: &Sink, appliance: &str) -> Result<Box<dyn Deliver>, Failure> {
     })
 }
 
-/// What `config check` and `doctor` can say without a receiver: are secrets and certificates readable. The error is what is
-/// wrong and what to do.
+/// What `doctor` can say without a receiver, for this user on this host: besides, can a file be written.
+pub fn try_out(sink: &Sink) -> Result<(), (String, String)> {
+    check(sink)?;
+    if let SinkKind::File(file) = &sink.kind {
+        file::try_out(file).map_err(in_words)?;
+    }
+    Ok(())
+}
+
+/// What `config check` can: are secrets and certificates readable. The error is what is wrong and what to do.
 pub fn check(sink: &Sink) -> Result<(), (String, String)> {
     let made = match &sink.kind {
         // Opening a file makes it.
@@ -107,8 +115,12 @@ pub fn check(sink: &Sink) -> Result<(), (String, String)> {
         | SinkKind::Kafka(_)
         | SinkKind::Webhook(_) => open(sink, "0000000000000000").map(drop),
     };
-    made.map_err(|failure| match failure {
+    made.map_err(in_words)
+}
+
+fn in_words(failure: Failure) -> (String, String) {
+    match failure {
         Failure::Later { what, mend, .. } => (what, mend.unwrap_or_default()),
         Failure::Refused { what } => (what, String::new()),
-    })
+    }
 }

@@ -10,7 +10,7 @@ use super::join::Event;
 use crate::audit::ocsf;
 use crate::audit::segment::{at, sync_dir};
 use crate::config::FileSink as Config;
-use crate::files::folder_of;
+use crate::files::{folder_of, try_folder};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -44,6 +44,20 @@ pub fn check(config: &Config) -> Result<(), Failure> {
         },
         Err(_) if folder.is_dir() => Ok(()),
         Err(_) => Err(local(folder, io::Error::other("there is no such folder"))),
+    }
+}
+
+/// Could this user write it? A rotation makes files beside it. Nothing is made that stays.
+pub fn try_out(config: &Config) -> Result<(), Failure> {
+    let unwritable = |path: &Path, error| {
+        let mend = "a file in a folder that the gateway's user may write to; with deploy/lockgate.service also ReadWritePaths= in the unit";
+        Failure::mend(at(path, error).to_string(), mend)
+    };
+    let folder = folder_of(&config.path);
+    try_folder(folder).map_err(|error| unwritable(folder, error))?;
+    match OpenOptions::new().append(true).open(&config.path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unwritable(&config.path, error)),
+        _ => Ok(()),
     }
 }
 
@@ -325,5 +339,19 @@ mod tests {
             assert!(matches!(failure, Failure::Later { mend: Some(_), .. }), "{failure:?}");
         }
         assert_eq!(fs::read_dir(dir.path()).expect("listable").count(), 0);
+    }
+
+    #[test]
+    fn a_trial_leaves_everything_as_it_was() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = config(dir.path());
+        try_out(&config).expect("writable");
+        assert_eq!(fs::read_dir(dir.path()).expect("listable").count(), 0);
+        fs::write(&config.path, "{").expect("written");
+        try_out(&config).expect("writable");
+        assert_eq!(fs::read_to_string(&config.path).expect("readable"), "{");
+        // Nobody, not even root, makes files there.
+        let elsewhere = Config { path: "/proc/self/audit.ndjson".into(), ..config };
+        assert!(matches!(try_out(&elsewhere), Err(Failure::Later { mend: Some(_), .. })));
     }
 }

@@ -35,7 +35,7 @@ mod status;
 mod syslog;
 mod webhook;
 
-pub use deliver::{check, said};
+pub use deliver::{check, said, try_out};
 pub use position::Position;
 pub use status::{Board, Status, position_json};
 

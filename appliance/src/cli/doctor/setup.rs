@@ -7,6 +7,7 @@ use crate::cli::archiver::stored_keys;
 use crate::cli::given;
 use crate::config::{self, Config, ConfigError, Credential, Durability, Issuer, KeySource, Target};
 use crate::control::client;
+use crate::files;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -68,7 +69,7 @@ fn waits_for_start(status: &serde_json::Value) -> Option<Finding> {
 /// Whether its receiver answers shows when it delivers: `lockgate audit sinks`.
 fn sink(sink: &config::Sink) -> Finding {
     let check = format!("sink {}", sink.name);
-    match crate::audit::sinks::check(sink) {
+    match crate::audit::sinks::try_out(sink) {
         Ok(()) => Finding::ok(check, format!("{}: what it needs on this host is there", sink.kind.name())),
         Err((what, mend)) => Finding::fail(check, what, mend),
     }
@@ -125,10 +126,7 @@ fn standing(folder: &Path) -> PathBuf {
 fn writable(data_dir: &Path) -> Finding {
     let check = "data folder";
     let folder = standing(data_dir);
-    let trial = folder.join(format!(".lockgate-doctor-{}", std::process::id()));
-    let result = std::fs::File::options().write(true).create_new(true).open(&trial).and_then(|file| file.sync_all());
-    let _ = std::fs::remove_file(&trial);
-    match result {
+    match files::try_folder(&folder) {
         Ok(()) => Finding::ok(check, format!("{} is writable", folder.display())),
         Err(error) => Finding::fail(
             check,
