@@ -100,8 +100,8 @@ impl<'t> Reader<'t> {
             }
             NodeRef::DoStmt(s) => body::block(self, s),
             NodeRef::FuncCall(s) => {
-                session::call(self, s);
                 let before = self.reads;
+                session::call(self, s);
                 body::text_runner(self, s);
                 self.statement.stores |= self.defining && self.reads != before;
                 self.rest(node, None);
@@ -299,6 +299,12 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// A function shows what the relation does.
+    pub(super) fn shows(&mut self, schema: &str, relation: &str) {
+        self.reads += 1;
+        self.note(schema, relation, false, true);
+    }
+
     fn note_listed(&mut self, parts: &[&str], written: bool) {
         match parts {
             [.., schema, name] => self.note(schema, name, written, false),
@@ -307,7 +313,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    pub(super) fn note(&mut self, schema: &str, name: &str, written: bool, read: bool) {
+    fn note(&mut self, schema: &str, name: &str, written: bool, read: bool) {
         let schema = (!schema.is_empty()).then(|| schema.to_owned());
         self.statement.tables.push(Table { schema, name: name.to_owned(), written, read });
     }

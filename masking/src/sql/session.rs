@@ -135,9 +135,10 @@ const SHOWS_STATEMENTS: [(&str, (&str, &str)); 3] = [
     ("pg_stat_statements", ("", "pg_stat_statements")),
 ];
 
-/// Is more asked of calls of a function than of others': does it keep, run or read what its arguments say?
+/// Is more asked of calls of a function than of others': does it keep, run or read what its arguments say, or show what others sent?
 pub fn is_told_apart(function: &str) -> bool {
-    KEEPERS.contains(&function) || super::body::is_text_runner(function)
+    let shows_statements = || SHOWS_STATEMENTS.iter().any(|(shows, _)| *shows == function);
+    KEEPERS.contains(&function) || shows_statements() || super::body::is_text_runner(function)
 }
 
 /// CREATE OPERATOR and CREATE AGGREGATE: does one of its functions keep, read or run what it is given?
@@ -166,7 +167,7 @@ pub(super) fn call(reader: &mut Reader<'_>, s: &pg::FuncCall) {
     }
     if let Some((schema, view)) = SHOWS_STATEMENTS.iter().find_map(|(function, of)| (*function == name).then_some(*of))
     {
-        reader.note(schema, view, false, true);
+        reader.shows(schema, view);
     }
     if name != "set_config" {
         return;

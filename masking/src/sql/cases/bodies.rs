@@ -42,6 +42,7 @@ fn what_functions_read_stays_where_it_is_put() {
             false,
         ),
         ("CREATE FUNCTION f(a int) RETURNS int LANGUAGE sql AS 'SELECT $1 + 1'", false),
+        ("CREATE OPERATOR ### (rightarg = int, function = pg_stat_get_backend_activity)", true),
         ("CREATE OPERATOR ### (rightarg = text, function = upper)", false),
         ("CREATE DOMAIN d AS text CHECK (length(VALUE) > 3)", false),
         ("CREATE TABLE t (id int DEFAULT nextval('s'), at timestamptz DEFAULT now(), CHECK (id > 0))", false),
@@ -60,6 +61,29 @@ fn what_functions_read_stays_where_it_is_put() {
     }
     let rule = analyse(b"CREATE RULE r AS ON DELETE TO t DO INSTEAD UPDATE u SET a = 1 RETURNING u.a", true);
     assert!(rule.statements[0].stores && rule.statements[0].tables.iter().all(|table| table.read));
+}
+
+#[test]
+fn statements_of_others_stay_where_they_are_put() {
+    let shown = "pg_stat_get_backend_activity(b) FROM pg_stat_get_backend_idset() b";
+    for text in [
+        format!("INSERT INTO n SELECT 7, {shown}"),
+        format!("UPDATE n SET a = (SELECT {shown} LIMIT 1) WHERE id = 1"),
+        format!("CREATE FUNCTION f() RETURNS SETOF text LANGUAGE sql AS 'SELECT {shown}'"),
+        format!("CREATE FUNCTION f() RETURNS SETOF text BEGIN ATOMIC SELECT {shown}; END"),
+        format!("CREATE TABLE n AS SELECT {shown}"),
+        "UPDATE n SET a = pg_stat_get_backend_activity(1)".to_owned(),
+        "INSERT INTO n VALUES (pg_stat_get_backend_activity(1))".to_owned(),
+        "INSERT INTO n SELECT a.query FROM pg_stat_get_activity(NULL) a".to_owned(),
+        "INSERT INTO n SELECT query FROM pg_stat_statements(true)".to_owned(),
+        "CREATE TABLE n (a text DEFAULT pg_stat_get_backend_activity(1))".to_owned(),
+        "EXECUTE p (pg_stat_get_backend_activity(1))".to_owned(),
+        "CREATE POLICY p ON n USING (a = pg_stat_get_backend_activity(1))".to_owned(),
+    ] {
+        let statement = analyse(text.as_bytes(), true).statements.swap_remove(0);
+        let shows = |table: &Table| table.read && table.name.starts_with("pg_stat_");
+        assert!(statement.stores && statement.tables.iter().any(shows), "{text}: {statement:?}");
+    }
 }
 
 #[test]
