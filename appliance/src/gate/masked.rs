@@ -28,6 +28,8 @@ pub(super) fn refused(statement: &Statement, view: &View, known: Option<&Catalog
 }
 
 pub(super) const STORED: &str = "masked data may not be stored elsewhere";
+const RUNS_LATER: &str = "what runs over a masked table's rows names its functions, operators and types by schema: \
+     pg_catalog.lower(x), x OPERATOR(pg_catalog.>) 0, x::pg_catalog.text";
 
 fn why(statement: &Statement, view: &View, masked: &dyn Fn(&Table) -> bool) -> Option<&'static str> {
     let covered = !view.column_masks.is_empty();
@@ -44,6 +46,8 @@ fn why(statement: &Statement, view: &View, masked: &dyn Fn(&Table) -> bool) -> O
         Some("COPY with such a DELIMITER, QUOTE or ESCAPE cannot be masked: leave it out, or take one of , ; | : ~ ^ #")
     } else if (statement.stores || writes_from_variables(statement)) && reads_masked() {
         Some(STORED)
+    } else if statement.runs_later && reads_masked() {
+        Some(RUNS_LATER)
     } else if covered && statement.renames.iter().any(|column| view.masks_column_named(column)) {
         Some("a masked column, or one of that name, keeps its name: tables that inherit it would take the other one")
     } else if covered && statement.keeps {

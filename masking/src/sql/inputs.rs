@@ -227,9 +227,9 @@ const PURE: [&str; 60] = [
     "string_agg", "substring", "sum", "to_char", "trunc", "upper",
 ];
 
-/// Evaluated over a table's rows it says nothing of them: nothing in it can raise a message with data in it, or write one down.
-pub(super) fn is_plain(node: &pg::Node) -> bool {
-    matches!(From::default().read(Some(node)), Read::Columns(_))
+/// Is the result of PostgreSQL's function of that name made of its arguments alone?
+pub(super) fn is_pure(function: &str) -> bool {
+    PURE.binary_search(&function).is_ok()
 }
 
 fn returns_what_it_is_given(call: &pg::FuncCall) -> bool {
@@ -238,7 +238,7 @@ fn returns_what_it_is_given(call: &pg::FuncCall) -> bool {
         [schema, _] => string(schema) == Some("pg_catalog"),
         _ => false,
     };
-    own && PURE.binary_search(&function_name(call)).is_ok()
+    own && is_pure(function_name(call))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod depth;
 mod ends;
 mod inputs;
 mod kinds;
+mod later;
 mod lexer;
 mod otherwise;
 mod outputs;
@@ -65,6 +66,9 @@ pub struct Statement {
     /// CREATE RULE/FUNCTION bodies that read, UPDATE ... FROM / SET from a subquery or from another column, ALTER TABLE;
     /// or give a relation another name, where masks by name no longer find it (ALTER ... RENAME, SET SCHEMA).
     pub stores: bool,
+    /// It makes a table run something over its rows, whatever statement touches them, that is not surely PostgreSQL's own: in a CHECK, an
+    /// EXCLUDE, an index, statistics, a policy.
+    pub runs_later: bool,
     /// Columns and attributes that it gives another name, of whatever table or type.
     pub renames: Vec<String>,
     /// It makes something that keeps, reads or runs what it is called with, where the call does not show it: a function that writes, an

@@ -5,7 +5,7 @@ use super::alike::turns_quotes;
 use super::children::children;
 use super::kinds::{class_of, listed, more_classes, strings, written};
 use super::otherwise::{Otherwise, with_setting_off};
-use super::{Class, Named, Statement, Table, body, condition, session, words};
+use super::{Class, Named, Statement, Table, body, condition, later, session, words};
 use pg_query::NodeRef;
 use pg_query::protobuf as pg;
 use std::collections::HashMap;
@@ -78,6 +78,7 @@ impl<'t> Reader<'t> {
         }
         more_classes(node, &mut |class| self.statement.classes.insert(class));
         self.statement.reach.note(node);
+        self.statement.runs_later |= later::runs_later(node);
         self.made = made(node).or(self.made);
         let uses = uses_what_it_writes(node);
         written(node, &mut |relation| self.note(&relation.schemaname, &relation.relname, true, uses));
@@ -160,7 +161,6 @@ impl<'t> Reader<'t> {
             }
             NodeRef::AlterTableCmd(s) => statement.stores |= session::derives(s),
             NodeRef::AlterObjectSchemaStmt(s) => statement.stores |= s.relation.is_some(),
-            NodeRef::IndexStmt(_) | NodeRef::CreateStatsStmt(_) => statement.stores |= session::runs_later(node),
             _ => {}
         }
     }
@@ -271,7 +271,8 @@ impl<'t> Reader<'t> {
 
     /// What it reads, every statement on its table runs and does not tell.
     fn policy(&mut self, node: NodeRef<'t>, table: Option<&'t pg::RangeVar>) {
-        table.into_iter().for_each(|table| self.note(&table.schemaname, &table.relname, true, false));
+        let sees = self.statement.runs_later;
+        table.into_iter().for_each(|table| self.note(&table.schemaname, &table.relname, true, sees));
         self.storing(|reader| reader.rest(node, table));
     }
 
@@ -384,6 +385,7 @@ impl<'t> Reader<'t> {
         own.missing_where |= found.missing_where;
         own.stores |= found.stores;
         own.keeps |= found.keeps;
+        own.runs_later |= found.runs_later;
         own.renames.append(&mut found.renames);
         own.opaque |= found.opaque;
         own.copy_file |= found.copy_file;

@@ -1,7 +1,6 @@
 //! What a statement does to the session: settings, COPY's shape, and whether an assignment moves data between columns.
 
 use super::children::children;
-use super::inputs::is_plain;
 use super::kinds::string;
 use super::reader::{Reader, constant_text, def_strings, function_name};
 use super::{Class, Copy, CopyFormat, Statement};
@@ -256,30 +255,9 @@ pub(super) fn derives(s: &pg::AlterTableCmd) -> bool {
     use pg::AlterTableType as A;
     match s.subtype() {
         A::AtAddInherit | A::AtAttachPartition | A::AtAddOf => true,
-        A::AtAddConstraint => match s.def.as_ref().and_then(|def| def.node.as_ref()) {
-            Some(NodeEnum::Constraint(check)) => check.raw_expr.as_deref().is_some_and(|expr| !is_plain(expr)),
-            _ => false,
-        },
         A::AtAddColumn | A::AtAlterColumnType | A::AtSetExpression => {
             s.def.as_ref().and_then(|def| def.node.as_ref()).is_some_and(|def| computed(def.to_ref()))
         }
-        _ => false,
-    }
-}
-
-/// Does an index or a statistics object have an expression that is run over the rows of its table whenever these are looked through, by
-/// whatever statement? A function in it can say what it is given.
-pub(super) fn runs_later(node: NodeRef<'_>) -> bool {
-    let expression = |item: &pg::Node| match item.node.as_ref() {
-        Some(NodeEnum::IndexElem(item)) => item.expr.as_deref().is_some_and(|expr| !is_plain(expr)),
-        Some(NodeEnum::StatsElem(item)) => item.expr.as_deref().is_some_and(|expr| !is_plain(expr)),
-        _ => false,
-    };
-    match node {
-        NodeRef::IndexStmt(s) => {
-            s.index_params.iter().any(expression) || s.where_clause.as_deref().is_some_and(|expr| !is_plain(expr))
-        }
-        NodeRef::CreateStatsStmt(s) => s.exprs.iter().any(expression),
         _ => false,
     }
 }
