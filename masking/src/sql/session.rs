@@ -158,7 +158,8 @@ pub(super) fn hides_functions(s: &pg::DefineStmt) -> bool {
 pub(super) fn call(reader: &mut Reader<'_>, s: &pg::FuncCall) {
     let name = function_name(s);
     if KEEPERS.contains(&name) {
-        let inside = reader.is_inside();
+        // Of a body that is part of the grammar, too.
+        let inside = reader.is_inside() || reader.is_defining();
         let data = s.args.iter().any(|arg| holds_data(arg, inside));
         reader.statement.stores |= data;
         // The CHECK of a domain, for instance.

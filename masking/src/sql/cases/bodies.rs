@@ -36,6 +36,11 @@ fn what_functions_read_stays_where_it_is_put() {
         ("CREATE FUNCTION f(text) RETURNS void LANGUAGE sql AS 'INSERT INTO t VALUES ($1)'", true),
         ("CREATE FUNCTION f(v text) RETURNS text LANGUAGE sql AS $$ SELECT set_config('a.b', v, false) $$", true),
         ("CREATE FUNCTION f(v text) RETURNS void BEGIN ATOMIC INSERT INTO t VALUES (v); END", true),
+        ("CREATE FUNCTION f(text) RETURNS void LANGUAGE sql RETURN pg_notify('c', $1)", true),
+        ("CREATE FUNCTION f(text) RETURNS void BEGIN ATOMIC SELECT pg_notify('c', $1); END", true),
+        ("CREATE FUNCTION f(int) RETURNS bool RETURN pg_try_advisory_lock($1)", true),
+        ("CREATE PROCEDURE f(text) BEGIN ATOMIC SELECT pg_notify('c', $1); END", true),
+        ("CREATE FUNCTION f() RETURNS void RETURN pg_notify('c', 'x')", false),
         ("DO $$BEGIN CREATE FUNCTION f(text) RETURNS void LANGUAGE sql AS 'INSERT INTO t VALUES ($1)'; END$$", true),
         (
             "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO t VALUES (1); RETURN new; END'",
