@@ -125,11 +125,13 @@ impl<'t> Reader<'t> {
             NodeRef::CreatePolicyStmt(s) => self.policy(node, s.table.as_ref()),
             NodeRef::AlterPolicyStmt(s) => self.policy(node, s.table.as_ref()),
             // What is read under that name stands on another server, which may be this one.
-            NodeRef::CreateForeignTableStmt(_) | NodeRef::ImportForeignSchemaStmt(_) => {
-                self.statement.stores = true;
-                self.opaque();
-                self.rest(node, None);
-            }
+            NodeRef::CreateForeignTableStmt(_)
+            | NodeRef::ImportForeignSchemaStmt(_)
+            | NodeRef::AlterFdwStmt(_)
+            | NodeRef::AlterForeignServerStmt(_)
+            | NodeRef::CreateUserMappingStmt(_)
+            | NodeRef::AlterUserMappingStmt(_) => self.elsewhere(node),
+            NodeRef::AlterTableCmd(s) if session::points_elsewhere(s) => self.elsewhere(node),
             _ => {
                 self.particulars(node);
                 self.rest(node, None);
@@ -274,6 +276,12 @@ impl<'t> Reader<'t> {
         let sees = self.statement.runs_later;
         table.into_iter().for_each(|table| self.note(&table.schemaname, &table.relname, true, sees));
         self.storing(|reader| reader.rest(node, table));
+    }
+
+    fn elsewhere(&mut self, node: NodeRef<'t>) {
+        self.statement.stores = true;
+        self.opaque();
+        self.rest(node, None);
     }
 
     fn copy(&mut self, node: NodeRef<'t>, s: &'t pg::CopyStmt) {

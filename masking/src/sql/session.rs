@@ -263,6 +263,15 @@ pub(super) fn derives(s: &pg::AlterTableCmd) -> bool {
     }
 }
 
+/// Does ALTER TABLE change what a foreign table or its column stands for on the other server?
+pub(super) fn points_elsewhere(s: &pg::AlterTableCmd) -> bool {
+    use pg::AlterTableType as A;
+    match s.def.as_ref().and_then(|def| def.node.as_ref()) {
+        Some(NodeEnum::ColumnDef(column)) if !column.fdwoptions.is_empty() => true,
+        _ => matches!(s.subtype(), A::AtGenericOptions | A::AtAlterColumnGenericOptions),
+    }
+}
+
 fn computed(node: NodeRef<'_>) -> bool {
     match node {
         NodeRef::ColumnRef(_) => true,
