@@ -121,9 +121,43 @@ const QUERY_ARGUMENT: [(&str, usize); 10] = [
 /// Functions of the dblink extension: a text runs on another connection, which may lead back here.
 const ELSEWHERE: [&str; 4] = ["dblink", "dblink_exec", "dblink_open", "dblink_send_query"];
 
-/// Functions of PostgreSQL that read a table, cursor, schema or database given by name.
-const NAME_ARGUMENT: [&str; 3] = ["table_to_xml", "table_to_xmlschema", "table_to_xml_and_xmlschema"];
-const READS_WIDELY: [&str; 28] = [
+/// Functions of PostgreSQL and its extensions that look into a table, cursor, schema or database given by name.
+const NAME_ARGUMENT: [&str; 30] = [
+    "table_to_xml",
+    "table_to_xmlschema",
+    "table_to_xml_and_xmlschema",
+    "currtid2",
+    // pgrowlocks, pgstattuple, pg_freespacemap, pg_visibility, pg_prewarm, dblink
+    "pgrowlocks",
+    "pgstattuple",
+    "pgstattuple_approx",
+    "pgstatindex",
+    "pgstatginindex",
+    "pgstathashindex",
+    "pg_relpages",
+    "pg_freespace",
+    "pg_visibility",
+    "pg_visibility_map",
+    "pg_visibility_map_summary",
+    "pg_check_frozen",
+    "pg_check_visible",
+    "pg_truncate_visibility_map",
+    "pg_prewarm",
+    "dblink_get_pkey",
+    // pageinspect, where it does not show a page
+    "bt_metap",
+    "bt_page_stats",
+    "bt_multi_page_stats",
+    "hash_bitmap_info",
+    // amcheck, pg_surgery
+    "bt_index_check",
+    "bt_index_parent_check",
+    "gin_index_check",
+    "verify_heapam",
+    "heap_force_freeze",
+    "heap_force_kill",
+];
+const READS_WIDELY: [&str; 29] = [
     "cursor_to_xml",
     "cursor_to_xmlschema",
     "schema_to_xml",
@@ -139,7 +173,8 @@ const READS_WIDELY: [&str; 28] = [
     "dblink_build_sql_insert",
     "dblink_build_sql_update",
     "dblink_build_sql_delete",
-    // What was written, as the log and the files hold it: logical decoding, pageinspect, the server's files.
+    // What was written, as the log and the files hold it: logical decoding, pg_walinspect, pageinspect, the server's files.
+    "pg_get_wal_block_info",
     "pg_logical_slot_get_changes",
     "pg_logical_slot_get_binary_changes",
     "pg_logical_slot_peek_changes",
