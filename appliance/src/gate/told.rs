@@ -57,7 +57,11 @@ impl<'a> Told<'a> {
     }
 
     /// Fills what of a text may be masked: how much that was, and whether nothing may be told of it, not even its length.
-    pub fn hide(self, fields: Fields<'_>, text: &mut [u8]) -> (u64, bool) {
+    pub fn hide(mut self, fields: Fields<'_>, text: &mut [u8]) -> (u64, bool) {
+        let by_reference = fields.by_reference || self.field == b'W' && is_by_reference(text);
+        if by_reference && self.shows == Shows::Nothing {
+            self.shows = Shows::Unseen;
+        }
         if self.shows != Shows::Nothing && is_free_text(self.field, fields, text) {
             text.fill(b'*');
             return (1, true);
@@ -145,17 +149,23 @@ pub(super) struct Fields<'a> {
     /// File and routine of the source that said it: no message can forge them.
     file: &'a [u8],
     routine: &'a [u8],
+    /// It was said while rows followed those that they refer to (ON UPDATE CASCADE): of a table that the statement does not name.
+    by_reference: bool,
 }
 
 impl<'a> Fields<'a> {
-    pub fn of(rest: &'a [u8]) -> Self {
+    /// `before`: the message up to the field at hand, in which what was quoted is filled by now. `rest`: from its end on.
+    pub fn of(before: &[u8], rest: &'a [u8]) -> Self {
         let mut found = Self::default();
+        let filled = |field: &[u8]| field.starts_with(b"W") && memchr::memmem::find(field, b"\"*").is_some();
+        found.by_reference = before.split(|byte| *byte == 0).any(filled);
         let mut fields = rest.split(|byte| *byte == 0);
         // What ends the field at hand.
         fields.next();
         while let Some([code, text @ ..]) = fields.next() {
             match code {
                 b'P' => found.positioned = true,
+                b'W' => found.by_reference |= is_by_reference(text),
                 b'F' => found.file = text,
                 b'R' => found.routine = text,
                 _ => {}
@@ -175,6 +185,11 @@ impl<'a> Fields<'a> {
         let known = |file: &[u8]| !file.is_empty() && SERVER_FILES.split(|byte| *byte == b'\n').any(|own| own == file);
         known(self.file) || self.file.starts_with(b"pl_") && !self.routine.starts_with(b"exec_stmt_")
     }
+}
+
+/// The context is a statement that the server has put together for a foreign key: those alone it writes with such operators.
+fn is_by_reference(context: &[u8]) -> bool {
+    memchr::memmem::find(context, b" OPERATOR(").is_some()
 }
 
 /// The names of the server's source files, versions 12 to 18. What another says under column masks is hidden: an extension may say anything.
@@ -330,7 +345,7 @@ mod tests {
         }
         rest.push(0);
         let own = Some(&b"SELECT Nmae, rest FROM people"[..]);
-        Told { field: fields[0].0, shows, own }.hide(Fields::of(&rest), &mut text);
+        Told { field: fields[0].0, shows, own }.hide(Fields::of(&[], &rest), &mut text);
         String::from_utf8(text).expect("stars are text")
     }
 
@@ -385,6 +400,23 @@ mod tests {
         assert_eq!((unseen(&own), told(false, &own)), (own[0].1.into(), own[0].1.into()));
         let raised = [(b'M', "v=alpha"), (b'F', "pl_exec.c"), (b'R', "exec_stmt_raise")];
         assert_eq!((unseen(&raised), told(false, &raised)), ("*******".into(), "v=alpha".into()));
+    }
+
+    #[test]
+    fn what_is_said_while_rows_follow_a_reference_is_believed_less() {
+        const CASCADE: &str =
+            "SQL statement \"UPDATE ONLY \"public\".\"people\" SET \"m\" = $1 WHERE $2 OPERATOR(pg_catalog.=) \"m\"\"";
+        let told = |fields: &[(u8, &str)]| told(false, fields);
+        let raised = [(b'F', "pl_exec.c"), (b'R', "exec_stmt_raise")];
+        let cascade = format!("PL/pgSQL function leak(text) line 1 at RAISE\n{CASCADE}");
+        assert_eq!(told(&[&[(b'M', "got 078x05"), (b'W', &*cascade)], &raised[..]].concat()), "**********");
+        let trigger = "PL/pgSQL function stock() line 1 at RAISE\nSQL statement \"update goods set n = n - 1\"";
+        assert_eq!(told(&[&[(b'M', "out of stock"), (b'W', trigger)], &raised[..]].concat()), "out of stock");
+        let json = format!("JSON data, line 1: 078-...\n{CASCADE}");
+        assert!(told(&[(b'W', &json)]).bytes().all(|byte| byte == b'*'));
+        let names_a_column = Fields::of(b"Mx\0WSQL statement \"*****\"\0c", b"\0Fpl_exec.c\0Rexec_stmt_raise\0\0");
+        let told = Told { field: b'c', shows: Shows::Nothing, own: None };
+        assert!(told.hide(names_a_column, &mut b"078x05".to_vec()).1);
     }
 
     #[test]

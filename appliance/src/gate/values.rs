@@ -175,7 +175,8 @@ impl Masker<'_> {
         let mut count = 0;
         if !view.column_masks.is_empty() && told.field != b'A' {
             let (text, rest) = message.split_at_mut(at.end);
-            let (filled, hidden) = told.hide(Fields::of(rest), &mut text[at.start..]);
+            let (before, text) = text.split_at_mut(at.start);
+            let (filled, hidden) = told.hide(Fields::of(before, rest), text);
             count += filled;
             if hidden {
                 return (count, ValueAnswer::Replace(HIDDEN.to_vec()));
