@@ -311,7 +311,7 @@ pub struct Gate {
     /// Monotonic microseconds; [`NEVER`]: no deadline was asked for.
     armed_wake_us: u64,
     standard_conforming_strings: bool,
-    encoding: reading::Encoding,
+    encodings: reading::Encodings,
 }
 
 impl Gate {
@@ -360,7 +360,7 @@ impl Gate {
             login_deadline_us,
             armed_wake_us: NEVER,
             standard_conforming_strings: true,
-            encoding: reading::Encoding::Utf8,
+            encodings: reading::Encodings::DEFAULT,
         };
         gate.arm(login_deadline_us);
         gate
@@ -453,7 +453,7 @@ impl Gate {
 
     fn step(&mut self, side: Side, pipes: &mut Pipes<'_>, cx: &Context<'_>) -> Result<Step, ProtocolError> {
         let view = self.view.as_deref().map(Met::view);
-        let utf8 = self.encoding == reading::Encoding::Utf8;
+        let utf8 = self.encodings.is_surely_utf8();
         let mut masker = Masker { view, token_key: &cx.snapshot.token_key, utf8, masked: 0 };
         let step = self.session.step(side, pipes, &mut masker);
         let masked = masker.masked;

@@ -1,13 +1,13 @@
 //! How texts are read, and where: a long one on a thread of the control side's, so that the shard's other sessions do not wait for the
 //! parser. Its request waits meanwhile at the head of its window, undecided.
 
-use super::meaning::{Does, Mark, Meaning};
+use super::meaning::{Does, Mark, Marked, Meaning};
 use super::{Asking, Context, Gate};
 use crate::limits;
 use crate::shard::mailbox::ToControl;
 use codecs::postgres::{Answer, Request, RequestKind};
 use codecs::{Pipes, Side};
-use masking::sql;
+use masking::sql::{self, Class, Statement};
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
@@ -34,6 +34,57 @@ impl Encoding {
         } else {
             Encoding::Unsafe
         }
+    }
+}
+
+/// The client_encoding, of which the target tells only when a segment ends, however long results have been in it by then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Encodings {
+    /// Told last.
+    pub told: Encoding,
+    /// The session may have set another one: the end of a transaction can bring back any that was.
+    moved: bool,
+    /// What is under way may have changed it since.
+    in_doubt: bool,
+}
+
+impl Encodings {
+    pub const DEFAULT: Self = Self { told: Encoding::Utf8, moved: false, in_doubt: false };
+
+    pub fn is_surely_utf8(self) -> bool {
+        self.told == Encoding::Utf8 && !self.in_doubt
+    }
+
+    /// A statement goes to the target.
+    pub fn release(&mut self, mark: &Marked) {
+        if self.may_change_by(mark) {
+            (self.moved, self.in_doubt) = (true, true);
+        }
+    }
+
+    /// ReadyForQuery: what was set by then has been told. `open`: statements that are still under way.
+    pub fn ready<'a>(&mut self, mut open: impl Iterator<Item = &'a Mark>) {
+        self.in_doubt = self.in_doubt && open.any(|mark| self.may_change_by(mark));
+    }
+
+    fn may_change_by(self, mark: &Marked) -> bool {
+        const BACK: [Class; 6] =
+            [Class::Transaction, Class::Execute, Class::Fetch, Class::Call, Class::Do, Class::FunctionCall];
+        let stays = !self.moved && self.told == Encoding::Utf8;
+        let sets = |statement: &Statement| {
+            let values = statement.settings.iter().filter(|(name, _)| name == "client_encoding");
+            statement.opaque || values.map(|(_, value)| value).any(|value| !(stays && keeps_utf8(statement, value)))
+        };
+        mark.meaning.statements().any(sets) || !stays && BACK.iter().any(|class| mark.classes().contains(*class))
+    }
+}
+
+/// In a session that began with UTF-8 and has set no other.
+fn keeps_utf8(statement: &Statement, value: &Option<String>) -> bool {
+    match value {
+        Some(name) => Encoding::named(name.as_bytes()) == Encoding::Utf8,
+        // RESET and DISCARD go back to what it began with; anything else can set what its text does not tell.
+        None => statement.classes == Class::Set.into(),
     }
 }
 
@@ -151,7 +202,7 @@ impl Asked {
 
 impl Gate {
     pub(super) fn how(&self, request: &Request) -> How {
-        let (encoding, standard_strings) = (self.encoding, self.standard_conforming_strings);
+        let (encoding, standard_strings) = (self.encodings.told, self.standard_conforming_strings);
         How { encoding, standard_strings, in_doubt: request.settings_in_doubt }
     }
 
@@ -185,7 +236,8 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Shared;
+    use super::super::meaning::{Leaning, Reads};
+    use super::super::{Shared, masked};
     use super::*;
 
     const LONG: &str = "SELECT a FROM t WHERE b IN (1, 2, 3) AND c = 'x' ORDER BY a, b, c, d, e, f";
@@ -221,6 +273,48 @@ mod tests {
             Request { kind: RequestKind::Query, text: codecs::Span { start: 0, end: 0 }, settings_in_doubt: false };
         let asked = Asked { request, read: Some((doubted, meaning)) };
         assert!(asked.meaning(doubted).is_some() && asked.meaning(How::DEFAULT).is_none());
+    }
+
+    fn marked(text: &str) -> Mark {
+        let meaning = Shared::default().meaning(text.as_bytes(), How::DEFAULT).expect("a short text");
+        Marked::new(meaning, masked::denied(""), 0, Reads::Open, Leaning::No)
+    }
+
+    #[test]
+    fn an_encoding_is_in_doubt_until_the_target_has_told_it() {
+        let mut encodings = Encodings::DEFAULT;
+        for harmless in [
+            "BEGIN",
+            "SET client_encoding = 'UTF8'",
+            "SET NAMES 'utf8'; SELECT v FROM t",
+            "SET work_mem = '1MB'",
+            "DISCARD ALL",
+            "RESET client_encoding",
+        ] {
+            encodings.release(&marked(harmless));
+            assert!(encodings.is_surely_utf8(), "{harmless}");
+        }
+        for turns in [
+            "SET client_encoding = 'WIN866'; SELECT v FROM t",
+            "SELECT set_config('client_encoding', 'WIN866', false), v FROM t",
+            "SELECT set_config($1, $2, false)",
+            "PREPARE p AS SELECT set_config('client_encoding', 'WIN866', false)",
+            "DO $$ BEGIN SET client_encoding = 'WIN866'; END $$",
+            "not SQL",
+        ] {
+            let mut encodings = Encodings::DEFAULT;
+            encodings.release(&marked(turns));
+            assert!(!encodings.is_surely_utf8(), "{turns}");
+            encodings.ready([marked("SELECT 1")].iter());
+            assert!(encodings.is_surely_utf8(), "{turns}");
+        }
+        encodings.release(&marked("SET LOCAL client_encoding = 'WIN866'"));
+        encodings.ready([marked("ROLLBACK; SELECT v FROM t")].iter());
+        assert!(!encodings.is_surely_utf8(), "what was before comes back");
+        encodings.ready([].iter());
+        assert!(encodings.is_surely_utf8());
+        encodings.release(&marked("EXECUTE p"));
+        assert!(!encodings.is_surely_utf8(), "it may set what it was prepared for");
     }
 
     #[test]

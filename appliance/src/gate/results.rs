@@ -225,6 +225,7 @@ impl Gate {
 
     /// ReadyForQuery: outside a transaction, what was changed in it is there for everybody.
     pub(super) fn ready(&mut self, status: TransactionStatus, cx: &mut Context<'_>) {
+        self.encodings.ready(self.open.iter().map(|open| &open.mark));
         if self.ddl_open && status == TransactionStatus::Idle {
             self.names_moved(cx);
             self.ddl_open = self.open.iter().any(|open| open.mark.meaning.changes_catalogue());
@@ -244,7 +245,7 @@ impl Gate {
     pub(super) fn setting(&mut self, name: &[u8], value: &[u8]) {
         match name {
             b"standard_conforming_strings" => self.standard_conforming_strings = value == b"on",
-            b"client_encoding" => self.encoding = Encoding::named(value),
+            b"client_encoding" => self.encodings.told = Encoding::named(value),
             b"application_name" => self.identity.name_application(value),
             _ => {}
         }

@@ -238,6 +238,7 @@ impl Gate {
     fn release(&mut self, kind: RequestKind, id: u64, mark: Mark, pipes: &mut Pipes<'_>, cx: &mut Context<'_>) {
         self.statements += 1;
         let describe = matches!(kind, RequestKind::Execute { .. }) && self.shape_may_differ(&mark, cx);
+        self.encodings.release(&mark);
         self.own_names_moved |= mark.meaning.moves_own_names();
         self.ddl_open |= mark.meaning.changes_catalogue();
         if mark.meaning.changes_catalogue() || self.ddl_open && mark.meaning.ends_transaction() {

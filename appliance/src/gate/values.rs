@@ -121,7 +121,7 @@ pub(super) struct Masker<'a> {
     /// `None`: nobody is logged in, so nothing is watched.
     pub view: Option<&'a View>,
     pub token_key: &'a TokenKey,
-    /// The client reads UTF-8. Otherwise nobody knows where a character beyond ASCII begins.
+    /// The target surely sends UTF-8. Otherwise nobody knows where a character beyond ASCII begins.
     pub utf8: bool,
     /// Values that were masked.
     pub masked: u64,
@@ -159,7 +159,8 @@ impl Masker<'_> {
     }
 
     fn whole(&self, style: Style, bytes: &mut [u8]) -> Masked {
-        let uncounted = style == Style::Last4 && !self.utf8 && !bytes.is_ascii();
+        let is_counted = || bytes.is_ascii() || self.utf8 && std::str::from_utf8(bytes).is_ok();
+        let uncounted = style == Style::Last4 && !is_counted();
         let style = if uncounted { Style::Fill } else { style };
         style.apply(bytes, self.token_key)
     }
@@ -211,6 +212,7 @@ mod tests {
             bytes
         };
         assert_eq!(masked(true, "12345678 АБВГ".as_bytes()), "*********АБВГ".as_bytes());
+        assert_eq!(masked(true, b"12345678 \xb0\xb1\xb2\xb3 01"), b"****************");
         assert_eq!(masked(false, b"12345678 \xb0\xb1\xb2\xb3 01"), b"****************");
         assert_eq!(masked(false, b"12345678901"), b"*******8901");
     }
