@@ -293,6 +293,14 @@ fn others_statements(world: &World) -> Result<()> {
         ensure!(rows().count() > 0 && !rows().any(told), "{shows}: {}", tags(&shown));
         ensure!(direct(world)?.query(shows)?.iter().any(told), "the server does not show it");
     }
+    for kept in [
+        "CREATE TABLE theirs AS SELECT pg_stat_get_backend_activity(b) FROM pg_stat_get_backend_idset() b",
+        "CREATE FUNCTION theirs() RETURNS SETOF text LANGUAGE sql AS 'SELECT query FROM pg_stat_get_activity(NULL)'",
+    ] {
+        let refused = session(world)?.query(kept)?;
+        let why = complaint(&refused);
+        ensure!(why.is_some_and(|why| why.message.contains("stored elsewhere")), "{kept}: {}", tags(&refused));
+    }
     Ok(())
 }
 
