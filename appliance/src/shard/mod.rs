@@ -35,6 +35,7 @@ pub use log::{Mode, NoLog, RoundLog, ShardLog};
 pub use mailbox::Post;
 pub use probe::{Finding, probe};
 pub use pump::mono_us;
+pub use ring::socket::{peer_has_left, unacknowledged};
 pub use ring::{let_go_of_code, map};
 pub use start::{ShardHandle, ShardOptions, start};
 pub use tls::{ALPN, end_point_binding};

@@ -4,7 +4,7 @@
 //! 512 <110>1 2026-11-20T03:12:00.123456Z gw-1 lockgate 4711 datastore_activity - {"class_uid":6005,...}
 //! ```
 //! Syslog has no acknowledgement, so a connection is made for each batch and closed for writing behind it; that the receiver
-//! then closes its side as well says that it has read to the end. With `confirm = false` one connection stays open and what the
+//! then closes its side as well says that it has read to the end; that it had closed it before says that it has not. With `confirm = false` one connection stays open and what the
 //! kernel has taken counts as delivered: what it still held when a connection broke is lost.
 
 use super::deliver::{Deliver, Delivered, Failure, said};
@@ -13,6 +13,7 @@ use crate::audit::when;
 use crate::config::{SyslogSink, SyslogTransport};
 use crate::distrust;
 use crate::pem;
+use crate::shard::{peer_has_left, unacknowledged};
 use crate::snapshot::tls;
 use crate::timed::{Timed, left};
 use rustls::pki_types::ServerName;
@@ -22,6 +23,8 @@ use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// A receiver that closes at once, as a proxy does whose own receiver is down, has done it by then.
+const LEAVES_WITHIN: Duration = Duration::from_millis(10);
 /// RFC 5424, 6: no field of the header is longer.
 const HOST_CHARS_MAX: usize = 255;
 
@@ -134,30 +137,32 @@ impl Stream {
         }
     }
 
-    /// Ends our side and waits until the receiver has ended its own.
-    fn finish(self) -> io::Result<()> {
+    /// Ends our side and waits until the receiver has ended its own, for having read ours.
+    fn finish(mut self) -> io::Result<()> {
+        std::thread::sleep(LEAVES_WITHIN);
+        if peer_has_left(&self.socket().socket) {
+            return Err(unread());
+        }
+        if let Self::Tls(stream) = &mut self {
+            stream.conn.send_close_notify();
+            stream.flush()?;
+        }
+        self.socket().socket.shutdown(Shutdown::Write)?;
         let mut rest = [0; 1024];
-        match self {
-            Self::Plain(mut stream) => {
-                stream.socket.shutdown(Shutdown::Write)?;
-                while stream.read(&mut rest)? > 0 {}
-                Ok(())
-            }
-            Self::Tls(mut stream) => {
-                stream.conn.send_close_notify();
-                stream.flush()?;
-                stream.sock.socket.shutdown(Shutdown::Write)?;
-                loop {
-                    match stream.read(&mut rest) {
-                        Ok(0) => return Ok(()),
-                        Ok(_) => {}
-                        // It closed without a word: after ours, that is as good.
-                        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-                        Err(error) => return Err(error),
-                    }
+        if let Self::Tls(stream) = &mut self {
+            // An alert says why it took nothing. An end without a word is as good as one with, after ours.
+            loop {
+                match stream.read(&mut rest) {
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(error) => return Err(error),
                 }
             }
         }
+        let plain = self.socket();
+        while plain.read(&mut rest)? > 0 {}
+        has_read(&plain.socket)
     }
 
     fn socket(&mut self) -> &mut Timed {
@@ -180,6 +185,21 @@ impl Stream {
         };
         !closed && socket.set_nonblocking(false).is_ok()
     }
+}
+
+/// Has the receiver, which has closed its side, met the end of ours? Its end of the stream comes with an acknowledgement of all that it
+/// had got: where ours was not among that, it closed without having read it, and may answer with a reset.
+fn has_read(socket: &TcpStream) -> io::Result<()> {
+    match socket.take_error()? {
+        Some(error) => Err(error),
+        None if unacknowledged(socket)? > 0 => Err(unread()),
+        None => Ok(()),
+    }
+}
+
+fn unread() -> io::Error {
+    let what = "the connection was closed before what was sent had been read (a proxy whose receiver is down?)";
+    io::Error::new(io::ErrorKind::UnexpectedEof, what)
 }
 
 fn tls_of(
@@ -270,6 +290,48 @@ mod tests {
         assert!(matches!(failure, Failure::Later { .. }), "{failure:?}");
         assert_eq!(syslog.deliver(&batch).expect("delivered"), Delivered::all(&batch));
         assert_eq!(frames(&receiver.join().expect("it ends")).len(), 2000);
+    }
+
+    #[test]
+    fn a_receiver_that_closes_its_side_before_ours_has_read_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut syslog = sink(listener.local_addr().expect("bound").port(), true);
+        let (over, until_over) = std::sync::mpsc::channel::<()>();
+        let receiver = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a connection");
+            stream.shutdown(Shutdown::Write).expect("ended");
+            // No reset is on its way while the sink judges.
+            let _ = until_over.recv();
+        });
+        let failure = syslog.deliver(&[event(1)]).expect_err("nobody read it");
+        assert!(format!("{failure:?}").contains("before what was sent had been read"), "{failure:?}");
+        drop(over);
+        receiver.join().expect("it ends");
+    }
+
+    #[test]
+    fn an_end_that_does_not_acknowledge_ours_is_told_apart() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let ours = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        let (mut theirs, _) = listener.accept().expect("a connection");
+        theirs.shutdown(Shutdown::Write).expect("ended");
+        // It takes no more than its buffer holds: the rest, and our end behind it, are not acknowledged.
+        ours.set_nonblocking(true).expect("set");
+        while (&ours).write(&[0; 1 << 16]).is_ok() {}
+        ours.set_nonblocking(false).expect("set");
+        ours.shutdown(Shutdown::Write).expect("ended");
+        assert_eq!((&ours).read(&mut [0]).expect("its end"), 0);
+        has_read(&ours).expect_err("it has read nothing");
+        io::copy(&mut theirs, &mut io::sink()).expect("read");
+        has_read(&ours).expect("all was read");
+        // Reset: what it had not read is gone.
+        let ours = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        let (theirs, _) = listener.accept().expect("a connection");
+        theirs.shutdown(Shutdown::Write).expect("ended");
+        assert_eq!((&ours).read(&mut [0]).expect("its end"), 0);
+        (&ours).write_all(b"lost").expect("sent");
+        drop(theirs);
+        has_read(&ours).expect_err("reset");
     }
 
     /// Reads nothing and keeps talking for some seconds: the beginning of a TLS handshake, and more and more of it.

@@ -88,6 +88,14 @@ pub fn acknowledged(socket: &TcpStream) -> Option<u64> {
     (asked == 0 && len as usize == size_of_val(&info)).then_some(info[AT])
 }
 
+/// How much of what was sent the peer has not acknowledged; our end of it counts as a byte.
+pub fn unacknowledged(socket: &TcpStream) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the kernel writes one int during the call. (TIOCOUTQ is what tcp(7) calls SIOCOUTQ.)
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) })?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
 /// A listener that shares its address with those of the other shards.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = bound(address, true)?;
