@@ -6,12 +6,14 @@
 //! segments behind the manifest's positions ---------------/
 //! ```
 
+mod days;
 mod filter;
 mod follow;
 mod join;
 mod record;
 mod walk;
 
+pub use days::days;
 pub use filter::{Filter, RULINGS};
 pub(super) use filter::{any, any_given, contains_ignoring_case, names};
 pub use follow::{Follower, News};
@@ -92,7 +94,8 @@ pub fn search(
     Ok(joiner.into_records())
 }
 
-fn report_once(reported: &mut Vec<Trouble>, found: Trouble, trouble: &mut dyn FnMut(Trouble)) {
+/// Hands out what has not been met yet.
+pub fn report_once(reported: &mut Vec<Trouble>, found: Trouble, trouble: &mut dyn FnMut(Trouble)) {
     if !reported.contains(&found) {
         reported.push(found.clone());
         trouble(found);
@@ -105,13 +108,14 @@ const ROUNDS_MAX: u32 = 100;
 fn search_all(data_dir: &Path, joiner: &mut Joiner<'_>, trouble: &mut dyn FnMut(Trouble)) -> io::Result<()> {
     let mut catalogue = Catalogue::whole(data_dir)?;
     let mut searched = 0;
-    for _ in 0..ROUNDS_MAX {
+    rounds(|| {
         let stand = Stand::of(data_dir, &mut |damage| trouble(Trouble::Manifest(damage)))?;
         search_archive(&mut catalogue, searched, stand.number, joiner, trouble)?;
         searched = stand.number;
         for (&shard, position) in &stand.positions {
             joiner.saw(shard, position.record);
         }
+        let since_us = joiner.filter.since_us;
         let (mut moved, mut ends) = (false, Vec::new());
         let mut shards = segment::list(data_dir)?;
         // One that has records in the archive has a segment that it writes to.
@@ -120,14 +124,24 @@ fn search_all(data_dir: &Path, joiner: &mut Joiner<'_>, trouble: &mut dyn FnMut(
         }
         for (shard, files) in shards {
             let position = stand.positions.get(&shard);
-            let end = search_shard(data_dir, shard, &files, position, joiner, trouble)?;
+            let mut take = |shard, sequence, view: &View<'_>| joiner.take(shard, sequence, view);
+            let end = search_shard(data_dir, shard, &files, position, since_us, &mut take, trouble)?;
             moved |= end.moved;
             ends.push((shard, end.last));
         }
-        if !moved {
+        if moved {
+            ends.into_iter().for_each(|(shard, last)| joiner.saw(shard, last));
+        }
+        Ok(!moved)
+    })
+}
+
+/// Goes round until nothing has moved meanwhile: then `round` says `true`.
+fn rounds(mut round: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
+    for _ in 0..ROUNDS_MAX {
+        if round()? {
             return Ok(());
         }
-        ends.into_iter().for_each(|(shard, last)| joiner.saw(shard, last));
     }
     Err(io::Error::other("segments are archived faster than they are read; narrow the search with --since"))
 }
@@ -224,17 +238,19 @@ struct End {
     moved: bool,
 }
 
+/// Hands `take` the records from that time on and, where they stand among those, earlier ones.
 fn search_shard(
     data_dir: &Path,
     shard: u32,
     files: &BTreeMap<u64, SegmentFile>,
     position: Option<&Position>,
-    joiner: &mut Joiner<'_>,
+    since_us: Option<i64>,
+    take: &mut dyn FnMut(u32, u64, &View<'_>),
     trouble: &mut dyn FnMut(Trouble),
 ) -> io::Result<End> {
     // Where what is not archived begins, by the stand that the archive was read up to.
     let begin = position.map_or(1, |position| position.segment);
-    let first = first_segment(files, begin, joiner.filter.since_us);
+    let first = first_segment(files, begin, since_us);
     if !files.contains_key(&begin) && has_passed(data_dir, shard, begin)? {
         return Ok(End { last: position.map_or(0, |position| position.record), moved: true });
     }
@@ -250,7 +266,7 @@ fn search_shard(
                 for record in walk.records() {
                     match record {
                         Ok((sequence, view)) => {
-                            joiner.take(shard, sequence, &view);
+                            take(shard, sequence, &view);
                             end.last = sequence;
                         }
                         Err(found) => trouble(Trouble::Segment(found)),
@@ -267,7 +283,7 @@ fn search_shard(
             }
             Next::End(kept) => {
                 for (sequence, view) in kept.iter().flat_map(Left::records) {
-                    joiner.take(shard, sequence, &view);
+                    take(shard, sequence, &view);
                     end.last = sequence;
                 }
                 return Ok(end);

@@ -289,3 +289,37 @@ fn a_search_over_many_segments_survives_the_sealer_at_work() {
     assert_eq!(ids(dir.path(), &Filter { since_us, ..Filter::default() }).len(), 101);
     assert!(segment::list(dir.path()).expect("listable")[&0].len() > 5);
 }
+
+#[test]
+fn days_without_records_are_jumped_over() {
+    const DAY_US: i64 = 86_400_000_000;
+    let dir = scratch();
+    let groups = groups();
+    let alice = who("s-a", "alice", &groups);
+    let mut writer = writer(dir.path(), 0);
+    let midnight_us = START_US.div_euclid(DAY_US) * DAY_US;
+    for (day, number) in [(0, 1), (3, 2), (400, 3)] {
+        writer.append(START_US + day * DAY_US, &alice, &Entry::Request(request(number, "SELECT 1"))).expect("room");
+    }
+    writer.write().expect("written");
+    let of =
+        |since_us, until_us| days(dir.path(), since_us, until_us, &mut |damage| panic!("{damage}")).expect("readable");
+    let whole = |day: i64| (midnight_us + day * DAY_US, midnight_us + (day + 1) * DAY_US - 1);
+    assert_eq!(of(i64::MIN, i64::MAX), [whole(0), whole(3), whole(400)]);
+    let (since, until) = (START_US + 2 * DAY_US, START_US + 3 * DAY_US);
+    assert_eq!(of(since, until), [(whole(3).0, until)]);
+    assert!(of(until, since).is_empty());
+}
+
+#[test]
+fn days_tell_of_what_cannot_be_read() {
+    let dir = sample();
+    let file = &segment::list(dir.path()).expect("listed")[&0][&1].path.clone();
+    let mut bytes = std::fs::read(file).expect("readable");
+    let at = bytes.iter().position(|&byte| byte == b'S').expect("a statement");
+    bytes[at] ^= 1;
+    std::fs::write(file, bytes).expect("written");
+    let mut met = 0;
+    days(dir.path(), 0, i64::MAX, &mut |_| met += 1).expect("readable");
+    assert!(met > 0);
+}

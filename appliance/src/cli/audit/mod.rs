@@ -103,19 +103,25 @@ impl Trail {
     /// The same, where something was recorded or may be: a mistyped folder is no answer.
     pub fn recorded(&self) -> Result<PathBuf> {
         let dir = self.data_dir()?;
-        for part in ["segments", "archive"] {
-            match is_folder(&dir.join(part)) {
-                Ok(()) => return Ok(dir),
-                Err(error) if is_denied(&error) => return Err(error),
-                Err(_) => {}
-            }
-        }
-        bail!("{}: there is no audit trail: neither segments/ nor archive/", dir.display())
+        has_trail(&dir)?;
+        Ok(dir)
     }
 }
 
+/// An error: there is none in this data directory, or nobody here may know.
+pub fn has_trail(dir: &Path) -> Result<()> {
+    for part in ["segments", "archive"] {
+        match is_folder(&dir.join(part)) {
+            Ok(()) => return Ok(()),
+            Err(error) if is_denied(&error) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    bail!("{}: there is no audit trail: neither segments/ nor archive/", dir.display())
+}
+
 /// What may not be looked at may well be there.
-fn is_folder(dir: &Path) -> Result<()> {
+pub fn is_folder(dir: &Path) -> Result<()> {
     match std::fs::metadata(dir) {
         Ok(found) if found.is_dir() => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

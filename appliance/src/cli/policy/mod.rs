@@ -4,14 +4,14 @@ mod judge;
 mod names;
 
 use crate::audit::printable::{escape, json_safe, one_line};
-use crate::audit::search::{Filter, Record, search};
+use crate::audit::search::{Filter, Record, days, report_once, search};
 use crate::audit::when;
-use crate::cli::audit::{in_order, parse_time, report};
+use crate::cli::ANSWER_NO;
+use crate::cli::audit::{answered, has_trail, in_order, is_folder, parse_time, report};
 use crate::cli::out::{stdout, written};
-use crate::cli::{ANSWER_NO, DONE};
 use crate::config::Glob;
 use crate::policy::{Action, Decision, MASK_RULE, Policy};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use judge::{Judge, Ruled};
 use masking::sql::Class;
 use serde_json::json;
@@ -37,7 +37,9 @@ enum PolicyVerb {
     #[command(
         after_help = "Rules are asked as `lockgate explain` asks them. Not judged is what a mask refused, what was \
                             refused without a rule, a statement whose text was cut, and EXECUTE or FETCH of a name whose \
-                            PREPARE or DECLARE was not recorded in the time asked for; each is counted."
+                            PREPARE or DECLARE was not recorded in the time asked for; each is counted.
+
+Exit status 3 where a part of the trail could not be read, unless --fail-on-deny has found a reason for 1."
     )]
     Replay(ReplayArgs),
 }
@@ -56,10 +58,10 @@ struct ReplayArgs {
     /// Only on this target
     #[arg(long, value_parser = Glob::new)]
     target: Vec<Glob>,
-    /// From this time on [default: 7d]
+    /// From this time on [default: 7d before --until]
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<i64>,
-    /// Up to this time
+    /// Up to this time [default and latest: now]
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     until: Option<i64>,
     /// Exit with 1 when something that ran would be denied
@@ -75,49 +77,60 @@ pub fn run(args: PolicyArgs) -> Result<ExitCode> {
     let config = super::given::load(&args.config)?;
     let mut judge = Judge::new(Policy::compile(&config));
     let data_dir = data_dir(&args.archive)?;
-    let now_us = jiff::Timestamp::now().as_microsecond();
-    let until_us = args.until.unwrap_or(now_us);
     in_order(args.since, args.until)?;
-    let mut since_us = args.since.unwrap_or(until_us.saturating_sub(DEFAULT_DAYS * DAY_US));
+    let (since_us, until_us) = asked_for(args.since, args.until, jiff::Timestamp::now().as_microsecond());
     let mut tally = Tally::default();
     let mut out = io::BufWriter::new(stdout());
+    // Damage shows on each day on which it is met.
+    let mut damages = Vec::new();
+    let mut trouble = |found| report_once(&mut damages, found, &mut |found| report(&found));
+    let unreadable = "the trail cannot be read";
     // A day at a time: a trail is longer than memory.
-    while since_us <= until_us {
-        let end_us = since_us.saturating_add(DAY_US - 1).min(until_us);
+    for (first_us, last_us) in days(&data_dir, since_us, until_us, &mut trouble).context(unreadable)? {
         let filter = Filter {
             users: args.user.clone(),
             targets: args.target.clone(),
             kinds: Glob::new("statement").into_iter().collect(),
-            since_us: Some(since_us),
-            until_us: Some(end_us),
+            since_us: Some(first_us),
+            until_us: Some(last_us),
             ..Filter::default()
         };
-        let records = search(&data_dir, &filter, None, false, &mut |trouble| report(&trouble));
-        for record in records.context("the trail cannot be read")? {
+        for record in search(&data_dir, &filter, None, false, &mut trouble).context(unreadable)? {
             if let Some(change) = tally.judge(&mut judge, record)
                 && args.output == "json"
             {
                 written(writeln!(out, "{}", json_safe(&change.json().to_string())))?;
             }
         }
-        since_us = end_us.saturating_add(1);
     }
     if args.output == "table" {
         written(tally.print(&mut out))?;
     }
     written(out.flush())?;
     note!("{}", tally.summary());
+    if tally.met == 0 {
+        note!("lockgate: no recorded statement matches: nothing was judged");
+    }
+    let whole = answered(damages.len() as u64);
     let denied = tally.changes.iter().any(|((was, now), _)| !was.is_deny() && now.is_deny());
-    Ok(ExitCode::from(if denied && args.fail_on_deny { ANSWER_NO } else { DONE }))
+    Ok(if denied && args.fail_on_deny { ExitCode::from(ANSWER_NO) } else { whole })
 }
 
-/// `--archive` names a data directory, or the `archive` folder in it.
+/// What is still to come has not been recorded: without `--since` it would take the place of what has.
+fn asked_for(since_us: Option<i64>, until_us: Option<i64>, now_us: i64) -> (i64, i64) {
+    let until_us = until_us.unwrap_or(now_us).min(now_us);
+    (since_us.unwrap_or(until_us.saturating_sub(DEFAULT_DAYS * DAY_US)), until_us)
+}
+
+/// `--archive` names a data directory with a trail, or the `archive` folder in it.
 fn data_dir(dir: &Path) -> Result<PathBuf> {
-    if !dir.is_dir() {
-        bail!("{}: no such directory", dir.display());
-    }
+    is_folder(dir)?;
+    // The parent of `.` shows only then.
+    let dir = dir.canonicalize().with_context(|| dir.display().to_string())?;
     let is_archive = dir.join("manifest.jsonl").is_file();
-    Ok(dir.parent().filter(|_| is_archive).unwrap_or(dir).to_owned())
+    let data_dir = dir.parent().filter(|_| is_archive).unwrap_or(&dir);
+    has_trail(data_dir)?;
+    Ok(data_dir.to_owned())
 }
 
 /// A verdict and the rule that gave it.
@@ -181,6 +194,8 @@ impl Change {
 
 #[derive(Default)]
 struct Tally {
+    /// All that matched, judged or not.
+    met: u64,
     judged: u64,
     cut: u64,
     named: u64,
@@ -193,6 +208,7 @@ struct Tally {
 impl Tally {
     fn judge(&mut self, judge: &mut Judge, record: Record) -> Option<Change> {
         let (statement, action) = (record.statement.clone()?, record.decision.clone()?);
+        self.met += 1;
         if record.statement_bytes.is_some() {
             self.cut += 1;
             judge.pass(&record);
@@ -200,6 +216,9 @@ impl Tally {
         }
         let was = Verdict { action, rule: record.rule.clone() };
         let (now, reason) = match judge.decide(&record, &statement) {
+            Ruled::By(decision) if decision.action == Action::Approve && is_beyond_ruling(&record) => {
+                Verdict::of(&Decision { action: Action::Deny, ..decision })
+            }
             Ruled::By(decision) => Verdict::of(&decision),
             Ruled::NoGrant => Verdict::no_grant(),
             Ruled::UnknownName => {
@@ -257,6 +276,14 @@ fn rules_suffice(record: &Record) -> bool {
     [Class::FunctionCall, Class::Unparsed].iter().any(|class| record.classes.contains(&class.name()))
 }
 
+/// Nobody is asked for a statement whose values are too long to be shown: the gateway refuses it, by the same rule. What was held was
+/// shown.
+fn is_beyond_ruling(record: &Record) -> bool {
+    let is_cut = |bind: &String| bind.ends_with('…');
+    let cut = record.cut.contains(&"binds") || record.binds.iter().flatten().any(is_cut);
+    cut && record.decision.as_deref() != Some(Action::Approve.name())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,6 +323,13 @@ targets = ["orders"]
 classes = ["drop", "delete"]
 action = "deny"
 message = "no"
+
+[[rule]]
+name = "ask"
+targets = ["orders"]
+classes = ["truncate"]
+action = "approve"
+approvers = ["carol"]
 "#;
 
     fn who<'a>(session: &'a str, user: &'a str) -> Who<'a> {
@@ -395,6 +429,46 @@ message = "no"
             (&alice, about(deny(3, "function call", ""), &[Class::FunctionCall], &[])),
         ]);
         assert_eq!((tally.masked, tally.unruled, tally.judged), (1, 1, 1), "{told:?}");
+    }
+
+    #[test]
+    fn what_is_too_long_to_be_approved_stays_refused() {
+        let alice = who("a", "alice");
+        let (long, short) = ([Some("xxx…")], [Some("x")]);
+        let refused = |number, binds| Request { decision: "deny", rule: "ask", binds, ..request(number, "TRUNCATE t") };
+        let allowed = Request { binds: &long, ..request(3, "TRUNCATE t") };
+        let (told, _) = judged(&[(&alice, refused(1, &long)), (&alice, refused(2, &short)), (&alice, allowed)]);
+        let told: Vec<_> = told.iter().map(|(id, was, now)| (id.as_str(), was.as_str(), now.as_str())).collect();
+        assert_eq!(told, [("0-2", "deny (ask)", "approve (ask)"), ("0-3", "allow", "deny (ask)")]);
+    }
+
+    #[test]
+    fn a_time_to_come_does_not_push_aside_what_was_recorded() {
+        let (now, week) = (1_000 * DAY_US, DEFAULT_DAYS * DAY_US);
+        for (since, until, wanted) in [
+            (None, None, (now - week, now)),
+            (None, Some(i64::MAX), (now - week, now)),
+            (None, Some(now - 1), (now - 1 - week, now - 1)),
+            (Some(5), Some(i64::MAX), (5, now)),
+            (Some(now + 1), None, (now + 1, now)),
+        ] {
+            assert_eq!(asked_for(since, until, now), wanted);
+        }
+    }
+
+    #[test]
+    fn only_a_folder_with_a_trail_is_judged() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let whole = dir.path().canonicalize().expect("it is there");
+        let error = data_dir(dir.path()).expect_err("no trail");
+        assert!(error.to_string().contains("there is no audit trail"), "{error}");
+        data_dir(&whole.join("nowhere")).expect_err("no folder");
+        let archive = whole.join("archive");
+        std::fs::create_dir(&archive).expect("made");
+        assert_eq!(data_dir(dir.path()).expect("a trail"), whole);
+        std::fs::write(archive.join("manifest.jsonl"), "").expect("written");
+        assert_eq!(data_dir(&archive).expect("a trail"), whole);
+        assert_eq!(data_dir(&archive.join(".")).expect("a trail"), whole);
     }
 
     /// Statements, their recorded verdict, and what a policy without drops and without bob would say.
