@@ -111,7 +111,7 @@ impl Checkpoints {
         }
         // A chain that has begun is never gone on with under a fresh key.
         let key = match (source, &last) {
-            (KeySource::File(file), Some(_)) => SigningKey::read(file)?,
+            (KeySource::File(file), Some((_, path, _))) => SigningKey::read(file).map_err(|error| lost(error, path))?,
             (KeySource::File(file), None) => SigningKey::read_or_create(file)?,
             (KeySource::Given(given), _) => first(given)?,
         };
@@ -329,6 +329,20 @@ fn date(day: i64) -> jiff::civil::Date {
     time.to_zoned(jiff::tz::TimeZone::UTC).date()
 }
 
+/// Says what to do where the key is gone: `path` is what it signs.
+fn lost(error: io::Error, path: &Path) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => io::Error::new(
+            error.kind(),
+            format!(
+                "{error}: put the key back that signs {}, or move the folder aside to begin a new chain",
+                path.display()
+            ),
+        ),
+        _ => error,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -417,7 +431,8 @@ mod tests {
         assert_eq!(opened(dir.path()).public_key(), next);
         opened(dir.path()).write(NOON, Head::START, &[]).unwrap();
         fs::remove_file(&key).unwrap();
-        assert!(Checkpoints::open(dir.path(), &KeySource::File(key.clone())).is_err() && !key.exists());
+        let lost = Checkpoints::open(dir.path(), &KeySource::File(key.clone())).map(|_| ()).unwrap_err();
+        assert!(lost.to_string().contains("put the key back") && !key.exists(), "{lost}");
         key::create(&key).unwrap();
         let refused = Checkpoints::open(dir.path(), &KeySource::File(key.clone())).map(|_| ()).unwrap_err();
         assert!(refused.to_string().contains("is not the key that signs"), "{refused}");
