@@ -28,7 +28,7 @@ impl Webhook {
     pub fn open(config: &WebhookSink, timeout: Duration) -> Result<Self, Failure> {
         let key = config.secret.as_ref().map(secret::read).transpose()?;
         let mut http = Http::new(&config.place, timeout)?;
-        http.hide(key.as_ref().map(|key| key.as_str()));
+        http.hide(key.iter().map(|key| key.as_str()).chain(path_of(&config.place.url)));
         Ok(Self {
             http,
             url: config.place.url.clone(),
@@ -36,6 +36,14 @@ impl Webhook {
             bearer: config.token.as_ref().map(bearer).transpose()?,
         })
     }
+}
+
+/// Where that is more than `/`: some receivers take whoever knows it for one of theirs.
+fn path_of(url: &str) -> Option<&str> {
+    let (_, place) = url.split_once("://")?;
+    let path = &place[place.find('/')?..];
+    let path = path.split(['?', '#']).next().unwrap_or(path).trim_end_matches('/');
+    (!path.is_empty()).then_some(path)
 }
 
 /// `Authorization: Bearer ...`; marked so that it is not shown in debug output.
@@ -96,13 +104,26 @@ impl Deliver for Webhook {
 /// A receiver may answer what it likes, but not with a page: that is a sign-in, or a proxy, which says 200 as well. (What is no
 /// page is taken: some frameworks call an empty answer and `ok` HTML.)
 fn is_taken(answer: &Answer) -> bool {
-    let is_html = answer.headers.get(CONTENT_TYPE).is_some_and(|value| {
-        let media_type = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
-        media_type.eq_ignore_ascii_case(b"text/html") || media_type.eq_ignore_ascii_case(b"application/xhtml+xml")
-    });
     let text = answer.body.trim_ascii_start();
-    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
-    answer.is_success() && !(is_html && text.trim_ascii_start().starts_with(b"<"))
+    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text).trim_ascii_start();
+    let is_page =
+        match answer.headers.get(CONTENT_TYPE).map(|value| media_type(value.as_bytes())).filter(|of| !of.is_empty()) {
+            Some(of) => is_one_of(of, &["text/html", "application/xhtml+xml"]) && text.starts_with(b"<"),
+            // What it is shows in how it begins.
+            None => ["<!doctype html", "<html"]
+                .iter()
+                .any(|begin| is_one_of(&text[..text.len().min(begin.len())], &[begin])),
+        };
+    answer.is_success() && !is_page
+}
+
+/// Without its parameters.
+fn media_type(value: &[u8]) -> &[u8] {
+    value.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii()
+}
+
+fn is_one_of(text: &[u8], names: &[&str]) -> bool {
+    names.iter().any(|name| text.eq_ignore_ascii_case(name.as_bytes()))
 }
 
 #[cfg(test)]
@@ -120,6 +141,10 @@ mod tests {
             (200, "content-type: text/html; charset=utf-8", "ok", true),
             (204, "content-type: text/html", "", true),
             (202, "", "", true),
+            (200, "", "<ok/>", true),
+            (200, "", page, false),
+            (200, "", "\u{feff} <HTML lang=en>", false),
+            (200, "content-type: ", page, false),
             (200, "content-type: text/html; charset=utf-8", page, false),
             (200, "content-type: Text/HTML", "\u{feff}<html>", false),
             (500, "content-type: application/json", "{}", false),
@@ -127,6 +152,18 @@ mod tests {
             let answer = answer(status, head, body);
             assert_eq!(is_taken(&answer), taken, "{status} {head} {body}");
             assert!(taken || matches!(answer.failure(), Failure::Later { .. }), "it is sent again: {status} {head}");
+        }
+    }
+
+    #[test]
+    fn the_path_is_what_a_url_may_have_in_confidence() {
+        for (url, path) in [
+            ("https://hooks.test/services/T0/B0/x?a=b", Some("/services/T0/B0/x")),
+            ("https://hooks.test/", None),
+            ("https://hooks.test", None),
+            ("http://127.0.0.1:80/in/", Some("/in")),
+        ] {
+            assert_eq!(path_of(url), path, "{url}");
         }
     }
 
