@@ -1,5 +1,6 @@
 //! What all sinks over HTTP share: one client, one request at a time, and what an answer means.
 
+use super::certificate;
 use super::deliver::Failure;
 use super::hidden::Hidden;
 use crate::config::HttpPlace;
@@ -96,6 +97,9 @@ fn builder(timeout: Duration) -> reqwest::ClientBuilder {
 
 /// The innermost cause says it best, without the URL: a query could hold a secret.
 fn unreachable(error: &reqwest::Error) -> Failure {
+    if let Some(refused) = certificate::refused("", error) {
+        return refused;
+    }
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;

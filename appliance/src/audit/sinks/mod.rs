@@ -11,6 +11,7 @@
 //! drop what it has already; it is sent something twice only after a kill or when an acknowledgement got lost.
 
 mod archived;
+mod certificate;
 mod cloudwatch;
 mod courier;
 mod dead;
@@ -26,6 +27,7 @@ mod kafka;
 mod otlp;
 mod pace;
 mod position;
+mod resolve;
 mod s3;
 mod secret;
 mod sigv4;

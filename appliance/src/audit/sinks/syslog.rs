@@ -7,11 +7,12 @@
 //! then closes its side as well says that it has read to the end; that it had closed it before says that it has not. With `confirm = false` one connection stays open and what the
 //! kernel has taken counts as delivered: what it still held when a connection broke is lost.
 
+use super::certificate;
 use super::deliver::{Deliver, Delivered, Failure, said};
 use super::join::Event;
+use super::resolve::Resolver;
 use crate::audit::when;
 use crate::config::{SyslogSink, SyslogTransport};
-use crate::distrust;
 use crate::pem;
 use crate::shard::{peer_has_left, unacknowledged};
 use crate::snapshot::tls;
@@ -33,6 +34,7 @@ pub struct Syslog {
     timeout: Duration,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     host: String,
+    resolver: Resolver,
     /// Kept between batches with `confirm = false` only.
     open: Option<Stream>,
 }
@@ -48,12 +50,14 @@ impl Syslog {
             SyslogTransport::Tcp => None,
             SyslogTransport::Tls(settings) => Some(tls_of(settings, &config.host)?),
         };
-        Ok(Self { config: config.clone(), timeout, tls, host: host_name(), open: None })
+        Ok(Self { config: config.clone(), timeout, tls, host: host_name(), resolver: Resolver::default(), open: None })
     }
 
-    fn connect(&self, deadline: Instant) -> io::Result<Stream> {
+    fn connect(&mut self, deadline: Instant) -> io::Result<Stream> {
         let mut error = io::Error::other("the name has no address");
-        let addresses: Vec<_> = (self.config.host.as_str(), self.config.port).to_socket_addrs()?.collect();
+        let place = (self.config.host.clone(), self.config.port);
+        let lookup = move || Ok((place.0.as_str(), place.1).to_socket_addrs()?.collect());
+        let addresses = self.resolver.resolve(deadline, lookup)?;
         for (tried, address) in addresses.iter().enumerate() {
             // One that swallows everything leaves the others their share.
             let share = left(deadline)? / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
@@ -119,11 +123,8 @@ impl Deliver for Syslog {
     fn deliver(&mut self, batch: &[Event]) -> Result<Delivered, Failure> {
         let frames: String = batch.iter().map(|event| self.frame(event)).collect();
         self.send(frames.as_bytes()).map_err(|error| {
-            let place = format!("{}:{}", self.config.host, self.config.port);
-            match distrust::of_io(&error) {
-                Some((why, mend)) => Failure::mend(format!("{place}: {why}"), mend),
-                None => Failure::later(format!("{place}: {}", said(&error))),
-            }
+            let place = format!("{}:{}: ", self.config.host, self.config.port);
+            certificate::refused(&place, &error).unwrap_or_else(|| Failure::later(place + &said(&error)))
         })?;
         Ok(Delivered::all(batch))
     }
