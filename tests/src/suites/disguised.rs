@@ -299,7 +299,7 @@ fn others_statements(world: &World) -> Result<()> {
     ] {
         let refused = session(world)?.query(kept)?;
         let why = complaint(&refused);
-        ensure!(why.is_some_and(|why| why.message.contains("stored elsewhere")), "{kept}: {}", tags(&refused));
+        ensure!(why.as_ref().is_some_and(|why| why.detail == "rule \"mask\""), "{kept}: {} {why:?}", tags(&refused));
     }
     Ok(())
 }

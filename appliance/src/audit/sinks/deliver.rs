@@ -6,7 +6,7 @@ use super::kafka;
 use super::{cloudwatch, file, otlp, s3, splunk, syslog, webhook};
 use crate::config::{CloudWatchSink, S3Sink, Sink, SinkKind};
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A place that takes events.
 pub trait Deliver: Send {
