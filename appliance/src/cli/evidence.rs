@@ -8,7 +8,7 @@ use crate::audit::search::{Filter, Record, search};
 use crate::audit::segment::hex;
 use crate::audit::when;
 use crate::cli::archiver::stored_keys;
-use crate::cli::audit::{Trail, in_order, parse_time};
+use crate::cli::audit::{Trail, in_order, parse_time, readable, report};
 use crate::cli::{ANSWER_NO, DONE, print};
 use crate::config::Glob;
 use anyhow::{Context as _, Result};
@@ -71,7 +71,11 @@ pub fn export(args: ExportArgs) -> Result<ExitCode> {
     };
     let now_us = jiff::Timestamp::now().as_microsecond();
     let packed = pack(&data_dir, &filter, key.as_ref(), &args.output, now_us).context("no package could be made")?;
-    let all = search(&data_dir, &filter, None, false, &mut |_| {}).context("the trail cannot be read")?;
+    let mut damages = 0;
+    let all = readable(search(&data_dir, &filter, None, false, &mut |damage| {
+        damages += 1;
+        report(&damage);
+    }))?;
     let left_out = left_out(&all, packed.as_ref().map_or(&[], |packed| &packed.records));
     if left_out.records > 0 {
         note!("{} more records are not archived yet: export again later to have them as well", left_out.records);
@@ -81,6 +85,9 @@ pub fn export(args: ExportArgs) -> Result<ExitCode> {
             "{} records have an outcome that is not archived yet, or not all of it: export again later to have it as well",
             left_out.outcomes
         );
+    }
+    if damages > 0 {
+        note!("lockgate: more may be left out than was counted: `lockgate audit verify` tells what cannot be read");
     }
     let Some(packed) = packed else {
         note!("lockgate: nothing that is archived matches; no package was written");

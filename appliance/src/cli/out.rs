@@ -68,7 +68,10 @@ pub fn print(text: &str) -> anyhow::Result<ExitCode> {
 }
 
 /// The error of a write, told as every verb tells it.
-pub fn written<T>(result: io::Result<T>) -> anyhow::Result<T> {
+pub fn written<T, E>(result: Result<T, E>) -> anyhow::Result<T>
+where
+    Result<T, E>: anyhow::Context<T, E>,
+{
     result.context("could not write to standard output")
 }
 

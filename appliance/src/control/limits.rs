@@ -29,7 +29,7 @@ pub const OPS_CONNECTIONS_MAX: usize = 64;
 /// Connections of the control socket at once: one for each command that runs. Beyond: as above.
 pub const ADMIN_CONNECTIONS_MAX: usize = 32;
 /// For a request's head, and for the next request on a connection that is kept. Whoever scrapes more rarely than that connects anew.
-pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// A connection's. Beyond: it ends with the answer it waits for.
 pub const HTTP_CONNECTION_TIME: Duration = Duration::from_secs(60);
 /// For that answer, which is a reload's at the longest. Beyond: it is cut off.

@@ -11,7 +11,7 @@ use super::clients::python;
 use crate::harness::authority::{Authority, Pair};
 use crate::harness::gateway::Setup;
 use crate::harness::postgres::{BIN, PASSWORD};
-use crate::harness::process::{Finished, run};
+use crate::harness::process::{Finished, eventually, run};
 use crate::harness::wire::Wire;
 use crate::harness::{Endpoint, Gateway, Report, Settings, audit};
 
@@ -158,9 +158,11 @@ fn targets(settings: &Settings, report: &mut Report, world: &World) -> Result<()
             let more = target(asks, "localhost", middle.port, &verified(&theirs));
             gateway.configure(&world.target, &world.issuer, &Setup { more, ..Setup::default() })?;
             gateway.reload()?;
+            let is_there = || Wire::refusal(&endpoint(asks)).is_ok_and(|said| said.sqlstate != "28000");
+            eventually("the target is known", DEADLINE, is_there)?;
             refused(&gateway, &endpoint(asks), "08004", "require_auth", &[middle.port])?;
             let told = middle.told()?;
-            ensure!(told.trim().is_empty() || told.trim() == "told b''", "{told}");
+            ensure!(told.lines().all(|line| line.trim() == "told b''"), "{told}");
             Ok(())
         });
     }

@@ -120,12 +120,21 @@ pub fn has_trail(dir: &Path) -> Result<()> {
     bail!("{}: there is no audit trail: neither segments/ nor archive/", dir.display())
 }
 
+const NOT_YOURS: &str = "only whoever runs the gateway may look at it";
+
+/// What was read of a trail, or why it could not be.
+pub fn readable<T>(read: io::Result<T>) -> Result<T> {
+    let denied = read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+    let read = if denied { read.context(NOT_YOURS) } else { read.map_err(anyhow::Error::from) };
+    read.context("the trail cannot be read")
+}
+
 /// What may not be looked at may well be there.
 pub fn is_folder(dir: &Path) -> Result<()> {
     match std::fs::metadata(dir) {
         Ok(found) if found.is_dir() => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Err(error).with_context(|| format!("{}: only whoever runs the gateway may look at it", dir.display()))
+            Err(error).with_context(|| format!("{}: {NOT_YOURS}", dir.display()))
         }
         Ok(_) | Err(_) => bail!("{}: no such directory", dir.display()),
     }
@@ -270,16 +279,15 @@ pub fn answered(damages: u64) -> ExitCode {
 fn run_search(args: SearchArgs) -> Result<ExitCode> {
     let data_dir = args.trail.recorded()?;
     let mut damages = 0u64;
-    let records = search(&data_dir, &args.filter.filter()?, args.limit, false, &mut |damage| {
+    let records = readable(search(&data_dir, &args.filter.filter()?, args.limit, false, &mut |damage| {
         damages += 1;
         report(&damage);
-    })
-    .context("the trail cannot be read")?;
+    }))?;
     let mut out = io::BufWriter::new(stdout());
     match args.output {
         Format::Table => written(print_table(&mut out, &records, table_width(), args.wide).and_then(|()| out.flush()))?,
         other => {
-            print_lines(&mut out, &records, &Lines::of(other, &data_dir)?, true)?;
+            written(print_lines(&mut out, &records, &Lines::of(other, &data_dir)?, true))?;
             written(out.flush())?;
         }
     }
@@ -311,7 +319,7 @@ fn run_tail(args: TailArgs) -> Result<ExitCode> {
             damages += 1;
             report(damage);
         };
-        for news in follower.poll().context("the trail cannot be read")? {
+        for news in readable(follower.poll())? {
             match news {
                 News::Record(record) if searched.contains(&record) => {}
                 News::Record(record) => records.push(*record),
@@ -321,7 +329,7 @@ fn run_tail(args: TailArgs) -> Result<ExitCode> {
         if let Some(lines) = skip.take() {
             if records.len() < lines || last {
                 let older = search(&data_dir, &filter, Some(lines), false, &mut |damage| damaged(&damage));
-                let mut older = older.context("the trail cannot be read")?;
+                let mut older = readable(older)?;
                 let news = |older: &Record| !records.iter().any(|record| record.id == older.id);
                 older.retain(|older| news(older) && !follower.awaits(&older.id));
                 searched.clone_from(&older);
@@ -332,10 +340,10 @@ fn run_tail(args: TailArgs) -> Result<ExitCode> {
         }
         let mut out = stdout();
         match args.output {
-            Format::Table => print_tail(&mut out, &records)?,
-            _ => print_lines(&mut out, &records, &lines, header)?,
+            Format::Table => written(print_tail(&mut out, &records))?,
+            _ => written(print_lines(&mut out, &records, &lines, header))?,
         }
-        out.flush()?;
+        written(out.flush())?;
         header = false;
         if last {
             return Ok(answered(damages));
@@ -350,11 +358,10 @@ fn run_tail(args: TailArgs) -> Result<ExitCode> {
 fn run_show(args: ShowArgs) -> Result<ExitCode> {
     let data_dir = args.trail.recorded()?;
     let mut damages = 0;
-    let found = show(&data_dir, &args.id, &mut |damage| {
+    let found = readable(show(&data_dir, &args.id, &mut |damage| {
         damages += 1;
         report(&damage);
-    })
-    .context("the trail cannot be read")?;
+    }))?;
     let Some(record) = found else {
         if damages > 0 {
             note!("lockgate: the record {} was not found in what can be read", escape(&args.id));
@@ -368,9 +375,10 @@ fn run_show(args: ShowArgs) -> Result<ExitCode> {
     };
     let mut out = stdout();
     match args.output {
-        Format::Table => print_record(&mut out, &record)?,
-        other => print_lines(&mut out, std::slice::from_ref(&record), &Lines::of(other, &data_dir)?, true)?,
+        Format::Table => written(print_record(&mut out, &record))?,
+        other => written(print_lines(&mut out, std::slice::from_ref(&record), &Lines::of(other, &data_dir)?, true))?,
     }
+    written(out.flush())?;
     // What came of it may stand in what cannot be read.
     Ok(if record.complete { ExitCode::from(DONE) } else { answered(damages) })
 }
@@ -384,8 +392,8 @@ fn run_verify(args: VerifyArgs, out: &mut (impl io::Write + Send)) -> Result<Exi
         return evidence::verify_package(package, args.key.as_deref(), args.output == Format::Json);
     }
     let data_dir = args.trail.data_dir()?;
-    let archived = manifest::path(&data_dir).exists() || !checkpoint::files(&data_dir)?.is_empty();
-    if segment::list(&data_dir)?.values().all(std::collections::BTreeMap::is_empty) && !archived {
+    let archived = manifest::path(&data_dir).exists() || !readable(checkpoint::files(&data_dir))?.is_empty();
+    if readable(segment::list(&data_dir))?.values().all(std::collections::BTreeMap::is_empty) && !archived {
         note!("lockgate: {}: there is no audit trail", data_dir.display());
         return Ok(ExitCode::from(FAILED));
     }
@@ -404,7 +412,7 @@ fn run_verify(args: VerifyArgs, out: &mut (impl io::Write + Send)) -> Result<Exi
         Break::Segment(damage) => self::report(damage),
         Break::Archive(broken) => note!("lockgate: damaged audit archive: {}", escape(&broken.to_string())),
     });
-    let report = report.context("the trail cannot be read")?;
+    let report = readable(report)?;
     let printed = printed.and_then(|()| print_verified(out, &report, json, options.keys.is_empty()));
     let seconds = started.elapsed().as_secs_f64();
     note!("{} MB read in {seconds:.2} s", report.bytes() / 1_000_000);

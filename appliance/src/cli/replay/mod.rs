@@ -7,7 +7,8 @@ mod script;
 mod session;
 pub mod table;
 
-use super::audit::{Trail, answered, print::coloured, report};
+use super::audit::{Trail, answered, print::coloured, readable, report};
+use super::out::written;
 use super::{ANSWER_NO, DONE, USAGE};
 use crate::audit::printable::json_safe;
 use crate::audit::search::{Trouble, parse_id, show};
@@ -103,7 +104,7 @@ pub fn run(args: ReplayArgs) -> Result<ExitCode> {
 
 /// The session that a record belongs to; where there is none, the text itself, which names no session either.
 fn session_of(data_dir: &Path, id: &str, damaged: &mut dyn FnMut(Trouble)) -> Result<String> {
-    let record = show(data_dir, id, damaged).context("the trail cannot be read")?;
+    let record = readable(show(data_dir, id, damaged))?;
     let session = record.map(|record| record.session).filter(|session| !session.is_empty());
     Ok(session.unwrap_or_else(|| id.to_owned()))
 }
@@ -112,7 +113,7 @@ fn session_of(data_dir: &Path, id: &str, damaged: &mut dyn FnMut(Trouble)) -> Re
 fn place(data_dir: &Path, session: &session::Session, from: &From) -> Result<Option<usize>> {
     let place = session.place(from);
     let (From::Id(id), None) = (from, place) else { return Ok(place) };
-    let whole = show(data_dir, id, &mut |_| {}).context("the trail cannot be read")?;
+    let whole = readable(show(data_dir, id, &mut |_| {}))?;
     let ticket = |record: &crate::audit::search::Record| record.ticket.clone().filter(|_| record.kind == "ruling");
     Ok(whole.and_then(|record| match ticket(&record) {
         Some(ticket) => session.turns.iter().position(|turn| turn.statement.ticket.as_ref() == Some(&ticket)),
@@ -125,9 +126,9 @@ fn play(args: &ReplayArgs, id: &str, events: &[Event], first: usize) -> Result<E
     if args.output == super::Output::Json {
         let mut out = io::BufWriter::new(io::stdout().lock());
         for event in &events[first..] {
-            writeln!(out, "{}", json_safe(&event.json.to_string()))?;
+            written(writeln!(out, "{}", json_safe(&event.json.to_string())))?;
         }
-        out.flush()?;
+        written(out.flush())?;
         return Ok(ExitCode::from(DONE));
     }
     // What is skipped takes no time.
@@ -155,8 +156,7 @@ fn stream(events: &[Event], offsets: &[Duration], speed: Option<f64>) -> Result<
             std::thread::sleep(offset.div_f64(speed).saturating_sub(began.elapsed()));
         }
         let mut out = io::stdout().lock();
-        out.write_all(event.text.as_bytes())?;
-        out.flush()?;
+        written(out.write_all(event.text.as_bytes()).and_then(|()| out.flush()))?;
     }
     Ok(())
 }
@@ -164,7 +164,7 @@ fn stream(events: &[Event], offsets: &[Duration], speed: Option<f64>) -> Result<
 fn export(file: &Path, id: &str, events: &[Event], offsets: &[Duration], speed: f64) -> Result<()> {
     let title = format!("lockgate session {id}");
     if file == Path::new("-") {
-        return Ok(cast::write(&mut io::stdout().lock(), &title, events, offsets, speed)?);
+        return written(cast::write(&mut io::stdout().lock(), &title, events, offsets, speed));
     }
     let create =
         || -> io::Result<()> { cast::write(&mut io::BufWriter::new(private(file)?), &title, events, offsets, speed) };

@@ -2,8 +2,9 @@
 
 use crate::audit::search::{Filter, Record, Trouble, search};
 use crate::audit::{printable::escape, when};
+use crate::cli::audit::readable;
 use crate::config::Glob;
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -43,7 +44,7 @@ pub enum Found {
 
 /// Everything that is read of the trail is read here.
 fn read(data_dir: &Path, filter: &Filter, payloads: bool, damage: &mut dyn FnMut(Trouble)) -> Result<Vec<Record>> {
-    search(data_dir, filter, None, payloads, damage).context("the trail cannot be read")
+    readable(search(data_dir, filter, None, payloads, damage))
 }
 
 pub fn find(data_dir: &Path, id: &str, damage: &mut dyn FnMut(Trouble)) -> Result<Found> {
