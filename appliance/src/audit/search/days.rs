@@ -1,10 +1,9 @@
 //! On which days something was recorded: a trail is longer than memory, and is judged a day at a time.
 
-use super::{End, Trouble, report_once, rounds, search_shard};
+use super::{End, Trouble, report_once, rounds, search_shard, shards};
 use crate::audit::archive::catalogue::{ManifestDamage, Stand};
 use crate::audit::archive::lines::LineBroken;
 use crate::audit::archive::manifest::{self, What};
-use crate::audit::segment;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
@@ -32,7 +31,7 @@ pub fn days(data_dir: &Path, since_us: i64, until_us: i64, trouble: &mut dyn FnM
         let stand = Stand::of(data_dir, &mut |damage| once(Trouble::Manifest(damage)))?;
         archived(data_dir, &mut note, &mut once)?;
         let mut moved = false;
-        for (shard, files) in segment::list(data_dir)? {
+        for (shard, files) in shards(data_dir, &stand)? {
             let position = stand.positions.get(&shard);
             let mut take = |_, _, view: &crate::audit::record::View<'_>| note(view.time_us(), view.time_us());
             let End { moved: gone, .. } =

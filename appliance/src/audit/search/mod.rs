@@ -117,12 +117,7 @@ fn search_all(data_dir: &Path, joiner: &mut Joiner<'_>, trouble: &mut dyn FnMut(
         }
         let since_us = joiner.filter.since_us;
         let (mut moved, mut ends) = (false, Vec::new());
-        let mut shards = segment::list(data_dir)?;
-        // One that has records in the archive has a segment that it writes to.
-        for &shard in stand.positions.keys() {
-            shards.entry(shard).or_default();
-        }
-        for (shard, files) in shards {
+        for (shard, files) in shards(data_dir, &stand)? {
             let position = stand.positions.get(&shard);
             let mut take = |shard, sequence, view: &View<'_>| joiner.take(shard, sequence, view);
             let end = search_shard(data_dir, shard, &files, position, since_us, &mut take, trouble)?;
@@ -134,6 +129,15 @@ fn search_all(data_dir: &Path, joiner: &mut Joiner<'_>, trouble: &mut dyn FnMut(
         }
         Ok(!moved)
     })
+}
+
+/// The segments of each shard: also of one that has none, though a shard with records in the archive has one that it writes to.
+fn shards(data_dir: &Path, stand: &Stand) -> io::Result<BTreeMap<u32, BTreeMap<u64, SegmentFile>>> {
+    let mut shards = segment::list(data_dir)?;
+    for &shard in stand.positions.keys() {
+        shards.entry(shard).or_default();
+    }
+    Ok(shards)
 }
 
 /// Goes round until nothing has moved meanwhile: then `round` says `true`.
